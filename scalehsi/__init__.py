@@ -1,0 +1,92 @@
+"""Dask-parallel unmixing and reconstruction of spectrum images (STEM-EELS, STEM-EDX) of any size.
+
+>>> import scalehsi as hsi
+>>> cube, truth = hsi.simulate.chequerboard((16, 16), n_channels=64)
+>>> result = hsi.fit(cube, hsi.NMF(n_components=4, max_iter=20), seed=0)
+>>> sorted(hsi.metrics.score(result, truth).data_vars)[-1]
+'spectral_angle'
+
+The names below are loaded when they are first used, so that ``import scalehsi`` stays quick.
+"""
+
+from __future__ import annotations
+
+import importlib
+from importlib.metadata import PackageNotFoundError, version
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from scalehsi import metrics, prepare, simulate
+    from scalehsi.cluster import connect
+    from scalehsi.cube import check_cube, check_finite, make_cube
+    from scalehsi.io import convert, open_cube, open_result, save
+    from scalehsi.models.apply import project, reconstruct
+    from scalehsi.models.fit import fit
+    from scalehsi.models.nmf import NMF
+    from scalehsi.models.pca import PCA
+    from scalehsi.models.plan import plan
+    from scalehsi.report import report
+    from scalehsi.schema import InputError, Interrupted
+
+__all__ = [
+    "NMF",
+    "PCA",
+    "InputError",
+    "Interrupted",
+    "check_cube",
+    "check_finite",
+    "connect",
+    "convert",
+    "fit",
+    "make_cube",
+    "metrics",
+    "open_cube",
+    "open_result",
+    "plan",
+    "prepare",
+    "project",
+    "reconstruct",
+    "report",
+    "save",
+    "simulate",
+]
+
+_HOMES = {
+    "NMF": "scalehsi.models.nmf",
+    "PCA": "scalehsi.models.pca",
+    "InputError": "scalehsi.schema",
+    "Interrupted": "scalehsi.schema",
+    "check_cube": "scalehsi.cube",
+    "check_finite": "scalehsi.cube",
+    "connect": "scalehsi.cluster",
+    "convert": "scalehsi.io",
+    "fit": "scalehsi.models.fit",
+    "make_cube": "scalehsi.cube",
+    "open_cube": "scalehsi.io",
+    "open_result": "scalehsi.io",
+    "plan": "scalehsi.models.plan",
+    "project": "scalehsi.models.apply",
+    "reconstruct": "scalehsi.models.apply",
+    "report": "scalehsi.report",
+    "save": "scalehsi.io",
+}
+
+try:
+    __version__ = version("scalehsi")
+except PackageNotFoundError:  # a checkout that was never installed
+    __version__ = "0+unknown"
+
+
+def __getattr__(name: str) -> Any:
+    if name in _HOMES:
+        value = getattr(importlib.import_module(_HOMES[name]), name)
+    elif name in __all__:
+        value = importlib.import_module(f"scalehsi.{name}")
+    else:
+        raise AttributeError(f"module 'scalehsi' has no attribute {name!r}")
+    globals()[name] = value
+    return value
+
+
+def __dir__() -> list[str]:
+    return sorted({*globals(), *__all__})

@@ -1,0 +1,33 @@
+"""The block primitive: one pass over a cube, block by block, on whatever Dask scheduler is current.
+
+`map_fold` runs a pure function on every block and gives back pixel-aligned handles and one small tree of statistics.
+Every algorithm of the package is written on it, and nothing outside this folder builds task graphs for algorithms.
+
+The contract of a block function::
+
+    fn(x, *aligned, **shared) -> (pixels, sums)
+
+``x`` has shape (P, E): the used pixels of the block, in C order, in the dtype of the cube. ``aligned`` are arrays of P
+rows. ``pixels`` is a dict of arrays of P rows, ``sums`` a dict of arrays or numbers that add up over blocks. A block
+without a used pixel is passed over.
+"""
+
+from scalehsi.blocks.compute import Capacity, Report, capacity
+from scalehsi.blocks.fold import BlockFunction, add, map_fold, map_pixels
+from scalehsi.blocks.tile import Place, Tile
+from scalehsi.blocks.view import Blocks, Pixels, open_blocks
+
+__all__ = [
+    "BlockFunction",
+    "Blocks",
+    "Capacity",
+    "Pixels",
+    "Place",
+    "Report",
+    "Tile",
+    "add",
+    "capacity",
+    "map_fold",
+    "map_pixels",
+    "open_blocks",
+]

@@ -1,0 +1,121 @@
+"""Principal components from sums over blocks: the E x E moment matrix, or a sketch of it when E is large."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+
+from scalehsi import arrays
+from scalehsi.kernels.frobenius import pixel_weight, strips
+
+Float = np.ndarray[Any, np.dtype[np.float64]]
+
+
+def moments(
+    x: arrays.Array, *, weigh_pixels: bool, probe: Float | None = None
+) -> tuple[dict[str, Any], dict[str, Any]]:
+    """One pass over a block: what the components need.
+
+    Parameters
+    ----------
+    x : array, shape (P, E)
+    weigh_pixels : bool
+        Divide ``x x'`` by the mean of each pixel (Keenan and Kotula). The channel half of that weighting is applied to
+        the sums afterwards, so that one pass is enough although the channel means come from the same pass.
+    probe : array, shape (E, R), optional
+        With a probe the moment matrix ``X' V X`` is multiplied by it, at 4 P E R flops, and never formed.
+
+    Returns
+    -------
+    pixels : empty dict
+    sums : dict
+        ``moment`` (E, E) or (E, R), ``spectrum`` (E,) = sum x, ``weighted_spectrum`` (E,) = sum v x,
+        ``weight`` = sum v, ``power`` (E,) = sum v x^2, ``pixels``, ``bad``.
+    """
+    xp = arrays.array_namespace(x)
+    total: dict[str, Any] = {}
+    for _, strip in strips(x):
+        v = pixel_weight(xp, strip) if weigh_pixels else xp.ones((strip.shape[0], 1), dtype=strip.dtype)
+        weighted = strip * v
+        if probe is None:
+            moment = xp.matrix_transpose(weighted) @ strip
+        else:
+            moment = xp.matrix_transpose(weighted) @ (strip @ xp.asarray(probe, dtype=strip.dtype))
+        parts = {
+            "moment": moment,
+            "spectrum": xp.sum(strip, axis=0),
+            "weighted_spectrum": xp.sum(weighted, axis=0),
+            "weight": xp.sum(v),
+            "power": xp.sum(weighted * strip, axis=0),
+        }
+        for key, value in parts.items():
+            host = arrays.to_host(value).astype(np.float64)
+            if key in total:
+                total[key] += host
+            else:
+                total[key] = host
+    total["pixels"] = x.shape[0]
+    return {}, total
+
+
+def scores(
+    x: arrays.Array, *, loadings: Float, offset: Float, basis: Float, residual: bool = True
+) -> tuple[dict[str, Any], dict[str, Any]]:
+    """The last pass over a block: ``(x - offset) loadings`` and what ``scores basis + offset`` leaves.
+
+    Parameters
+    ----------
+    x : array, shape (P, E)
+    loadings : array, shape (E, K)
+        Projects a spectrum onto the components, weights included.
+    offset : array, shape (E,)
+        Mean spectrum taken off, or zeros.
+    basis : array, shape (K, E)
+        The components in the intensity unit of the cube.
+
+    Returns
+    -------
+    pixels : dict
+        ``abundances`` (P, K) float32, ``residual`` (P,) root mean square over the channels.
+    sums : dict
+        ``residual_spectrum`` (E,).
+    """
+    xp = arrays.array_namespace(x)
+    found, left, spectrum = [], [], np.zeros(x.shape[1])
+    for _, strip in strips(x):
+        centred = strip - xp.asarray(offset, dtype=strip.dtype)
+        c = centred @ xp.asarray(loadings, dtype=strip.dtype)
+        found.append(xp.astype(c, xp.float32, copy=False))
+        if residual:
+            rest = centred - c @ xp.asarray(basis, dtype=strip.dtype)
+            left.append(xp.sqrt(xp.mean(rest * rest, axis=1)))
+            spectrum += arrays.to_host(xp.sum(rest, axis=0)).astype(np.float64)
+    pixels = {"abundances": xp.concat(found, axis=0)}
+    if not residual:
+        return pixels, {}
+    return pixels | {"residual": xp.concat(left, axis=0)}, {"residual_spectrum": spectrum}
+
+
+def malinowski(eigenvalues: Float, *, pixels: int, channels: int) -> Float:
+    """Malinowski's indicator for each number of components: its minimum points at the number of real ones.
+
+    ``IND(n) = RE(n) / (c - n)^2`` with the real error ``RE(n) = sqrt(sum_{j > n} lambda_j / (r (c - n)))``, ``r`` the
+    larger and ``c`` the smaller size of the data matrix. Malinowski 1977, doi:10.1021/ac50012a027.
+
+    Parameters
+    ----------
+    eigenvalues : array, shape (N,)
+        Of the moment matrix, falling. With fewer than ``c`` of them the last entry is the sum of the rest.
+    pixels, channels : int
+
+    Returns
+    -------
+    array, shape (N - 1,)
+        For 1, 2, ... components.
+    """
+    small, large = min(pixels, channels), max(pixels, channels)
+    n = np.arange(1, min(eigenvalues.size, small))
+    tail = np.cumsum(eigenvalues[::-1])[::-1][1 : n.size + 1]
+    error = np.sqrt(np.maximum(tail, 0.0) / (large * (small - n)))
+    return np.asarray(error / (small - n) ** 2)

@@ -1,0 +1,84 @@
+"""What one reading of a cube tells before any model: sums, extremes, bad values, and a sample of its pixels."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+
+from scalehsi import arrays
+from scalehsi.kernels.frobenius import strips
+
+
+def survey(
+    x: arrays.Array, *, index: np.ndarray[Any, Any], stride: int, seed: int
+) -> tuple[dict[str, Any], dict[str, Any]]:
+    """Look at every value of a block once.
+
+    Parameters
+    ----------
+    x : array, shape (P, E)
+    index : array, shape (P,)
+        Absolute pixel numbers.
+    stride : int
+        One pixel in so many joins the sample, see `in_sample`.
+    seed : int
+
+    Returns
+    -------
+    pixels : empty dict
+    sums : dict
+        ``pixels``, ``spectrum`` (E,), ``negative`` (number of values), ``bad`` (number of NaN and Inf), ``norm`` =
+        sum x^2, ``entropy`` = sum x log x - x over positive values, ``empty`` (pixels without any signal), and the
+        lists ``sample`` (rows) and ``sample_index``.
+    """
+    xp = arrays.array_namespace(x)
+    sums: dict[str, Any] = {
+        "pixels": x.shape[0], "spectrum": 0.0, "negative": 0, "bad": 0, "norm": 0.0, "entropy": 0.0, "empty": 0,
+    }  # fmt: skip
+    for _, strip in strips(x):
+        finite = xp.isfinite(strip)
+        clean = xp.where(finite, strip, xp.zeros_like(strip))
+        positive = clean > 0
+        logarithm = xp.log(xp.where(positive, clean, xp.ones_like(clean)))
+        parts = {
+            "spectrum": xp.sum(clean, axis=0),
+            "negative": xp.sum(xp.astype(clean < 0, xp.int64)),
+            "bad": xp.sum(xp.astype(~finite, xp.int64)),
+            "norm": xp.sum(clean * clean),
+            "entropy": xp.sum(xp.where(positive, clean * logarithm - clean, xp.zeros_like(clean))),
+            "empty": xp.sum(xp.astype(~xp.any(clean != 0, axis=1), xp.int64)),
+        }
+        for key, value in parts.items():
+            host = arrays.to_host(value)
+            sums[key] = sums[key] + (host.astype(np.float64) if host.dtype.kind == "f" else host)
+    chosen = in_sample(index, stride=stride, seed=seed)
+    rows = np.flatnonzero(chosen)
+    sums["sample"] = [arrays.to_host(x[xp.asarray(rows)])] if rows.size else []
+    sums["sample_index"] = [index[rows]] if rows.size else []
+    return {}, sums
+
+
+def in_sample(index: np.ndarray[Any, Any], *, stride: int, seed: int) -> np.ndarray[Any, np.dtype[np.bool_]]:
+    """Say which pixels join a sample: one of every ``stride`` consecutive ones, at a place drawn from its number.
+
+    A plain stride would fall in step with lattices and scan lines; the jitter breaks that. The choice depends on the
+    seed and the absolute number alone, so that no chunking changes it.
+
+    Examples
+    --------
+    >>> in_sample(np.arange(12), stride=4, seed=0).reshape(3, 4).sum(axis=1).tolist()
+    [1, 1, 1]
+    """
+    group = index.astype(np.uint64) // np.uint64(stride)
+    drawn = (scramble(group, seed) % np.uint64(stride)).astype(np.int64)
+    return np.asarray(index - group.astype(np.int64) * stride == drawn)
+
+
+def scramble(number: np.ndarray[Any, Any], seed: int) -> np.ndarray[Any, np.dtype[np.uint64]]:
+    """Well-mixed 64-bit numbers of counters: SplitMix64 (Steele et al. 2014, doi:10.1145/2660193.2660195)."""
+    with np.errstate(over="ignore"):
+        z = number.astype(np.uint64) + np.uint64((seed * 0x9E3779B97F4A7C15 + 0x9E3779B97F4A7C15) % 2**64)
+        z = (z ^ (z >> np.uint64(30))) * np.uint64(0xBF58476D1CE4E5B9)
+        z = (z ^ (z >> np.uint64(27))) * np.uint64(0x94D049BB133111EB)
+        return np.asarray(z ^ (z >> np.uint64(31)), dtype=np.uint64)

@@ -1,0 +1,213 @@
+"""How far an unmixing is from the truth, or from another unmixing."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import xarray as xr
+from scipy.optimize import linear_sum_assignment
+
+from scalehsi.result import check_result
+from scalehsi.schema import ABUNDANCES, COMPONENT, ENDMEMBERS, ENERGY, InputError
+
+
+def spectral_angle(a: Any, b: Any) -> Any:
+    """The angle between spectra, in radians: blind to their scale.
+
+    Parameters
+    ----------
+    a, b : xarray.DataArray or array
+        DataArrays are compared along ``energy`` and broadcast over their other dims; arrays along their last axis.
+
+    Returns
+    -------
+    xarray.DataArray or array or float
+        Between 0 (same shape) and pi. A spectrum of zeros has no direction: NaN.
+
+    References
+    ----------
+    Kruse et al. 1993, doi:10.1016/0034-4257(93)90013-N.
+
+    Examples
+    --------
+    >>> round(float(spectral_angle([1.0, 0.0], [1.0, 1.0])) * 180 / np.pi, 3)
+    45.0
+    """
+    if isinstance(a, xr.DataArray) and isinstance(b, xr.DataArray):
+        _same_energy(a, b)
+        b = b.drop_vars(ENERGY, errors="ignore")
+        core = [[ENERGY], [ENERGY]]
+        return xr.apply_ufunc(
+            _angle, a, b, input_core_dims=core, join="override", dask="parallelized", output_dtypes=[np.float64]
+        )
+    angle = _angle(np.asarray(a, dtype=np.float64), np.asarray(b, dtype=np.float64))
+    return float(angle) if np.ndim(angle) == 0 else angle
+
+
+sad = spectral_angle
+"""The spectral angle distance, by its other name."""
+
+
+def _angle(a: np.ndarray[Any, Any], b: np.ndarray[Any, Any]) -> Any:
+    # Not by arccos: it loses half of the digits for small angles, which are the ones of interest.
+    a, b = np.asarray(a, dtype=np.float64), np.asarray(b, dtype=np.float64)
+    size_a, size_b = np.linalg.norm(a, axis=-1), np.linalg.norm(b, axis=-1)
+    defined = (size_a > 0) & (size_b > 0)
+    one = a / np.where(size_a > 0, size_a, 1.0)[..., None]
+    two = b / np.where(size_b > 0, size_b, 1.0)[..., None]
+    angle = 2 * np.arctan2(np.linalg.norm(one - two, axis=-1), np.linalg.norm(one + two, axis=-1))
+    return np.where(defined, angle, np.nan)
+
+
+def mse(truth: Any, estimate: Any) -> Any:
+    """Mean of the squared difference; lazy DataArrays give a lazy number.
+
+    Examples
+    --------
+    >>> float(mse([1.0, 2.0], [1.0, 4.0]))
+    2.0
+    """
+    return ((estimate - _array(truth)) ** 2).mean()
+
+
+def nmse(truth: Any, estimate: Any) -> Any:
+    """Squared error relative to the squared truth, ``||Z - Z^||_F^2 / ||Z||_F^2``.
+
+    Examples
+    --------
+    >>> float(nmse([3.0, 4.0], [3.0, 3.0]))
+    0.04
+    """
+    z = _array(truth)
+    return ((estimate - z) ** 2).sum() / (z**2).sum()
+
+
+def similarity(a: Any, b: Any) -> float:
+    """Normalised cross-correlation of two maps: ``<a, b> / (||a|| ||b||)`` after taking off their means.
+
+    One for maps that are equal up to scale and offset; NaN where a map is flat. Pixels that are NaN in either are left
+    out.
+
+    Examples
+    --------
+    >>> round(similarity([1.0, 2.0, 3.0], [2.0, 4.0, 6.0]), 6)
+    1.0
+    """
+    x, y = np.asarray(a, dtype=np.float64).reshape(-1), np.asarray(b, dtype=np.float64).reshape(-1)
+    if x.shape != y.shape:
+        raise InputError(f"maps of one shape are expected, got {np.shape(a)} and {np.shape(b)}")
+    both = np.isfinite(x) & np.isfinite(y)
+    x, y = x[both] - x[both].mean(), y[both] - y[both].mean()
+    size = float(np.linalg.norm(x) * np.linalg.norm(y))
+    return float(x @ y / size) if size else float("nan")
+
+
+def match(truth_endmembers: xr.DataArray, endmembers: xr.DataArray) -> np.ndarray[Any, np.dtype[np.int64]]:
+    """Find which component of an estimate belongs to which of the truth.
+
+    Parameters
+    ----------
+    truth_endmembers : xarray.DataArray, dims (component, energy), K of them
+    endmembers : xarray.DataArray, dims (component, energy), at least K
+
+    Returns
+    -------
+    array of int, shape (K,)
+        Positions in ``endmembers``: the permutation with the smallest sum of spectral angles (Hungarian method).
+
+    Raises
+    ------
+    InputError
+        When the energy axes differ, or the estimate has fewer components.
+
+    Examples
+    --------
+    >>> t = xr.DataArray(np.eye(2), dims=("component", "energy"))
+    >>> match(t, t[::-1]).tolist()
+    [1, 0]
+    """
+    _same_energy(truth_endmembers, endmembers)
+    t = truth_endmembers.transpose(COMPONENT, ENERGY).values
+    e = endmembers.transpose(COMPONENT, ENERGY).values
+    if len(e) < len(t):
+        raise InputError(f"the truth has {len(t)} components, the estimate {len(e)}; fit with n_components={len(t)}")
+    cost = np.nan_to_num(_angle(t[:, None], e[None]), nan=np.pi)
+    _, columns = linear_sum_assignment(cost)
+    return np.asarray(columns, dtype=np.int64)
+
+
+def score(result: xr.Dataset, truth: xr.Dataset) -> xr.Dataset:
+    """Hold a result against the truth: spectra by their angle, maps by error and correlation.
+
+    Parameters
+    ----------
+    result : xarray.Dataset
+        Of any model.
+    truth : xarray.Dataset
+        With ``endmembers`` and, for the maps, ``abundances`` on the same pixels.
+
+    Returns
+    -------
+    xarray.Dataset, dim ``component`` as in the truth
+        ``spectral_angle`` (radians), ``matched`` (the result's component), ``map_similarity``, ``map_mse`` and
+        ``map_nmse``. For the errors both sets of maps are turned into shares of each pixel's signal, which takes the
+        arbitrary scale between maps and spectra out; the similarity is blind to scale anyway.
+
+    Examples
+    --------
+    >>> import scalehsi as hsi
+    >>> cube, truth = hsi.simulate.chequerboard((16, 16), n_channels=64)
+    >>> result = hsi.fit(cube, hsi.NMF(4, max_iter=50), seed=0)
+    >>> sorted(score(result, truth).data_vars)
+    ['map_mse', 'map_nmse', 'map_similarity', 'matched', 'spectral_angle']
+    """
+    check_result(result)
+    if ENDMEMBERS not in truth:
+        raise InputError("the truth has no variable 'endmembers'; is it the store that was written beside the cube?")
+    order = match(truth[ENDMEMBERS], result[ENDMEMBERS])
+    found = result.isel({COMPONENT: order})
+    angles = _angle(
+        truth[ENDMEMBERS].transpose(COMPONENT, ENERGY).values, found[ENDMEMBERS].transpose(COMPONENT, ENERGY).values
+    )
+    names = truth[COMPONENT].values if COMPONENT in truth.coords else np.arange(1, len(order) + 1)
+    out = xr.Dataset(coords={COMPONENT: names})
+    out["spectral_angle"] = (COMPONENT, angles, {"units": "rad"})
+    out["matched"] = (COMPONENT, np.asarray(found[COMPONENT].values))
+    if ABUNDANCES in truth:
+        _score_maps(out, found, truth)
+    return out
+
+
+def _score_maps(out: xr.Dataset, found: xr.Dataset, truth: xr.Dataset) -> None:
+    if truth[ABUNDANCES].shape != found[ABUNDANCES].shape:
+        raise InputError(f"the maps have shape {found[ABUNDANCES].shape}, those of the truth {truth[ABUNDANCES].shape}")
+    ours, theirs = signal_shares(found), signal_shares(truth)
+    pairs = [(theirs[k], np.where(np.isfinite(ours[k]), ours[k], np.nan)) for k in range(len(theirs))]
+    out["map_similarity"] = (COMPONENT, [similarity(t, o) for t, o in pairs])
+    out["map_mse"] = (COMPONENT, [float(np.nanmean((o - t) ** 2)) for t, o in pairs])
+    scale = [float(np.nanmean(np.where(np.isfinite(o), t, np.nan) ** 2)) for t, o in pairs]
+    out["map_nmse"] = (COMPONENT, [m / s if s else np.nan for m, s in zip(out["map_mse"].values, scale, strict=True)])
+
+
+def signal_shares(result: xr.Dataset) -> np.ndarray[Any, np.dtype[np.float64]]:
+    """Each component's share of each pixel's modelled signal, shape (component, ..., y, x); NaN in empty pixels."""
+    area = np.asarray(result[ENDMEMBERS].sum(ENERGY).values, dtype=np.float64)
+    maps = np.asarray(result[ABUNDANCES].transpose(COMPONENT, ...).values, dtype=np.float64)
+    signal = maps * area.reshape((-1, *(1,) * (maps.ndim - 1)))
+    total = signal.sum(axis=0)
+    return np.asarray(np.where(total > 0, signal / np.where(total > 0, total, 1.0), np.nan))
+
+
+def _array(values: Any) -> Any:
+    return values if isinstance(values, xr.DataArray) or hasattr(values, "mean") else np.asarray(values)
+
+
+def _same_energy(a: xr.DataArray, b: xr.DataArray) -> None:
+    for side in (a, b):
+        if ENERGY not in side.dims:
+            raise InputError(f"spectra have a dim 'energy', got the dims {side.dims}")
+    if a.sizes[ENERGY] != b.sizes[ENERGY]:
+        raise InputError(f"the energy axes have {a.sizes[ENERGY]} and {b.sizes[ENERGY]} channels; crop both alike")
+    if ENERGY in a.coords and ENERGY in b.coords and not np.allclose(a[ENERGY], b[ENERGY], rtol=1e-6):
+        raise InputError("the energy axes have other values; interpolate one with spectra.interp(energy=other.energy)")

@@ -1,0 +1,119 @@
+"""What a fitted result is used for: maps of another acquisition, and the denoised cube. Both are lazy."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import xarray as xr
+
+from scalehsi.blocks import map_pixels, open_blocks
+from scalehsi.cube import check_cube, with_history
+from scalehsi.models.base import model_class
+from scalehsi.result import check_result, map_dims, settings_of
+from scalehsi.schema import ABUNDANCES, COMPONENT, ENDMEMBERS, ENERGY, InputError
+
+
+def project(result: xr.Dataset, cube: xr.DataArray) -> xr.DataArray:
+    """Give the abundances of another acquisition on the endmembers of a fitted result.
+
+    Parameters
+    ----------
+    result : xarray.Dataset
+        Of any model; it *is* the fitted state.
+    cube : xarray.DataArray, shape (..., y, x, E)
+        On the same energy axis. Its mask is honoured: pixels left out are NaN.
+
+    Returns
+    -------
+    xarray.DataArray, dims (component, ..., y, x)
+        Lazy, chunked like the cube's blocks; solved as the model solves them (NMF: exactly, pixel by pixel).
+
+    Raises
+    ------
+    InputError
+        When the energy axes differ.
+
+    Examples
+    --------
+    >>> import scalehsi as hsi
+    >>> cube, _ = hsi.simulate.chequerboard((16, 16), n_channels=64)
+    >>> result = hsi.fit(cube, hsi.NMF(4, max_iter=10), seed=0)
+    >>> maps = hsi.project(result, cube)
+    >>> bool(abs(maps - result["abundances"]).max() < 1e-5)
+    True
+    """
+    check_result(result)
+    check_cube(cube)
+    _same_axis(result, cube)
+    model = model_class(str(result.attrs["model"])).from_settings(settings_of(result))
+    fn, shared = model.projector(result)
+    view = open_blocks(cube, resident=False)
+    handle = map_pixels(
+        fn, view, shared={**shared, "residual": False}, keep=[ABUNDANCES], name=f"{model.name.lower()}-project"
+    )[ABUNDANCES]
+    maps = handle.to_dataarray({COMPONENT: result.sizes[COMPONENT]})
+    maps = maps.assign_coords({COMPONENT: result[COMPONENT]}).rename(ABUNDANCES)
+    maps.attrs = {**result[ABUNDANCES].attrs, "model": result.attrs["model"]}
+    return maps
+
+
+def reconstruct(result: xr.Dataset, *, dtype: Any = np.float32) -> xr.DataArray:
+    """Give the denoised cube: the maps times the spectra, computed when and where it is used.
+
+    Parameters
+    ----------
+    result : xarray.Dataset
+        Of any model.
+    dtype : dtype, default float32
+
+    Returns
+    -------
+    xarray.DataArray, dims (..., y, x, energy)
+        Lazy. It is as large as the cube was: save it with `scalehsi.save`, or compute only the windows that are needed
+        (``reconstruct(result).sel(energy=slice(5.1, 5.4)).sum("energy")``).
+
+    Examples
+    --------
+    >>> import scalehsi as hsi
+    >>> cube, _ = hsi.simulate.chequerboard((16, 16), n_channels=64)
+    >>> result = hsi.fit(cube, hsi.NMF(4, max_iter=10), seed=0)
+    >>> hsi.reconstruct(result).sizes == cube.sizes
+    True
+    """
+    check_result(result)
+    dims = map_dims(result)
+    maps = result[ABUNDANCES].transpose(*dims, COMPONENT)
+    if maps.chunks is None:
+        maps = maps.chunk()
+    maps = maps.chunk({COMPONENT: -1})
+    s = np.asarray(result[ENDMEMBERS].transpose(COMPONENT, ENERGY).values, dtype=np.float64)
+    offset = np.asarray(result["offset"].values) if "offset" in result else np.zeros(s.shape[1])
+    cube = xr.apply_ufunc(
+        _product,
+        maps,
+        kwargs={"s": s, "offset": offset, "dtype": np.dtype(dtype)},
+        input_core_dims=[[COMPONENT]],
+        output_core_dims=[[ENERGY]],
+        dask="parallelized",
+        output_dtypes=[np.dtype(dtype)],
+        dask_gufunc_kwargs={"output_sizes": {ENERGY: s.shape[1]}},
+    )
+    cube = cube.assign_coords({ENERGY: result[ENERGY]}).rename("reconstruction")
+    cube.attrs = {k: v for k, v in result.attrs.items() if k in ("signal", "title", "elements", "history")}
+    return with_history(cube, f"reconstruct from {result.attrs['model']}, {result.sizes[COMPONENT]} components")
+
+
+def _product(maps: Any, *, s: Any, offset: Any, dtype: Any) -> Any:
+    return (maps @ s + offset).astype(dtype, copy=False)
+
+
+def _same_axis(result: xr.Dataset, cube: xr.DataArray) -> None:
+    then, now = np.asarray(result[ENERGY].values, dtype=float), np.asarray(cube[ENERGY].values, dtype=float)
+    step = abs(then[-1] - then[0]) / max(1, then.size - 1)
+    if then.size != now.size or not np.allclose(then, now, rtol=0, atol=0.5 * step or 1e-9):
+        raise InputError(
+            f"the energy axis of the result has {then.size} channels, {then[0]:g} to {then[-1]:g}, that of the cube "
+            f"{now.size}, {now[0]:g} to {now[-1]:g}; "
+            "bring the cube onto it with cube.sel(energy=...) or cube.interp(energy=...)"
+        )

@@ -1,0 +1,185 @@
+"""What a model is: a frozen dataclass of settings, and four functions that know nothing of loops or files.
+
+A new model is one file with one such class; `scalehsi.fit` gives it the loop, tolerance, progress, checkpoints, resume
+and provenance. CONTRIBUTING.md shows one, and the tests run it.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any, ClassVar, Self
+
+import numpy as np
+import xarray as xr
+
+from scalehsi.blocks import BlockFunction, Blocks
+from scalehsi.schema import InputError, suggest
+
+State = dict[str, np.ndarray[Any, Any]]
+"""What an iteration hands to the next: small named arrays on the host, and all that a checkpoint holds."""
+
+Variables = dict[str, xr.DataArray]
+
+
+@dataclass(frozen=True)
+class Stats:
+    """What one step tells the loop.
+
+    Attributes
+    ----------
+    objective : float
+        The value that the method minimises, at the best point so far.
+    done : bool
+        True when the model knows that another step would change nothing.
+    progressing : bool
+        False when the step was rejected, so that the loop does not take a flat objective for convergence.
+    """
+
+    objective: float
+    done: bool = False
+    progressing: bool = True
+
+
+@dataclass(frozen=True)
+class Cost:
+    """What a fit will need, for `scalehsi.plan`.
+
+    Attributes
+    ----------
+    passes : int
+        Readings of the whole cube, at most.
+    sums_bytes : int
+        What one block sends to the reduction in each pass.
+    work_bytes : int
+        What a kernel allocates beside the block.
+    columns : int
+        Numbers a pixel in the maps.
+    """
+
+    passes: int
+    sums_bytes: int
+    work_bytes: int
+    columns: int
+
+
+@dataclass(frozen=True)
+class Model:
+    """Base of all models. Fields of a subclass are its settings, and nothing else is.
+
+    A subclass sets ``name`` and defines `init`, `step`, `finish` and `projector`. A variant of a method is a field, not
+    another subclass.
+    """
+
+    name: ClassVar[str] = ""
+
+    max_iter: int = dataclasses.field(default=1, kw_only=True)
+    tol: float = dataclasses.field(default=0.0, kw_only=True)
+
+    def __post_init__(self) -> None:
+        require(self.max_iter >= 1, f"max_iter is a whole number of at least 1, got {self.max_iter!r}")
+        require(self.tol >= 0, f"tol is not negative, got {self.tol!r}")
+
+    def check(self, cube: xr.DataArray) -> None:
+        """Refuse a cube whose metadata do not fit the settings. Reads no values."""
+
+    def init(self, view: Blocks, seed: int) -> State:
+        """The state before the first step. May read the cube a fixed number of times."""
+        raise TypeError(f"{type(self).__name__} does not define init")
+
+    def step(self, view: Blocks, state: State) -> tuple[State, Stats]:
+        """One iteration: at best one pass over the cube."""
+        raise TypeError(f"{type(self).__name__} does not define step")
+
+    def finish(self, view: Blocks, state: State) -> Variables:
+        """The variables of the result except the maps, which the loop makes with `projector`."""
+        raise TypeError(f"{type(self).__name__} does not define finish")
+
+    def projector(self, result: xr.Dataset) -> tuple[BlockFunction, dict[str, Any]]:
+        """A block function that gives ``abundances`` (and ``residual``) of any pixels, and its shared arguments."""
+        raise TypeError(f"{type(self).__name__} does not define projector")
+
+    def cost(self, shape: tuple[int, ...], itemsize: int) -> Cost:
+        """What a fit of a cube of that shape needs."""
+        return Cost(self.max_iter + 2, 0, 0, 1)
+
+    def settings(self) -> dict[str, Any]:
+        """The settings as plain values that JSON can hold."""
+        return {f.name: getattr(self, f.name) for f in dataclasses.fields(self)}
+
+    @classmethod
+    def from_settings(cls, settings: Mapping[str, Any]) -> Self:
+        """Make a model of plain values, as the command line and a stored result have them.
+
+        Raises
+        ------
+        InputError
+            For a name that is no setting, with the nearest one.
+        """
+        known = {f.name for f in dataclasses.fields(cls) if f.init}
+        for name in settings:
+            if name not in known:
+                raise InputError(f"{cls.name} has no setting {name!r}; {suggest(name, known)}")
+        try:
+            return cls(**settings)
+        except TypeError as error:
+            raise InputError(f"{cls.name} cannot be set up: {error}") from error
+
+
+def require(condition: object, message: str) -> None:
+    """Raise an `InputError` unless the condition holds; a comparison of wrong types counts as False."""
+    if not condition:
+        raise InputError(message)
+
+
+def check_components(n_components: Any, cube: xr.DataArray | None = None) -> None:
+    """Refuse a number of components that is no number, below one, or more than the cube can tell apart."""
+    if isinstance(n_components, bool) or not isinstance(n_components, (int, np.integer)):
+        raise InputError(f"n_components is a whole number, got {n_components!r}")
+    require(n_components >= 1, f"n_components is at least 1, got {n_components}")
+    if cube is None:
+        return
+    channels, pixels = int(cube.shape[-1]), math.prod(cube.shape[:-1])
+    require(
+        n_components <= channels,
+        f"n_components={n_components} is more than the {channels} channels of the cube; take {channels} or fewer",
+    )
+    require(
+        n_components <= pixels,
+        f"n_components={n_components} is more than the {pixels} pixels of the cube; take {pixels} or fewer",
+    )
+
+
+def choice(name: str, value: Any, allowed: tuple[str, ...]) -> None:
+    """Refuse a word that is not among those allowed, with the nearest one."""
+    if value not in allowed:
+        raise InputError(f"{name}={value!r} is not known; {suggest(str(value), allowed)}")
+
+
+def check_weighting(weighting: Any) -> None:
+    """Refuse a weighting other than None and "poisson"."""
+    require(weighting in (None, "poisson"), f"weighting={weighting!r} is not known; it is None or 'poisson'")
+
+
+REGISTRY: dict[str, type[Model]] = {}
+
+
+def register(model: type[Model]) -> type[Model]:
+    """Make a model known by its name, for the command line and for opening results. A class decorator."""
+    REGISTRY[model.name.lower()] = model
+    return model
+
+
+def model_class(name: str) -> type[Model]:
+    """Look a model up by name, in any case.
+
+    Raises
+    ------
+    InputError
+        With the nearest name.
+    """
+    if name.lower() not in REGISTRY:
+        raise InputError(f"there is no model {name!r}; {suggest(name.lower(), REGISTRY)}")
+    return REGISTRY[name.lower()]

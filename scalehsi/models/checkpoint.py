@@ -1,0 +1,127 @@
+"""The state of a fit on disk: one file of plain arrays, replaced in one step, safe to open from a stranger."""
+
+from __future__ import annotations
+
+import json
+import os
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Final
+
+import numpy as np
+import xarray as xr
+
+from scalehsi.models.base import Model, State
+from scalehsi.schema import ENERGY, InputError
+
+FILE: Final = "state.npz"
+LOOSE: Final = ("max_iter", "tol")
+"""Settings that may change between a run and its resumption: they say when to stop, not what is computed."""
+
+
+@dataclass(frozen=True)
+class Saved:
+    """A state as it was after some iteration.
+
+    ``done`` says that the model asked for no more steps, ``rejected`` how many steps in a row it had rejected.
+    """
+
+    state: State
+    objective: list[float]
+    done: bool = False
+    rejected: int = 0
+
+
+class Checkpoint:
+    """A folder that holds the last state of one fit.
+
+    Parameters
+    ----------
+    folder : path
+    model, seed, cube
+        What the fit is of; a state of another fit is refused.
+    """
+
+    def __init__(self, folder: str | os.PathLike[str], *, model: Model, seed: int, cube: xr.DataArray) -> None:
+        self.folder = Path(folder)
+        self.identity = _identity(model, seed, cube)
+
+    @property
+    def path(self) -> Path:
+        return self.folder / FILE
+
+    def exists(self) -> bool:
+        return self.path.is_file()
+
+    def prepare(self, *, resume: bool) -> Saved | None:
+        """Give the saved state to go on from, or None for a fresh start.
+
+        Raises
+        ------
+        InputError
+            When a state is there and ``resume`` is not set, when it is of another fit, and when it cannot be read.
+        """
+        if self.folder.exists() and not self.folder.is_dir():
+            raise InputError(f"checkpoint={str(self.folder)!r} is a file; give the name of a folder")
+        if not self.exists():
+            return None
+        if not resume:
+            raise InputError(
+                f"checkpoint={str(self.folder)!r} holds the state of an earlier fit; go on from it with resume=True "
+                "(--resume), or give another folder"
+            )
+        return self.read()
+
+    def write(self, saved: Saved) -> None:
+        """Write beside, then rename: a kill at any moment leaves the old state or the new one."""
+        self.folder.mkdir(parents=True, exist_ok=True)
+        meta = {"identity": self.identity, "done": saved.done, "rejected": saved.rejected}
+        temporary = self.folder / f".{FILE}.{os.getpid()}.partial"
+        try:
+            with temporary.open("wb") as file:
+                np.savez(
+                    file,
+                    allow_pickle=False,
+                    **{f"state/{k}": v for k, v in saved.state.items()},
+                    objective=np.asarray(saved.objective, dtype=np.float64),
+                    meta=np.frombuffer(json.dumps(meta).encode(), dtype=np.uint8),
+                )
+                file.flush()
+                os.fsync(file.fileno())
+            temporary.replace(self.path)
+        finally:
+            temporary.unlink(missing_ok=True)
+
+    def read(self) -> Saved:
+        try:
+            with np.load(self.path, allow_pickle=False) as file:
+                meta = json.loads(file["meta"].tobytes().decode())
+                state = {k.removeprefix("state/"): file[k] for k in file.files if k.startswith("state/")}
+                objective = [float(v) for v in file["objective"]]
+        except (OSError, ValueError, KeyError, EOFError) as error:
+            raise InputError(
+                f"the checkpoint {str(self.path)!r} cannot be read ({error}); remove it to start anew"
+            ) from error
+        for what, now in self.identity.items():
+            then = meta["identity"].get(what)
+            if then != now:
+                raise InputError(
+                    f"the checkpoint {str(self.folder)!r} is of another fit: its {what} is {then}, this one's "
+                    f"is {now}; use the same settings, or another folder"
+                )
+        return Saved(state, objective, bool(meta["done"]), int(meta["rejected"]))
+
+
+def _identity(model: Model, seed: int, cube: xr.DataArray) -> dict[str, Any]:
+    settings = {k: v for k, v in model.settings().items() if k not in LOOSE}
+    energy = np.asarray(cube[ENERGY].values, dtype=np.float64)
+    plain = {
+        "model": model.name,
+        "settings": settings,
+        "seed": int(seed),
+        "shape": list(cube.shape),
+        "dtype": str(cube.dtype),
+        "energy axis": [float(energy[0]), float(energy[-1])],
+    }
+    found: dict[str, Any] = json.loads(json.dumps(plain))
+    return found

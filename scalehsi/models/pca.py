@@ -1,0 +1,231 @@
+"""Principal components of a cube of any size, from one pass (or a few when there are very many channels)."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import KW_ONLY, dataclass
+from typing import Any, ClassVar, Final
+
+import numpy as np
+import xarray as xr
+
+from scalehsi.blocks import BlockFunction, Blocks, map_fold
+from scalehsi.cube import check_finite
+from scalehsi.kernels import pca as kernels
+from scalehsi.models.base import (
+    Cost,
+    Model,
+    State,
+    Stats,
+    Variables,
+    check_components,
+    check_weighting,
+    choice,
+    register,
+    require,
+)
+from scalehsi.schema import COMPONENT, ENDMEMBERS, ENERGY, MEAN_SPECTRUM, InputError
+
+Float = np.ndarray[Any, np.dtype[np.float64]]
+
+SOLVERS: Final = ("auto", "gram", "randomized")
+GRAM_CHANNELS: Final = 2048
+"""Above this the E x E moment matrix (8 E^2 bytes a block, P E^2 flops) costs more than a few passes of a sketch."""
+RANK: Final = "rank"
+
+
+@register
+@dataclass(frozen=True)
+class PCA(Model):
+    """Principal components: the orthogonal spectra that explain most of the (weighted) variance.
+
+    Parameters
+    ----------
+    n_components : int
+        K.
+    weighting : {None, "poisson"}, default "poisson"
+        Divide by the square root of the mean of each pixel and of each channel, which makes counting noise uniform
+        (Keenan and Kotula 2004); undone in the result. None for data whose noise is uniform already, or that have
+        negative values.
+    centre : bool, default False
+        Take the mean spectrum off first. Microscopists mostly do not: the first component is then close to the mean.
+    solver : {"auto", "gram", "randomized"}
+        - "gram": one pass, exact, adds up an E x E matrix. For up to 2048 channels.
+        - "randomized": ``power + 1`` passes on a sketch of K + oversample columns. For more channels, or to save
+        memory.
+    power : int, default 2
+        Power iterations of the sketch.
+    oversample : int, default 16
+
+    Notes
+    -----
+    The result holds ``endmembers`` (the components, in the cube's intensity unit), ``abundances`` (the scores, of
+    either sign), and for choosing the number of components: ``eigenvalues`` (rank) for the scree plot,
+    ``explained_variance_ratio`` (rank) and ``malinowski_ind`` (rank), whose minimum points at it.
+    ``abundances . endmembers + offset`` is the denoised cube.
+
+    References
+    ----------
+    Keenan and Kotula 2004, doi:10.1002/sia.1657. Malinowski 1977, doi:10.1021/ac50012a027. Halko, Martinsson and Tropp
+    2011, doi:10.1137/090771806 (randomised range finder).
+
+    Examples
+    --------
+    >>> import scalehsi as hsi
+    >>> cube, truth = hsi.simulate.chequerboard((24, 24), n_channels=64)
+    >>> result = hsi.fit(cube, hsi.PCA(6), seed=0)
+    >>> result["eigenvalues"].dims, result.attrs["status"]
+    (('rank',), 'converged')
+    """
+
+    n_components: int
+    _: KW_ONLY
+    weighting: str | None = "poisson"
+    centre: bool = False
+    solver: str = "auto"
+    power: int = 2
+    oversample: int = 16
+
+    name: ClassVar[str] = "PCA"
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        check_components(self.n_components)
+        check_weighting(self.weighting)
+        choice("solver", self.solver, SOLVERS)
+        require(self.power >= 0 and self.oversample >= 0, "power and oversample are not negative")
+
+    def check(self, cube: xr.DataArray) -> None:
+        check_components(self.n_components, cube)
+
+    def sketched(self, channels: int) -> bool:
+        """True where the randomised solver is used."""
+        wide = self.n_components + self.oversample < channels
+        return wide and (self.solver == "randomized" or (self.solver == "auto" and channels > GRAM_CHANNELS))
+
+    def init(self, view: Blocks, seed: int) -> State:
+        channels = view.n_energies
+        if not self.sketched(channels):
+            return {"pixels": np.asarray(0)}
+        width = self.n_components + self.oversample
+        return {"pixels": np.asarray(0), "probe": np.random.default_rng(seed).standard_normal((channels, width))}
+
+    def step(self, view: Blocks, state: State) -> tuple[State, Stats]:
+        probe = state.get("probe")
+        sums = self._moments(view, probe)
+        if probe is None:
+            scale = self._scale(sums)
+            moment = self._centred(sums, scale, np.eye(view.n_energies))
+            values, vectors = np.linalg.eigh((moment + moment.T) / 2)
+            values, vectors = np.maximum(values[::-1], 0.0), vectors[:, ::-1]
+        else:
+            scale, values, vectors = self._sketch(view, sums, probe)
+        k = self.n_components
+        total = float(self._trace(sums, scale))
+        new = {
+            "pixels": np.asarray(sums["pixels"]),
+            "spectrum": np.asarray(sums["spectrum"]),
+            "offset": np.asarray(sums["weighted_spectrum"] / sums["weight"] if self.centre else 0 * sums["spectrum"]),
+            "scale": scale,
+            "eigenvalues": values,
+            "vectors": vectors[:, :k],
+            "total": np.asarray(total),
+        }
+        return new, Stats(objective=max(total - float(values[:k].sum()), 0.0), done=True)
+
+    def finish(self, view: Blocks, state: State) -> Variables:
+        vectors, scale, values = state["vectors"], state["scale"], state["eigenvalues"]
+        signs = np.sign(vectors[np.abs(vectors).argmax(axis=0), np.arange(vectors.shape[1])])
+        basis = ((vectors * np.where(signs == 0, 1.0, signs)) * scale[:, None]).T
+        total = float(state["total"]) or 1.0
+        known = values[: min(values.size, math.prod(view.shape))]
+        rest = max(float(state["total"]) - float(known.sum()), 0.0)
+        full = known if known.size == values.size == view.n_energies else np.append(known, rest)
+        indicator = kernels.malinowski(full, pixels=int(state["pixels"]), channels=view.n_energies)
+        note = "of the weighted data" if self.weighting else "of the data"
+        return {
+            ENDMEMBERS: xr.DataArray(basis, dims=(COMPONENT, ENERGY), attrs={"long_name": "principal component"}),
+            MEAN_SPECTRUM: xr.DataArray(state["spectrum"] / float(state["pixels"]), dims=(ENERGY,)),
+            "offset": xr.DataArray(state["offset"], dims=(ENERGY,), attrs={"long_name": "spectrum taken off before"}),
+            "scale": xr.DataArray(scale, dims=(ENERGY,), attrs={"long_name": "square root of the channel weight"}),
+            "eigenvalues": xr.DataArray(
+                known,
+                dims=(RANK,),
+                coords={RANK: np.arange(1, known.size + 1)},
+                attrs={"long_name": f"variance {note}"},
+            ),
+            "explained_variance_ratio": xr.DataArray(known / total, dims=(RANK,)),
+            "malinowski_ind": xr.DataArray(
+                np.pad(indicator, (0, known.size - indicator.size), constant_values=np.nan)[: known.size],
+                dims=(RANK,),
+                attrs={"long_name": "Malinowski's indicator; its minimum points at the number of components"},
+            ),
+        }
+
+    def projector(self, result: xr.Dataset) -> tuple[BlockFunction, dict[str, Any]]:
+        basis = np.asarray(result[ENDMEMBERS].values, dtype=np.float64)
+        scale = np.asarray(result["scale"].values, dtype=np.float64)
+        # Rows of basis are orthonormal after division by scale: projecting the weighted spectrum gives the scores. The
+        # weight of the whole pixel cancels.
+        loadings = (basis / scale**2).T
+        offset = np.asarray(result["offset"].values, dtype=np.float64)
+        return kernels.scores, {"loadings": loadings, "offset": offset, "basis": basis}
+
+    def cost(self, shape: tuple[int, ...], itemsize: int) -> Cost:
+        channels = shape[-1]
+        sketch = self.sketched(channels)
+        width = self.n_components + self.oversample if sketch else channels
+        passes = (self.power + 2 if sketch else 1) + 1
+        return Cost(passes, 8 * channels * width, 16 * channels * width, self.n_components + 1)
+
+    def _moments(self, view: Blocks, probe: Float | None) -> dict[str, Any]:
+        shared = {"weigh_pixels": self.weighting is not None, "probe": probe}
+        _, sums = map_fold(kernels.moments, view, shared=shared, name="pca-moments")
+        if not sums:
+            raise InputError("the mask leaves no pixel (True = use); turn it round with ~mask, or drop it")
+        if not np.isfinite(sums["power"]).all():
+            check_finite(view.cube)
+        if not np.any(sums["power"]):
+            raise InputError("every value of the cube is zero; is it the right file, or the right dataset of it?")
+        if self.weighting and (sums["spectrum"] < 0).any():
+            raise InputError(
+                "weighting='poisson' is for counts, but the mean of some channels is negative; fit with weighting=None"
+            )
+        return sums
+
+    def _scale(self, sums: dict[str, Any]) -> Float:
+        """What each channel is divided by: the square root of its mean relative to the average channel."""
+        spectrum = np.asarray(sums["spectrum"], dtype=np.float64)
+        if self.weighting is None:
+            return np.ones_like(spectrum)
+        return np.asarray(np.sqrt(np.maximum(spectrum / max(float(spectrum.mean()), 1e-300), 1e-6)))
+
+    def _centred(self, sums: dict[str, Any], scale: Float, probe: Float) -> Float:
+        """The weighted moment matrix times a probe (already multiplied into ``sums["moment"]`` when sketched)."""
+        moment = sums["moment"] / scale[:, None]
+        if moment.shape[1] == moment.shape[0] and probe.shape[1] == moment.shape[1]:
+            moment = moment / scale
+        if self.centre:
+            mean = sums["weighted_spectrum"] / scale
+            moment = moment - np.outer(mean, mean @ probe) / sums["weight"]
+        return np.asarray(moment)
+
+    def _trace(self, sums: dict[str, Any], scale: Float) -> float:
+        power = sums["power"]
+        if self.centre:
+            power = power - sums["weighted_spectrum"] ** 2 / sums["weight"]
+        return float((power / scale**2).sum())
+
+    def _sketch(self, view: Blocks, sums: dict[str, Any], probe: Float) -> tuple[Float, Float, Float]:
+        """Power iterations on the moment matrix, then the small eigenproblem in their range."""
+        scale = self._scale(sums)
+        # The first pass met the probe without channel weights, which were not known yet: as if it had been probe *
+        # scale.
+        found = self._centred(sums, scale, probe * scale[:, None])
+        for _ in range(self.power):
+            basis, _ = np.linalg.qr(found)
+            found = self._centred(self._moments(view, basis / scale[:, None]), scale, basis)
+        basis, _ = np.linalg.qr(found)
+        small = basis.T @ self._centred(self._moments(view, basis / scale[:, None]), scale, basis)
+        values, turn = np.linalg.eigh((small + small.T) / 2)
+        return scale, np.maximum(values[::-1], 0.0), basis @ turn[:, ::-1]

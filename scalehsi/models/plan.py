@@ -1,0 +1,155 @@
+"""What a fit will cost, said before anything is read; and a refusal, with a way out, when it cannot fit."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import asdict, dataclass
+from typing import Any, Final
+
+import xarray as xr
+
+from scalehsi.blocks import Capacity, capacity, open_blocks
+from scalehsi.chunks import MiB
+from scalehsi.cube import check_cube
+from scalehsi.models.base import Model
+from scalehsi.schema import InputError
+
+COPIES: Final = 3
+"""A thread holds a block as it was read, the rows that the kernel gets, and the block that is being read next."""
+
+
+@dataclass(frozen=True)
+class Plan:
+    """The figures of a fit.
+
+    Attributes
+    ----------
+    model : str
+    cube_bytes, blocks, block_bytes : int
+        The cube in its own dtype, and how it is cut.
+    resident : bool
+        True: blocks stay in the workers' memory. False: they are read again each pass.
+    workers, threads : int
+        What the current scheduler offers.
+    worker_bytes : int
+        Largest memory that data will take in one worker; a promise, tested against what workers use.
+    memory : int
+        What one worker may fill.
+    passes, reads : int
+        Passes over the cube at most, and how many of them read it from its store.
+    reduced_bytes : int
+        What all blocks of one pass send to the reduction.
+    maps_bytes : int
+        The maps of the result.
+    """
+
+    model: str
+    cube_bytes: int
+    blocks: int
+    block_bytes: int
+    resident: bool
+    workers: int
+    threads: int
+    worker_bytes: int
+    memory: int
+    passes: int
+    reads: int
+    reduced_bytes: int
+    maps_bytes: int
+
+    def to_dict(self) -> dict[str, Any]:
+        return asdict(self)
+
+    def __str__(self) -> str:
+        where = "kept in the workers' memory" if self.resident else "read again each pass"
+        return "\n".join(
+            (
+                f"{self.model}: {_size(self.cube_bytes)} in {self.blocks} blocks of up to "
+                f"{_size(self.block_bytes)}, {where}",
+                f"{self.workers} worker(s), {self.threads} thread(s) in all; up to {_size(self.worker_bytes)} of "
+                f"{_size(self.memory)} a worker",
+                f"at most {self.passes} passes, {self.reads} of them from the store; "
+                f"{_size(self.reduced_bytes)} reduced a pass; maps of {_size(self.maps_bytes)}",
+            )
+        )
+
+
+def plan(cube: xr.DataArray, model: Model) -> Plan:
+    """Work out blocks, bytes and passes of a fit on the scheduler that is current. Reads no values.
+
+    Parameters
+    ----------
+    cube : xarray.DataArray, shape (..., y, x, E)
+    model : Model
+
+    Returns
+    -------
+    Plan
+        Prints as three lines.
+
+    Raises
+    ------
+    InputError
+        When the fit cannot run within the workers' memory; says what would.
+
+    Examples
+    --------
+    >>> import scalehsi as hsi
+    >>> cube, _ = hsi.simulate.phases((10_000, 10_000))
+    >>> p = hsi.plan(cube, hsi.NMF(n_components=3))
+    >>> p.resident, p.cube_bytes // 2**30
+    (False, 184)
+    """
+    check_cube(cube)
+    if not isinstance(model, Model):
+        raise InputError(f"a model such as scalehsi.NMF(n_components=3) is expected, got {type(model).__name__}")
+    model.check(cube)
+    here = capacity()
+    view = open_blocks(cube)
+    cost = model.cost(tuple(cube.shape), cube.dtype.itemsize)
+    threads = max(1, here.threads // here.workers)
+    working = threads * (COPIES * view.block_bytes + cost.work_bytes + 2 * cost.sums_bytes)
+    cube_bytes = math.prod(cube.shape) * cube.dtype.itemsize
+    held = math.ceil(cube_bytes / here.workers) if view.resident else 0
+    found = Plan(
+        model=model.name,
+        cube_bytes=cube_bytes,
+        blocks=len(view),
+        block_bytes=view.block_bytes,
+        resident=view.resident,
+        workers=here.workers,
+        threads=here.threads,
+        worker_bytes=held + working,
+        memory=here.memory // here.workers,
+        passes=cost.passes,
+        reads=1 if view.resident else cost.passes,
+        reduced_bytes=cost.sums_bytes * len(view),
+        maps_bytes=4 * cost.columns * math.prod(cube.shape[:-1]),
+    )
+    _refuse(found, here, cost.work_bytes + 2 * cost.sums_bytes)
+    return found
+
+
+def _refuse(found: Plan, here: Capacity, fixed: int) -> None:
+    if found.worker_bytes <= found.memory:
+        return
+    threads = max(1, here.threads // here.workers)
+    per_thread = found.worker_bytes // threads
+    chunk = max(1, (found.memory // threads - fixed) // COPIES)
+    ways = [f"give each worker {_size(math.ceil(1.1 * found.worker_bytes))}"]
+    if threads > 1 and per_thread <= found.memory:
+        ways.append(f"use {max(1, found.memory // per_thread)} thread(s) a worker")
+    if chunk >= MiB and chunk < found.block_bytes:
+        ways.append(f"convert the cube with smaller chunks (--chunk-mb {chunk // MiB})")
+    raise InputError(
+        f"{found.model} needs {_size(found.worker_bytes)} a worker, {_size(found.memory)} is there; "
+        + ", or ".join(ways)
+    )
+
+
+def _size(n: float) -> str:
+    for unit in ("B", "KiB", "MiB", "GiB", "TiB"):
+        if n < 1024 or unit == "TiB":
+            return f"{n:.0f} {unit}" if unit == "B" else f"{n:.1f} {unit}"
+        n /= 1024
+    return ""

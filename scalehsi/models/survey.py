@@ -1,0 +1,94 @@
+"""The first reading of a cube: is it fit for the method, and a sample of its pixels to start from."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+from typing import Any, Final
+
+import numpy as np
+
+from scalehsi.blocks import Blocks, Tile, map_fold
+from scalehsi.cube import check_finite
+from scalehsi.kernels import statistics
+from scalehsi.schema import InputError
+
+SAMPLE_PIXELS: Final = 8192
+SAMPLE_BYTES: Final = 64 * 2**20
+"""The sample comes to the client as float64 at most so large."""
+
+
+@dataclass(frozen=True)
+class Survey:
+    """What one reading told.
+
+    Attributes
+    ----------
+    pixels : int
+        Used pixels.
+    spectrum : array, shape (E,)
+        Sum over them.
+    norm, entropy : float
+        ``sum x^2`` and ``sum x log x - x``.
+    sample : array, shape (S, E)
+        Pixels spread over the whole cube, none of them empty, in the order of their numbers.
+    """
+
+    pixels: int
+    spectrum: np.ndarray[Any, np.dtype[np.float64]]
+    norm: float
+    entropy: float
+    sample: np.ndarray[Any, Any]
+
+
+def survey(view: Blocks, *, seed: int, counts: bool, least: int = 1) -> Survey:
+    """Read the cube once, refuse what no fit can use, and keep a sample of its pixels.
+
+    Parameters
+    ----------
+    view : Blocks
+    seed : int
+        Of the sample.
+    counts : bool
+        True where the method needs values that are not negative.
+    least : int
+        The smallest sample that will do.
+
+    Raises
+    ------
+    InputError
+        For NaN or Inf, for negative values with ``counts``, for a mask that leaves nothing, for a cube of zeros.
+    """
+    stride = _stride(view, least)
+    _, sums = map_fold(_survey, view, shared={"stride": stride, "seed": seed}, tile=True, name="survey")
+    if not sums:
+        raise InputError("the mask leaves no pixel (True = use); turn it round with ~mask, or drop it")
+    if sums["bad"]:
+        check_finite(view.cube)
+        raise InputError(f"{int(sums['bad'])} values are NaN or Inf when read as float32; rescale the cube")
+    if counts and sums["negative"]:
+        raise InputError(
+            f"{int(sums['negative'])} values are negative, which counts never are; "
+            "fit with loss='frobenius' and weighting=None, or clip them with cube.clip(min=0)"
+        )
+    if not np.any(sums["spectrum"]):
+        raise InputError("every value of the cube is zero; is it the right file, or the right dataset of it?")
+    order = np.argsort(np.concatenate(sums["sample_index"]))
+    sample = np.concatenate(sums["sample"])[order]
+    return Survey(
+        pixels=int(sums["pixels"]),
+        spectrum=np.asarray(sums["spectrum"], dtype=np.float64),
+        norm=float(sums["norm"]),
+        entropy=float(sums["entropy"]),
+        sample=sample[sample.any(axis=1)],
+    )
+
+
+def _survey(x: Any, *, tile: Tile, stride: int, seed: int) -> tuple[dict[str, Any], dict[str, Any]]:
+    return statistics.survey(x, index=tile.index, stride=stride, seed=seed)
+
+
+def _stride(view: Blocks, least: int) -> int:
+    pixels = math.prod(view.shape)
+    wanted = max(least, min(SAMPLE_PIXELS, SAMPLE_BYTES // (8 * view.n_energies)))
+    return max(1, pixels // wanted)

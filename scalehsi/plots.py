@@ -1,0 +1,189 @@
+"""Figures of a result, for a notebook, a paper or the report: each function gives back a matplotlib figure.
+
+Every function takes what `scalehsi.fit` returns, lazy or in memory, reads its maps once, and averages maps that are
+larger than a picture can show. A figure belongs to the caller alone: nothing is registered with pyplot. Save one with
+``figure.savefig("maps.png")``; a notebook shows it as the last value of a cell.
+
+Examples
+--------
+>>> import numpy as np, xarray as xr
+>>> energy = xr.DataArray(np.linspace(0.1, 10, 200), dims="energy", attrs={"units": "keV"})
+>>> step = xr.DataArray(np.arange(8) * 2.0, dims="y", attrs={"units": "nm"})
+>>> result = xr.Dataset(
+...     {"endmembers": (("component", "energy"), np.ones((2, 200))),
+...      "abundances": (("component", "y", "x"), np.ones((2, 8, 8)))},
+...     coords={"energy": energy, "y": step, "x": step.rename(y="x")},
+...     attrs={"model": "NMF", "signal": "EDS"},
+... )
+>>> len(maps(result).axes)
+4
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Literal
+
+import xarray as xr
+
+from scalehsi.reporting import compare, quality
+from scalehsi.reporting import maps as maps_drawing
+from scalehsi.reporting import spectra as spectra_drawing
+from scalehsi.reporting.digest import Digest, digest
+from scalehsi.schema import InputError, suggest
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
+
+__all__ = ["comparison", "composite", "maps", "objective", "residual", "scree", "spectra"]
+
+
+def maps(result: xr.Dataset | Digest) -> Figure:
+    """Draw the map of each component, to scale, with scale bars and colour bars.
+
+    Values are intensity per pixel (abundance times the sum of the spectrum), because the scale of an abundance alone is
+    arbitrary; for PCA and ICA they are the scores, on a scale that is symmetric about zero. Each component has its own
+    scale, which ends at the 99.8th percentile. Along leading dims (time, tilt ...) up to four positions are shown.
+
+    Parameters
+    ----------
+    result : xarray.Dataset
+        With `endmembers` (component, energy) and `abundances` (component, ..., y, x).
+
+    Returns
+    -------
+    matplotlib.figure.Figure
+        10 inches wide (6 for a single map).
+
+    Raises
+    ------
+    InputError
+        When the result lacks a variable or has other dims.
+    """
+    return maps_drawing.draw_maps(digest(result))
+
+
+def composite(result: xr.Dataset | Digest) -> Figure:
+    """Draw all components in one picture: mixed by their shares, and the strongest component of each pixel.
+
+    Colours are those of the spectra. Numbers are written into the regions, so that colour is never the only sign.
+
+    Raises
+    ------
+    InputError
+        When the result has negative values (PCA, ICA): shares of a negative amount mean nothing.
+    """
+    view = digest(result)
+    if view.signed:
+        raise InputError(
+            f"a composite needs abundances that are not negative, and this {view.model} result has negative values; "
+            "draw scalehsi.plots.maps(result), or fit hsi.NMF"
+        )
+    return maps_drawing.draw_composite(view)
+
+
+def spectra(
+    result: xr.Dataset | Digest,
+    *,
+    components: Sequence[int] | None = None,
+    overview: bool = True,
+    scale: Literal["auto", "linear", "log"] = "auto",
+) -> Figure:
+    """Draw the spectra: all together, then one panel each with its X-ray lines or EELS edges named.
+
+    In the panels a spectrum is multiplied by the sum of its map: intensity per channel over the whole map. For EDS the
+    pale line is the spectrum and the strong one the same smoothed by less than the detector's width; a line is named
+    only where a peak stands above noise and continuum, from ``result.attrs["elements"]`` where they are known.
+
+    Parameters
+    ----------
+    result : xarray.Dataset
+    components : sequence of int, optional
+        Which components get a panel, counted from 0; all by default.
+    overview : bool, default True
+        Whether the first panel shows all spectra, each scaled to its maximum.
+    scale : {"auto", "linear", "log"}
+        ``"linear"`` shows what is large and suits EELS; ``"log"`` shows weak lines and the continuum beside strong
+        lines; ``"auto"`` takes ``"log"`` for EDS and ``"linear"`` otherwise.
+
+    Returns
+    -------
+    matplotlib.figure.Figure
+    """
+    if scale not in ("auto", "linear", "log"):
+        raise InputError(f"scale {scale!r} is not known; {suggest(str(scale), ('auto', 'linear', 'log'))}")
+    view = digest(result)
+    wrong = [number for number in components or () if not 0 <= number < len(view.names)]
+    if wrong:
+        raise InputError(f"there is no component {wrong[0]}: the result has {len(view.names)}, counted from 0")
+    return spectra_drawing.draw_spectra(view, components=components, overview=overview, scale=scale)
+
+
+def objective(result: xr.Dataset | Digest) -> Figure:
+    """Draw the objective against the iteration; on a log scale above its lowest value when it spans decades.
+
+    Raises
+    ------
+    InputError
+        When the result has no `objective`, as that of a method without iterations.
+    """
+    view = digest(result)
+    _need(view.objective, "objective", view, "methods without iterations, such as PCA, have none")
+    return quality.draw_objective(view)
+
+
+def residual(result: xr.Dataset | Digest) -> Figure:
+    """Draw what the model leaves: the RMS residual of each pixel, and the mean of data minus model.
+
+    Where nothing is negative the map is also drawn in units of counting noise (1 = what Poisson counts leave).
+
+    Raises
+    ------
+    InputError
+        When the result has neither `residual` nor `residual_spectrum`.
+    """
+    view = digest(result)
+    either = view.residual if view.residual is not None else view.residual_spectrum
+    _need(either, "residual", view, "fit the cube again to store it")
+    return quality.draw_residual(view)
+
+
+def scree(result: xr.Dataset | Digest) -> Figure:
+    """Draw the eigenvalues and Malinowski's indicator, which help to choose the number of components.
+
+    Raises
+    ------
+    InputError
+        When the result has no `eigenvalues`.
+
+    References
+    ----------
+    .. [1] E. R. Malinowski, Anal. Chem. 49 (1977) 612. doi:10.1021/ac50012a027
+    """
+    view = digest(result)
+    _need(view.eigenvalues, "eigenvalues", view, "fit hsi.PCA to the same cube")
+    return quality.draw_scree(view)
+
+
+def comparison(result: xr.Dataset | Digest, truth: xr.Dataset) -> Figure:
+    """Draw the result beside the known truth: matched spectra over each other, maps next to each other.
+
+    Parameters
+    ----------
+    result : xarray.Dataset
+    truth : xarray.Dataset
+        With `endmembers` and `abundances`, as `scalehsi.simulate` stores it.
+
+    Raises
+    ------
+    InputError
+        When the truth lacks a variable or has another number of channels.
+    """
+    view = digest(result)
+    return compare.draw_comparison(view, compare.digest_truth(view, truth))
+
+
+def _need(value: object, name: str, view: Digest, repair: str) -> None:
+    """Refuse when the result lacks what is to be drawn."""
+    if value is None:
+        raise InputError(f"this {view.model} result has no {name!r}; {repair}")

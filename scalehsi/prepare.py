@@ -1,0 +1,264 @@
+"""What is done to a cube before it is fitted. Every step is lazy, keeps counts as integers, and signs the history."""
+
+from __future__ import annotations
+
+import inspect
+import math
+from collections.abc import Callable
+from typing import Any, Final
+
+import numpy as np
+import xarray as xr
+
+from scalehsi.cube import check_cube, navigation_dims, with_history
+from scalehsi.schema import ENERGY, MASK, InputError, suggest
+
+Range = tuple[float | None, float | None]
+
+
+def crop(cube: xr.DataArray, **ranges: Range) -> xr.DataArray:
+    """Keep a range of one or more axes.
+
+    Parameters
+    ----------
+    cube : xarray.DataArray
+    **ranges : (low, high)
+        By dim: ``energy=(200, 900)``, ``y=(0, 50)``, in the units of the axis (nm, eV, keV), both ends included. None
+        leaves an end open.
+
+    Returns
+    -------
+    xarray.DataArray
+
+    Raises
+    ------
+    InputError
+        When a range misses the axis, or the dim is not there.
+
+    Examples
+    --------
+    >>> from scalehsi.cube import make_cube
+    >>> cube = make_cube(np.ones((2, 2, 5), "u1"), energy=[1, 2, 3, 4, 5], energy_units="keV")
+    >>> crop(cube, energy=(2, 4)).sizes["energy"]
+    3
+    """
+    check_cube(cube)
+    out = cube
+    for dim, given in ranges.items():
+        if dim not in cube.dims:
+            raise InputError(f"crop: the cube has no axis {dim!r}; {suggest(dim, map(str, cube.dims))}")
+        low, high = _pair("crop", dim, given)
+        if low > high:
+            raise InputError(f"crop: {dim}={low:g}:{high:g} is empty; the lower end comes first")
+        axis = out[dim]
+        values = np.asarray(axis.values, dtype=np.float64)
+        keep = np.flatnonzero((values >= low) & (values <= high))
+        if not keep.size:
+            units = axis.attrs.get("units", "")
+            ends = f"{values.min():g} to {values.max():g} {units}".strip()
+            raise InputError(f"crop: {dim}={low:g}:{high:g} leaves nothing; the axis runs from {ends}")
+        out = out.isel({dim: slice(int(keep[0]), int(keep[-1]) + 1)})
+    return with_history(out, f"crop({_said(ranges)})")
+
+
+def bin(cube: xr.DataArray, **factors: int) -> xr.DataArray:
+    """Add up neighbouring pixels or channels.
+
+    Parameters
+    ----------
+    cube : xarray.DataArray
+    **factors : int
+        By dim: ``y=2, x=2``, ``energy=4``. What does not fill a last bin is left out.
+
+    Returns
+    -------
+    xarray.DataArray
+        Sums, unsigned counts in the smallest dtype that cannot overflow; coordinates are bin centres. With a mask the
+        sums run over used pixels, and a bin is used if any of its pixels is.
+
+    Examples
+    --------
+    >>> from scalehsi.cube import make_cube
+    >>> cube = make_cube(np.full((4, 4, 2), 255, "u1"), energy=[1, 2], energy_units="keV")
+    >>> binned = bin(cube, y=2, x=2)
+    >>> binned.dtype, int(binned[0, 0, 0])
+    (dtype('uint16'), 1020)
+    """
+    check_cube(cube)
+    for dim, factor in factors.items():
+        if dim not in cube.dims:
+            raise InputError(f"bin: the cube has no axis {dim!r}; {suggest(dim, map(str, cube.dims))}")
+        if isinstance(factor, bool) or int(factor) != factor or not 1 <= factor <= cube.sizes[dim]:
+            raise InputError(f"bin: {dim}={factor!r}; a whole number from 1 to {cube.sizes[dim]} is expected")
+    sizes: dict[Any, int] = {d: int(f) for d, f in factors.items()}
+    values = cube.drop_vars(MASK, errors="ignore")
+    if MASK in cube.coords:
+        values = values.where(cube[MASK], np.zeros((), dtype=cube.dtype)[()])
+    wide = _wide(cube.dtype, math.prod(sizes.values()))
+    windows: Any = values.astype(wide).coarsen(sizes, boundary="trim", coord_func="mean")
+    out: xr.DataArray = windows.sum().astype(wide)
+    out.attrs = dict(cube.attrs)
+    for dim in map(str, cube.dims):
+        if dim in out.coords:
+            out[dim].attrs = dict(cube[dim].attrs)
+    pixel_sizes = {d: f for d, f in sizes.items() if d != ENERGY}
+    if MASK in cube.coords:
+        used: Any = cube[MASK]
+        out = out.assign_coords({MASK: used.coarsen(pixel_sizes, boundary="trim").any() if pixel_sizes else used})
+    return with_history(out, f"bin({', '.join(f'{d}={f}' for d, f in sizes.items())})")
+
+
+def mask(
+    cube: xr.DataArray,
+    *,
+    where: xr.DataArray | np.ndarray[Any, Any] | None = None,
+    min_counts: float | None = None,
+    max_counts: float | None = None,
+    **ranges: Range,
+) -> xr.DataArray:
+    """Say which pixels count; the values stay as they are.
+
+    Parameters
+    ----------
+    cube : xarray.DataArray
+    where : array of bool, shape (..., y, x), optional
+        True = use.
+    min_counts, max_counts : float, optional
+        Leave out pixels whose total is below or above. Cost: one reading of the cube, block by block, when the mask is
+        used.
+    **ranges : (low, high)
+        Use pixels within, by dim: ``y=(0, 50)``, in the units of the axis.
+
+    Returns
+    -------
+    xarray.DataArray
+        With the coordinate ``mask``: all conditions and the mask that was there, joined by "and".
+
+    Examples
+    --------
+    >>> from scalehsi.cube import make_cube
+    >>> cube = make_cube(np.arange(8, dtype="u1").reshape(2, 2, 2), energy=[1, 2], energy_units="keV")
+    >>> mask(cube, min_counts=5).mask.values.tolist()
+    [[False, True], [True, True]]
+    """
+    check_cube(cube)
+    dims = navigation_dims(cube)
+    used = cube[MASK] if MASK in cube.coords else xr.ones_like(cube.isel({ENERGY: 0}, drop=True), dtype=bool)
+    if where is not None:
+        used = used & _given_mask(cube, where)
+    if min_counts is not None or max_counts is not None:
+        total = cube.sum(ENERGY)
+        used = used if min_counts is None else used & (total >= float(min_counts))
+        used = used if max_counts is None else used & (total <= float(max_counts))
+    for dim, given in ranges.items():
+        if dim not in dims:
+            raise InputError(f"mask: the cube has no pixel axis {dim!r}; {suggest(dim, dims)}")
+        low, high = _pair("mask", dim, given)
+        used = used & (cube[dim] >= low) & (cube[dim] <= high)
+    used = used.drop_vars(MASK, errors="ignore").transpose(*dims)
+    used.attrs = {"long_name": "pixels to use"}
+    said = {
+        "where": "array" if where is not None else None,
+        "min_counts": min_counts,
+        "max_counts": max_counts,
+        **ranges,
+    }
+    marked = cube.drop_vars(MASK, errors="ignore").assign_coords({MASK: used})
+    return with_history(check_cube(marked), f"mask({_said({k: v for k, v in said.items() if v is not None})})")
+
+
+def _given_mask(cube: xr.DataArray, where: Any) -> xr.DataArray:
+    dims = navigation_dims(cube)
+    if isinstance(where, xr.DataArray):
+        found = where.transpose(*dims)
+    else:
+        values = np.asarray(where)
+        if values.shape != cube.shape[:-1]:
+            raise InputError(f"mask: an array of shape {cube.shape[:-1]} is expected, got {values.shape}")
+        found = xr.DataArray(values, dims=dims)
+    if found.dtype != bool:
+        raise InputError(f"mask: booleans are expected (True = use), got {found.dtype}; type array.astype(bool)")
+    return found.drop_vars([c for c in found.coords if c not in dims])
+
+
+def _pair(step: str, dim: str, given: Any) -> tuple[float, float]:
+    try:
+        low, high = given
+        return (-math.inf if low is None else float(low), math.inf if high is None else float(high))
+    except (TypeError, ValueError) as error:
+        raise InputError(f"{step}: {dim}={given!r}; a range (low, high) is expected, None for an open end") from error
+
+
+def _wide(dtype: np.dtype[Any], factor: int) -> np.dtype[Any]:
+    """The smallest dtype that holds sums of so many values."""
+    if dtype.kind == "f":
+        return dtype
+    largest = np.iinfo(dtype).max * factor
+    for bits in (8, 16, 32, 64):
+        wide = np.dtype(f"{dtype.kind}{bits // 8}")
+        if np.iinfo(wide).max >= largest:
+            return wide
+    return np.dtype(f"{dtype.kind}8")
+
+
+def _said(ranges: Any) -> str:
+    words = []
+    for name, value in ranges.items():
+        if isinstance(value, (tuple, list)):
+            ends = ["" if v is None else f"{v:g}" for v in value]
+            words.append(f"{name}={ends[0]}:{ends[1]}")
+        else:
+            words.append(f"{name}={value}")
+    return ", ".join(words)
+
+
+STEPS: Final[dict[str, Callable[..., xr.DataArray]]] = {"crop": crop, "bin": bin, "mask": mask}
+"""Steps by name, as the command line knows them."""
+
+
+def apply_step(cube: xr.DataArray, text: str) -> xr.DataArray:
+    """Do one step that is written as text: ``name:key=value,key=value``; a range is ``low:high``.
+
+    Examples
+    --------
+    >>> from scalehsi.cube import make_cube
+    >>> cube = make_cube(np.ones((4, 4, 5), "u1"), energy=[1, 2, 3, 4, 5], energy_units="keV")
+    >>> apply_step(apply_step(cube, "crop:energy=2:4"), "bin:y=2,x=2").shape
+    (2, 2, 3)
+    """
+    name, _, rest = text.partition(":")
+    if name not in STEPS:
+        raise InputError(f"there is no step {name!r}; {suggest(name, STEPS)}")
+    arguments = {}
+    for part in filter(None, rest.split(",")):
+        key, equals, value = part.partition("=")
+        if not equals or not key:
+            raise InputError(f"step {text!r}: key=value is expected, got {part!r}; for example crop:energy=200:900")
+        arguments[key.strip()] = _value(text, value.strip())
+    known = [p for p in inspect.signature(STEPS[name]).parameters if p not in ("cube", "ranges", "factors")]
+    allowed = {*known, *map(str, cube.dims)}
+    for key in arguments:
+        if key not in allowed:
+            raise InputError(f"step {text!r}: {name} has no setting {key!r}; {suggest(key, allowed)}")
+    return STEPS[name](cube, **arguments)
+
+
+def _value(text: str, value: str) -> Any:
+    def number(word: str) -> float | None:
+        if not word:
+            return None
+        try:
+            return float(word)
+        except ValueError:
+            raise InputError(f"step {text!r}: a number is expected, got {word!r}") from None
+
+    if ":" in value:
+        low, _, high = value.partition(":")
+        return number(low), number(high)
+    found = number(value)
+    if found is None:
+        raise InputError(f"step {text!r}: a value is missing after '='")
+    return int(found) if found == int(found) else found
+
+
+__all__ = ["STEPS", "apply_step", "bin", "crop", "mask"]

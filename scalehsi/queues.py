@@ -1,0 +1,359 @@
+"""Worker jobs for the batch queues (Slurm, SGE, PBS, LSF) through dask-jobqueue, which is imported when asked for.
+
+`prepare` turns what the user wants into a `Request` and starts nothing; `script` shows the job script; `start` runs a
+scheduler in this process and submits the jobs. Only `scalehsi.cluster` uses this module.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import inspect
+import logging
+import re
+import shutil
+import tempfile
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Final
+
+import dask
+
+from scalehsi.localhost import LOOPBACK, THREAD_VARIABLES, can_listen, is_loopback, memory_bytes
+from scalehsi.schema import InputError, suggest
+from scalehsi.walltime import lifetime, walltime_seconds
+
+logger = logging.getLogger(__name__)
+
+QUEUES: Final = {"slurm": "SLURMCluster", "sge": "SGECluster", "pbs": "PBSCluster", "lsf": "LSFCluster"}
+"""Queue kinds, and the class of dask-jobqueue behind each."""
+
+RETRY_SECONDS: Final = 60
+LOST_WORKER_TIMEOUT: Final = "10s"
+"""A job whose worker is gone for this long is cancelled and replaced; a nanny's restart of it takes less."""
+
+# Names of dask-jobqueue that it has renamed itself, and names that this module fills in.
+_FILLED: Final = {"self", "scheduler", "name", "args", "kwargs", "base_class_kwargs", "protocol", "processes"}
+_RENAMED: Final = {"extra", "job_extra", "env_extra", "header_skip"}
+COMMON: Final = ("workers", "threads", "memory", "dashboard", "dry_run", "local_directory", "wait")
+"""What `scalehsi.cluster.connect` takes for every kind."""
+
+_OWN: Final = ("host", "lost_worker_timeout", "scheduler_options", "security", "shared_temp_directory")
+
+
+@dataclass(frozen=True)
+class Request:
+    """Jobs to ask a queue for; nothing has been started.
+
+    Attributes
+    ----------
+    kind : str
+        A key of `QUEUES`.
+    jobs : int
+        How many, with one worker process in each.
+    job : dict
+        Keyword arguments of dask-jobqueue's job class.
+    scheduler : dict
+        Keyword arguments of the scheduler that runs in this process.
+    security : distributed.Security or False or None
+        What the user gave; None lets `start` make a certificate of its own.
+    encrypted : bool
+        True when the connections run over TLS.
+    shared : str
+        Folder that the jobs see too, for the certificate.
+    lost_worker_timeout : str
+    """
+
+    kind: str
+    jobs: int
+    job: Mapping[str, Any]
+    scheduler: Mapping[str, Any]
+    security: Any
+    encrypted: bool
+    shared: str
+    lost_worker_timeout: str
+
+
+def prepare(
+    kind: str,
+    *,
+    workers: int | None,
+    threads: int | None,
+    memory: int | str | None,
+    pages: Mapping[str, Any],
+    local_directory: str | None,
+    options: Mapping[str, Any],
+) -> Request:
+    """Check and complete what the user asked for. Reads dask's configuration; starts and contacts nothing.
+
+    Raises
+    ------
+    InputError
+        When an option is unknown, contradicts another, or a needed one is missing.
+    """
+    job_class = _cluster_class(kind).job_cls
+    given = _options(kind, job_class, options)
+    config = f"jobqueue.{given.get('config_name') or kind}"
+
+    def setting(name: str) -> Any:
+        value = given.get(name)
+        return dask.config.get(f"{config}.{name.replace('_', '-')}", None) if value is None else value
+
+    cores = _cores(given.get("cores"), threads) or setting("cores")
+    memory = memory if memory is not None else setting("memory")
+    for name, value in {"cores": cores, "memory": memory}.items():
+        if value is None:
+            raise InputError(
+                f"a {kind} job needs a number of cores and a memory size, got no {name}; type connect({kind!r}, "
+                f"cores=8, memory='16GiB', ...) or set {config}.{name} in Dask's configuration"
+            )
+    memory_bytes(memory)
+    host = given.get("host")
+    scheduler = {**pages, **({"host": host} if host else {}), **(setting("scheduler_options") or {})}
+    security = given.get("security")
+    interface = setting("interface")
+    loopback = is_loopback(scheduler.get("host"), scheduler.get("interface") or interface)
+    encrypted = bool(security) or (security is None and not loopback)
+    shared = str(setting("shared_temp_directory") or Path.cwd())
+    if encrypted and re.search(r"\s", shared):
+        raise InputError(f"shared_temp_directory {shared!r} contains a space, which a job script cannot pass on")
+
+    job = {k: v for k, v in given.items() if k not in _OWN}
+    # One process a job, whatever the configuration says: see _options.
+    job |= {"cores": int(cores), "memory": str(memory), "processes": 1}
+    if interface:
+        job["interface"] = interface
+    if local_directory:
+        job["local_directory"] = local_directory
+    if setting("job_name") is None and setting("name") == "dask-worker":
+        job["job_name"] = "scalehsi"
+    arguments = _worker_arguments(kind, [str(a) for a in setting("worker_extra_args") or []], setting("walltime"))
+    # Workers with a nanny would listen at every address; on loopback they can only be of this machine.
+    job["worker_extra_args"] = arguments + (["--host", LOOPBACK] if loopback and not interface else [])
+    exports = [f"export {name}=1" for name in THREAD_VARIABLES]
+    job["job_script_prologue"] = [*exports, *(setting("job_script_prologue") or [])]
+    return Request(
+        kind=kind,
+        jobs=workers or 1,
+        job=job,
+        scheduler=scheduler,
+        security=None if security is True else security,
+        encrypted=encrypted,
+        shared=shared,
+        lost_worker_timeout=str(given.get("lost_worker_timeout") or LOST_WORKER_TIMEOUT),
+    )
+
+
+def script(request: Request) -> str:
+    """Give the text of one job's script, with placeholders for the scheduler's address and the certificate."""
+    security = request.security or None
+    if request.encrypted and not security:
+        security = _security_of(f"{request.shared}/.scalehsi-tls-<random>")
+    protocol = "tls://" if request.encrypted else None
+    host = request.scheduler.get("host", "<this-machine>")
+    job = _cluster_class(request.kind).job_cls(
+        f"{'tls' if request.encrypted else 'tcp'}://{host}:<port>",
+        name="scalehsi-<number>",
+        protocol=protocol,
+        security=security,
+        **request.job,
+    )
+    return str(job.job_script())
+
+
+@contextlib.contextmanager
+def start(request: Request) -> Iterator[Any]:
+    """Run the scheduler here, submit the jobs and keep their number; leaving cancels them.
+
+    Yields
+    ------
+    dask_jobqueue.JobQueueCluster
+
+    Raises
+    ------
+    InputError
+        When this machine cannot submit jobs, the queue refuses them, or the scheduler cannot listen as asked.
+    """
+    cluster_class = _cluster_class(request.kind)
+    submit = cluster_class.job_cls.submit_command
+    if shutil.which(submit) is None:
+        raise InputError(
+            f"{submit!r} is not on this machine's PATH, so no {request.kind} job can be submitted from here; "
+            f"run this on a login node, or type connect({request.kind!r}, ..., dry_run=True) to see the job script"
+        )
+    with contextlib.ExitStack() as stack:
+        # Read each time that a worker is lost, on another thread: a setting of the process, for as long as it runs.
+        stack.enter_context(dask.config.set({"distributed.deploy.lost-worker-timeout": request.lost_worker_timeout}))
+        security = _certificate(stack, request.shared) if request.encrypted else None
+        refusals: list[str] = []
+        later = False
+
+        def refused(name: str, reason: str) -> None:
+            refusals.append(reason)
+            if later:
+                logger.warning("%s refused a job, next try in %d s: %s", request.kind, RETRY_SECONDS, reason)
+            # A job that the cluster no longer knows is submitted anew.
+            cluster.loop.call_later(RETRY_SECONDS, cluster.workers.pop, name, None)
+
+        cluster = _running(cluster_class, request, request.security or security, refused)
+        stack.callback(cluster.close)
+        _submit(cluster, request.jobs)
+        if refusals:  # what it refuses at once, it will refuse again
+            raise InputError(
+                f"{request.kind} refused the job: {refusals[0]}; compare the options with the site's rules, and look "
+                f"at the script with connect({request.kind!r}, ..., dry_run=True).script"
+            )
+        later = True
+        # scale(n) would never replace a lost job; bounds that coincide do.
+        cluster.adapt(minimum_jobs=request.jobs, maximum_jobs=request.jobs)
+        yield cluster
+
+
+def _cluster_class(kind: str) -> Any:
+    try:
+        import dask_jobqueue
+    except ImportError:
+        raise InputError(
+            f'connect({kind!r}) needs dask-jobqueue, which is not installed; type: pip install "scalehsi[cluster]"'
+        ) from None
+    return getattr(dask_jobqueue, QUEUES[kind])
+
+
+def _options(kind: str, job_class: Any, options: Mapping[str, Any]) -> dict[str, Any]:
+    """The options under dask-jobqueue's names; an unknown one is refused by name."""
+    taken = {name for base in job_class.__mro__ for name in inspect.signature(base.__init__).parameters}
+    known = {*(taken - _FILLED - _RENAMED), *_OWN, *COMMON}
+    if "account" in taken:  # there dask-jobqueue calls 'project' an old name of it
+        known -= {"project"}
+    if kind == "slurm":
+        known |= {"partition"}
+    if "processes" in options:
+        # Measured: dask-jobqueue never replaces a lost job whose workers have names other than the job's.
+        raise InputError(
+            "processes= is not taken: a job is one worker process, because a lost job of several is never replaced; "
+            "type more jobs with workers=..., and cores= for the threads of each"
+        )
+    for name in options:
+        if name not in known:
+            raise InputError(f"unknown option {name!r} for connect({kind!r}); {suggest(name, known)}")
+    given = dict(options)
+    if "partition" in given:
+        if "queue" in given:
+            raise InputError("partition= and queue= are two names of one thing; give one of them")
+        given["queue"] = given.pop("partition")
+    return given
+
+
+def _cores(cores: int | None, threads: int | None) -> int | None:
+    """What the user said of the cores of a job, in one way or the other."""
+    if cores is not None and (isinstance(cores, bool) or not isinstance(cores, int) or cores < 1):
+        raise InputError(f"cores={cores!r} is expected to be a whole number from 1; type cores=8")
+    if cores is not None and threads is not None and cores != threads:
+        raise InputError(f"cores={cores} and threads={threads} disagree: a job computes a block on each core; give one")
+    return cores if threads is None else threads
+
+
+def _worker_arguments(kind: str, extra: list[str], walltime: Any) -> list[str]:
+    """Arguments of the worker's command: its own pages on loopback, and an end before the queue's."""
+    arguments = list(extra)
+    if not any(a.startswith("--dashboard-address") for a in arguments):
+        arguments += ["--no-dashboard", "--dashboard-address", "127.0.0.1:0"]
+    seconds = None if walltime is None else walltime_seconds(kind, walltime)
+    if seconds and not any(a.startswith("--lifetime") for a in arguments):
+        end, stagger = lifetime(seconds)
+        arguments += ["--lifetime", f"{end}s", "--lifetime-stagger", f"{stagger}s"]
+    return arguments
+
+
+def _certificate(stack: contextlib.ExitStack, shared: str) -> Any:
+    """A self-signed certificate in files that the jobs can read and nobody else can; gone when the stack closes."""
+    from distributed import Security
+
+    try:
+        made = Security.temporary()
+    except ImportError:
+        raise InputError(
+            "beyond this machine the connections run over TLS, which needs the package cryptography; type: "
+            'pip install "scalehsi[cluster]", or give a certificate of your own with security=distributed.Security(...)'
+        ) from None
+    try:
+        folder = stack.enter_context(tempfile.TemporaryDirectory(prefix=".scalehsi-tls-", dir=shared))
+    except OSError as problem:
+        raise InputError(
+            f"the certificate for the jobs cannot be written to {shared!r} ({problem.strerror}); "
+            "type shared_temp_directory='a folder that this machine and the jobs share'"
+        ) from None
+    Path(folder, "cert.pem").write_text(made.tls_worker_cert, encoding="ascii")
+    key = Path(folder, "key.pem")
+    key.touch(mode=0o600)
+    key.write_text(made.tls_worker_key, encoding="ascii")
+    return _security_of(folder)
+
+
+def _security_of(folder: str) -> Any:
+    """One certificate for all roles, as distributed's temporary one is."""
+    from distributed import Security
+
+    cert, key = f"{folder}/cert.pem", f"{folder}/key.pem"
+    roles = {
+        f"tls_{role}_{what}": path
+        for role in ("client", "scheduler", "worker")
+        for what, path in (("cert", cert), ("key", key))
+    }
+    return Security(require_encryption=True, tls_ca_file=cert, **roles)
+
+
+def _running(cluster_class: Any, request: Request, security: Any, refused: Callable[[str, str], None]) -> Any:
+    """The scheduler, listening on one address of this machine, without a job yet."""
+    from distributed.utils import get_ip
+
+    scheduler = dict(request.scheduler)
+    if not scheduler.get("host") and not scheduler.get("interface") and not request.job.get("interface"):
+        # One address, not all of them: the one by which this machine is reached.
+        scheduler["host"] = get_ip()
+    host = scheduler.get("host")
+    if host and not can_listen(host, int(scheduler.get("port") or 0)):
+        raise InputError(
+            f"the scheduler cannot listen at {host!r}, which is not an address of this machine (or the port is taken); "
+            "type host='an address of this machine', or interface='the name of its network interface'"
+        )
+    return cluster_class(
+        n_workers=0,
+        job_cls=_patient(cluster_class.job_cls, refused),
+        name="scalehsi",
+        protocol="tls://" if request.encrypted else None,
+        security=security,
+        scheduler_options=scheduler,
+        shared_temp_directory=request.shared,
+        **request.job,
+    )
+
+
+def _patient(job_class: Any, refused: Callable[[str, str], None]) -> Any:
+    """The job class, with a job that tells when the queue refuses it.
+
+    dask-jobqueue would count a refused job as one that waits, for ever: a run that meets a full queue or a restart of
+    the queue's controller in the night would end up without workers.
+    """
+    from distributed.core import Status
+
+    class PatientJob(job_class):  # type: ignore[misc] # the class is known when it runs
+        async def start(self) -> None:
+            try:
+                await super().start()
+            except (RuntimeError, OSError, ValueError) as problem:
+                answer = re.search(r"stderr:\n(.*)", str(problem), flags=re.DOTALL)
+                self.status = Status.running
+                refused(self.name, " ".join((answer.group(1) if answer else str(problem)).split()))
+
+    return PatientJob
+
+
+def _submit(cluster: Any, jobs: int) -> None:
+    """Submit the jobs and wait for the queue's answer."""
+
+    async def submit() -> None:
+        cluster.scale(jobs=jobs)
+        await cluster
+
+    cluster.sync(submit)

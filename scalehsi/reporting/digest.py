@@ -1,0 +1,362 @@
+"""The digest of a result: everything that figures and page need, in memory, from one pass over the maps.
+
+A result may be lazy and of any size. Maps are averaged in square blocks down to what a picture can show, sums are taken
+over all pixels, and all of it is computed in one go, so each block of abundances is read or computed once.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import math
+from collections.abc import Mapping
+from typing import Any, Final
+
+import numpy as np
+import xarray as xr
+
+from scalehsi.result import check_result
+from scalehsi.schema import (
+    ABUNDANCES,
+    ADVICE,
+    COMPONENT,
+    ENDMEMBERS,
+    ENERGY,
+    ITERATION,
+    LENGTH_UNITS,
+    MEAN_SPECTRUM,
+    OBJECTIVE,
+    RESIDUAL,
+    RESIDUAL_SPECTRUM,
+    InputError,
+    X,
+    Y,
+)
+
+Array = np.ndarray[Any, Any]
+
+MAX_PIXELS: Final = 1000
+"""Longest side of a map, in pixels, after the block mean."""
+
+MAX_VALUES: Final = 12_000_000
+"""All drawn pixels of all maps together (48 MB)."""
+
+MAX_POSITIONS: Final = 4
+"""How many places along leading dims (time, tilt ...) are shown."""
+
+SIGNED_TOLERANCE: Final = 1e-3
+"""A result counts as signed when its lowest value is below minus this part of its largest."""
+
+POSITION: Final = "position"
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class Digest:
+    """A result made small enough to draw.
+
+    Letters: K components, E channels, N positions along the leading dims (1 when there are none).
+
+    Attributes
+    ----------
+    names : tuple of str, length K
+    energy : array (E,)
+        In ``energy_unit``.
+    endmembers : array (K, E)
+    maps : array (K, N, ny, nx), float32
+        Abundances as stored, averaged in blocks of ``block`` pixels; NaN where no pixel was used.
+    totals : array (K,)
+        Sum of the map times sum of the spectrum, over all pixels: the intensity that a component explains.
+    shares : array (K,)
+        Part of the total intensity (of the variance, for PCA); NaN where it has no meaning.
+    signed : bool
+        Whether endmembers or maps have negative values, as PCA and ICA do.
+    positions : tuple of str, length N
+        Where the maps lie along the leading dims, in words; ``("",)`` when there are none.
+    pixel_nm : tuple of float, or None
+        Step (y, x) of a drawn pixel in nm; None when the result has no lengths.
+    residual : array (N, ny, nx) or None
+        RMS residual of a pixel.
+    relative_residual : array (N, ny, nx) or None
+        ``residual`` over what counting noise alone would leave: the square root of model counts per channel.
+    """
+
+    model: str
+    title: str
+    signal: str
+    source: str
+    status: str
+    advice: str
+    names: tuple[str, ...]
+    energy: Array
+    energy_unit: str
+    intensity_unit: str
+    elements: tuple[str, ...]
+    endmembers: Array
+    maps: Array
+    totals: Array
+    shares: Array
+    signed: bool
+    positions: tuple[str, ...]
+    pixel_nm: tuple[float, float] | None
+    block: int
+    pixels_used: int
+    pixels_total: int
+    mean_spectrum: Array | None
+    residual_spectrum: Array | None
+    residual: Array | None
+    relative_residual: Array | None
+    iteration: Array | None
+    objective: Array | None
+    eigenvalues: Array | None
+    explained: Array | None
+    malinowski: Array | None
+    poisson: bool
+
+    @property
+    def energy_kev(self) -> Array:
+        """The energy axis in keV (as it is, when it has no energy unit)."""
+        return self.energy * {"eV": 1e-3, "meV": 1e-6, "MeV": 1e3}.get(self.energy_unit, 1.0)
+
+    @property
+    def counts_per_pixel(self) -> float:
+        """Mean intensity of a used pixel, summed over the channels; NaN when unknown."""
+        return math.nan if self.mean_spectrum is None else float(np.nansum(self.mean_spectrum))
+
+
+def check_shapes(result: Any) -> xr.Dataset:
+    """Give the result back when it has what a report needs.
+
+    Raises
+    ------
+    InputError
+        When it is no result of scalehsi, or its spectra or maps have other dims.
+    """
+    result = check_result(result)
+    for name, last in ((ENDMEMBERS, (ENERGY,)), (ABUNDANCES, (Y, X))):
+        dims = result[name].dims
+        if dims[0] != COMPONENT or dims[-len(last) :] != last:
+            raise InputError(f"{name} has dims {dims}; expected (component, ..., {', '.join(last)})")
+        if 0 in result[name].shape:
+            raise InputError(f"{name} is empty: its sizes are {dict(result[name].sizes)}")
+    return result
+
+
+def digest(result: xr.Dataset | Digest) -> Digest:
+    """Reduce a result to what can be drawn; a digest is given back as it is.
+
+    Parameters
+    ----------
+    result : xarray.Dataset
+        As `scalehsi.fit` returns it; may be lazy. It is read once.
+
+    Returns
+    -------
+    Digest
+    """
+    if isinstance(result, Digest):
+        return result
+    result = check_shapes(result)
+    places, words = _positions(result)
+    block = _block(result, len(places))
+    small = {name: np.asarray(variable.values) for name, variable in _reduce(result, places, block).items()}
+    endmembers, sums = small[ENDMEMBERS].astype(np.float64), small["sums"].astype(np.float64)
+    lowest, highest = float(small["lowest"]), float(small["highest"])
+    signed = _is_signed(lowest, highest) or _is_signed(_least(endmembers), _most(endmembers))
+    strength = np.nansum(endmembers, axis=1)
+    totals = sums * strength
+    attrs = result.attrs
+    status = str(attrs.get("status", ""))
+    signal = str(attrs.get("signal", ""))
+    residual = small.get(RESIDUAL)
+    return Digest(
+        model=str(attrs.get("model", "model unknown")),
+        title=str(attrs.get("title", "") or ""),
+        signal=signal,
+        source=str(attrs.get("source", "") or ""),
+        status=status,
+        advice=str(attrs.get("advice", "") or ADVICE.get(status, "")),
+        names=_names(result),
+        energy=_energy(result),
+        energy_unit=str(result[ENERGY].attrs.get("units", "")) if ENERGY in result.coords else "channel",
+        intensity_unit=str(result[ENDMEMBERS].attrs.get("units", "")) or ("counts" if signal == "EDS" else "intensity"),
+        elements=_words(attrs.get("elements")),
+        endmembers=endmembers,
+        maps=small["maps"],
+        totals=totals,
+        shares=_shares(totals, small.get("explained_variance_ratio"), signed=signed),
+        signed=signed,
+        positions=words,
+        pixel_nm=_pixel_nm(result, block),
+        block=block,
+        pixels_used=int(small["used"]),
+        pixels_total=math.prod(result[ABUNDANCES].shape[1:]),
+        mean_spectrum=small.get(MEAN_SPECTRUM),
+        residual_spectrum=small.get(RESIDUAL_SPECTRUM),
+        residual=residual,
+        relative_residual=None if signed or residual is None else _relative(residual, small["maps"], endmembers),
+        iteration=_iteration(result),
+        objective=small[OBJECTIVE] if OBJECTIVE in small and small[OBJECTIVE].size else None,
+        eigenvalues=small.get("eigenvalues"),
+        explained=small.get("explained_variance_ratio"),
+        malinowski=small.get("malinowski_ind"),
+        poisson="poisson" in str(attrs.get("settings", "")).lower(),
+    )
+
+
+def intensity_maps(view: Digest) -> Array:
+    """The maps in intensity per pixel: abundance times the sum of the spectrum, (K, N, ny, nx).
+
+    The scale of an abundance is arbitrary (a spectrum may be doubled and its map halved); this product is not.
+    """
+    scale = np.nansum(view.endmembers, axis=1).astype(np.float32)
+    maps: Array = view.maps * scale[:, None, None, None]
+    return maps
+
+
+def intensity_spectra(view: Digest) -> Array:
+    """The spectra in intensity per channel over the whole map: endmember times the sum of its abundances, (K, E)."""
+    strength = np.nansum(view.endmembers, axis=1)
+    safe = np.where(strength > 0, strength, 1.0)
+    spectra: Array = view.endmembers * (np.where(strength > 0, view.totals, 0.0) / safe)[:, None]
+    return spectra
+
+
+def _reduce(result: xr.Dataset, places: list[dict[str, int]], block: int) -> Mapping[Any, xr.DataArray]:
+    """Every reduction of the result in one computation."""
+    abundances = result[ABUNDANCES].reset_coords(drop=True)
+    pixel_dims = [dim for dim in abundances.dims if dim != COMPONENT]
+    lazy: dict[str, xr.DataArray] = {
+        "maps": _block_mean(_take(abundances, places), block),
+        "sums": abundances.sum(pixel_dims),
+        "used": abundances.isel(component=0).notnull().sum(),
+        "lowest": abundances.min(),
+        "highest": abundances.max(),
+    }
+    if RESIDUAL in result:
+        squares = _take(result[RESIDUAL].reset_coords(drop=True), places).astype(np.float64) ** 2
+        lazy[RESIDUAL] = _block_mean(squares, block) ** 0.5
+    whole = (
+        *(ENDMEMBERS, MEAN_SPECTRUM, RESIDUAL_SPECTRUM, OBJECTIVE),
+        *("eigenvalues", "explained_variance_ratio", "malinowski_ind"),
+    )
+    lazy |= {name: result[name] for name in whole if name in result}
+    # Coordinates are read apart; without them nothing can clash or be aligned.
+    together = xr.Dataset({name: array.variable for name, array in lazy.items()})
+    return together.compute().data_vars
+
+
+def _block(result: xr.Dataset, places: int) -> int:
+    """Side of the square blocks that are averaged into one drawn pixel."""
+    ny, nx = result.sizes[Y], result.sizes[X]
+    block = math.ceil(max(ny, nx) / MAX_PIXELS)
+    while result.sizes[COMPONENT] * places * math.ceil(ny / block) * math.ceil(nx / block) > MAX_VALUES:
+        block += 1
+    return block
+
+
+def _take(maps: xr.DataArray, places: list[dict[str, int]]) -> xr.DataArray:
+    """The maps at the chosen places, along a dim `position` just before y and x."""
+    stacked = xr.concat([maps.drop_vars(list(maps.coords)).isel(place) for place in places], dim=POSITION)
+    return stacked.transpose(..., POSITION, Y, X)
+
+
+def _block_mean(maps: xr.DataArray, block: int) -> xr.DataArray:
+    """Mean of square blocks, over the pixels that are not NaN; ragged edges are kept."""
+    maps = maps.astype(np.float32)
+    return maps if block == 1 else maps.coarsen({Y: block, X: block}, boundary="pad").mean()
+
+
+def _positions(result: xr.Dataset) -> tuple[list[dict[str, int]], tuple[str, ...]]:
+    """Up to MAX_POSITIONS places, evenly over the leading dims, as indices and in words."""
+    leading = [str(dim) for dim in result[ABUNDANCES].dims[1:-2]]
+    count = math.prod(result.sizes[dim] for dim in leading)
+    chosen = np.unique(np.linspace(0, count - 1, min(count, MAX_POSITIONS)).round().astype(int))
+    shape = [result.sizes[dim] for dim in leading]
+    places = [dict(zip(leading, map(int, np.unravel_index(flat, shape)), strict=True)) for flat in chosen]
+    return places, tuple(", ".join(_place_words(result, dim, at) for dim, at in place.items()) for place in places)
+
+
+def _place_words(result: xr.Dataset, dim: str, index: int) -> str:
+    if dim not in result.coords:
+        return f"{dim} {index}"
+    value = result[dim].values[index]
+    text = f"{value:.5g}" if np.issubdtype(result[dim].dtype, np.number) else str(value)
+    units = str(result[dim].attrs.get("units", ""))
+    return f"{dim} = {text} {units}".rstrip()
+
+
+def _names(result: xr.Dataset) -> tuple[str, ...]:
+    """Names of the components: their own where the result knows them, else counted from 1."""
+    count = result.sizes[COMPONENT]
+    own = _words(result.attrs.get("components"))
+    if len(own) == count:
+        return own
+    if COMPONENT in result.coords and result[COMPONENT].dtype.kind in "OUST":
+        return tuple(str(name) for name in result[COMPONENT].values)
+    return tuple(f"Component {number + 1}" for number in range(count))
+
+
+def _energy(result: xr.Dataset) -> Array:
+    if ENERGY in result.coords:
+        return np.asarray(result[ENERGY].values, dtype=np.float64)
+    return np.arange(result.sizes[ENERGY], dtype=np.float64)
+
+
+def _iteration(result: xr.Dataset) -> Array | None:
+    if OBJECTIVE not in result:
+        return None
+    if ITERATION in result.coords:
+        return np.asarray(result[ITERATION].values, dtype=np.float64)
+    return np.arange(1, result.sizes[ITERATION] + 1, dtype=np.float64)
+
+
+def _pixel_nm(result: xr.Dataset, block: int) -> tuple[float, float] | None:
+    """Step of y and x in nm, times the block; None when the result does not say."""
+    steps: dict[str, float] = {}
+    for dim in (Y, X):
+        if dim in result.coords:
+            scale = LENGTH_UNITS.get(str(result[dim].attrs.get("units", "")))
+            values = np.asarray(result[dim].values, dtype=np.float64)
+            if scale and values.size > 1 and np.isfinite(values).all() and values[-1] != values[0]:
+                steps[dim] = abs(values[-1] - values[0]) / (values.size - 1) * scale * block
+    if not steps:
+        return None
+    # A line scan has one pixel along an axis, and so no step there: it is drawn square.
+    return steps.get(Y, steps.get(X, 1.0)), steps.get(X, steps.get(Y, 1.0))
+
+
+def _shares(totals: Array, explained: Array | None, *, signed: bool) -> Array:
+    if explained is not None and explained.size >= totals.size:
+        return np.asarray(explained[: totals.size], dtype=np.float64)
+    whole = float(np.nansum(totals))
+    if signed or not whole > 0:
+        return np.full(totals.size, np.nan)
+    return totals / whole
+
+
+def _relative(residual: Array, maps: Array, endmembers: Array) -> Array:
+    """RMS residual over the square root of the model's mean counts per channel; 1 is what Poisson counts leave."""
+    strength = np.nansum(endmembers, axis=1)
+    counts = np.einsum("knyx,k->nyx", maps.astype(np.float64), strength) / endmembers.shape[1]
+    ratio: Array = np.full(residual.shape, np.nan)
+    np.divide(residual, np.sqrt(np.maximum(counts, 0.0)), out=ratio, where=counts > 0)
+    return ratio
+
+
+def _words(value: Any) -> tuple[str, ...]:
+    """A list of element names from an attribute that may be a list, an array, or text."""
+    if value is None:
+        return ()
+    parts = value.replace(",", " ").split() if isinstance(value, str) else np.asarray(value).ravel().tolist()
+    return tuple(str(part) for part in parts if str(part))
+
+
+def _is_signed(lowest: float, highest: float) -> bool:
+    return lowest < -SIGNED_TOLERANCE * max(abs(highest), abs(lowest)) if math.isfinite(lowest) else False
+
+
+def _least(values: Array) -> float:
+    return float(np.min(values, initial=0.0, where=np.isfinite(values)))
+
+
+def _most(values: Array) -> float:
+    return float(np.max(values, initial=0.0, where=np.isfinite(values)))

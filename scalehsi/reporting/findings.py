@@ -1,0 +1,240 @@
+"""What a careful colleague would say about a result, in words: the status, warnings, and a line on each component."""
+
+from __future__ import annotations
+
+import itertools
+import math
+from collections.abc import Sequence
+from typing import Any, Final, Literal, NamedTuple
+
+import numpy as np
+from scipy.ndimage import gaussian_filter1d, uniform_filter
+
+from scalehsi import metrics
+from scalehsi.reporting.digest import Digest
+from scalehsi.reporting.identify import Mark
+from scalehsi.reporting.marks import strongest
+from scalehsi.reporting.peaks import noise
+from scalehsi.reporting.quality import indicator_minimum
+from scalehsi.reporting.spectra import share_text, share_unit
+
+Array = np.ndarray[Any, Any]
+
+NEARLY_EMPTY: Final = 0.01
+RARE_PHASE: Final = 0.3
+"""Neighbouring pixels of a map that is more than noise agree by more than this."""
+
+NEARLY_THE_SAME: Final = 5.0
+"""Degrees."""
+
+FEW_COUNTS: Final = 20.0
+"""Counts per pixel of EDS below which single pixels say next to nothing."""
+
+SPECTRUM_SIGMA: Final = 8.0
+SPECTRUM_SHARE: Final = 3e-3
+"""The mean residual has structure when this part of the intensity lies this many standard deviations from zero."""
+
+MAP_CORRELATION: Final = 0.15
+MAP_SPREAD: Final = 0.05
+"""The residual map has structure when neighbours agree this much and what they share varies this much."""
+
+ABOVE_NOISE: Final = 1.3
+
+STATUS_WORDS: Final = {
+    "converged": ("good", "Converged"),
+    "max_iter": ("warning", "Stopped at the iteration limit"),
+    "stagnated": ("warning", "Stalled before it converged"),
+    "nonfinite": ("bad", "Failed: NaN or Inf appeared"),
+    "interrupted": ("warning", "Interrupted before it converged"),
+}
+
+
+class Finding(NamedTuple):
+    """One remark: a warning wants a decision, a note only wants to be known."""
+
+    level: Literal["warning", "note"]
+    text: str
+
+
+def status_words(view: Digest) -> tuple[str, str]:
+    """How good the status is ("good", "warning" or "bad"), and the status in words."""
+    return STATUS_WORDS.get(view.status, ("warning", f"Status {view.status!r}" if view.status else "Status unknown"))
+
+
+def find(view: Digest) -> list[Finding]:
+    """Collect everything that a reader should be told about a result, warnings first."""
+    remarks = [
+        *_empty_components(view),
+        *_equal_components(view),
+        *_residual_spectrum(view),
+        *_residual_map(view),
+        *_few_counts(view),
+        *_masked(view),
+        *_indicator(view),
+    ]
+    return sorted(remarks, key=lambda remark: remark.level != "warning")
+
+
+def component_line(view: Digest, number: int, marks: Sequence[Mark]) -> str:
+    """One component in words: ``Component 1: 84 % of the counts, strongest lines Mg Kα, Si Kα``."""
+    parts = [share_text(view.shares[number], unit=share_unit(view)) or "share not defined (signed values)"]
+    names = strongest(marks)
+    if view.signal == "EELS":
+        parts.append(f"edges {', '.join(names)}" if names else _maximum(view, number))
+    elif names:
+        parts.append(f"strongest line{'s' if len(names) > 1 else ''} {', '.join(names)}")
+    else:
+        parts.append(_maximum(view, number))
+    return f"{view.names[number]}: {', '.join(parts)}"
+
+
+def _maximum(view: Digest, number: int) -> str:
+    row = np.nan_to_num(np.abs(view.endmembers[number]))
+    where = f"{view.energy[int(np.argmax(row))]:.4g} {view.energy_unit}".replace("channel", "(channel)")
+    return f"largest {'magnitude' if view.signed else 'intensity'} at {where}"
+
+
+def _empty_components(view: Digest) -> list[Finding]:
+    """Components with hardly any intensity: a rare phase when the map has structure, else one too many."""
+    if view.signed:
+        return []
+    found = []
+    for name, share, maps in zip(view.names, view.shares, view.maps, strict=True):
+        if not share < NEARLY_EMPTY:
+            continue
+        opening = f"{name} is nearly empty: it holds {share_text(share, unit=share_unit(view))}."
+        if neighbour_correlation(maps) > RARE_PHASE:
+            rest = "Its map has structure, so it may be a rare phase or a weak edge: look at it before you drop it."
+        else:
+            rest = f"Its map is noise: one component fewer may do (n_components={max(1, len(view.names) - 1)})."
+        found.append(Finding("warning", f"{opening} {rest}"))
+    return found
+
+
+def _equal_components(view: Digest) -> list[Finding]:
+    if view.signed:
+        return []
+    found = []
+    for a, b in itertools.combinations(range(len(view.names)), 2):
+        angle = angle_degrees(view.endmembers[a], view.endmembers[b])
+        if angle < NEARLY_THE_SAME:
+            found.append(
+                Finding(
+                    "warning",
+                    f"{view.names[a]} and {view.names[b]} have nearly the same spectrum ({angle:.1f}° apart): "
+                    f"one phase may have been split in two. Try n_components={len(view.names) - 1}.",
+                )
+            )
+    return found
+
+
+def angle_degrees(a: Array, b: Array) -> float:
+    """Spectral angle in degrees; NaN when a spectrum is zero or not finite."""
+    if not (np.isfinite(a).all() and np.isfinite(b).all() and a.any() and b.any()):
+        return math.nan
+    return math.degrees(float(metrics.spectral_angle(a, b)))
+
+
+def _residual_spectrum(view: Digest) -> list[Finding]:
+    residual, mean = view.residual_spectrum, view.mean_spectrum
+    if residual is None or mean is None or not (np.isfinite(residual).all() and np.isfinite(mean).all()):
+        return []
+    if residual.size < 16 or not mean.max() > 0:
+        return []
+    sigma = 1.5
+    left = (2.0 * math.sqrt(math.pi) * sigma) ** -0.5
+    spread = left * noise(view.energy_kev, residual, mean) + 1e-12 * float(mean.max())
+    flat = gaussian_filter1d(np.asarray(residual, dtype=np.float64), sigma)
+    high = np.abs(flat) / spread
+    share = float(np.abs(flat[high > SPECTRUM_SIGMA]).sum() / mean.sum())
+    if share < SPECTRUM_SHARE:
+        return []
+    # Where most intensity is amiss, not where the noise is least.
+    worst = int(np.argmax(np.where(high > SPECTRUM_SIGMA, np.abs(flat), 0.0)))
+    level = float(gaussian_filter1d(np.asarray(mean, dtype=np.float64), sigma)[worst])
+    side = "more" if flat[worst] > 0 else "less"
+    return [
+        Finding(
+            "warning",
+            f"The residual spectrum has structure: the model is off by {100 * share:.2g} % of the "
+            f"{'counts' if view.intensity_unit == 'counts' else 'intensity'}. Most of it lies near "
+            f"{view.energy[worst]:.4g} {view.energy_unit}, where the data have {100 * abs(flat[worst]) / level:.2g} % "
+            f"{side} than the model. A component may be missing, or a peak may shift.",
+        )
+    ]
+
+
+def _residual_map(view: Digest) -> list[Finding]:
+    ratio = view.relative_residual
+    if ratio is None or not np.isfinite(ratio).any():
+        return []
+    found = []
+    level = float(np.nanmedian(ratio))
+    if view.intensity_unit == "counts" and view.signal == "EDS" and level > ABOVE_NOISE:
+        found.append(
+            Finding(
+                "warning",
+                f"The residual is {level:.2g} times what counting noise would leave: the model misses something.",
+            )
+        )
+    common = neighbour_correlation(ratio)
+    spread = math.sqrt(max(common, 0.0)) * float(np.nanstd(ratio)) / level if level > 0 else 0.0
+    certain = common * math.sqrt(np.isfinite(ratio).sum()) > 5.0
+    if common > MAP_CORRELATION and spread > MAP_SPREAD and certain:
+        found.append(
+            Finding(
+                "warning",
+                f"The residual map has structure: it is largest near {_place_of_maximum(view, ratio)}. "
+                "A phase may be missing there; try one component more.",
+            )
+        )
+    return found
+
+
+def neighbour_correlation(maps: Array) -> float:
+    """Correlation between neighbouring pixels of maps (N, ny, nx): 0 for noise, and where pixels are too few."""
+    pairs = [(maps[:, :, 1:], maps[:, :, :-1]), (maps[:, 1:], maps[:, :-1])]
+    values = []
+    for one, other in pairs:
+        both = np.isfinite(one) & np.isfinite(other)
+        if both.sum() > 30 and np.std(one[both]) > 0 and np.std(other[both]) > 0:
+            values.append(float(np.corrcoef(one[both], other[both])[0, 1]))
+    return float(np.mean(values)) if values else 0.0
+
+
+def _place_of_maximum(view: Digest, maps: Array) -> str:
+    filled = np.where(np.isfinite(maps), maps, np.nanmedian(maps))
+    place, row, column = np.unravel_index(int(np.argmax(uniform_filter(filled, (1, 5, 5)))), maps.shape)
+    dy, dx = view.pixel_nm or (view.block, view.block)
+    unit = "nm" if view.pixel_nm else "px"
+    where = f"x = {(column + 0.5) * dx:.3g} {unit}, y = {(row + 0.5) * dy:.3g} {unit} from the upper left corner"
+    return f"{where} at {view.positions[place]}" if view.positions[place] else where
+
+
+def _few_counts(view: Digest) -> list[Finding]:
+    if view.signal != "EDS" or view.intensity_unit != "counts" or not view.counts_per_pixel < FEW_COUNTS:
+        return []
+    return [
+        Finding(
+            "warning",
+            f"There are few counts: {view.counts_per_pixel:.2g} per pixel on average. Trust regions, not single "
+            "pixels; binning the map before the fit helps (scalehsi prepare --step bin).",
+        )
+    ]
+
+
+def _masked(view: Digest) -> list[Finding]:
+    left_out = view.pixels_total - view.pixels_used
+    if not left_out:
+        return []
+    percent = 100 * left_out / view.pixels_total
+    return [Finding("note", f"{percent:.2g} % of the pixels are masked: they were not used, and are grey in the maps.")]
+
+
+def _indicator(view: Digest) -> list[Finding]:
+    best = indicator_minimum(view)
+    if best is None or best == len(view.names):
+        return []
+    return [
+        Finding("note", f"Malinowski's indicator is lowest at {best} components; this result keeps {len(view.names)}.")
+    ]

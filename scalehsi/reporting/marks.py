@@ -1,0 +1,93 @@
+"""What to write over the spectra of a result: X-ray lines that show as peaks, or EELS edges of known elements."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any, Final
+
+import numpy as np
+
+from scalehsi.reporting.digest import Digest, intensity_spectra
+from scalehsi.reporting.identify import SYMBOLS, Mark, name_peaks
+from scalehsi.reporting.peaks import find_peaks, rise_at
+
+Array = np.ndarray[Any, Any]
+
+EDGES: Final[dict[str, tuple[int, int]]] = {
+    "K": (1, 92),
+    "L3": (11, 92),
+    "L2": (11, 92),
+    "M5": (29, 92),
+    "M4": (29, 92),
+    "M3": (19, 36),
+    "N5": (47, 80),
+}
+"""Edges that are strong enough to look for, and the first and last atomic number of which that holds."""
+
+
+def component_marks(view: Digest) -> list[list[Mark]]:
+    """Give the marks of each component, in order of rising energy (keV).
+
+    EDS: the peaks that stand above noise and continuum, named. EELS: the edges of the known elements on the axis; `net`
+    is the rise where the component has one there, and 0 where it has not. Anything else: none.
+    """
+    if view.signed or view.energy.size < 16:
+        return [[] for _ in view.names]
+    spectra = np.nan_to_num(intensity_spectra(view))
+    if view.signal == "EDS" and view.energy_unit in ("keV", "eV"):
+        whole = [] if view.elements else name_peaks(find_peaks(view.energy_kev, spectra.sum(axis=0)), ())
+        likely = dict.fromkeys(part.split()[0] for mark in whole for part in mark.label.split(" or "))
+        return [name_peaks(find_peaks(view.energy_kev, row), view.elements, likely=tuple(likely)) for row in spectra]
+    if view.signal == "EELS" and view.energy_unit in ("keV", "eV"):
+        return [_edge_marks(view, row) for row in spectra]
+    return [[] for _ in view.names]
+
+
+def strongest(marks: Sequence[Mark], count: int = 4) -> list[str]:
+    """The labels of the highest peaks (or of the edges that show), highest first, without repeats."""
+    seen = sorted((mark for mark in marks if mark.net > 0), key=lambda mark: -mark.net)
+    return list(dict.fromkeys(mark.label for mark in seen))[:count]
+
+
+def edges(elements: tuple[str, ...], low_kev: float, high_kev: float) -> list[Mark]:
+    """The edges of elements between two energies, by rising energy.
+
+    Examples
+    --------
+    >>> [(mark.label, round(mark.energy * 1000)) for mark in edges(("C", "Ca"), 0.2, 0.6)]
+    [('C K', 284), ('Ca L3', 346), ('Ca L2', 350)]
+    """
+    import xraylib
+
+    found = []
+    for element in dict.fromkeys(elements):
+        if element not in SYMBOLS and element not in ("Li", "Be"):
+            continue
+        z = xraylib.SymbolToAtomicNumber(element)
+        for shell, (first, last) in EDGES.items():
+            if first <= z <= last:
+                energy = _edge_kev(z, shell)
+                if low_kev < energy < high_kev:
+                    found.append(Mark(energy, f"{element} {shell}", 0.0, certain=True))
+    return sorted(found)
+
+
+def _edge_kev(z: int, shell: str) -> float:
+    import xraylib
+
+    try:
+        return float(xraylib.EdgeEnergy(z, getattr(xraylib, f"{shell}_SHELL")))
+    except ValueError:
+        return 0.0
+
+
+def _edge_marks(view: Digest, spectrum: Array) -> list[Mark]:
+    axis = view.energy_kev * 1e3
+    marks = []
+    for mark in edges(view.elements, float(axis.min()) / 1e3, float(axis.max()) / 1e3):
+        onset = mark.energy * 1e3
+        # L2 and M4 sit on the shoulder of L3 and M5: a rise is looked for at the first of the pair only.
+        if mark.label[-2:] not in ("L2", "M4"):
+            mark = mark._replace(net=rise_at(axis, spectrum, onset))
+        marks.append(mark)
+    return marks

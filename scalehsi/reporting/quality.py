@@ -1,0 +1,183 @@
+"""Drawings of how well a model fits: objective, residual map and spectrum, scree plot."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any, Final
+
+import numpy as np
+
+from scalehsi.reporting import style
+from scalehsi.reporting.digest import Digest
+from scalehsi.reporting.maps import PANEL_HEAD, limits
+from scalehsi.reporting.spectra import energy_label
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
+
+Array = np.ndarray[Any, Any]
+
+LOG_DECADES: Final = 1.5
+"""The objective's excess is drawn on a log scale when it spans more decades than this."""
+
+RANKS: Final = 30
+
+
+def draw_objective(view: Digest) -> Figure:
+    """Draw the objective against the iteration."""
+    assert view.objective is not None
+    assert view.iteration is not None
+    figure = style.new_figure(style.WIDTH * 0.62, 3.2)
+    axes = figure.subplots()
+    objective = np.asarray(view.objective, dtype=np.float64)
+    good = np.isfinite(objective)
+    iteration, objective = view.iteration[good], objective[good]
+    best = float(objective.min()) if objective.size else 0.0
+    excess = objective - best
+    risen = excess > 0
+    decades = np.log10(excess.max() / excess[risen].min()) if risen.any() else 0.0
+    many = len(iteration) > 40
+    look = {"color": style.COLOURS[0], "linewidth": 1.4, "marker": "" if many else "o", "markersize": 3.5}
+    if decades > LOG_DECADES:
+        axes.plot(iteration[risen], excess[risen], **look)
+        axes.set_yscale("log")
+        style.tidy(
+            axes, xlabel="Iteration", ylabel="Objective above its lowest value", title=f"Lowest value {best:.7g}"
+        )
+    else:
+        axes.plot(iteration, objective, **look)
+        style.tidy(axes, xlabel="Iteration", ylabel="Objective")
+    axes.grid(visible=True, axis="y", color="#e5e5e5", linewidth=0.6)
+    axes.xaxis.get_major_locator().set_params(integer=True)
+    return figure
+
+
+def draw_residual(view: Digest) -> Figure:
+    """Draw the residual map (in units of the noise too, where that has a meaning) and the residual spectrum."""
+    panels = _residual_panels(view)
+    with_spectrum = view.residual_spectrum is not None
+    columns = max((len(row) for row in panels), default=1)
+    panel = style.WIDTH / max(columns, 2)
+    map_height = min(max(0.85 * panel * style.panel_shape(view) + PANEL_HEAD, 1.2), 2.0 * style.WIDTH)
+    heights = [map_height * len(panels)] * bool(panels) + [4.2] * with_spectrum
+    figure = style.new_figure(style.WIDTH, sum(heights))
+    parts = np.atleast_1d(figure.subfigures(len(heights), 1, height_ratios=heights))
+    if panels:
+        grid = parts[0].subplots(len(panels), max(columns, 2), squeeze=False)
+        for row, entries in zip(grid, panels, strict=True):
+            for axes, (values, title, label, scale) in zip(row, entries, strict=False):
+                colours = style.colour_map(style.RESIDUAL_COLOURS)
+                image = style.show_map(axes, values, view, cmap=colours, vmin=scale[0], vmax=scale[1])
+                style.scale_bar(axes, view)
+                axes.set_title(title, fontsize=style.TEXT, loc="left", color=style.INK, parse_math=False)
+                style.colour_bar(parts[0], image, [axes], label, above=bool(np.nanmax(values, initial=0) > scale[1]))
+            for axes in row[len(entries) :]:
+                axes.set_visible(False)
+    if with_spectrum:
+        _residual_spectrum(parts[-1], view)
+    return figure
+
+
+def _residual_panels(view: Digest) -> list[list[tuple[Array, str, str, tuple[float, float]]]]:
+    """Rows of (map, title, label of the colour bar, ends of the scale)."""
+    if view.residual is None:
+        return []
+    places = [f"\n{where}" if where else "" for where in view.positions]
+    top = limits(view.residual, signed=False)
+    plain = [
+        (values, f"RMS residual{where}", f"{view.intensity_unit} per channel", top)
+        for values, where in zip(view.residual, places, strict=True)
+    ]
+    if view.relative_residual is None:
+        return [plain]
+    finite = view.relative_residual[np.isfinite(view.relative_residual)]
+    ends = (float(np.percentile(finite, 1)), float(np.percentile(finite, 99.5))) if finite.size else (0.0, 1.0)
+    relative = [
+        (
+            values,
+            f"RMS residual / counting noise{where}",
+            "1 = Poisson noise",
+            ends if ends[1] > ends[0] else (0.0, 1.0),
+        )
+        for values, where in zip(view.relative_residual, places, strict=True)
+    ]
+    return [plain + relative] if len(places) == 1 else [plain, relative]
+
+
+def _residual_spectrum(part: Any, view: Digest) -> None:
+    """The mean of data minus model, and above it the mean spectrum, which says how large it is."""
+    assert view.residual_spectrum is not None
+    residual = np.asarray(view.residual_spectrum, dtype=np.float64)
+    above, below = part.subplots(2, 1, sharex=True, height_ratios=(2, 3))
+    if view.mean_spectrum is not None:
+        mean = np.asarray(view.mean_spectrum, dtype=np.float64)
+        above.plot(view.energy, mean, color=style.INK, linewidth=1.0)
+        if view.signal == "EDS" and (mean > 0).any():
+            above.set_yscale("log")
+            above.set_ylim(max(float(mean[mean > 0].min()), 1e-5 * float(mean.max())), 2 * float(mean.max()))
+    style.tidy(above, ylabel="Mean of\nthe data")
+    below.axhline(0.0, color=style.FAINT, linewidth=0.6)
+    below.plot(view.energy, residual, color=style.COLOURS[1], linewidth=0.9)
+    style.tidy(below, xlabel=energy_label(view), ylabel=f"Data minus model\n({view.intensity_unit} per channel)")
+    below.ticklabel_format(axis="y", style="sci", scilimits=(-3, 4))
+    below.set_xlim(float(view.energy[0]), float(view.energy[-1]))
+    part.align_ylabels()
+
+
+def draw_scree(view: Digest) -> Figure:
+    """Draw the eigenvalues and Malinowski's indicator against the number of components."""
+    assert view.eigenvalues is not None
+    shown = min(view.eigenvalues.size, max(RANKS, 3 * len(view.names)))
+    rank = np.arange(1, shown + 1)
+    with_indicator = view.malinowski is not None and bool(np.isfinite(view.malinowski[:shown]).any())
+    figure = style.new_figure(style.WIDTH, 3.3)
+    grid = figure.subplots(1, 2 if with_indicator else 1, squeeze=False)[0]
+    kept = len(view.names)
+    values = np.where(view.eigenvalues[:shown] > 0, view.eigenvalues[:shown], np.nan)
+    for axes, heights, ylabel in zip(
+        grid,
+        [values, view.malinowski[:shown] if view.malinowski is not None else None],
+        ["Eigenvalue (variance)", "Malinowski's indicator (lowest is best)"],
+        strict=False,
+    ):
+        axes.axvspan(0.5, kept + 0.5, color="#eef3f8", zorder=0)
+        axes.plot(rank, heights, color=style.COLOURS[0], linewidth=1.0, marker="o", markersize=3.5)
+        axes.set_yscale("log")
+        axes.set_xlim(0.5, shown + 0.5)
+        style.tidy(axes, xlabel="Number of the component", ylabel=ylabel)
+        axes.xaxis.get_major_locator().set_params(integer=True)
+        axes.text(
+            (kept / 2) / shown,
+            0.02,
+            "kept",
+            transform=axes.transAxes,
+            ha="center",
+            fontsize=style.SMALL,
+            color=style.FAINT,
+        )
+    if with_indicator:
+        best = indicator_minimum(view)
+        assert best is not None
+        assert view.malinowski is not None
+        if best <= shown:
+            grid[1].annotate(
+                f"lowest at {best}",
+                (best, view.malinowski[best - 1]),
+                xytext=(0, -16),
+                textcoords="offset points",
+                ha="center",
+                fontsize=style.SMALL,
+                color=style.COLOURS[1],
+            )
+            grid[1].plot([best], [view.malinowski[best - 1]], "o", color=style.COLOURS[1], markersize=6)
+    return figure
+
+
+def indicator_minimum(view: Digest) -> int | None:
+    """Number of components at the lowest value of Malinowski's indicator; None when it is not known."""
+    if view.malinowski is None or not np.isfinite(view.malinowski).any():
+        return None
+    # Towards the full rank the indicator divides by a number that goes to zero: only the first half is trusted.
+    half = view.malinowski[: max(1, view.malinowski.size // 2)]
+    if not np.isfinite(half).any():
+        return None
+    return int(np.nanargmin(half)) + 1

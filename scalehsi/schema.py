@@ -1,0 +1,94 @@
+"""Names that travel: dimensions, result variables, units, statuses, and the two error classes.
+
+Everything here is a constant or a pure function of text, so every layer may import it.
+"""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Iterable
+from typing import Final, Literal
+
+# Dimensions. A cube is (..., y, x, energy); leading dimensions are navigation too.
+Y: Final = "y"
+X: Final = "x"
+ENERGY: Final = "energy"
+COMPONENT: Final = "component"
+ITERATION: Final = "iteration"
+
+# The coordinate of a cube that says which pixels count (True = use).
+MASK: Final = "mask"
+
+# Result variables.
+ENDMEMBERS: Final = "endmembers"
+ABUNDANCES: Final = "abundances"
+OBJECTIVE: Final = "objective"
+RESIDUAL: Final = "residual"
+RESIDUAL_SPECTRUM: Final = "residual_spectrum"
+MEAN_SPECTRUM: Final = "mean_spectrum"
+
+LENGTH_UNITS: Final = {
+    "m": 1e9,
+    "cm": 1e7,
+    "mm": 1e6,
+    "um": 1e3,
+    "µm": 1e3,
+    "μm": 1e3,
+    "micron": 1e3,
+    "nm": 1.0,
+    "Å": 0.1,
+    "A": 0.1,
+    "pm": 1e-3,
+}
+"""Length units in nanometres."""
+
+ENERGY_UNITS: Final = {"eV": 1.0, "keV": 1e3, "meV": 1e-3, "MeV": 1e6}
+"""Energy units in electronvolts."""
+
+Status = Literal["converged", "max_iter", "stagnated", "nonfinite", "interrupted"]
+
+ADVICE: Final[dict[str, str]] = {
+    "converged": "The objective settled within the tolerance.",
+    "max_iter": "The iteration limit came first; raise max_iter or accept a looser tol.",
+    "stagnated": "The objective stopped improving before the tolerance was met; try another seed or n_components.",
+    "nonfinite": "NaN or Inf appeared; look at the cube with scalehsi.check_finite and at the scaling of the data.",
+    "interrupted": "The run was stopped; fit again with resume=True and the same checkpoint to go on.",
+}
+"""One sentence of advice for each status."""
+
+
+class InputError(ValueError):
+    """The user's input is wrong: the message says what was got, what was expected and what to type."""
+
+
+class Interrupted(KeyboardInterrupt):
+    """A fit was stopped by SIGINT or SIGTERM.
+
+    Attributes
+    ----------
+    checkpoint : str or None
+        Where the state was written, or None when the fit had no checkpoint.
+    iteration : int
+        The last finished iteration.
+    """
+
+    def __init__(self, message: str, *, checkpoint: str | None = None, iteration: int = 0) -> None:
+        super().__init__(message)
+        self.checkpoint = checkpoint
+        self.iteration = iteration
+
+
+def suggest(name: str, known: Iterable[str]) -> str:
+    """The part of an error message that names the nearest known word and lists the rest.
+
+    Examples
+    --------
+    >>> suggest("n_component", ["n_components", "tol"])
+    "did you mean 'n_components'? Known: n_components, tol"
+    """
+    options = sorted(known)
+    close = difflib.get_close_matches(name, options, n=1, cutoff=0.5) or difflib.get_close_matches(
+        name.lower(), options, n=1, cutoff=0.5
+    )
+    hint = f"did you mean {close[0]!r}? " if close else ""
+    return f"{hint}Known: {', '.join(options)}"

@@ -1,0 +1,178 @@
+"""The scene of the chequerboard: phases that are gathered in places of their own."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from functools import partial
+from typing import Any, Final
+
+import numpy as np
+from numpy.typing import NDArray
+
+from scalehsi.kernels.edges import eels_spectrum
+from scalehsi.kernels.scenes import board_abundances
+from scalehsi.kernels.xrays import eds_spectrum
+from scalehsi.schema import InputError, suggest
+from scalehsi.simulate.scene import Scene, make_scene, pair, real, whole
+
+Composition = dict[str, float]
+
+# Atomic per cent.
+PHASES: Final[dict[str, dict[str, Composition]]] = {
+    "EELS": {
+        "C": {"C": 100.0},
+        "TiO2": {"Ti": 33.3, "O": 66.7},
+        "CrN": {"Cr": 50.0, "N": 50.0},
+        "Fe3O4": {"Fe": 42.9, "O": 57.1},
+        "CaCO3": {"Ca": 20.0, "C": 20.0, "O": 60.0},
+        "MnO": {"Mn": 50.0, "O": 50.0},
+        "FeF2": {"Fe": 33.3, "F": 66.7},
+        "V2O3": {"V": 40.0, "O": 60.0},
+    },
+    "EDS": {
+        "SiO2": {"Si": 33.3, "O": 66.7},
+        "FeS": {"Fe": 50.0, "S": 50.0},
+        "Al2O3": {"Al": 40.0, "O": 60.0},
+        "CaTiO3": {"Ca": 20.0, "Ti": 20.0, "O": 60.0},
+        "NiCu": {"Ni": 50.0, "Cu": 50.0},
+        "MgO": {"Mg": 50.0, "O": 50.0},
+        "NaCl": {"Na": 50.0, "Cl": 50.0},
+        "ZrO2": {"Zr": 33.3, "O": 66.7},
+    },
+}
+EELS_EV: Final = (250.0, 762.0)
+EDS_KEV: Final = (0.2, 20.0)
+
+
+def chequerboard(
+    shape: Sequence[int] = (256, 256),
+    *,
+    squares: Sequence[int] = (2, 2),
+    n_components: int = 4,
+    n_channels: int = 1024,
+    counts_per_pixel: float = 2000.0,
+    seed: int = 0,
+    signal: str = "EELS",
+    mixing: float = 0.3,
+    border: float = 0.1,
+    wedge: float = 0.3,
+    pixel_size_nm: float = 1.0,
+    chunk: int | Sequence[int] | None = None,
+) -> Scene:
+    """Simulate a board of squares with one dominant phase each: phases gathered in places of their own.
+
+    A method that learns from one block after another meets one phase after another here; a method that learns from the
+    whole cube does not care. The squares are not pure: other phases mix in smoothly, and the foil varies in thickness.
+
+    Parameters
+    ----------
+    shape : (int, int), default (256, 256)
+        Pixels along y and x; any size, nothing is computed here.
+    squares : (int, int), default (2, 2)
+        Squares along y and x.
+    n_components : int, 1 to 8, default 4
+        Phases; no more than squares.
+    n_channels : int, default 1024
+    counts_per_pixel : float, default 2000
+        Mean number of counts of a pixel.
+    seed : int, default 0
+        Decides the mixing, the thickness and the counts.
+    signal : {"EELS", "EDS"}
+        ``"EELS"``: core losses of 250 to 762 eV, edges on a power-law background. ``"EDS"``: X-rays of 0.2 to 20 keV,
+        which differ much more between phases, so that far fewer counts are enough.
+    mixing : float, 0 to 0.9, default 0.3
+        Largest share of other phases inside a square; there are places with none.
+    border : float, 0 to 1, default 0.1
+        Width of the soft border between squares, as a share of a square.
+    wedge : float, 0 to 0.9, default 0.3
+        The thickness varies smoothly around one by at most this.
+    pixel_size_nm : float, default 1
+    chunk : int or (int, int), optional
+        Pixels of a chunk along y and x; it changes no number.
+
+    Returns
+    -------
+    Scene
+        The abundances are fractions times thickness: summed over the components they give the thickness.
+
+    Raises
+    ------
+    InputError
+        For settings that make no scene.
+
+    Examples
+    --------
+    >>> cube, truth = chequerboard((32, 32), n_channels=64)
+    >>> truth.abundances.compute().argmax("component").values[::31, ::31].tolist()
+    [[0, 1], [2, 3]]
+    """
+    size, board = pair("shape", shape), pair("squares", squares)
+    mixing = real("mixing", mixing, most=0.9, closed=True)
+    border = real("border", border, most=1.0, closed=True)
+    wedge = real("wedge", wedge, most=0.9, closed=True)
+    chosen = _phases(signal, n_components, board=board, shape=size)
+    settings: dict[str, Any] = {
+        "shape": size,
+        "squares": board,
+        "n_components": len(chosen),
+        "n_channels": whole("n_channels", n_channels, least=2),
+        "counts_per_pixel": real("counts_per_pixel", counts_per_pixel),
+        "seed": whole("seed", seed, least=0),
+        "signal": signal,
+        "mixing": mixing,
+        "border": border,
+        "wedge": wedge,
+        "pixel_size_nm": real("pixel_size_nm", pixel_size_nm),
+    }
+    energy, spectra = _spectra(signal, chosen, n_channels)
+    return make_scene(
+        "chequerboard",
+        layout=partial(
+            board_abundances,
+            shape=size,
+            squares=board,
+            components=len(chosen),
+            mixing=mixing,
+            border=border,
+            wedge=wedge,
+            seed=int(seed),
+        ),
+        spectra=spectra * (counts_per_pixel / spectra.sum(axis=1, keepdims=True)),
+        largest_abundance=1.0 + wedge,
+        compositions=chosen,
+        energy=energy,
+        energy_units="eV" if signal == "EELS" else "keV",
+        signal=signal,
+        title=f"Simulated chequerboard: {', '.join(chosen)}",
+        settings=settings,
+        chunk=chunk,
+    )
+
+
+def _phases(
+    signal: str, n_components: int, *, board: tuple[int, int], shape: tuple[int, int]
+) -> dict[str, Composition]:
+    """The first few phases of a signal, when they find room on the board."""
+    if signal not in PHASES:
+        raise InputError(f"signal {signal!r} is not simulated; {suggest(str(signal), PHASES)}")
+    count = whole("n_components", n_components, least=1, most=len(PHASES[signal]))
+    if count > math.prod(board):
+        side = math.isqrt(count - 1) + 1
+        raise InputError(
+            f"{count} components do not find room on {board[0]} x {board[1]} squares; type squares=({side}, {side})"
+        )
+    if board[0] > shape[0] or board[1] > shape[1]:
+        raise InputError(f"squares={board} are more than the pixels of shape={shape}; type a larger shape")
+    return dict(list(PHASES[signal].items())[:count])
+
+
+def _spectra(
+    signal: str, chosen: dict[str, Composition], n_channels: int
+) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+    """The energy axis [shape (E,)] and the spectra on it [shape (K, E)]."""
+    if signal == "EELS":
+        energy = np.linspace(*EELS_EV, n_channels, endpoint=False)
+        return energy, np.stack([eels_spectrum(each, energy) for each in chosen.values()])
+    energy = np.linspace(*EDS_KEV, n_channels)
+    return energy, np.stack([eds_spectrum(each, energy) for each in chosen.values()])

@@ -1,0 +1,265 @@
+"""Putting a layout, spectra and Poisson counts together as a lazy cube with its truth."""
+
+from __future__ import annotations
+
+import json
+import math
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from functools import partial
+from typing import Any, Final, NamedTuple
+
+import dask.array as da
+import numpy as np
+import xarray as xr
+from numpy.typing import NDArray
+
+from scalehsi.chunks import MiB, smallest_unsigned, storage_layout
+from scalehsi.cube import make_cube
+from scalehsi.kernels.counting import draw_counts
+from scalehsi.kernels.scenes import Window
+from scalehsi.schema import ABUNDANCES, COMPONENT, ENDMEMBERS, ENERGY, InputError, X, Y
+
+Floats = NDArray[np.float64]
+Layout = Callable[[Window], Floats]
+"""Window -> abundances [array, shape (K, h, w)]: a picklable function of absolute positions alone."""
+
+BEAM_KEV: Final = 200.0
+LARGE_BYTES: Final = 16 * 1024 * MiB
+TILE: Final = 256  # pixels along a side that are laid out and drawn at once inside a chunk
+
+
+class Scene(NamedTuple):
+    """A simulated spectrum image and what it was made from.
+
+    Attributes
+    ----------
+    cube : xarray.DataArray
+        Lazy counts, dims ``(y, x, energy)``, the smallest unsigned integers that hold them.
+    truth : xarray.Dataset
+        ``endmembers`` (component, energy), expected counts of a pixel at abundance one; ``abundances``
+        (component, y, x), lazy. Their product is the expectation of the cube. The attributes hold the ``kind``, the
+        ``settings`` and ``composition`` (JSON), the names of the ``components`` and the ``seed``.
+    """
+
+    cube: xr.DataArray
+    truth: xr.Dataset
+
+
+@dataclass(frozen=True)
+class _Recipe:
+    """All that a block needs in order to be made; sent to workers, so small and picklable."""
+
+    layout: Layout
+    spectra: Floats
+    shape: tuple[int, int]
+    chunk: tuple[int, int]
+    seed: int
+    dtype: np.dtype[Any]
+
+    def window(self, row: int, column: int) -> Window:
+        """The pixels of a chunk."""
+        y, x = row * self.chunk[0], column * self.chunk[1]
+        return Window(y, min(y + self.chunk[0], self.shape[0]), x, min(x + self.chunk[1], self.shape[1]))
+
+
+def make_scene(
+    kind: str,
+    *,
+    layout: Layout,
+    spectra: Floats,
+    largest_abundance: float,
+    compositions: Mapping[str, Mapping[str, float]],
+    energy: Floats,
+    energy_units: str,
+    signal: str,
+    title: str,
+    settings: Mapping[str, Any],
+    chunk: int | Sequence[int] | None = None,
+) -> Scene:
+    """Wrap a layout and spectra as a lazy cube of Poisson counts, with its truth.
+
+    Parameters
+    ----------
+    kind : str
+        Name of the kind of scene.
+    layout : callable
+        `Window` -> abundances [array, shape (K, h, w)]; must be picklable, and give a pixel the same numbers in
+        whatever window it is asked for.
+    spectra : array, shape (K, E)
+        Expected counts of a pixel at abundance one.
+    largest_abundance : float
+        No abundance is larger; it decides the dtype.
+    compositions : mapping
+        Atomic per cent of each component by element, under the component's name.
+    energy : array, shape (E,)
+    energy_units : {"eV", "keV"}
+    signal, title : str
+    settings : mapping
+        What the scene was asked for, at least ``shape``, ``seed``, ``pixel_size_nm`` and ``counts_per_pixel``; goes
+        into the attributes.
+    chunk : int or (int, int), optional
+        Pixels of a chunk along y and x.
+
+    Returns
+    -------
+    Scene
+    """
+    shape: tuple[int, int] = settings["shape"]
+    components, channels = spectra.shape
+    mean = float(spectra.max()) * largest_abundance
+    # Ten standard deviations and twenty counts above the largest mean: not once in all the pixels ever measured.
+    dtype = smallest_unsigned(math.ceil(mean + 10 * math.sqrt(mean) + 20))
+    steps = _chunk(chunk, (*shape, channels), dtype.itemsize)
+    recipe = _Recipe(layout, spectra, shape, steps, settings["seed"], dtype)
+    cuts = [(step,) * (n // step) + ((n % step,) if n % step else ()) for n, step in zip(shape, steps, strict=True)]
+    lazy = partial(_lazy, recipe=recipe, name=f"simulate-{kind}")
+    counts = lazy(_count_block, chunks=(*cuts, (channels,)), dtype=dtype)
+    maps = lazy(_abundance_block, chunks=((components,), *cuts), dtype=np.dtype(np.float32))
+
+    elements = list(dict.fromkeys(element for mixture in compositions.values() for element in mixture))
+    shared = {
+        "signal": signal,
+        "beam_energy_keV": BEAM_KEV,
+        "title": title,
+        "elements": elements,
+        "counts_per_pixel": settings["counts_per_pixel"],
+        "history": [f"simulate.{kind}({', '.join(f'{name}={value!r}' for name, value in settings.items())})"],
+    }
+    cube = make_cube(
+        counts,
+        energy=energy,
+        energy_units=energy_units,
+        pixel_size=settings["pixel_size_nm"],
+        signal=signal,
+        attrs=shared,
+    )
+    number = (COMPONENT, np.arange(1, components + 1), {"long_name": "component"})
+    truth = xr.Dataset(
+        {ENDMEMBERS: ((COMPONENT, ENERGY), spectra, {"units": "counts"}), ABUNDANCES: ((COMPONENT, Y, X), maps)},
+        coords={COMPONENT: number, Y: cube[Y], X: cube[X], ENERGY: cube[ENERGY]},
+        attrs={
+            **shared,
+            "model": "truth",
+            "kind": kind,
+            "components": list(compositions),
+            "composition": json.dumps(compositions),
+            "settings": json.dumps(settings),
+            "seed": settings["seed"],
+        },
+    )
+    return Scene(cube, truth)
+
+
+def _chunk(chunk: int | Sequence[int] | None, shape: tuple[int, int, int], itemsize: int) -> tuple[int, int]:
+    """Pixels of a chunk along y and x."""
+    if chunk is not None:
+        steps = pair("chunk", (chunk, chunk) if isinstance(chunk, int) else chunk)
+    else:
+        stored = storage_layout(shape, itemsize).chunks
+        # Chunks as they are stored; of a very large cube four to a task, which keeps its graph small.
+        side = 2 if math.prod(shape) * itemsize > LARGE_BYTES else 1
+        steps = stored[0] * side, stored[1] * side
+    return min(steps[0], shape[0]), min(steps[1], shape[1])
+
+
+def _lazy(
+    function: Callable[..., NDArray[Any]], *, recipe: _Recipe, name: str, chunks: Any, dtype: np.dtype[Any]
+) -> da.Array:
+    """A dask array whose blocks are made from their numbers alone, so that describing any size costs nothing."""
+    meta = np.empty((0, 0, 0), dtype=dtype)
+    token = f"{name}{function.__name__}"
+    array: da.Array = da.map_blocks(function, recipe, chunks=chunks, dtype=dtype, meta=meta, token=token)
+    return array
+
+
+def _tiles(window: Window) -> list[tuple[Window, slice, slice]]:
+    """A window in parts, small enough that laying them out takes little memory beside the counts."""
+    return [
+        (
+            Window(y, min(y + TILE, window.y1), x, min(x + TILE, window.x1)),
+            slice(y - window.y0, min(y + TILE, window.y1) - window.y0),
+            slice(x - window.x0, min(x + TILE, window.x1) - window.x0),
+        )
+        for y in range(window.y0, window.y1, TILE)
+        for x in range(window.x0, window.x1, TILE)
+    ]
+
+
+def _count_block(recipe: _Recipe, block_id: tuple[int, int, int]) -> NDArray[Any]:
+    """The counts of one chunk [array, shape (h, w, E)]."""
+    window = recipe.window(block_id[0], block_id[1])
+    out = np.empty((window.y1 - window.y0, window.x1 - window.x0, recipe.spectra.shape[1]), dtype=recipe.dtype)
+    for tile, rows, columns in _tiles(window):
+        # The absolute number of a pixel, row by row over the whole scene, is the position in the random stream.
+        pixels = np.arange(tile.y0, tile.y1)[:, None] * recipe.shape[1] + np.arange(tile.x0, tile.x1)
+        abundances = np.moveaxis(recipe.layout(tile), 0, -1).reshape(pixels.size, -1)
+        counts = draw_counts(abundances, recipe.spectra, pixels.ravel(), seed=recipe.seed, dtype=recipe.dtype)
+        out[rows, columns] = counts.reshape(*pixels.shape, -1)
+    return out
+
+
+def _abundance_block(recipe: _Recipe, block_id: tuple[int, int, int]) -> NDArray[np.float32]:
+    """The abundances of one chunk [array, shape (K, h, w)]."""
+    window = recipe.window(block_id[1], block_id[2])
+    out = np.empty((len(recipe.spectra), window.y1 - window.y0, window.x1 - window.x0), dtype=np.float32)
+    for tile, rows, columns in _tiles(window):
+        out[:, rows, columns] = recipe.layout(tile)
+    return out
+
+
+def pair(name: str, value: Any) -> tuple[int, int]:
+    """Two whole numbers of at least one, along y and x.
+
+    Examples
+    --------
+    >>> pair("shape", [64, 32])
+    (64, 32)
+    """
+    values = [] if isinstance(value, str) else list(value) if isinstance(value, Sequence | np.ndarray) else []
+    if len(values) != 2 or not all(_is_whole(v) and v >= 1 for v in values):
+        raise InputError(
+            f"{name} must be two whole numbers of at least 1 (y and x), got {value!r}; type {name}=(64, 64)"
+        )
+    return int(values[0]), int(values[1])
+
+
+def whole(name: str, value: Any, *, least: int, most: int = 2**63 - 1) -> int:
+    """A whole number between two bounds.
+
+    Examples
+    --------
+    >>> whole("n_channels", 0, least=2)
+    Traceback (most recent call last):
+    ...
+    scalehsi.schema.InputError: n_channels must be a whole number of at least 2, got 0; type n_channels=2
+    """
+    if not _is_whole(value) or not least <= value <= most:
+        upper = "" if most == 2**63 - 1 else f" and at most {most}"
+        raise InputError(
+            f"{name} must be a whole number of at least {least}{upper}, got {value!r}; type {name}={least}"
+        )
+    return int(value)
+
+
+def real(name: str, value: Any, *, above: float = 0.0, most: float = math.inf, closed: bool = False) -> float:
+    """A finite number in ``(above, most]``, or in ``[above, most]`` when ``closed``.
+
+    Examples
+    --------
+    >>> real("mixing", 2, most=0.9, closed=True)
+    Traceback (most recent call last):
+    ...
+    scalehsi.schema.InputError: mixing must be a number from 0 to 0.9, got 2
+    """
+    number = isinstance(value, int | float | np.integer | np.floating) and not isinstance(value, bool)
+    if not number or not math.isfinite(value) or not (above < value <= most or (closed and value == above)):
+        bounds = f"above {above:g}" if not closed else f"of at least {above:g}"
+        if math.isfinite(most):
+            bounds = f"from {above:g} to {most:g}" if closed else f"{bounds} and at most {most:g}"
+        raise InputError(f"{name} must be a number {bounds}, got {value!r}")
+    return float(value)
+
+
+def _is_whole(value: Any) -> bool:
+    return isinstance(value, int | np.integer) and not isinstance(value, bool)
