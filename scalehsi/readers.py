@@ -20,9 +20,9 @@ import dask.array as da
 import numpy as np
 import xarray as xr
 
-from scalehsi.chunks import STORAGE_CHUNK_BYTES, MiB, work_chunks
+from scalehsi.chunks import STORAGE_CHUNK_BYTES, work_chunks
 from scalehsi.schema import ENERGY, InputError
-from scalehsi.signals import Plan, merge_mapping, plan_of, signal_of, to_cube
+from scalehsi.signals import UNKNOWN, Plan, merge_mapping, plan_of, signal_of, to_cube
 
 logger = logging.getLogger("scalehsi")
 
@@ -35,8 +35,7 @@ _HINTS: Final = {
     ".csv": "a table is no spectrum image; read it with numpy.loadtxt and wrap it with scalehsi.make_cube",
     ".txt": "a table is no spectrum image; read it with numpy.loadtxt and wrap it with scalehsi.make_cube",
 }
-_WHOLE_FROM: Final = 256 * MiB
-"""Say what it costs when a reader hands over blocks from this size on."""
+_LISTED: Final = 20
 
 
 def read_vendor(
@@ -78,7 +77,8 @@ def read_vendor(
     if signal and signal_of(merge_mapping(chosen)) != signal:
         attrs["signal"] = signal
     cube = to_cube(chosen, plan, attrs=attrs)
-    _tell_cost(cube, path)
+    if cube[ENERGY].attrs["units"] == UNKNOWN:
+        logger.info("%s: no unit of energy in the file; type cube.energy.attrs['units'] = 'eV'", path.name)
     return cube
 
 
@@ -99,12 +99,12 @@ def extensions() -> list[str]:
 
 def _rosetta() -> ModuleType:
     try:
-        import rsciio
+        return importlib.import_module("rsciio")
     except ImportError as error:
         raise InputError(
-            'files of other programs are read through RosettaSciIO, which is not installed; type pip install "scalehsi[io]"'
+            "files of other programs are read through RosettaSciIO, which is not installed; "
+            'type pip install "scalehsi[io]"'
         ) from error
-    return rsciio
 
 
 def _companion(path: Path) -> Path:
@@ -151,10 +151,11 @@ def _signals(api: ModuleType, path: Path, options: dict[str, Any]) -> list[dict[
     with _told():
         try:
             found = api.file_reader(str(path), **{"lazy": True, **_read_only(api), **options})
-        except NotImplementedError:
-            logger.info("%s: this format has no lazy reader and is read whole", path.name)
+        except (NotImplementedError, TypeError):
+            # No lazy reader, or (images) one that fails: read whole. A TypeError of an option's comes again.
             found = api.file_reader(str(path), **options)
-    # Images come as delayed objects of unknown length from some readers.
+            total = sum(getattr(s.get("data"), "nbytes", 0) for s in found)
+            logger.info("%s: its format has no lazy reader, %.1f MB were read into memory", path.name, total / 1e6)
     return [s for s in found if hasattr(s.get("data"), "shape")]
 
 
@@ -241,8 +242,11 @@ def _title(signal: Mapping[str, Any]) -> str:
 
 def _contents(found: Sequence[dict[str, Any]]) -> str:
     listed = [
-        f"{i} {_title(s)!r} ({' x '.join(map(str, s['data'].shape))} {s['data'].dtype})" for i, s in enumerate(found)
+        f"{i} {_title(s)!r} ({' x '.join(map(str, s['data'].shape))} {s['data'].dtype})"
+        for i, s in enumerate(found[:_LISTED])
     ]
+    if len(found) > _LISTED:
+        listed.append(f"and {len(found) - _LISTED} more")
     return f"it holds {', '.join(listed)}" if listed else "it holds nothing that is an array"
 
 
@@ -264,11 +268,9 @@ def _cut(
     source = _source(data)
     if source is not None:
         # One array on disk (HDF5) or a list of events: blocks are cut anew, whole multiples of the stored chunks.
-        return da.from_array(
-            source,
-            chunks=_blocks(data, plan, getattr(source, "chunks", None)),
-            meta=np.empty((0,) * data.ndim, data.dtype),
-        ).astype(data.dtype)
+        blocks = _blocks(data, plan, getattr(source, "chunks", None))
+        empty = np.empty((0,) * data.ndim, data.dtype)
+        return da.from_array(source, chunks=blocks, meta=empty).astype(data.dtype)
     if "chunks" in inspect.signature(api.file_reader).parameters and "chunks" not in options:
         # Memory maps: the reader is asked again, which costs a look at the header.
         wanted = dict(enumerate(_blocks(data, plan, None)))
@@ -294,7 +296,7 @@ def _blocks(data: Any, plan: Plan, stored: tuple[int, ...] | None) -> tuple[tupl
 
 def _source(data: da.Array) -> Any:
     """The array on disk behind a dask array that is nothing but views of it, or None."""
-    layers = data.__dask_graph__().layers
+    layers: Mapping[str, Any] = getattr(data.__dask_graph__(), "layers", {})
     names = [n for n in layers if not n.startswith("astype-")]
     originals = [n for n in names if n.startswith("original-")]
     if len(originals) != 1 or sorted(names) != sorted((originals[0], originals[0].removeprefix("original-"))):
@@ -311,16 +313,3 @@ def _check_end(data: da.Array, path: Path) -> None:
         last.compute(scheduler="synchronous")
     except (ValueError, OSError) as error:
         raise InputError(f"{path.name!r} is truncated: its header promises more than it holds ({error})") from error
-
-
-def _tell_cost(cube: xr.DataArray, path: Path) -> None:
-    largest = int(np.prod([max(sizes) for sizes in cube.data.chunks])) * cube.dtype.itemsize
-    if largest > _WHOLE_FROM:
-        logger.warning(
-            "%s: its reader gives blocks of %.1f GB, each of which has to be held in memory whole; "
-            "scalehsi.convert makes a store of small blocks of it",
-            path.name,
-            largest / 1e9,
-        )
-    if not cube[ENERGY].attrs["units"]:
-        logger.info("%s: no unit of energy in the file; type cube.energy.attrs['units'] = 'eV'", path.name)

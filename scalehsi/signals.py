@@ -20,6 +20,8 @@ from scalehsi.schema import ENERGY, ENERGY_UNITS, InputError, X, Y
 PIXELS: Final = "px"
 """Units of a pixel axis that the file does not calibrate; its coordinate counts pixels."""
 CHANNELS: Final = "channel"
+UNKNOWN: Final = "unknown"
+"""Units of an energy axis that the file calibrates without saying in what."""
 _NAMES: Final = {"y": Y, "height": Y, "x": X, "width": X}
 _TIMES: Final = {"time", "frame", "frames", "sweep", "tilt", "angle", "z", "stack"}
 _TIME_UNITS: Final = {"s", "ms", "µs", "us", "ns", "min", "h", "°", "deg", "degree"}
@@ -112,6 +114,7 @@ def axes_of(signal: Mapping[str, Any]) -> list[Axis]:
 def _axis(entry: Mapping[str, Any], size: int) -> Axis:
     name = str(entry.get("name") or "").strip()
     units = _units(entry.get("units"))
+    values: np.ndarray[Any, Any]
     if entry.get("axis") is not None:
         values = np.asarray(entry["axis"], dtype=np.float64)
     else:
@@ -213,7 +216,7 @@ def to_cube(signal: Mapping[str, Any], plan: Plan, *, attrs: dict[str, Any]) -> 
 
 
 def _leading_names(axes: list[Axis]) -> list[str]:
-    names = []
+    names: list[str] = []
     for i, axis in enumerate(axes):
         name = re.sub(r"\W+", "_", axis.name.lower()).strip("_") or "frame"
         names.append(f"{name}_{i}" if name in (*names, Y, X, ENERGY) else name)
@@ -233,7 +236,8 @@ def _energy(axes: list[Axis]) -> tuple[str, np.ndarray[Any, Any], dict[str, str]
         channels = int(np.prod([a.size for a in axes]))
         return ENERGY, np.arange(channels, dtype=np.float64), {"units": CHANNELS}
     (axis,) = axes
-    return ENERGY, axis.values, {"units": axis.units or CHANNELS}
+    counted = np.array_equal(axis.values, np.arange(axis.size))
+    return ENERGY, axis.values, {"units": axis.units or (CHANNELS if counted else UNKNOWN)}
 
 
 # What the file knew --------------------------------------------------------------------------------------------------
@@ -241,7 +245,7 @@ def _energy(axes: list[Axis]) -> tuple[str, np.ndarray[Any, Any], dict[str, str]
 
 def merge_mapping(signal: Mapping[str, Any]) -> dict[str, Any]:
     """The metadata with what a reader left to be looked up in the vendor's own tree (its ``mapping``)."""
-    tree = _copy(signal.get("metadata", {}))
+    tree: dict[str, Any] = _copy(signal.get("metadata", {}))
     for source, (target, convert) in (signal.get("mapping") or {}).items():
         value = _get(signal.get("original_metadata", {}), source)
         if value is None:
@@ -280,8 +284,8 @@ def facts_of(signal: Mapping[str, Any]) -> dict[str, Any]:
     for name, where in _FACTS.items():
         value = _get(tree, where.replace("*", f"Acquisition_instrument.{instrument}"))
         number = _number(value) if name in _NUMBERS else None
-        # Programs write a beam current of zero for one that was not measured.
-        if number is not None and not (number == 0 and name == "beam_current_nA"):
+        # Programs write zero for a beam current or an angle that nobody entered.
+        if number is not None and not (number == 0 and name in ("beam_current_nA", "convergence_angle_mrad")):
             facts[name] = number
         elif name not in _NUMBERS and value not in (None, ""):
             facts[name] = str(value)

@@ -7,6 +7,7 @@ empty ones too, so that a chunk file which is missing later is a loss and not a 
 from __future__ import annotations
 
 import json
+import logging
 import math
 import os
 from collections.abc import Hashable
@@ -20,7 +21,10 @@ import xarray as xr
 
 from scalehsi.atomic import is_store, replacing
 from scalehsi.chunks import STORAGE_CHUNK_BYTES, StorageLayout, storage_layout
-from scalehsi.schema import COMPONENT, ENERGY, InputError, X, Y
+from scalehsi.cube import check_cube
+from scalehsi.schema import COMPONENT, ENDMEMBERS, ENERGY, MASK, InputError, X, Y
+
+logger = logging.getLogger("scalehsi")
 
 Kind = Literal["cube", "result", "dataset"]
 
@@ -235,3 +239,57 @@ def _first_line(error: BaseException) -> str:
     if isinstance(error, json.JSONDecodeError):
         return "its metadata are no JSON"
     return (str(error).splitlines() or [type(error).__name__])[0]
+
+
+def cube_of_store(path: Path, *, signal: str | None = None, dataset: int | str | None = None) -> xr.DataArray:
+    """Open the cube of a store, its stored chunks as dask chunks.
+
+    Parameters
+    ----------
+    path : Path
+    signal : str, optional
+        For a store that does not say what signal it holds.
+    dataset : int or str, optional
+        Number or name of the variable. Default: the largest of a cube's dims.
+
+    Raises
+    ------
+    InputError
+        As `read_store`, and when there is no cube in it.
+    """
+    data, _ = read_store(path)
+    if dataset is None and "model" in data.attrs and ENDMEMBERS in data:
+        raise InputError(f"{str(path)!r} is a result, no cube; open it with scalehsi.open_result")
+    cube = data[_variable(data, path, dataset)]
+    if MASK in cube.coords:
+        cube = cube.assign_coords({MASK: cube[MASK].load()})
+    cube.attrs = {"source": path.name, "history": [], **cube.attrs}
+    if signal:
+        cube.attrs["signal"] = cube.attrs.get("signal") or signal
+    try:
+        return check_cube(cube)
+    except InputError as error:
+        raise InputError(f"{str(path)!r}: {error}") from None
+
+
+def _variable(data: xr.Dataset, path: Path, dataset: int | str | None) -> str:
+    names = [str(n) for n in data.data_vars]
+    listed = ", ".join(f"{i} {n!r} {dict(data[n].sizes)}" for i, n in enumerate(names)) or "no variables"
+    if dataset is not None:
+        if dataset in names:
+            return str(dataset)
+        if isinstance(dataset, int) and 0 <= dataset < len(names):
+            return names[dataset]
+        raise InputError(f"there is no dataset {dataset!r} in {str(path)!r}; it holds {listed}")
+    cubes = [n for n in names if data[n].dims[-3:] == (Y, X, ENERGY)]
+    if cubes:
+        largest = max(cubes, key=lambda n: data[n].size)
+        if len(cubes) > 1:
+            logger.info("%s: opened %r; it holds %s", path.name, largest, listed)
+        return largest
+    if len(names) == 1:
+        return names[0]  # its own message will say what is wrong with its dims
+    raise InputError(
+        f"{str(path)!r} holds no cube, a variable of dims (..., 'y', 'x', 'energy'); it holds {listed}; "
+        "pick one with dataset=... if that is wrong"
+    )

@@ -118,7 +118,7 @@ def eels_result() -> xr.Dataset:
             background,
             0.1 * background + edge(284.2, 0.5),
             0.1 * background + edge(346.4, 0.2) + white_line(347.5) + white_line(351.0),
-            0.1 * background + edge(543.1, 0.3),
+            0.1 * background + edge(532.0, 0.3),
         ]
     )
     spectra = np.maximum(spectra + rng.normal(0, 2e-3, spectra.shape), 0)

@@ -40,6 +40,12 @@ class Place:
         """Size of the tile, halo included."""
         return tuple(b + n + a for b, n, a in zip(self.before, self.shape, self.after, strict=True))
 
+    @property
+    def window(self) -> tuple[slice, ...]:
+        """Where the tile, halo included, lies in the cube."""
+        ends = zip(self.start, self.before, self.outer, strict=True)
+        return tuple(slice(start - before, start - before + size) for start, before, size in ends)
+
     def index(self) -> np.ndarray[Any, np.dtype[np.int64]]:
         """Absolute row-major number of every pixel of the tile, shape (P,)."""
         total = np.zeros((1,) * len(self.shape), dtype=np.int64)

@@ -82,7 +82,13 @@ class Blocks:
     def _cut(self, data: Any, halo: int) -> list[Delayed]:
         """One delayed numpy array a block, of an array whose first dims are the navigation dims."""
         if not isinstance(data, da.Array):
-            data = da.from_array(data, chunks=(*self.grid, *data.shape[len(self.grid) :]), name=False)
+            # Views, not copies; they travel inside the graph where the workers are other processes.
+            key = self.key("slice")
+            values = np.asarray(data)
+            return [
+                delayed(values[place.window], name=f"{key}-{i}", traverse=False)
+                for i, place in enumerate(self.places(halo))
+            ]
         data = data.rechunk((*self.grid, *((n,) for n in data.shape[len(self.grid) :])))
         parts = list(data.to_delayed().reshape(-1))
         return self._surround(parts, halo) if halo else parts
@@ -250,7 +256,7 @@ def open_blocks(
             "type scalehsi.save(cube, 'cube.zarr') and fit scalehsi.open_cube('cube.zarr')"
         )
     if resident is None:
-        resident = (here.remote and not lazy) or (lazy and total <= here.memory // 2)
+        resident = not lazy or total <= here.memory // 2
     spectrum = cube.shape[-1] * cube.dtype.itemsize
     if spectrum > here.block_limit:
         raise InputError(

@@ -49,19 +49,19 @@ class Edge(NamedTuple):
 # K edges: a first maximum some eV above the onset and a broad one further up. L2,3: two white lines, split by the
 # spin-orbit energy, that weaken as the d shell fills.
 EDGES: Final[dict[str, Edge]] = {
-    "B": Edge("K", 188.0, 4.2, ((3.5, 0.9, 1.6), (11.0, 3.5, 0.7))),
-    "C": Edge("K", 284.0, 2.5, ((2.0, 0.9, 0.7), (9.0, 4.0, 0.8), (22.0, 7.0, 0.2))),
-    "Ca": Edge("L2,3", 346.0, 2.9, ((1.5, 0.8, 3.2), (4.9, 0.8, 2.6), (24.0, 9.0, 0.3))),
-    "N": Edge("K", 401.0, 1.6, ((2.0, 1.2, 0.9), (10.0, 4.0, 0.7))),
-    "Ti": Edge("L2,3", 456.0, 2.1, ((2.0, 1.0, 2.6), (7.5, 1.2, 2.2), (26.0, 10.0, 0.3))),
-    "V": Edge("L2,3", 513.0, 1.8, ((2.0, 1.1, 2.5), (9.0, 1.4, 1.7), (28.0, 10.0, 0.3))),
-    "O": Edge("K", 532.0, 1.0, ((3.0, 1.4, 0.5), (8.5, 3.0, 0.9), (30.0, 9.0, 0.3))),
-    "Cr": Edge("L2,3", 575.0, 1.5, ((2.0, 1.1, 2.6), (10.4, 1.4, 1.5), (30.0, 10.0, 0.3))),
-    "Mn": Edge("L2,3", 640.0, 1.3, ((2.2, 1.2, 2.7), (13.2, 1.6, 1.1), (32.0, 10.0, 0.3))),
-    "F": Edge("K", 685.0, 0.7, ((4.0, 1.6, 0.8), (16.0, 5.0, 0.6))),
-    "Fe": Edge("L2,3", 708.0, 1.1, ((2.2, 1.2, 2.4), (15.2, 1.7, 0.9), (34.0, 10.0, 0.3))),
-    "Co": Edge("L2,3", 779.0, 0.9, ((2.0, 1.2, 2.1), (17.2, 1.7, 0.8), (36.0, 10.0, 0.3))),
-    "Ni": Edge("L2,3", 855.0, 0.8, ((2.0, 1.2, 1.8), (19.3, 1.8, 0.6), (38.0, 10.0, 0.3))),
+    "B": Edge("K", 188.0, 4.2, ((3.5, 0.9, 2.4), (11.0, 3.5, 1.0))),
+    "C": Edge("K", 284.0, 2.5, ((2.0, 0.9, 1.0), (9.0, 4.0, 1.2), (22.0, 7.0, 0.3))),
+    "Ca": Edge("L2,3", 346.0, 2.9, ((1.5, 0.8, 6.4), (4.9, 0.8, 5.2), (24.0, 9.0, 0.5))),
+    "N": Edge("K", 401.0, 1.6, ((2.0, 1.2, 1.4), (10.0, 4.0, 1.0))),
+    "Ti": Edge("L2,3", 456.0, 2.1, ((2.0, 1.0, 5.2), (7.5, 1.2, 4.4), (26.0, 10.0, 0.5))),
+    "V": Edge("L2,3", 513.0, 1.8, ((2.0, 1.1, 5.0), (9.0, 1.4, 3.4), (28.0, 10.0, 0.5))),
+    "O": Edge("K", 532.0, 1.0, ((3.0, 1.4, 0.8), (8.5, 3.0, 1.4), (30.0, 9.0, 0.5))),
+    "Cr": Edge("L2,3", 575.0, 1.5, ((2.0, 1.1, 5.2), (10.4, 1.4, 3.0), (30.0, 10.0, 0.5))),
+    "Mn": Edge("L2,3", 640.0, 1.3, ((2.2, 1.2, 5.4), (13.2, 1.6, 2.2), (32.0, 10.0, 0.5))),
+    "F": Edge("K", 685.0, 0.7, ((4.0, 1.6, 1.2), (16.0, 5.0, 0.9))),
+    "Fe": Edge("L2,3", 708.0, 1.1, ((2.2, 1.2, 4.8), (15.2, 1.7, 1.8), (34.0, 10.0, 0.5))),
+    "Co": Edge("L2,3", 779.0, 0.9, ((2.0, 1.2, 4.2), (17.2, 1.7, 1.6), (36.0, 10.0, 0.5))),
+    "Ni": Edge("L2,3", 855.0, 0.8, ((2.0, 1.2, 3.6), (19.3, 1.8, 1.2), (38.0, 10.0, 0.5))),
 }
 
 
@@ -70,8 +70,8 @@ def eels_spectrum(
     energy_ev: ArrayLike,
     *,
     exponent: float = 3.0,
-    background: float = 3.0,
-    decay: float = 4.0,
+    background: float = 0.5,
+    decay: float = 5.0,
     resolution_ev: float = 1.0,
 ) -> Floats:
     """Expected intensity a channel of a core-loss spectrum, in units of the O K jump of pure oxygen.
@@ -85,7 +85,8 @@ def eels_spectrum(
     exponent : float
         r of the background ``E**-r``, which all materials share.
     background : float
-        Height of the background at the O K edge (532 eV), in O K jumps. Thick foils have more.
+        Height of the background at the O K edge (532 eV), in O K jumps of pure oxygen; thick foils have more. Zero
+        stands for a spectrum whose background was removed.
     decay : float
         Power by which edges fall off above their onset.
     resolution_ev : float
@@ -105,7 +106,7 @@ def eels_spectrum(
     >>> energy = np.arange(400.0, 700.0, 0.5)
     >>> spectrum = eels_spectrum({"Ti": 33.3, "O": 66.7}, energy)
     >>> rise = spectrum[np.searchsorted(energy, 458)] / spectrum[np.searchsorted(energy, 450)]
-    >>> bool(rise > 1.2)
+    >>> bool(rise > 2)
     True
     """
     energies = np.asarray(energy_ev, dtype=np.float64)

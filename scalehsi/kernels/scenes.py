@@ -299,7 +299,7 @@ def board_abundances(
         for j in range(squares[1]):
             k = board_phase(i, j, squares=squares, components=components)
             dominant[k] += by_row[i][:, None] * by_column[j][None, :]
-    share = mixing * np.clip(1.6 * noise(0, 0.4) - 0.3, 0.0, 1.0)
+    share = mixing * np.clip(2.0 * noise(0, 0.4) - 0.8, 0.0, 1.0)
     guests = [noise(2 + k, 0.6) for k in range(components)]
     guests = [guest * guest + 1e-3 for guest in guests]
     total = sum(guests[1:], start=guests[0])

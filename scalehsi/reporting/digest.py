@@ -14,7 +14,7 @@ from typing import Any, Final
 import numpy as np
 import xarray as xr
 
-from scalehsi.result import check_result
+from scalehsi.result import check_result, settings_of
 from scalehsi.schema import (
     ABUNDANCES,
     ADVICE,
@@ -34,11 +34,11 @@ from scalehsi.schema import (
 
 Array = np.ndarray[Any, Any]
 
-MAX_PIXELS: Final = 1000
+MAX_PIXELS: Final = 800
 """Longest side of a map, in pixels, after the block mean."""
 
-MAX_VALUES: Final = 12_000_000
-"""All drawn pixels of all maps together (48 MB)."""
+MAX_VALUES: Final = 10_000_000
+"""All drawn pixels of all maps together (40 MB)."""
 
 MAX_POSITIONS: Final = 4
 """How many places along leading dims (time, tilt ...) are shown."""
@@ -73,6 +73,8 @@ class Digest:
         Where the maps lie along the leading dims, in words; ``("",)`` when there are none.
     pixel_nm : tuple of float, or None
         Step (y, x) of a drawn pixel in nm; None when the result has no lengths.
+    poisson : bool
+        Whether the fit maximised the Poisson likelihood.
     residual : array (N, ny, nx) or None
         RMS residual of a pixel.
     relative_residual : array (N, ny, nx) or None
@@ -130,14 +132,14 @@ def check_shapes(result: Any) -> xr.Dataset:
     InputError
         When it is no result of scalehsi, or its spectra or maps have other dims.
     """
-    result = check_result(result)
+    checked: xr.Dataset = check_result(result)
     for name, last in ((ENDMEMBERS, (ENERGY,)), (ABUNDANCES, (Y, X))):
-        dims = result[name].dims
+        dims = checked[name].dims
         if dims[0] != COMPONENT or dims[-len(last) :] != last:
             raise InputError(f"{name} has dims {dims}; expected (component, ..., {', '.join(last)})")
-        if 0 in result[name].shape:
-            raise InputError(f"{name} is empty: its sizes are {dict(result[name].sizes)}")
-    return result
+        if 0 in checked[name].shape:
+            raise InputError(f"{name} is empty: its sizes are {dict(checked[name].sizes)}")
+    return checked
 
 
 def digest(result: xr.Dataset | Digest) -> Digest:
@@ -198,7 +200,7 @@ def digest(result: xr.Dataset | Digest) -> Digest:
         eigenvalues=small.get("eigenvalues"),
         explained=small.get("explained_variance_ratio"),
         malinowski=small.get("malinowski_ind"),
-        poisson="poisson" in str(attrs.get("settings", "")).lower(),
+        poisson=settings_of(result).get("loss") == "poisson",
     )
 
 

@@ -13,6 +13,7 @@ from scipy.ndimage import gaussian_filter1d, uniform_filter
 from scalehsi import metrics
 from scalehsi.reporting.digest import Digest
 from scalehsi.reporting.identify import Mark
+from scalehsi.reporting.maps import STRUCTURE, neighbour_correlation
 from scalehsi.reporting.marks import strongest
 from scalehsi.reporting.peaks import noise
 from scalehsi.reporting.quality import indicator_minimum
@@ -21,9 +22,6 @@ from scalehsi.reporting.spectra import share_text, share_unit
 Array = np.ndarray[Any, Any]
 
 NEARLY_EMPTY: Final = 0.01
-RARE_PHASE: Final = 0.3
-"""Neighbouring pixels of a map that is more than noise agree by more than this."""
-
 NEARLY_THE_SAME: Final = 5.0
 """Degrees."""
 
@@ -77,7 +75,7 @@ def find(view: Digest) -> list[Finding]:
 
 def component_line(view: Digest, number: int, marks: Sequence[Mark]) -> str:
     """One component in words: ``Component 1: 84 % of the counts, strongest lines Mg Kα, Si Kα``."""
-    parts = [share_text(view.shares[number], unit=share_unit(view)) or "share not defined (signed values)"]
+    parts = [share_text(view.shares[number], unit=share_unit(view)) or "share not known"]
     names = strongest(marks)
     if view.signal == "EELS":
         parts.append(f"edges {', '.join(names)}" if names else _maximum(view, number))
@@ -90,6 +88,8 @@ def component_line(view: Digest, number: int, marks: Sequence[Mark]) -> str:
 
 def _maximum(view: Digest, number: int) -> str:
     row = np.nan_to_num(np.abs(view.endmembers[number]))
+    if not row.any():
+        return "no intensity"
     where = f"{view.energy[int(np.argmax(row))]:.4g} {view.energy_unit}".replace("channel", "(channel)")
     return f"largest {'magnitude' if view.signed else 'intensity'} at {where}"
 
@@ -103,7 +103,7 @@ def _empty_components(view: Digest) -> list[Finding]:
         if not share < NEARLY_EMPTY:
             continue
         opening = f"{name} is nearly empty: it holds {share_text(share, unit=share_unit(view))}."
-        if neighbour_correlation(maps) > RARE_PHASE:
+        if neighbour_correlation(maps) > STRUCTURE:
             rest = "Its map has structure, so it may be a rare phase or a weak edge: look at it before you drop it."
         else:
             rest = f"Its map is noise: one component fewer may do (n_components={max(1, len(view.names) - 1)})."
@@ -191,17 +191,6 @@ def _residual_map(view: Digest) -> list[Finding]:
     return found
 
 
-def neighbour_correlation(maps: Array) -> float:
-    """Correlation between neighbouring pixels of maps (N, ny, nx): 0 for noise, and where pixels are too few."""
-    pairs = [(maps[:, :, 1:], maps[:, :, :-1]), (maps[:, 1:], maps[:, :-1])]
-    values = []
-    for one, other in pairs:
-        both = np.isfinite(one) & np.isfinite(other)
-        if both.sum() > 30 and np.std(one[both]) > 0 and np.std(other[both]) > 0:
-            values.append(float(np.corrcoef(one[both], other[both])[0, 1]))
-    return float(np.mean(values)) if values else 0.0
-
-
 def _place_of_maximum(view: Digest, maps: Array) -> str:
     filled = np.where(np.isfinite(maps), maps, np.nanmedian(maps))
     place, row, column = np.unravel_index(int(np.argmax(uniform_filter(filled, (1, 5, 5)))), maps.shape)
@@ -227,8 +216,10 @@ def _masked(view: Digest) -> list[Finding]:
     left_out = view.pixels_total - view.pixels_used
     if not left_out:
         return []
-    percent = 100 * left_out / view.pixels_total
-    return [Finding("note", f"{percent:.2g} % of the pixels are masked: they were not used, and are grey in the maps.")]
+    if not view.pixels_used:
+        return [Finding("warning", "No pixel has a value: there is nothing to see in the maps.")]
+    percent = share_text(left_out / view.pixels_total, unit="pixels")
+    return [Finding("note", f"{percent} are masked: they were not used, and are grey in the maps.")]
 
 
 def _indicator(view: Digest) -> list[Finding]:

@@ -74,17 +74,25 @@ def _maps(view: Digest) -> Iterator[Drawing]:
             "maps",
             "composite.png",
             maps.draw_composite(view),
-            f"All components in one picture: {names}. Left mixed by their shares, right the strongest of each pixel.",
-            f"{_composite_words(view)} Left: colours are mixed by share, and fade to white where there is little "
-            "intensity (thin places, holes). Right: the strongest component of each pixel, numbered.",
+            f"All components in one picture: {names}. Mixed by their shares, and the strongest of each pixel.",
+            _composite_words(view),
         )
 
 
 def _composite_words(view: Digest) -> str:
     words = "All components together, in the colours of their spectra."
-    if maps.own_scales(view):
-        words += " One outshines the others everywhere, so each is taken relative to its own maximum here."
-    return words
+    background = maps.outshining(view)
+    if background is not None:
+        words = (
+            f"{view.names[background]} outshines the others nearly everywhere, as a background does, and is left out "
+            "of this picture; those of the others that are more than noise are shown in the colours of their spectra, "
+            "each relative to its own maximum."
+        )
+    first, second = ("Upper row", "Lower row") if len(view.positions) > 1 else ("Left", "Right")
+    return (
+        f"{words} {first}: colours are mixed by share, and fade to white where there is little intensity (thin places, "
+        f"holes). {second}: the strongest component of each pixel, numbered."
+    )
 
 
 def _map_notes(view: Digest) -> str:
@@ -119,7 +127,7 @@ def _spectra(view: Digest, marks: Sequence[Sequence[Mark]]) -> Iterator[Drawing]
             f"spectrum-{number + 1}.png",
             spectra.draw_spectra(view, components=(number,), overview=False, marks=marks),
             f"Spectrum of {line}.",
-            f"{line}. Vertical axis: {unit}.{strong if view.signal == 'EDS' else ''}",
+            f"{line}. Vertical axis: {unit}.{strong if spectra.smoothed(view) else ''}",
         )
 
 

@@ -18,6 +18,15 @@ COLUMNS = 3
 ONE_COLOUR = 0.95
 """Part of the pixels that one component may win before a composite is drawn relative to each one's maximum."""
 
+FAINTEST = 0.15
+"""Part of its maximum that a component must reach to be shown beside a background that was left out."""
+
+FLAT = 0.35
+"""Maps lower than this part of their width get a row each."""
+
+STRUCTURE = 0.3
+"""Neighbouring pixels of a map that is more than noise agree by more than this."""
+
 PANEL_HEAD = 0.45
 """Inches above a map for its title."""
 
@@ -34,9 +43,11 @@ def limits(values: Array, *, signed: bool) -> tuple[float, float]:
 def draw_maps(view: Digest) -> Figure:
     """Draw every component's map, to scale, with scale bars and colour bars."""
     count, places = len(view.names), len(view.positions)
-    columns = places if places > 1 else 2 if count == 4 else min(COLUMNS, count)
+    columns = (
+        places if places > 1 else 1 if style.panel_shape(view) < FLAT else 2 if count == 4 else min(COLUMNS, count)
+    )
     rows = count if places > 1 else -(-count // columns)
-    width = style.WIDTH * {1: 0.5, 2: 0.76}.get(columns, 1.0)
+    width = style.WIDTH * (1.0 if style.panel_shape(view) < FLAT else {1: 0.5, 2: 0.76}.get(columns, 1.0))
     # A colour bar takes about a tenth of a panel's width.
     height = 0.85 * width / columns * style.panel_shape(view) + PANEL_HEAD
     figure = style.new_figure(width, min(max(height, 1.2), 2.0 * width) * rows)
@@ -65,7 +76,8 @@ def draw_maps(view: Digest) -> Figure:
                 parse_math=False,
             )
             if place == len(axes_of) - 1:
-                style.colour_bar(figure, image, list(axes_of), map_unit(view), above=_above(drawn[number], high))
+                extend = _extend(drawn[number], high, signed=view.signed)
+                style.colour_bar(figure, image, list(axes_of), map_unit(view), extend=extend)
     for axes in grid.ravel()[count if places == 1 else grid.size :]:
         axes.set_visible(False)
     return figure
@@ -87,10 +99,7 @@ def draw_composite(view: Digest) -> Figure:
     height = 0.95 * panel * style.panel_shape(view) + PANEL_HEAD
     figure = style.new_figure(style.WIDTH, rows * min(max(height, 1.2), 2.0 * style.WIDTH) + 0.4)
     grid = figure.subplots(rows, columns, squeeze=False)
-    drawn = np.maximum(intensity_maps(view), 0.0)
-    relative = own_scales(view)
-    if relative:
-        drawn = drawn / np.array([limits(values, signed=False)[1] for values in drawn])[:, None, None, None]
+    drawn, shown = _composed(view)
     total = np.sum(drawn, axis=0)
     # Full strength from the 90th percentile on: noise at the bright end shall not make the picture pale.
     top = float(np.nanpercentile(total, 90)) if np.isfinite(total).any() else 1.0
@@ -102,25 +111,50 @@ def draw_composite(view: Digest) -> Figure:
         style.scale_bar(mixed_axes, view)
         style.scale_bar(main_axes, view)
         below = f"\n{where}" if where else ""
-        own = " (each over its own maximum)" if relative else ""
-        style.tidy(mixed_axes, title=f"Mixture{own}{below}")
-        style.tidy(main_axes, title=f"Strongest component{own}{below}")
+        style.tidy(mixed_axes, title=f"Mixture{below}")
+        style.tidy(main_axes, title=f"Strongest component{below}")
         for axes in (mixed_axes, main_axes):
             for spine in axes.spines.values():
                 spine.set_visible(False)
-    _legend(figure, view)
+    _legend(figure, view, shown)
     return figure
 
 
-def own_scales(view: Digest) -> bool:
-    """Whether one component outshines the others nearly everywhere, as a background in EELS does.
+def outshining(view: Digest) -> int | None:
+    """The component that wins nearly every pixel, as a background in EELS does; None when there is none.
 
-    A composite by intensity would be of one colour then; relative to the maximum of each it shows where the others are.
+    A composite by intensity would be of its colour alone, so it is left out of the composite, and those of the others
+    that are more than noise are taken relative to their own maxima.
     """
+    if len(view.names) < 3:
+        return None
     drawn = intensity_maps(view)
     used = np.isfinite(drawn).all(axis=0) & (drawn.sum(axis=0) > 0)
-    winners = np.argmax(drawn, axis=0)[used]
-    return bool(winners.size) and bool(np.bincount(winners).max() > ONE_COLOUR * winners.size)
+    wins = np.bincount(np.argmax(drawn, axis=0)[used], minlength=len(view.names))
+    background = int(np.argmax(wins))
+    others = [number for number in range(len(view.names)) if number != background]
+    if wins[background] <= ONE_COLOUR * wins.sum() or not _structured(view)[others].any():
+        return None
+    return background
+
+
+def _structured(view: Digest) -> Array:
+    """Which maps are more than noise, (K,)."""
+    return np.array([neighbour_correlation(values) > STRUCTURE for values in view.maps])
+
+
+def _composed(view: Digest) -> tuple[Array, Array]:
+    """What a composite is made of: maps (K, N, ny, nx), and which components are shown (K,)."""
+    drawn = np.maximum(intensity_maps(view), 0.0)
+    background = outshining(view)
+    if background is None:
+        return drawn, np.ones(len(view.names), dtype=bool)
+    shown = _structured(view)
+    shown[background] = False
+    scale = np.array([1.0 / limits(values, signed=False)[1] for values in drawn]) * shown
+    drawn = drawn * scale[:, None, None, None]
+    # Where none of the others is near its maximum, there is nothing but the component that was left out.
+    return np.where(drawn.max(axis=0) < FAINTEST, drawn * 0.0, drawn), shown
 
 
 def mixed_colours(maps: Array, top: float) -> Array:
@@ -181,12 +215,13 @@ def _write_numbers(axes: Any, maps: Array, view: Digest) -> None:
         )
 
 
-def _legend(figure: Figure, view: Digest) -> None:
+def _legend(figure: Figure, view: Digest, shown: Array) -> None:
     from matplotlib.patches import Patch
 
     entries = [
         Patch(color=style.colour(k), label=f"{k + 1}  {name}" if name != f"Component {k + 1}" else name)
         for k, name in enumerate(view.names)
+        if shown[k]
     ]
     if view.pixels_used < view.pixels_total:
         entries.append(Patch(color=style.NO_DATA, label="not used"))
@@ -197,8 +232,10 @@ def _legend(figure: Figure, view: Digest) -> None:
         text.set_parse_math(False)
 
 
-def _above(values: Array, high: float) -> bool:
-    return bool(np.nanmax(values, initial=-np.inf, where=np.isfinite(values)) > high)
+def _extend(values: Array, high: float, *, signed: bool) -> str:
+    """At which ends values lie beyond the colour scale."""
+    finite = np.abs(values[np.isfinite(values)])
+    return "neither" if not (finite > high).any() else "both" if signed else "max"
 
 
 def _palette(count: int) -> Array:
@@ -207,3 +244,14 @@ def _palette(count: int) -> Array:
 
 def _rgb(colour: str) -> Array:
     return np.array([int(colour[i : i + 2], 16) / 255 for i in (1, 3, 5)])
+
+
+def neighbour_correlation(maps: Array) -> float:
+    """Correlation between neighbouring pixels of maps (N, ny, nx): 0 for noise, and where pixels are too few."""
+    pairs = [(maps[:, :, 1:], maps[:, :, :-1]), (maps[:, 1:], maps[:, :-1])]
+    values = []
+    for one, other in pairs:
+        both = np.isfinite(one) & np.isfinite(other)
+        if both.sum() > 30 and np.std(one[both]) > 0 and np.std(other[both]) > 0:
+            values.append(float(np.corrcoef(one[both], other[both])[0, 1]))
+    return float(np.mean(values)) if values else 0.0

@@ -103,7 +103,8 @@ def noise(energy_kev: Array, spectrum: Array, intensity: Array | None = None) ->
     size = np.abs(differences)
     kept = size[size <= np.quantile(size, 0.95)]
     factor = max(1.4826 * float(np.median(size)), float(np.sqrt(np.mean(kept**2))))
-    return factor * np.sqrt(level)
+    deviation: Array = factor * np.sqrt(level)
+    return deviation
 
 
 def find_peaks(energy_kev: Array, spectrum: Array) -> Peaks:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from html import escape
 from typing import Any, Final
 
 import numpy as np
@@ -115,7 +116,7 @@ def _history(result: xr.Dataset) -> str:
     lines = lines.splitlines() if isinstance(lines, str) else [str(line) for line in np.asarray(lines).ravel()]
     if not lines:
         return page.paragraph("Not recorded.")
-    return "<ol>" + "".join(f"<li>{page.escape(line)}</li>" for line in lines) + "</ol>"
+    return "<ol>" + "".join(f"<li>{escape(line)}</li>" for line in lines) + "</ol>"
 
 
 def _variables(result: xr.Dataset) -> list[tuple[str, str, str, str]]:

@@ -8,7 +8,7 @@ import numpy as np
 
 from scalehsi.reporting import style
 from scalehsi.reporting.digest import Digest
-from scalehsi.reporting.maps import PANEL_HEAD, limits
+from scalehsi.reporting.maps import PANEL_HEAD
 from scalehsi.reporting.spectra import energy_label
 
 if TYPE_CHECKING:
@@ -36,7 +36,12 @@ def draw_objective(view: Digest) -> Figure:
     risen = excess > 0
     decades = np.log10(excess.max() / excess[risen].min()) if risen.any() else 0.0
     many = len(iteration) > 40
-    look = {"color": style.COLOURS[0], "linewidth": 1.4, "marker": "" if many else "o", "markersize": 3.5}
+    look: dict[str, Any] = {
+        "color": style.COLOURS[0],
+        "linewidth": 1.4,
+        "marker": "" if many else "o",
+        "markersize": 3.5,
+    }
     if decades > LOG_DECADES:
         axes.plot(iteration[risen], excess[risen], **look)
         axes.set_yscale("log")
@@ -47,7 +52,7 @@ def draw_objective(view: Digest) -> Figure:
         axes.plot(iteration, objective, **look)
         style.tidy(axes, xlabel="Iteration", ylabel="Objective")
     axes.grid(visible=True, axis="y", color="#e5e5e5", linewidth=0.6)
-    axes.xaxis.get_major_locator().set_params(integer=True)
+    style.whole_numbers(axes)
     return figure
 
 
@@ -60,7 +65,7 @@ def draw_residual(view: Digest) -> Figure:
     map_height = min(max(0.85 * panel * style.panel_shape(view) + PANEL_HEAD, 1.2), 2.0 * style.WIDTH)
     heights = [map_height * len(panels)] * bool(panels) + [4.2] * with_spectrum
     figure = style.new_figure(style.WIDTH, sum(heights))
-    parts = np.atleast_1d(figure.subfigures(len(heights), 1, height_ratios=heights))
+    parts = figure.subfigures(len(heights), 1, squeeze=False, height_ratios=heights)[:, 0]
     if panels:
         grid = parts[0].subplots(len(panels), max(columns, 2), squeeze=False)
         for row, entries in zip(grid, panels, strict=True):
@@ -69,7 +74,8 @@ def draw_residual(view: Digest) -> Figure:
                 image = style.show_map(axes, values, view, cmap=colours, vmin=scale[0], vmax=scale[1])
                 style.scale_bar(axes, view)
                 axes.set_title(title, fontsize=style.TEXT, loc="left", color=style.INK, parse_math=False)
-                style.colour_bar(parts[0], image, [axes], label, above=bool(np.nanmax(values, initial=0) > scale[1]))
+                beyond = _beyond(values, scale)
+                style.colour_bar(parts[0], image, [axes], label, extend=beyond)
             for axes in row[len(entries) :]:
                 axes.set_visible(False)
     if with_spectrum:
@@ -82,25 +88,32 @@ def _residual_panels(view: Digest) -> list[list[tuple[Array, str, str, tuple[flo
     if view.residual is None:
         return []
     places = [f"\n{where}" if where else "" for where in view.positions]
-    top = limits(view.residual, signed=False)
+    ends = _ends(view.residual)
     plain = [
-        (values, f"RMS residual{where}", f"{view.intensity_unit} per channel", top)
+        (values, f"RMS residual{where}", f"{view.intensity_unit} per channel", ends)
         for values, where in zip(view.residual, places, strict=True)
     ]
     if view.relative_residual is None:
         return [plain]
-    finite = view.relative_residual[np.isfinite(view.relative_residual)]
-    ends = (float(np.percentile(finite, 1)), float(np.percentile(finite, 99.5))) if finite.size else (0.0, 1.0)
+    ends = _ends(view.relative_residual)
     relative = [
-        (
-            values,
-            f"RMS residual / counting noise{where}",
-            "1 = Poisson noise",
-            ends if ends[1] > ends[0] else (0.0, 1.0),
-        )
+        (values, f"RMS residual / counting noise{where}", "1 = Poisson noise", ends)
         for values, where in zip(view.relative_residual, places, strict=True)
     ]
     return [plain + relative] if len(places) == 1 else [plain, relative]
+
+
+def _ends(values: Array) -> tuple[float, float]:
+    """Ends of the colour scale of residuals: not from zero, because what matters is whether there is structure."""
+    finite = values[np.isfinite(values)]
+    low, high = np.percentile(finite, [1.0, 99.5]).tolist() if finite.size else (0.0, 1.0)
+    return (low, high) if high > low else (low - 0.5, low + 0.5)
+
+
+def _beyond(values: Array, ends: tuple[float, float]) -> str:
+    finite = values[np.isfinite(values)]
+    below, above = bool((finite < ends[0]).any()), bool((finite > ends[1]).any())
+    return "both" if below and above else "min" if below else "max" if above else "neither"
 
 
 def _residual_spectrum(part: Any, view: Digest) -> None:
@@ -126,7 +139,8 @@ def _residual_spectrum(part: Any, view: Digest) -> None:
 def draw_scree(view: Digest) -> Figure:
     """Draw the eigenvalues and Malinowski's indicator against the number of components."""
     assert view.eigenvalues is not None
-    shown = min(view.eigenvalues.size, max(RANKS, 3 * len(view.names)))
+    best = indicator_minimum(view)
+    shown = min(view.eigenvalues.size, max(RANKS, 3 * len(view.names), min(best or 0, 4 * RANKS) + 5))
     rank = np.arange(1, shown + 1)
     with_indicator = view.malinowski is not None and bool(np.isfinite(view.malinowski[:shown]).any())
     figure = style.new_figure(style.WIDTH, 3.3)
@@ -144,7 +158,7 @@ def draw_scree(view: Digest) -> Figure:
         axes.set_yscale("log")
         axes.set_xlim(0.5, shown + 0.5)
         style.tidy(axes, xlabel="Number of the component", ylabel=ylabel)
-        axes.xaxis.get_major_locator().set_params(integer=True)
+        style.whole_numbers(axes)
         axes.text(
             (kept / 2) / shown,
             0.02,
@@ -154,10 +168,7 @@ def draw_scree(view: Digest) -> Figure:
             fontsize=style.SMALL,
             color=style.FAINT,
         )
-    if with_indicator:
-        best = indicator_minimum(view)
-        assert best is not None
-        assert view.malinowski is not None
+    if best is not None and view.malinowski is not None and with_indicator:
         if best <= shown:
             grid[1].annotate(
                 f"lowest at {best}",

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from html import escape
 from typing import Final
 
 import numpy as np
@@ -15,7 +16,12 @@ from scalehsi.reporting.identify import Mark
 from scalehsi.reporting.page import Picture, Section
 from scalehsi.reporting.provenance import energy_span, map_size, provenance
 
-CARE: Final = "Until then spectra and maps may still change: read them with care."
+_UNSETTLED: Final = "Spectra and maps may still change: read them with care."
+CARE: Final = {
+    **dict.fromkeys(("max_iter", "stagnated", "interrupted"), _UNSETTLED),
+    "nonfinite": "Nothing below can be relied on.",
+}
+"""What a status means for the reader of the pictures."""
 
 
 def compose(
@@ -55,7 +61,7 @@ def _headline(result: xr.Dataset, view: Digest, marks: Sequence[Sequence[Mark]])
     level, words = status_words(view)
     lines = [
         page.paragraph(" · ".join(fact for fact in facts if fact), kind="facts"),
-        page.box(level, view.advice if level == "good" else f"{view.advice} {CARE}".strip(), lead=f"{words}."),
+        page.box(level, f"{view.advice} {CARE.get(view.status, '')}".strip(), lead=f"{words}."),
         *(page.box(remark.level, remark.text) for remark in find(view)),
         _components(view, marks),
     ]
@@ -68,10 +74,10 @@ def _components(view: Digest, marks: Sequence[Sequence[Mark]]) -> str:
     for number, row in enumerate(marks):
         # The name is set apart in bold; the sentence goes on from the colon.
         told = component_line(view, number, row).removeprefix(view.names[number])
-        name = f"<strong>{page.escape(view.names[number])}</strong>"
+        name = f"<strong>{escape(view.names[number])}</strong>"
         share = float(view.shares[number])
         picture = page.bar(share, style.colour(number)) if np.isfinite(share) else page.swatch(style.colour(number))
-        rows.append((picture, f"{name}{page.escape(told)}"))
+        rows.append((picture, f"{name}{escape(told)}"))
     return page.table(("", ""), rows, raw=True)
 
 
@@ -110,12 +116,11 @@ def _naming(view: Digest, marks: Sequence[Sequence[Mark]]) -> str:
 
 
 def _quality(view: Digest, pictures: dict[str, list[Picture]]) -> str:
-    without = (
-        ""
-        if view.objective is not None
-        else page.paragraph(f"{view.model} is solved directly: there are no iterations.")
-    )
-    return without + _figures(pictures, "quality")
+    figures = _figures(pictures, "quality")
+    if view.objective is not None:
+        return figures
+    direct = "PCA is solved directly: there are no iterations." if view.model == "PCA" else "No objective is recorded."
+    return page.paragraph(direct) + figures
 
 
 def _truth(view: Digest, known: Digest) -> str:

@@ -50,6 +50,11 @@ def share_unit(view: Digest) -> str:
     return view.intensity_unit if view.intensity_unit == "counts" else "total intensity"
 
 
+def smoothed(view: Digest) -> bool:
+    """Whether panels show a smoothed line over the spectrum: for counts of EDS, not for signed components."""
+    return view.signal == "EDS" and not view.signed
+
+
 def draw_spectra(
     view: Digest,
     *,
@@ -65,7 +70,9 @@ def draw_spectra(
     chosen = list(range(len(view.names))) if components is None else list(components)
     heights = [0.55 * max(len(view.names), 3) + 0.9] * overview + [PANEL_HEIGHT] * len(chosen)
     figure = style.new_figure(style.WIDTH, max(sum(heights), 1.0))
-    panels = figure.subplots(len(heights), 1, squeeze=False, height_ratios=heights)[:, 0] if heights else []
+    if not heights:
+        return figure
+    panels = figure.subplots(len(heights), 1, squeeze=False, height_ratios=heights)[:, 0]
     if overview:
         _overview(panels[0], view)
     if marks is None:
@@ -107,8 +114,8 @@ def _overview(axes: Axes, view: Digest) -> None:
 def _panel(axes: Axes, view: Digest, number: int, spectrum: Array, marks: Sequence[Mark], *, log: bool) -> None:
     """One spectrum with its scale and its names."""
     colour = style.colour(number)
-    flat = smooth(view.energy_kev, np.nan_to_num(spectrum))[0] if view.signal == "EDS" else spectrum
-    if view.signal == "EDS":
+    flat = smooth(view.energy_kev, np.nan_to_num(spectrum))[0] if smoothed(view) else spectrum
+    if smoothed(view):
         axes.plot(view.energy, spectrum, color=colour, linewidth=0.5, alpha=0.35)
     axes.plot(view.energy, flat, color=colour, linewidth=1.2)
     low, high = _ends(view, spectrum, flat, log=log)
@@ -124,12 +131,13 @@ def _panel(axes: Axes, view: Digest, number: int, spectrum: Array, marks: Sequen
         axes.ticklabel_format(axis="y", style="sci", scilimits=(-3, 4))
     _name_row(axes, view, marks, flat, high)
     share = share_text(view.shares[number], unit=share_unit(view))
+    left = _crowded(flat, low, high, log=log)
     axes.text(
-        0.995,
+        0.01 if left else 0.995,
         0.96,
         f"{view.names[number]}\n{share}" if share else view.names[number],
         transform=axes.transAxes,
-        ha="right",
+        ha="left" if left else "right",
         va="top",
         color=colour,
         fontsize=style.TEXT,
@@ -172,6 +180,17 @@ def _name_row(axes: Axes, view: Digest, marks: Sequence[Mark], flat: Array, high
             color=ink if view.elements else style.INK,
             parse_math=False,
         ).set_gid(f"line {energy:.6g}")
+
+
+def _crowded(flat: Array, low: float, high: float, *, log: bool) -> bool:
+    """Whether the upper right corner is taken by the curve, and the upper left is not so much."""
+
+    def reach(part: Array) -> float:
+        top = float(np.max(part, initial=low, where=np.isfinite(part)))
+        return float(np.log(max(top, low) / low) / np.log(high / low)) if log else (top - low) / (high - low)
+
+    quarter = max(1, flat.size // 4)
+    return reach(flat[-quarter:]) > max(0.7, reach(flat[:quarter]))
 
 
 def _use_log(view: Digest, spectrum: Array, scale: Scale) -> bool:

@@ -13,7 +13,7 @@ import numpy as np
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
-    from matplotlib.figure import Figure
+    from matplotlib.figure import Figure, SubFigure
 
     from scalehsi.reporting.digest import Digest
 
@@ -79,6 +79,13 @@ def tidy(axes: Axes, *, xlabel: str = "", ylabel: str = "", title: str = "") -> 
     axes.set_ylabel(ylabel, fontsize=TEXT, color=INK, parse_math=False)
     if title:
         axes.set_title(title, fontsize=TEXT, color=INK, loc="left", parse_math=False)
+
+
+def whole_numbers(axes: Axes) -> None:
+    """Put the ticks of the x axis at whole numbers only."""
+    from matplotlib.ticker import MaxNLocator
+
+    axes.xaxis.set_major_locator(MaxNLocator(integer=True))
 
 
 def round_length(span: float) -> float:
@@ -147,13 +154,13 @@ def colour_map(name: str) -> Any:
     return matplotlib.colormaps[name].with_extremes(bad=NO_DATA)
 
 
-def colour_bar(figure: Figure, image: Any, axes: list[Axes], label: str, *, above: bool = False) -> None:
-    """Put a colour bar with numbers beside a row of maps; it ends in an arrow when values lie above its end."""
-    bar = figure.colorbar(image, ax=axes, extend="max" if above else "neither", shrink=0.9, aspect=25, pad=0.02)
+def colour_bar(figure: Figure | SubFigure, image: Any, axes: list[Axes], label: str, *, extend: str) -> None:
+    """Put a colour bar with numbers beside a row of maps; it ends in an arrow where values lie beyond (`extend`)."""
+    bar = figure.colorbar(image, ax=axes, extend=extend, shrink=0.9, aspect=25, pad=0.02)
     bar.ax.tick_params(labelsize=SMALL, color=FAINT, labelcolor=INK)
     bar.set_label(label, fontsize=SMALL, color=INK, parse_math=False)
     bar.outline.set_visible(False)
-    bar.ax.yaxis.get_major_formatter().set_powerlimits((-3, 4))
+    bar.ax.ticklabel_format(axis="y", style="sci", scilimits=(-3, 4))
 
 
 def scale_bar(axes: Axes, view: Digest) -> None:
@@ -164,13 +171,15 @@ def scale_bar(axes: Axes, view: Digest) -> None:
     _, width, height, _ = extent(view)
     length = bar_length(view)
     label = length_text(length) if view.pixel_nm else f"{length:g} px"
-    left, bottom, thick = 0.04 * width, 0.955 * height, 0.018 * height
+    # In parts of the panel's height: a low panel needs more of it for the same look.
+    unit = 0.018 * min(max(1.0, 1.0 / panel_shape(view)), 3.0)
+    left, bottom, thick = 0.04 * width, (1.0 - 2.5 * unit) * height, unit * height
     bar = Rectangle((left, bottom - thick), length, thick, facecolor="white", edgecolor="black", linewidth=0.6)
     bar.set_gid("scale-bar")
     axes.add_patch(bar)
     axes.text(
         left,
-        bottom - thick - 0.015 * height,
+        bottom - thick - 0.8 * unit * height,
         label,
         ha="left",
         va="bottom",

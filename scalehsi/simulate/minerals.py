@@ -25,8 +25,8 @@ FRACTIONS: Final = (0.84, 0.13, 0.03)
 # grain of CaPv fills a square of 12 x 12 pixels wherever the squares fall.
 GRAINS: Final = (
     Grains(1, cell=55, radius=(10, 16.5), half_depth=(18, 48), level=(0, 1)),
-    Grains(2, cell=60, radius=(3.5, 5.5), half_depth=(4, 8), level=(0.1, 0.9)),
-    Grains(2, cell=176, radius=(16, 18), half_depth=(45, 60), level=(0.35, 0.65), margin=0.2),
+    Grains(2, cell=60, radius=(3.5, 5), half_depth=(4, 7), level=(0.1, 0.9)),
+    Grains(2, cell=182, radius=(17, 19.5), half_depth=(45, 60), level=(0.35, 0.65), margin=0.2),
 )
 FULL_GRAINS: Final = 180  # a scene at least so wide and high has the grains in their own size
 ENERGY_KEV: Final = (0.2, 20.0)

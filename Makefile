@@ -1,0 +1,52 @@
+# Two commands on a machine with Python 3.11 or later, make and gcc:
+#   make demo   sets up a virtual environment and runs the main job: cube -> unmix -> report
+#   make test   sets up and runs the tests
+PYTHON  ?= python3
+VENV    ?= .venv
+# Fast tests by default; `make test MARKERS="not gpu"` runs everything that a machine without a GPU can.
+MARKERS ?= not slow and not gpu and not cluster
+DEMO    ?= demo
+
+BIN := $(VENV)/bin
+PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check
+
+.PHONY: demo test lint types format bench clean help
+
+help:
+	@sed -n '2,3s/^# *//p' Makefile
+	@echo "make lint | types | format | bench | clean"
+
+$(BIN)/python:
+	$(PYTHON) -c 'import sys; sys.exit("Python 3.11 or later is needed, this is " + sys.version) if sys.version_info < (3, 11) else None'
+	$(PYTHON) -m venv $(VENV)
+
+$(VENV)/.demo: pyproject.toml | $(BIN)/python
+	$(PIP) -e '.[io]'
+	@touch $@
+
+$(VENV)/.test: pyproject.toml tests/constraints.txt | $(BIN)/python
+	$(PIP) -e '.[io,cluster,test]' -c tests/constraints.txt
+	@touch $@ $(VENV)/.demo
+
+demo: $(VENV)/.demo
+	$(BIN)/scalehsi demo $(DEMO) --overwrite
+
+test: $(VENV)/.test
+	$(BIN)/python -m pytest -m "$(MARKERS)"
+
+lint: $(VENV)/.test
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+
+types: $(VENV)/.test
+	$(BIN)/mypy
+
+format: $(VENV)/.test
+	$(BIN)/ruff check --fix .
+	$(BIN)/ruff format .
+
+bench: $(VENV)/.test
+	$(BIN)/python -m tests.bench.corners
+
+clean:
+	rm -rf $(VENV) $(DEMO) build *.egg-info .pytest_cache .mypy_cache .ruff_cache

@@ -1,0 +1,61 @@
+"""Fixtures and settings that all tests share."""
+
+from __future__ import annotations
+
+import os
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+import xarray as xr
+from hypothesis import HealthCheck, settings
+
+sys.path.insert(0, str(Path(__file__).parent))
+
+from helpers import counts_cube, random_mask  # noqa: E402 - the line above makes it importable, in workers too
+
+settings.register_profile(
+    "default",
+    max_examples=25,
+    deadline=None,
+    database=None,
+    suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow],
+)
+settings.register_profile("thorough", settings.get_profile("default"), max_examples=500)
+settings.load_profile(os.environ.get("HYPOTHESIS_PROFILE", "default"))
+
+
+@pytest.fixture
+def small_cube() -> xr.DataArray:
+    """Counts of shape (12, 10, 8) in memory, about a third of the pixels masked."""
+    return counts_cube((12, 10, 8), mask=random_mask((12, 10)))
+
+
+@pytest.fixture(scope="session")
+def two_processes() -> Iterator[Any]:
+    """A local cluster of two worker processes, started once."""
+    import dask
+    from distributed import Client, LocalCluster
+
+    # The scheduler's own logs grow up to their limit; a small one lets tests see what else grows.
+    with dask.config.set({"distributed.admin.low-level-log-length": 100}):
+        cluster = LocalCluster(
+            n_workers=2,
+            threads_per_worker=1,
+            host="127.0.0.1",
+            dashboard_address=None,
+            worker_dashboard_address=None,
+            memory_limit="1GiB",
+        )
+        with cluster, Client(cluster, set_as_default=False) as client:
+            yield client
+
+
+@pytest.fixture
+def client(two_processes: Any) -> Iterator[Any]:
+    """The client of two worker processes, current while the test runs; mark the test ``cluster``."""
+    two_processes.wait_for_workers(2, timeout=60)
+    with two_processes.as_current():
+        yield two_processes
