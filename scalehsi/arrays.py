@@ -45,7 +45,7 @@ def array_namespace(*arrays: Array) -> Any:
 
 
 def to_host(x: Array) -> np.ndarray[Any, Any]:
-    """Bring an array to host memory as numpy (no copy when it is there already)."""
+    """Bring an array or a number to host memory as numpy (no copy when it is there already)."""
     if isinstance(x, np.ndarray):
         return x
     if array_api_compat.is_cupy_array(x):
@@ -53,7 +53,11 @@ def to_host(x: Array) -> np.ndarray[Any, Any]:
         return host
     if array_api_compat.is_torch_array(x):
         return np.asarray(x.detach().cpu().numpy())
-    return np.asarray(x)
+    if isinstance(x, np.generic) or not array_api_compat.is_array_api_obj(x):
+        return np.asarray(x)  # a number
+    # Other libraries hand numpy what lies on their default device, and refuse the rest.
+    default = array_api_compat.array_namespace(x).__array_namespace_info__().default_device()
+    return np.asarray(x if array_api_compat.device(x) == default else array_api_compat.to_device(x, default))
 
 
 def to_device(x: np.ndarray[Any, Any], device: Device) -> Array:

@@ -20,6 +20,7 @@ from scalehsi.schema import InputError
 
 ROOT_FILES: Final = ("zarr.json", ".zgroup", ".zarray", ".zmetadata")
 _FULL_DISK: Final = (errno.ENOSPC, errno.EDQUOT)
+_NOT_OURS: Final = (errno.EACCES, errno.EPERM, errno.EROFS)
 
 
 @contextlib.contextmanager
@@ -44,14 +45,13 @@ def replacing(path: Path, *, overwrite: bool) -> Iterator[Path]:
     partial = path.with_name(f".{path.name}.{token}.partial")
     try:
         partial.mkdir()
-    except (PermissionError, FileNotFoundError) as error:
-        raise InputError(f"cannot write in {str(path.parent)!r} ({error.strerror}); give another folder") from error
-    try:
         yield partial
         _put(partial, path, path.with_name(f".{path.name}.{token}.old"))
     except OSError as error:
         if error.errno in _FULL_DISK:
             raise OSError(error.errno, _full(error.errno), str(path)) from error
+        if error.errno in _NOT_OURS:
+            raise InputError(f"cannot write {str(path)!r} ({error.strerror}); give another folder") from error
         raise
     finally:
         shutil.rmtree(partial, ignore_errors=True)
@@ -72,7 +72,7 @@ def _put(partial: Path, path: Path, aside: Path) -> None:
 
 def _full(number: int) -> str:
     what = "the disk is full" if number == errno.ENOSPC else "the disk quota is used up"
-    return f"{what}; what was half written is removed, nothing else was changed. Free some space or write elsewhere"
+    return f"{what}; what was half written is removed, nothing else was changed; free some space or write elsewhere"
 
 
 def check_destination(path: Path, *, overwrite: bool) -> None:

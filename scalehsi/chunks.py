@@ -119,7 +119,7 @@ def work_chunks(
     *navigation, channels = _checked_shape(shape)
     pixel_bytes = channels * itemsize
     total = math.prod(navigation) * pixel_bytes
-    goal = max(pixel_bytes, min(block_bytes, math.ceil(total / max(1, min_blocks))))
+    goal = max(pixel_bytes, min(block_bytes, total // max(1, min_blocks)))
     if storage is None:
         tile = _slab(navigation, max(1, goal // pixel_bytes))
         return tuple(_cut(n, t) for n, t in zip(navigation, tile, strict=True))

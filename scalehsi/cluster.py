@@ -21,6 +21,7 @@ from scalehsi import localhost, queues
 from scalehsi.schema import InputError, suggest
 
 CONNECT_SECONDS: Final = 10
+SILENCE_SECONDS: Final = 0.3
 
 _ADDRESS: Final = re.compile(r"(tcp|tls)://(\[[0-9a-fA-F:.]+\]|[^\s:/\[\]]+):(\d{1,5})/?")
 _LATER: Final = ("mpi", "kubernetes", "cuda")
@@ -297,26 +298,42 @@ def _address(address: str, options: Mapping[str, Any]) -> Cluster:
     with contextlib.ExitStack() as stack:
         try:
             client = Client(address, security=security, timeout=CONNECT_SECONDS)
-        except (OSError, TimeoutError, TypeError) as problem:
-            other = "tcp" if address.startswith("tls") else "tls"
-            raise InputError(
-                f"something listens at {address!r} but does not answer as a Dask scheduler ({problem}); is it "
-                f"'{other}://' there, are the certificates those of the cluster, is the port the scheduler's?"
-            ) from problem
+        except (OSError, TypeError, ValueError) as problem:
+            raise _no_scheduler(address, str(problem)) from problem
         stack.enter_context(contextlib.closing(client))
         return Cluster(address, None, client.dashboard_link or None, client, 1, stack.pop_all())
 
 
 def _check_answer(address: str) -> None:
-    """Refuse at once where nobody listens; Dask itself would try again until its time is over."""
-    _, host, port = _ADDRESS.fullmatch(address).groups()  # type: ignore[union-attr] # _check_kind matched it
+    """Refuse at once where nobody listens, and after a while where nobody speaks.
+
+    Dask itself tries again in the first case, until its time is over, and waits for ever in the second.
+    """
+    protocol, host, port = _ADDRESS.fullmatch(address).groups()  # type: ignore[union-attr] # _check_kind matched it
     try:
-        socket.create_connection((host.strip("[]"), int(port)), timeout=CONNECT_SECONDS).close()
+        line = socket.create_connection((host.strip("[]"), int(port)), timeout=CONNECT_SECONDS)
     except OSError as problem:
         raise InputError(
             f"no scheduler answers at {address!r} ({problem.strerror or problem}); start one with "
             f"'dask scheduler --host {host} --port {port}', or look its address up in its log"
         ) from None
+    with line:
+        # A scheduler speaks first; over TLS it waits for us.
+        line.settimeout(CONNECT_SECONDS if protocol == "tcp" else SILENCE_SECONDS)
+        try:
+            first = line.recv(1)
+        except TimeoutError:
+            first = b""
+        if bool(first) != (protocol == "tcp"):
+            raise _no_scheduler(address, "it speaks without TLS" if first else f"silent for {line.gettimeout():g} s")
+
+
+def _no_scheduler(address: str, reason: str) -> InputError:
+    other = "tcp" if address.startswith("tls") else "tls"
+    return InputError(
+        f"something listens at {address!r} but does not answer as a Dask scheduler ({reason}); is it '{other}://' "
+        "there, are the certificates those of the cluster, is the port the scheduler's?"
+    )
 
 
 def _waited(cluster: Cluster, wait: bool | float) -> Cluster:  # noqa: FBT001 - the user's own argument, as it came

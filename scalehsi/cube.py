@@ -135,10 +135,8 @@ def _check_dims(cube: xr.DataArray) -> None:
     dims = tuple(str(d) for d in cube.dims)
     others = [d for d in dims if d not in want]
     if ENERGY not in dims:
-        guess = others[-1] if others else "channel"
-        raise InputError(
-            f"the cube has no 'energy' axis, its dims are {dims}; type cube.rename({{{guess!r}: 'energy'}})"
-        )
+        repair = f"rename({{{others[-1]!r}: 'energy'}})" if others else "expand_dims(energy=[0.0], axis=-1)"
+        raise InputError(f"the cube has no 'energy' axis, its dims are {dims}; type cube.{repair}")
     missing = [d for d in want if d not in dims]
     if missing:
         named = dict(zip(others[-len(missing) :], missing, strict=False))
@@ -167,7 +165,10 @@ def _check_energy(cube: xr.DataArray) -> None:
         raise InputError("the energy coordinate holds NaN or Inf; assign it again with cube.assign_coords(energy=...)")
     steps = np.diff(values)
     if values.size > 1 and not ((steps > 0).all() or (steps < 0).all()):
-        raise InputError("the energy coordinate goes up and down; type cube.sortby('energy')")
+        raise InputError(
+            "the energy coordinate goes up and down or repeats itself; "
+            "type cube.sortby('energy').drop_duplicates('energy')"
+        )
 
 
 def _check_mask(cube: xr.DataArray) -> None:

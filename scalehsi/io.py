@@ -19,6 +19,7 @@ import xarray as xr
 from scalehsi.atomic import check_destination, check_exists, replacing
 from scalehsi.chunks import STORAGE_CHUNK_BYTES, MiB, storage_layout
 from scalehsi.cube import check_cube, with_history
+from scalehsi.layouts import layout_of
 from scalehsi.readers import read_vendor
 from scalehsi.regions import CHUNKS_AT_ONCE, Count, Listener, narrowest, regions_of, write_regions
 from scalehsi.result import check_result
@@ -232,10 +233,11 @@ def convert(
     so. Everything else keeps its dtype. This takes a first reading for the largest value, region by region; it ends
     early at the first fraction or negative number.
 
-    Memory: a region of four storage chunks (one shard in a store of more than a thousand chunks) and the blocks of the
-    file that overlap it. A file whose reader decodes it whole is held whole, and the log of ``scalehsi`` says how much
-    that is. A lazy cube of several steps is computed twice, once for its largest value, and region by region, so that
-    what all its parts share is computed each time; `save` computes it once, at its own dtype.
+    Memory: a region of two storage chunks (one shard in a store of more than a thousand chunks), a few times over. It
+    grows, to 512 MiB at most, for a source that is stored or computed in larger blocks than that. A file whose reader
+    decodes it whole is held whole, and the log of ``scalehsi`` says how much that is. A lazy cube of several steps is
+    computed twice, once for its largest value, and region by region, so that what all its parts share is computed each
+    time; `save` computes it once, and keeps its dtype.
 
     Examples
     --------
@@ -250,26 +252,28 @@ def convert(
     destination = _destination(dst)
     check_destination(destination, overwrite=overwrite)  # before a long reading, not after it
     if isinstance(src, xr.DataArray):
-        cube, blocks = check_cube(src), src.chunks
+        cube = check_cube(src)
+        grid, blocks = cube.chunks, None if cube.chunks is None else tuple(max(c) for c in cube.chunks)
     else:
-        blocks = None
         cube = _open_raw(src, signal=signal, dataset=dataset, reader_options=reader_options)
         cube = _hold_if_whole(cube, Path(src).name, chunk_bytes)
-    layout = storage_layout(cube.shape, cube.dtype.itemsize, chunk_bytes=chunk_bytes)
+        grid, blocks = None, cube.encoding.get("chunks")
+    dims = tuple(map(str, cube.dims))
+    layout = layout_of(dims, cube.shape, cube.dtype.itemsize, chunk_bytes, blocks=grid)
     regions = regions_of(cube, layout, blocks=blocks)
     count = Count(progress, 2 * len(regions))
     dtype = narrowest(cube.data, regions, count)
     if dtype != cube.dtype:
         lossless = ", all values are whole and not negative" if cube.dtype.kind == "f" else ""
         cube = with_history(cube, f"convert: {cube.dtype} to {dtype}{lossless}")
-        layout = storage_layout(cube.shape, dtype.itemsize, chunk_bytes=chunk_bytes)
+        layout = layout_of(dims, cube.shape, dtype.itemsize, chunk_bytes, blocks=grid)
         regions = regions_of(cube, layout, blocks=blocks)
+        count = Count(progress, 2 * len(regions))
+        count.step(len(regions))
     data = _as_dataset(cube)
     name = str(next(iter(data.data_vars)))
     with replacing(destination, overwrite=overwrite) as partial:
-        count = Count(progress, 2 * len(regions))
-        count.step(len(regions))
-        write_regions(data, name, partial, dtype=dtype, chunk_bytes=chunk_bytes, regions=regions, count=count)
+        write_regions(data, name, partial, dtype=dtype, layout=layout, regions=regions, count=count)
     return destination
 
 

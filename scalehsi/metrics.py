@@ -41,7 +41,10 @@ def spectral_angle(a: Any, b: Any) -> Any:
         return xr.apply_ufunc(
             _angle, a, b, input_core_dims=core, join="override", dask="parallelized", output_dtypes=[np.float64]
         )
-    angle = _angle(np.asarray(a, dtype=np.float64), np.asarray(b, dtype=np.float64))
+    one, two = np.asarray(a, dtype=np.float64), np.asarray(b, dtype=np.float64)
+    if not one.ndim or not two.ndim or one.shape[-1] != two.shape[-1]:
+        raise InputError(f"spectra of one length are expected along the last axis, got {one.shape} and {two.shape}")
+    angle = _angle(one, two)
     return float(angle) if np.ndim(angle) == 0 else angle
 
 
@@ -63,24 +66,29 @@ def _angle(a: np.ndarray[Any, Any], b: np.ndarray[Any, Any]) -> Any:
 def mse(truth: Any, estimate: Any) -> Any:
     """Mean of the squared difference; lazy DataArrays give a lazy number.
 
+    Values are paired by position, DataArrays by the names of their dims; where one of a pair is NaN (a masked pixel)
+    both are left out.
+
     Examples
     --------
     >>> float(mse([1.0, 2.0], [1.0, 4.0]))
     2.0
     """
-    return ((estimate - _array(truth)) ** 2).mean()
+    z, guess = _paired(truth, estimate)
+    return _plain(((guess - z) ** 2).mean(), truth, estimate)
 
 
 def nmse(truth: Any, estimate: Any) -> Any:
-    """Squared error relative to the squared truth, ``||Z - Z^||_F^2 / ||Z||_F^2``.
+    """Squared error relative to the squared truth, ``||Z - Z^||_F^2 / ||Z||_F^2``, over the pairs without NaN.
 
     Examples
     --------
     >>> float(nmse([3.0, 4.0], [3.0, 3.0]))
     0.04
     """
-    z = _array(truth)
-    return ((estimate - z) ** 2).sum() / (z**2).sum()
+    z, guess = _paired(truth, estimate)
+    error = (guess - z) ** 2
+    return _plain(error.sum() / (z**2).where(error.notnull()).sum(), truth, estimate)
 
 
 def similarity(a: Any, b: Any) -> float:
@@ -94,13 +102,16 @@ def similarity(a: Any, b: Any) -> float:
     >>> round(similarity([1.0, 2.0, 3.0], [2.0, 4.0, 6.0]), 6)
     1.0
     """
-    x, y = np.asarray(a, dtype=np.float64).reshape(-1), np.asarray(b, dtype=np.float64).reshape(-1)
-    if x.shape != y.shape:
-        raise InputError(f"maps of one shape are expected, got {np.shape(a)} and {np.shape(b)}")
+    one, other = _paired(a, b)
+    x, y = one.values.reshape(-1), other.values.reshape(-1)
     both = np.isfinite(x) & np.isfinite(y)
-    x, y = x[both] - x[both].mean(), y[both] - y[both].mean()
-    size = float(np.linalg.norm(x) * np.linalg.norm(y))
-    return float(x @ y / size) if size else float("nan")
+    x, y = x[both], y[both]
+    centred = [v - v.mean() if v.size else v for v in (x, y)]
+    sizes = [float(np.linalg.norm(v)) for v in centred]
+    # What rounding leaves of a flat map has no direction.
+    if any(size <= 1e-13 * float(np.linalg.norm(v)) for size, v in zip(sizes, (x, y), strict=True)):
+        return float("nan")
+    return float(centred[0] @ centred[1] / (sizes[0] * sizes[1]))
 
 
 def match(truth_endmembers: xr.DataArray, endmembers: xr.DataArray) -> np.ndarray[Any, np.dtype[np.int64]]:
@@ -180,8 +191,10 @@ def score(result: xr.Dataset, truth: xr.Dataset) -> xr.Dataset:
 
 
 def _score_maps(out: xr.Dataset, found: xr.Dataset, truth: xr.Dataset) -> None:
-    if truth[ABUNDANCES].shape != found[ABUNDANCES].shape:
-        raise InputError(f"the maps have shape {found[ABUNDANCES].shape}, those of the truth {truth[ABUNDANCES].shape}")
+    if dict(truth[ABUNDANCES].sizes) != dict(found[ABUNDANCES].sizes):
+        ours, theirs = dict(found[ABUNDANCES].sizes), dict(truth[ABUNDANCES].sizes)
+        raise InputError(f"the maps have sizes {ours}, those of the truth {theirs}; crop or bin both alike")
+    truth = truth.assign({ABUNDANCES: truth[ABUNDANCES].transpose(*found[ABUNDANCES].dims)})
     ours, theirs = signal_shares(found), signal_shares(truth)
     pairs = [(theirs[k], np.where(np.isfinite(ours[k]), ours[k], np.nan)) for k in range(len(theirs))]
     out["map_similarity"] = (COMPONENT, [similarity(t, o) for t, o in pairs])
@@ -199,8 +212,29 @@ def signal_shares(result: xr.Dataset) -> np.ndarray[Any, np.dtype[np.float64]]:
     return np.asarray(np.where(total > 0, signal / np.where(total > 0, total, 1.0), np.nan))
 
 
-def _array(values: Any) -> Any:
-    return values if isinstance(values, xr.DataArray) or hasattr(values, "mean") else np.asarray(values)
+def _paired(truth: Any, estimate: Any) -> tuple[xr.DataArray, xr.DataArray]:
+    """Both as float64 without coordinates, so that unsigned counts do not wrap and nothing is left out by rounding."""
+    named = isinstance(truth, xr.DataArray) and isinstance(estimate, xr.DataArray)
+    if named and set(truth.dims) == set(estimate.dims):
+        estimate = estimate.transpose(*truth.dims)
+    bare = [
+        v.data if isinstance(v, xr.DataArray) else v if hasattr(v, "shape") else np.asarray(v)
+        for v in (truth, estimate)
+    ]
+    if tuple(bare[0].shape) != tuple(bare[1].shape) or (named and truth.dims != estimate.dims):
+        what = [
+            f"{tuple(v.dims)} {v.shape}" if named else str(tuple(b.shape))
+            for v, b in zip((truth, estimate), bare, strict=True)
+        ]
+        raise InputError(f"two of one shape are expected, got {what[0]} and {what[1]}; crop or bin both alike")
+    dims = [f"axis_{i}" for i in range(bare[0].ndim)]
+    one, other = (xr.DataArray(b, dims=dims).astype(np.float64) for b in bare)
+    return one, other
+
+
+def _plain(number: xr.DataArray, *given: Any) -> Any:
+    """A DataArray for DataArrays, a number of the library of the arrays otherwise."""
+    return number if any(isinstance(g, xr.DataArray) for g in given) else number.data[()]
 
 
 def _same_energy(a: xr.DataArray, b: xr.DataArray) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import inspect
 import math
+import numbers
 from collections.abc import Callable
 from typing import Any, Final
 
@@ -47,16 +48,7 @@ def crop(cube: xr.DataArray, **ranges: Range) -> xr.DataArray:
     for dim, given in ranges.items():
         if dim not in cube.dims:
             raise InputError(f"crop: the cube has no axis {dim!r}; {suggest(dim, map(str, cube.dims))}")
-        low, high = _pair("crop", dim, given)
-        if low > high:
-            raise InputError(f"crop: {dim}={low:g}:{high:g} is empty; the lower end comes first")
-        axis = out[dim]
-        values = np.asarray(axis.values, dtype=np.float64)
-        keep = np.flatnonzero((values >= low) & (values <= high))
-        if not keep.size:
-            units = axis.attrs.get("units", "")
-            ends = f"{values.min():g} to {values.max():g} {units}".strip()
-            raise InputError(f"crop: {dim}={low:g}:{high:g} leaves nothing; the axis runs from {ends}")
+        keep = np.flatnonzero(_within("crop", out[dim], given))
         out = out.isel({dim: slice(int(keep[0]), int(keep[-1]) + 1)})
     return with_history(out, f"crop({_said(ranges)})")
 
@@ -88,7 +80,8 @@ def bin(cube: xr.DataArray, **factors: int) -> xr.DataArray:
     for dim, factor in factors.items():
         if dim not in cube.dims:
             raise InputError(f"bin: the cube has no axis {dim!r}; {suggest(dim, map(str, cube.dims))}")
-        if isinstance(factor, bool) or int(factor) != factor or not 1 <= factor <= cube.sizes[dim]:
+        whole = isinstance(factor, numbers.Real) and not isinstance(factor, bool) and float(factor).is_integer()
+        if not whole or not 1 <= factor <= cube.sizes[dim]:
             raise InputError(f"bin: {dim}={factor!r}; a whole number from 1 to {cube.sizes[dim]} is expected")
     sizes: dict[Any, int] = {d: int(f) for d, f in factors.items()}
     values = cube.drop_vars(MASK, errors="ignore")
@@ -146,15 +139,17 @@ def mask(
     used = cube[MASK] if MASK in cube.coords else xr.ones_like(cube.isel({ENERGY: 0}, drop=True), dtype=bool)
     if where is not None:
         used = used & _given_mask(cube, where)
-    if min_counts is not None or max_counts is not None:
+    for name, limit in (("min_counts", min_counts), ("max_counts", max_counts)):
+        if limit is None:
+            continue
+        if not isinstance(limit, numbers.Real) or math.isnan(limit):
+            raise InputError(f"mask: {name}={limit!r}; a number is expected")
         total = cube.sum(ENERGY)
-        used = used if min_counts is None else used & (total >= float(min_counts))
-        used = used if max_counts is None else used & (total <= float(max_counts))
+        used = used & (total >= float(limit) if name == "min_counts" else total <= float(limit))
     for dim, given in ranges.items():
         if dim not in dims:
             raise InputError(f"mask: the cube has no pixel axis {dim!r}; {suggest(dim, dims)}")
-        low, high = _pair("mask", dim, given)
-        used = used & (cube[dim] >= low) & (cube[dim] <= high)
+        used = used & xr.DataArray(_within("mask", cube[dim], given), dims=dim)
     used = used.drop_vars(MASK, errors="ignore").transpose(*dims)
     used.attrs = {"long_name": "pixels to use"}
     said = {
@@ -170,15 +165,43 @@ def mask(
 def _given_mask(cube: xr.DataArray, where: Any) -> xr.DataArray:
     dims = navigation_dims(cube)
     if isinstance(where, xr.DataArray):
-        found = where.transpose(*dims)
+        sizes = {d: cube.sizes[d] for d in dims}
+        if dict(where.sizes) != sizes:
+            raise InputError(
+                f"mask: a map over {sizes} is expected, got {dict(where.sizes)}; "
+                "type where.broadcast_like(cube.isel(energy=0))"
+            )
+        for dim in dims:
+            if dim in where.coords and not np.allclose(where[dim], cube[dim], rtol=1e-6):
+                raise InputError(
+                    f"mask: the {dim} axis of the map has other values than the cube's; "
+                    f"crop both alike, or type where.drop_vars({dim!r})"
+                )
+        values = where.transpose(*dims).data
     else:
         values = np.asarray(where)
         if values.shape != cube.shape[:-1]:
             raise InputError(f"mask: an array of shape {cube.shape[:-1]} is expected, got {values.shape}")
-        found = xr.DataArray(values, dims=dims)
+    # By position: coordinates that differ in their last digit would leave pixels out.
+    found = xr.DataArray(values, dims=dims)
     if found.dtype != bool:
         raise InputError(f"mask: booleans are expected (True = use), got {found.dtype}; type array.astype(bool)")
-    return found.drop_vars([c for c in found.coords if c not in dims])
+    return found
+
+
+def _within(step: str, axis: xr.DataArray, given: Any) -> np.ndarray[Any, np.dtype[np.bool_]]:
+    """Which values of an axis lie in a range, its ends included; refuses a range with none."""
+    low, high = _pair(step, str(axis.name), given)
+    if low > high:
+        raise InputError(f"{step}: {axis.name}={low:g}:{high:g} is empty; the lower end comes first")
+    values = np.asarray(axis.values, dtype=np.float64)
+    # 0.3 is meant where the axis says 0.30000000000000004.
+    slack = 1e-3 * float(np.abs(np.diff(values)).min()) if values.size > 1 else 0.0
+    inside = (values >= low - slack) & (values <= high + slack)
+    if not inside.any():
+        ends = f"{values.min():g} to {values.max():g} {axis.attrs.get('units', '')}".strip()
+        raise InputError(f"{step}: {axis.name}={low:g}:{high:g} leaves nothing; the axis runs from {ends}")
+    return np.asarray(inside)
 
 
 def _pair(step: str, dim: str, given: Any) -> tuple[float, float]:
@@ -190,13 +213,13 @@ def _pair(step: str, dim: str, given: Any) -> tuple[float, float]:
 
 
 def _wide(dtype: np.dtype[Any], factor: int) -> np.dtype[Any]:
-    """The smallest dtype that holds sums of so many values."""
+    """The smallest dtype that holds sums of so many values, or the largest there is."""
     if dtype.kind == "f":
-        return dtype
-    largest = np.iinfo(dtype).max * factor
+        return np.result_type(dtype, np.float32)
+    low, high = np.iinfo(dtype).min * factor, np.iinfo(dtype).max * factor
     for bits in (8, 16, 32, 64):
         wide = np.dtype(f"{dtype.kind}{bits // 8}")
-        if np.iinfo(wide).max >= largest:
+        if np.iinfo(wide).min <= low and high <= np.iinfo(wide).max:
             return wide
     return np.dtype(f"{dtype.kind}8")
 
@@ -205,7 +228,7 @@ def _said(ranges: Any) -> str:
     words = []
     for name, value in ranges.items():
         if isinstance(value, (tuple, list)):
-            ends = ["" if v is None else f"{v:g}" for v in value]
+            ends = ["" if v is None else f"{float(v):.10g}" for v in value]
             words.append(f"{name}={ends[0]}:{ends[1]}")
         else:
             words.append(f"{name}={value}")
@@ -234,7 +257,11 @@ def apply_step(cube: xr.DataArray, text: str) -> xr.DataArray:
         key, equals, value = part.partition("=")
         if not equals or not key:
             raise InputError(f"step {text!r}: key=value is expected, got {part!r}; for example crop:energy=200:900")
+        if key.strip() in arguments:
+            raise InputError(f"step {text!r}: {key.strip()} is given twice; write two steps")
         arguments[key.strip()] = _value(text, value.strip())
+    if not arguments:
+        raise InputError(f"step {text!r} says nothing to do; key=value is expected, for example crop:energy=200:900")
     known = [p for p in inspect.signature(STEPS[name]).parameters if p not in ("cube", "ranges", "factors")]
     allowed = {*known, *map(str, cube.dims)}
     for key in arguments:
@@ -258,7 +285,7 @@ def _value(text: str, value: str) -> Any:
     found = number(value)
     if found is None:
         raise InputError(f"step {text!r}: a value is missing after '='")
-    return int(found) if found == int(found) else found
+    return int(found) if found.is_integer() else found
 
 
 __all__ = ["STEPS", "apply_step", "bin", "crop", "mask"]

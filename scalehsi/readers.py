@@ -77,6 +77,10 @@ def read_vendor(
     if signal and signal_of(merge_mapping(chosen)) != signal:
         attrs["signal"] = signal
     cube = to_cube(chosen, plan, attrs=attrs)
+    stored = getattr(_source(original), "chunks", None) if isinstance(original, da.Array) else None
+    if stored is not None and len(plan.spectral) == 1:
+        plane = (1 if axis is None else stored[axis] for axis in (plan.y, plan.x))
+        cube.encoding["chunks"] = (*(stored[a] for a in plan.leading), *plane, stored[plan.spectral[0]])
     if cube[ENERGY].attrs["units"] == UNKNOWN:
         logger.info("%s: no unit of energy in the file; type cube.energy.attrs['units'] = 'eV'", path.name)
     return cube

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import itertools
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any, Final
 
@@ -17,14 +17,17 @@ import dask.array as da
 import numpy as np
 import xarray as xr
 
-from scalehsi.chunks import StorageLayout, smallest_unsigned, work_chunks
-from scalehsi.stores import laid_out, mark_complete
+from scalehsi.chunks import STORAGE_CHUNK_BYTES, MiB, StorageLayout, smallest_unsigned, work_chunks
+from scalehsi.layouts import laid_out
+from scalehsi.stores import mark_complete
 
 Listener = Callable[[int, int], None]
 Region = tuple[slice, ...]
 
-CHUNKS_AT_ONCE: Final = 4
-"""Storage chunks of one region: enough to keep a few threads busy, few enough to be held."""
+CHUNKS_AT_ONCE: Final = 2
+"""Storage chunks of one region, of which several copies exist on the way from file to file."""
+MOST_HELD: Final = 512 * MiB
+"""A region grows up to here where smaller ones would read or compute the same thing many times."""
 _EXACT: Final = {2: 2**11, 4: 2**24, 8: 2**53}
 """Up to here a float of so many bytes holds every whole number."""
 
@@ -36,14 +39,15 @@ class Count:
         self.listener, self.total, self.done = listener, total, 0
 
     def step(self, n: int = 1) -> None:
-        self.done = min(self.total, self.done + n)
+        self.to(self.done + n)
+
+    def to(self, done: int) -> None:
+        self.done = min(self.total, max(self.done, done))
         if self.listener is not None:
             self.listener(self.done, self.total)
 
 
-def regions_of(
-    cube: xr.DataArray, layout: StorageLayout, *, blocks: tuple[tuple[int, ...], ...] | None = None
-) -> list[Region]:
+def regions_of(cube: xr.DataArray, layout: StorageLayout, *, blocks: Sequence[int] | None) -> list[Region]:
     """Slices over the whole cube, whole multiples of the files to be written, in the order of the store.
 
     Parameters
@@ -51,25 +55,31 @@ def regions_of(
     cube : xarray.DataArray
     layout : StorageLayout
         What is to be written.
-    blocks : tuple of tuple of int, optional
-        Dask chunks that are dear to compute: a region then spans whole ones, as near as the files allow.
+    blocks : sequence of int, optional
+        Size along each dim of what is read (a compressed chunk) or computed (a dask block) as one, even for a part of
+        it. A region then spans whole blocks as far as `MOST_HELD` allows.
 
     Examples
     --------
     >>> cube = xr.DataArray(np.ones((4, 4, 10), "u1"), dims=("y", "x", "energy"))
-    >>> [region[:2] for region in regions_of(cube, StorageLayout((2, 2, 10), None))]
+    >>> [region[:2] for region in regions_of(cube, StorageLayout((2, 4, 10), None), blocks=None)]
     [(slice(0, 4, None), slice(0, 4, None))]
     """
-    files = layout.shards or layout.chunks
-    unit = list(files[:-1])
+    pixel_bytes = cube.shape[-1] * cube.dtype.itemsize
+    unit = tuple(layout.shards or layout.chunks)[:-1]
+    least = max(math.prod(layout.chunks[:-1]) * _at_once(), math.prod(unit)) * pixel_bytes
     if blocks is not None:
-        unit = [math.ceil(max(b) / f) * f for b, f in zip(blocks[:-1], unit, strict=True)]
-    size = math.prod(layout.chunks) * cube.dtype.itemsize * _at_once()
-    smallest = math.prod(unit) * cube.shape[-1] * cube.dtype.itemsize
-    grid = work_chunks(cube.shape, cube.dtype.itemsize, storage=unit, block_bytes=max(size, smallest))
+        whole = tuple(math.ceil(size / n) * n for size, n in zip(blocks[:-1], unit, strict=True))
+        if math.prod(whole) * pixel_bytes <= MOST_HELD:
+            unit = whole
+        least = max(least, min(MOST_HELD, math.prod(whole) * pixel_bytes))
+    grid = work_chunks(cube.shape, cube.dtype.itemsize, storage=unit, block_bytes=least)
+    return [(*pixels, slice(0, cube.shape[-1])) for pixels in _spans(grid)]
+
+
+def _spans(grid: Sequence[Sequence[int]]) -> Iterator[Region]:
     edges = [list(itertools.accumulate(sizes, initial=0)) for sizes in grid]
-    spans = [[slice(a, b) for a, b in itertools.pairwise(e)] for e in edges]
-    return [(*nav, slice(0, cube.shape[-1])) for nav in itertools.product(*spans)]
+    yield from itertools.product(*([slice(a, b) for a, b in itertools.pairwise(e)] for e in edges))
 
 
 def _at_once() -> int:
@@ -82,37 +92,34 @@ def _at_once() -> int:
 def narrowest(data: Any, regions: Sequence[Region], count: Count) -> np.dtype[Any]:
     """Give the smallest unsigned dtype that holds the values, or their own dtype where that would lose something.
 
-    Reads the data once, region by region; floats only up to the first region that holds a fraction, a negative number
-    or a NaN. Whole non-negative floats, as detectors' software likes to store counts, are counts.
+    Reads the data once, a lazy cube block by block as it comes, an array in memory by ``regions``; floats only up to
+    the first part with a fraction, a negative number or a NaN. Whole non-negative floats, as detectors' software likes
+    to store counts, are counts. ``count`` is told of as many steps as there are regions.
     """
-    if data.dtype == np.uint8:
+    own: np.dtype[Any] = np.dtype(data.dtype)
+    if own == np.uint8:
         count.step(len(regions))
-        return np.dtype(np.uint8)
+        return own
+    parts = list(_spans(data.chunks)) if isinstance(data, da.Array) else list(regions)
     largest = 0
-    limit = _EXACT.get(data.dtype.itemsize, 0) if data.dtype.kind == "f" else None
-    for done, region in enumerate(regions):
-        low, high, whole = _range(data[region], floats=limit is not None)
-        largest = max(largest, int(high)) if math.isfinite(high) else largest
-        if low < 0 or not whole or (limit is not None and largest > limit):
-            count.step(len(regions) - done)
-            own: np.dtype[Any] = np.dtype(data.dtype)
-            return own
-        count.step()
+    limit = _EXACT.get(own.itemsize, 0) if own.kind == "f" else None
+    together = _at_once()
+    for first in range(0, len(parts), together):
+        batch = parts[first : first + together]
+        for low, high, whole in dask.compute(*(_range(data[part], floats=limit is not None) for part in batch)):
+            if not whole or low < 0 or (limit is not None and high > limit):
+                count.to(len(regions))
+                return own
+            largest = max(largest, int(high))
+        count.to(len(regions) * (first + len(batch)) // len(parts))
+    count.to(len(regions))
     return smallest_unsigned(largest)
 
 
-def _range(part: Any, *, floats: bool) -> tuple[float | int, float | int, bool]:
-    low, high, whole = part.min(), part.max(), True
-    if floats:
-        # NaN and Inf are not equal to what they leave behind the point.
-        whole = ((part - da.floor(part)) == 0).all() if isinstance(part, da.Array) else _whole(part)
-    low, high, whole = dask.compute(low, high, whole)
-    return low.item(), high.item(), bool(whole)
-
-
-def _whole(part: np.ndarray[Any, Any]) -> bool:
-    with np.errstate(invalid="ignore"):
-        return bool(((part - np.floor(part)) == 0).all())
+def _range(part: Any, *, floats: bool) -> tuple[Any, Any, Any]:
+    """Smallest value, largest value, and whether all are whole numbers; lazy for a lazy part."""
+    whole = ((part == np.floor(part)) & np.isfinite(part)).all() if floats else True
+    return part.min(), part.max(), whole
 
 
 def write_regions(
@@ -121,7 +128,7 @@ def write_regions(
     folder: Path,
     *,
     dtype: np.dtype[Any],
-    chunk_bytes: int,
+    layout: StorageLayout,
     regions: Sequence[Region],
     count: Count,
 ) -> None:
@@ -131,26 +138,31 @@ def write_regions(
     ----------
     dataset : xarray.Dataset
     name : str
-        The large variable; it is stored as ``dtype``.
+        The large variable; it is stored as ``dtype`` in this ``layout``.
     folder : Path
         Empty.
     dtype : numpy.dtype
-    chunk_bytes : int
+    layout : StorageLayout
     regions : sequence of tuple of slice
+        Whole multiples of the layout's files.
     count : Count
+        Told of each region.
     """
     import zarr
 
     data = dataset[name].data
-    # The same store with nothing in its large variable yet: one dask chunk, which is never computed.
-    empty = dataset.assign({name: dataset[name].copy(data=da.empty(data.shape, dtype=dtype, chunks=-1))})
-    ready, encoding = laid_out(empty, chunk_bytes=chunk_bytes)
-    ready[name].data = ready[name].data.rechunk(-1)
+    # The same store with nothing in its large variable yet: one dask block, which is never computed.
+    empty = da.empty(data.shape, dtype=dtype, chunks=-1)
+    ready, encoding = laid_out(dataset.assign({name: dataset[name].copy(data=empty)}), chunk_bytes=STORAGE_CHUNK_BYTES)
+    ready[name].data = empty
+    encoding[name] |= {"chunks": layout.chunks, "shards": layout.shards}
     ready.to_zarr(
         folder, mode="w", zarr_format=3, consolidated=False, write_empty_chunks=True, encoding=encoding, compute=False
     )
-    target = zarr.open_array(folder / name, mode="r+", config={"write_empty_chunks": True})
-    files = encoding[name]["shards"] or encoding[name]["chunks"]
+    # The array keeps this setting, on its way to a worker too; open_array's own argument for it changes nothing.
+    with zarr.config.set({"array.write_empty_chunks": True}):
+        target = zarr.open_array(folder / name, mode="r+")
+    files = layout.shards or layout.chunks
     for region in regions:
         part = data[region]
         if isinstance(part, da.Array):

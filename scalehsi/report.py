@@ -6,11 +6,15 @@ import os
 import re
 import secrets
 import shutil
+import socket
+import sys
+import types
 from pathlib import Path
-from typing import Final
+from typing import Any, Final
 
 import xarray as xr
 
+from scalehsi.atomic import clean_leftovers
 from scalehsi.reporting import compare
 from scalehsi.reporting.digest import digest
 from scalehsi.reporting.gallery import draw, render
@@ -71,7 +75,7 @@ def report(
     PosixPath('report/index.html')
     """
     target = Path(directory)
-    _check_target(target, overwrite=overwrite)
+    check_directory(target, overwrite=overwrite)
     view = digest(result)
     known = None if truth is None else compare.digest_truth(view, truth)
     marks = component_marks(view)
@@ -83,8 +87,13 @@ def report(
     return target / PAGE
 
 
-def _check_target(target: Path, *, overwrite: bool) -> None:
-    """Refuse a place that is taken; replace nothing but a report."""
+def check_directory(target: Path, *, overwrite: bool) -> None:
+    """Refuse a place that is taken by anything but an earlier report; writes nothing.
+
+    Raises
+    ------
+    InputError
+    """
     if not (target.exists() or target.is_symlink()):
         return
     if not target.is_dir():
@@ -111,10 +120,13 @@ def _is_report(path: Path) -> bool:
 
 
 def _write(target: Path, files: dict[str, bytes]) -> None:
-    """Write the files into a temporary folder beside the target, then rename it; an old report goes last."""
+    """Write the files into a hidden folder beside the target, then put it in its place; an old report goes last."""
+    # A link is followed, and "." gets its name: what is renamed is the folder itself.
+    target = target.resolve()
     target.parent.mkdir(parents=True, exist_ok=True)
-    mark = secrets.token_hex(4)
-    fresh, old = (target.with_name(f".{target.name}.{mark}.{end}") for end in ("new", "old"))
+    clean_leftovers(target)
+    token = f"{socket.gethostname()}-{os.getpid()}-{secrets.token_hex(4)}"
+    fresh, old = (target.with_name(f".{target.name}.{token}.{end}") for end in ("partial", "old"))
     try:
         fresh.mkdir()
         for name, content in files.items():
@@ -123,10 +135,24 @@ def _write(target: Path, files: dict[str, bytes]) -> None:
             target.rename(old)
         try:
             fresh.rename(target)
-        except OSError:
+        except BaseException:
             if old.exists():
                 old.rename(target)
             raise
     finally:
         shutil.rmtree(fresh, ignore_errors=True)
     shutil.rmtree(old, ignore_errors=True)
+
+
+class _CallableModule(types.ModuleType):
+    """A module that is called as its function.
+
+    ``scalehsi.report`` is the public name of the function, but importing this module by its own name first would put
+    the module in its place; with this, either can be called.
+    """
+
+    def __call__(self, *args: Any, **options: Any) -> Path:
+        return report(*args, **options)
+
+
+sys.modules[__name__].__class__ = _CallableModule

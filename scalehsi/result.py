@@ -37,7 +37,8 @@ def make_result(
     variables : mapping of str to xarray.DataArray
         At least ``endmembers`` and ``abundances``.
     cube : xarray.DataArray
-        What was fitted; its axes, mask and description are carried over, its values are not touched.
+        What was fitted; its axes and description are carried over, its values are not touched. Pixels that its mask
+        leaves out are NaN in the maps.
     model, settings, seed
         The model's name and the fields of its dataclass.
     objective : list of float

@@ -10,19 +10,18 @@ import json
 import logging
 import math
 import os
-from collections.abc import Hashable
 from pathlib import Path
 from typing import Any, Final, Literal, NamedTuple
-from urllib.parse import quote, unquote
+from urllib.parse import unquote
 
-import dask.array as da
 import numpy as np
 import xarray as xr
 
 from scalehsi.atomic import is_store, replacing
-from scalehsi.chunks import STORAGE_CHUNK_BYTES, StorageLayout, storage_layout
+from scalehsi.chunks import STORAGE_CHUNK_BYTES
 from scalehsi.cube import check_cube
-from scalehsi.schema import COMPONENT, ENDMEMBERS, ENERGY, MASK, InputError, X, Y
+from scalehsi.layouts import laid_out
+from scalehsi.schema import ENDMEMBERS, ENERGY, MASK, InputError, X, Y
 
 logger = logging.getLogger("scalehsi")
 
@@ -33,19 +32,6 @@ MARK: Final = "scalehsi"
 FORMAT: Final = 1
 _DAMAGED: Final = (OSError, ValueError, KeyError, TypeError, NotImplementedError)
 """What zarr and xarray raise on metadata that are cut short or no metadata at all."""
-
-
-def compressors() -> tuple[Any, ...]:
-    """LZ4 after a bit shuffle, with a checksum.
-
-    Measured on one core (16 MB chunks): sparse uint8 counts shrink 16x and are read at 1.9 GB/s, uint16 counts of a
-    dense EELS map 1.8x at 2.3 GB/s, noisy float32 1.5x at 2.4 GB/s; Zstandard gives 25x, 1.9x and 1.4x at half that
-    speed or less, and an iterative fit reads a cube many times. The checksum costs less than one part in fifty, and
-    without it LZ4 gives numbers back from a chunk that was cut short.
-    """
-    from zarr.codecs import BloscCodec, Crc32cCodec
-
-    return BloscCodec(cname="lz4", clevel=5, shuffle="bitshuffle"), Crc32cCodec()
 
 
 class Info(NamedTuple):
@@ -77,75 +63,12 @@ def write_store(
     return path
 
 
-def laid_out(dataset: xr.Dataset, *, chunk_bytes: int) -> tuple[xr.Dataset, dict[Hashable, dict[str, Any]]]:
-    """Cut lazy variables along the files that they will fill, and give the encoding of every variable.
-
-    One task then writes one file, so that no two tasks touch the same one.
-    """
-    # A slash in a name would be a folder to Zarr, which xarray does not look into.
-    slashed = {name: quote(str(name), safe="") for name in dataset.variables if "/" in str(name)}
-    out = dataset.drop_encoding().rename(slashed)
-    out.attrs = plain_attrs(dataset.attrs)
-    encoding: dict[Hashable, dict[str, Any]] = {}
-    for name, variable in list(out.variables.items()):
-        variable.attrs = plain_attrs(variable.attrs, of=str(name))
-        if variable.dtype.kind in "OUST":
-            # Text of fixed length has no settled place in Zarr v3; text of any length has.
-            encoding[name] = {"dtype": object}
-            continue
-        layout = layout_of(tuple(map(str, variable.dims)), variable.shape, variable.dtype.itemsize, chunk_bytes)
-        encoding[name] = {"chunks": layout.chunks, "shards": layout.shards, "compressors": compressors()}
-        if variable.dtype.kind == "f":
-            encoding[name]["_FillValue"] = None
-        if isinstance(variable.data, da.Array):
-            variable.data = variable.data.rechunk(layout.shards or layout.chunks)
-    return out, encoding
-
-
-def layout_of(dims: tuple[str, ...], shape: tuple[int, ...], itemsize: int, chunk_bytes: int) -> StorageLayout:
-    """Storage chunks of a variable by what its dims are: a cube, maps of components, maps, or anything else."""
-    if not shape or 0 in shape:
-        return StorageLayout(tuple(max(1, n) for n in shape), None)
-    if dims[-3:] == (Y, X, ENERGY):
-        return storage_layout(shape, itemsize, chunk_bytes=chunk_bytes)
-    if dims[-2:] == (Y, X):
-        # All components of a pixel lie together, as they are used together; one map of ten costs ten times its bytes.
-        depth = shape[:1] if dims[0] == COMPONENT else ()
-        pixels = storage_layout((*shape[len(depth) :], *(depth or (1,))), itemsize, chunk_bytes=chunk_bytes)
-        shards = None if pixels.shards is None else (*depth, *pixels.shards[:-1])
-        return StorageLayout((*depth, *pixels.chunks[:-1]), shards)
-    row = math.prod(shape[1:]) * itemsize
-    return StorageLayout((min(shape[0], max(1, chunk_bytes // row)), *shape[1:]), None)
-
-
 def mark_complete(folder: Path, *, kind: Kind, variables: list[str]) -> None:
     """Say in the root group that everything is written."""
     import zarr
 
     root = zarr.open_group(folder, mode="r+")
     root.attrs[MARK] = {"format": FORMAT, "kind": kind, "variables": variables}
-
-
-def plain_attrs(attrs: Any, *, of: str = "") -> dict[str, Any]:
-    """Attributes as JSON can hold them: text, numbers, true and false, nothing, lists and dicts of these."""
-    return {str(k): _plain(v, f"{of} attrs[{str(k)!r}]".strip()) for k, v in attrs.items()}
-
-
-def _plain(value: Any, where: str) -> Any:
-    if value is None or isinstance(value, str | bool | int | float):
-        return value
-    if isinstance(value, np.generic | np.ndarray):
-        return _plain(value.tolist(), where)
-    if isinstance(value, dict):
-        return {str(k): _plain(v, f"{where}[{str(k)!r}]") for k, v in value.items()}
-    if isinstance(value, list | tuple | set | frozenset):
-        return [_plain(v, where) for v in value]
-    if isinstance(value, os.PathLike):
-        return os.fspath(value)
-    raise InputError(
-        f"{where} holds a {type(value).__name__}, a store keeps text, numbers, lists and dicts; "
-        "replace it, or remove it with del"
-    )
 
 
 def read_store(path: Path) -> tuple[xr.Dataset, Info | None]:

@@ -14,7 +14,7 @@ from hypothesis import HealthCheck, settings
 
 sys.path.insert(0, str(Path(__file__).parent))
 
-from helpers import counts_cube, random_mask  # noqa: E402 - the line above makes it importable, in workers too
+from helpers import counts_cube, random_mask
 
 settings.register_profile(
     "default",

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import signal
 import threading
+import zlib
 from collections import Counter
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
@@ -14,7 +15,9 @@ from typing import Any
 import dask
 import numpy as np
 import xarray as xr
+from dask._task_spec import Task
 
+from scalehsi.blocks import map_fold
 from scalehsi.cube import make_cube
 
 
@@ -30,7 +33,7 @@ class CountingScheduler:
 
     def __call__(self, dsk: Any, keys: Any, **kwargs: Any) -> Any:
         graph = dict(dsk.__dask_graph__() if hasattr(dsk, "__dask_graph__") else dsk)
-        if any(type(node).__name__ not in ("DataNode", "Alias") for node in graph.values()):
+        if any(isinstance(node, Task) or (isinstance(node, tuple) and callable(node[0])) for node in graph.values()):
             self.computes += 1
             if self.computes > self.max_computes:
                 raise RuntimeError(f"compute number {self.computes}, at most {self.max_computes} are allowed")
@@ -91,14 +94,12 @@ def moments(x: Any, *aligned: Any, **shared: Any) -> tuple[dict[str, Any], dict[
 def update(x: Any, c: Any = None, *, s: Any = None) -> tuple[dict[str, Any], dict[str, Any]]:
     """A step of an iteration in floats: new rows from old ones and from what is shared."""
     scores = x.astype(np.float64) @ s.T
-    new = scores if c is None else 0.5 * c + scores / (1.0 + np.abs(scores).max())
+    new = scores if c is None else 0.5 * c + scores / (1.0 + np.abs(s).sum())
     return {"c": new}, {"cx": new.T @ x, "cc": new.T @ new, "n": x.shape[0]}
 
 
 def iterate(view: Any, *, passes: int, fn: Any = update, components: int = 3, **options: Any) -> dict[str, Any]:
     """Some passes as a model makes them: rows kept by the workers, sums home, spectra shared."""
-    from scalehsi.blocks import map_fold
-
     s = np.linspace(0.0, 1.0, components * view.n_energies).reshape(components, view.n_energies)
     handles, sums = map_fold(fn, view, shared={"s": s}, keep=["c"], name="nmf-update", **options)
     for _ in range(passes - 1):
@@ -136,7 +137,7 @@ class FailEveryThird:
 
     def __call__(self, x: Any, c: Any = None, *, tile: Any, s: Any) -> Any:
         # The pass is told by what is shared, the block by its first pixel.
-        name = f"{abs(hash(s.tobytes())) % 10**9}-{tile.index[0]}"
+        name = f"{zlib.crc32(s.tobytes())}-{tile.index[0]}"
         number = len(list(Path(self.once.folder).glob("seen-*"))) if self.once(f"seen-{name}") else 0
         if number % 3 == 2 and self.once(f"failed-{name}"):
             raise OSError("the file system hiccups")

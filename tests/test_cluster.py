@@ -331,11 +331,23 @@ def test_joining_over_tls(tmp_path):
             assert len(joined.workers) == 1
 
 
+def test_something_mute_at_the_address_is_refused_within_its_time(monkeypatch):
+    monkeypatch.setattr("scalehsi.cluster.CONNECT_SECONDS", 0.5)
+    message = r"something listens at .* does not answer as a Dask scheduler \(silent for 0\.5 s\)"
+    with socket.create_server(("127.0.0.1", 0)) as mute, pytest.raises(InputError, match=message):
+        connect(f"tcp://127.0.0.1:{mute.getsockname()[1]}")
+
+
 @pytest.mark.cluster
-@pytest.mark.slow
-def test_something_else_at_the_address_is_refused_within_its_time(monkeypatch):
+def test_the_wrong_protocol_or_port_is_refused(local, monkeypatch):
     monkeypatch.setattr("scalehsi.cluster.CONNECT_SECONDS", 1)
-    with socket.create_server(("127.0.0.1", 0)) as mute:
-        port = mute.getsockname()[1]
-        with pytest.raises(InputError, match=r"something listens at .* but does not answer as a Dask scheduler"):
-            connect(f"tcp://127.0.0.1:{port}")
+    pytest.importorskip("cryptography", reason="certificates of our own need the package cryptography")
+    from distributed import Security
+
+    address = local.client.scheduler.address
+    with pytest.raises(InputError, match=r"\(it speaks without TLS\); is it 'tcp://' there, are the cert"):
+        connect(address.replace("tcp://", "tls://"), security=Security.temporary())
+    page = local.client.scheduler_info()["services"]["dashboard"]
+    with pytest.raises(InputError, match=r"something listens at .*is it 'tls://' there, .*is the port the scheduler's"):
+        connect(f"tcp://127.0.0.1:{page}")
+    assert len(local.workers) == 2

@@ -1,198 +1,529 @@
-"""The report: what the page says, what the pictures show, and what is left on disk."""
+"""The report: what the page says, when it warns, and what is on disk afterwards."""
 
 from __future__ import annotations
 
-import json
+import base64
+import io
+import subprocess
+import sys
+from html.parser import HTMLParser
+from pathlib import Path
 
+import dask
+import dask.array as da
 import numpy as np
+import pytest
 import xarray as xr
+from report_results import eds_result, eels_result, masked_result, pca_result, series_result
 
-LINES = {
-    "O Ka": 0.525,
-    "Mg Ka": 1.254,
-    "Al Ka": 1.487,
-    "Si Ka": 1.740,
-    "Ca Ka": 3.691,
-    "Ca Kb": 4.013,
-    "Fe Ka": 6.399,
-    "Fe Kb": 7.058,
-    "Cu Ka": 8.041,
-    "Cu Kb": 8.905,
-}
-PHASES = (
-    {"O Ka": 0.2, "Mg Ka": 1.0, "Si Ka": 0.9, "Al Ka": 0.08, "Fe Ka": 0.05},
-    {"O Ka": 0.2, "Mg Ka": 1.2, "Fe Ka": 0.5, "Fe Kb": 0.07},
-    {"O Ka": 0.2, "Si Ka": 1.0, "Ca Ka": 0.8, "Ca Kb": 0.1, "Fe Ka": 0.03},
-)
+import scalehsi.report as report_module
+from scalehsi.report import report
+from scalehsi.reporting import gallery, style
+from scalehsi.reporting.digest import digest
+from scalehsi.reporting.findings import find
+from scalehsi.schema import InputError
+
+BLOCKS = {"h1", "h2", "h3", "li", "p", "span", "td", "th"}
+VOID = {"meta", "img", "br", "hr", "link"}
 
 
-def eds_spectra(energy: np.ndarray) -> np.ndarray:
-    """Spectra of three phases, each summing to one, (3, E)."""
-    spectra = []
-    for phase in PHASES:
-        spectrum = 2e-4 * np.exp(-energy / 4.0)
-        for name, height in phase.items():
-            sigma = np.sqrt(0.13**2 + 2.43e-3 * (LINES[name] - 5.895)) / 2.355
-            spectrum += height * np.exp(-0.5 * ((energy - LINES[name]) / sigma) ** 2) * 0.01 / sigma
-        spectra.append(spectrum / spectrum.sum())
-    return np.array(spectra)
+class Page(HTMLParser):
+    """What is on a page: text, images, addresses; and whether every tag is closed in order."""
+
+    def __init__(self, path: Path) -> None:
+        super().__init__()
+        self.open: list[str] = []
+        self.tags: list[tuple[str, dict[str, str]]] = []
+        self.text = ""
+        self.html = path.read_text("utf-8")
+        self.feed(self.html)
+        self.close()
+        assert self.open == []
+        self.text = " ".join(self.text.split())
+
+    def handle_starttag(self, tag: str, attrs: list) -> None:
+        self.tags.append((tag, dict(attrs)))
+        if tag not in VOID:
+            self.open.append(tag)
+
+    def handle_endtag(self, tag: str) -> None:
+        assert self.open.pop() == tag
+        self.text += " " if tag in BLOCKS else ""
+
+    def handle_data(self, data: str) -> None:
+        if "style" not in self.open:
+            self.text += data
+
+    def all(self, tag: str) -> list[dict[str, str]]:
+        return [attrs for name, attrs in self.tags if name == tag]
+
+    def images(self) -> list[bytes]:
+        return [base64.b64decode(image["src"].removeprefix("data:image/png;base64,")) for image in self.all("img")]
 
 
-def grains(size: int) -> np.ndarray:
-    """Fractions of three phases: a matrix, a round grain, a small grain, (3, size, size)."""
-    y, x = np.mgrid[:size, :size] / size
-    second = 1 / (1 + np.exp((np.hypot(y - 0.65, x - 0.65) - 0.22) * 60))
-    third = 1 / (1 + np.exp((np.hypot(y - 0.25, x - 0.3) - 0.12) * 60))
-    return np.array([1 - np.maximum(second, third), second * (1 - third), third])
+@pytest.fixture(scope="module")
+def written(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    result, truth = eds_result()
+    return report(result, tmp_path_factory.mktemp("report") / "deep" / "mantle", truth=truth)
 
 
-def axes(size: int, step: float, units: str, energy: np.ndarray, energy_units: str) -> dict:
-    pixels = np.arange(size) * step
-    return {
-        "component": [1, 2, 3],
-        "y": ("y", pixels, {"units": units}),
-        "x": ("x", pixels, {"units": units}),
-        "energy": ("energy", energy, {"units": energy_units}),
+@pytest.fixture(scope="module")
+def shown(written: Path) -> Page:
+    return Page(written)
+
+
+@pytest.fixture
+def quick(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Leave the pictures out, where only words or files matter."""
+    monkeypatch.setattr(gallery, "_spectra", lambda view, marks: iter(()))
+    monkeypatch.setattr(gallery, "_quality", lambda view: iter(()))
+
+
+@pytest.fixture
+def blank(monkeypatch: pytest.MonkeyPatch) -> None:
+    """One empty picture for all, where only files or the headline matter."""
+
+    def draw(view: object, marks: object, known: object) -> list[gallery.Drawing]:
+        return [gallery.Drawing("maps", "maps.png", style.new_figure(1.0, 1.0), "Nothing.", "Nothing.")]
+
+    monkeypatch.setattr(report_module, "draw", draw)
+
+
+def said(result: xr.Dataset, level: str | None = None) -> list[str]:
+    return [remark.text for remark in find(digest(result)) if level in (None, remark.level)]
+
+
+# The page
+
+
+def test_the_page_needs_nothing_from_elsewhere(shown: Page) -> None:
+    assert not shown.all("script")
+    assert not shown.all("link")
+    assert all(image["src"].startswith("data:image/png;base64,") for image in shown.all("img"))
+    assert all(link["href"].startswith("#") for link in shown.all("a"))
+    assert "http" not in shown.html.replace("data:image/png", "")
+    assert len(shown.html) < 8e6
+
+
+def test_links_lead_to_sections(shown: Page) -> None:
+    sections = [section["id"] for section in shown.all("section")]
+    assert sections == ["maps", "spectra", "quality", "truth", "provenance"]
+    assert [link["href"] for link in shown.all("a")] == [f"#{name}" for name in sections]
+
+
+def test_every_picture_is_a_png_with_words_and_lies_beside_the_page(shown: Page, written: Path) -> None:
+    from matplotlib.image import imread
+
+    beside = {path.read_bytes(): path.name for path in written.parent.glob("*.png")}
+    assert sorted(beside.values()) == [
+        *("composite.png", "maps.png", "objective.png", "residual.png", "spectra.png"),
+        *("spectrum-1.png", "spectrum-2.png", "spectrum-3.png", "truth.png"),
+    ]
+    assert len(shown.images()) == 9
+    for image, attrs in zip(shown.images(), shown.all("img"), strict=True):
+        assert image in beside
+        pixels = imread(io.BytesIO(image), format="png")
+        assert pixels.shape[1] > 700
+        assert pixels[..., :3].std() > 0.01
+        assert len(attrs["alt"]) > 20
+
+
+def test_headline_says_what_it_is_and_how_it_ended(shown: Page) -> None:
+    assert "Mantle minerals NMF · 3 components · y 60 × x 60 pixels · 1000 channels, 0.2 to 10.19 keV" in shown.text
+    assert "✓ Converged. The objective settled within the tolerance." in shown.text
+    assert "⚠" not in shown.text
+
+
+def test_components_are_told_in_plain_words(shown: Page) -> None:
+    assert "Component 1: 79 % of the counts, strongest lines Mg Kα, Si Kα, O Kα, Al Kα" in shown.text
+    assert "Component 2: 16 % of the counts, strongest lines Mg Kα, Fe Kα" in shown.text
+    assert "Component 3: 5.4 % of the counts, strongest lines Si Kα, Ca Kα" in shown.text
+
+
+def test_truth_is_matched_whatever_the_order(shown: Page) -> None:
+    for pair in ("CaPv Component 3", "Brg Component 1", "Fp Component 2"):
+        assert pair in shown.text
+    assert "from the truth on average" in shown.text
+
+
+def test_provenance_is_complete(shown: Page) -> None:
+    for words in (
+        "hsi.open_result('result.zarr')",
+        "hsi.open_cube('mantle.zarr')",
+        "hsi.NMF(n_components=3, loss='frobenius', tol=0.0001, max_iter=300), seed=7)",
+        "cropped energy 0.2:10.2",
+        "(component 3, y 60, x 60)",
+        "10 nm",
+        "3 600 of 3 600",
+        "2.4.6",
+        "max_iter",
+        "200.0 keV",
+    ):
+        assert words in shown.text, words
+
+
+def test_everything_from_the_data_is_escaped(tmp_path: Path, quick: None) -> None:
+    evil = "<script>alert('$x_1$ & more')</script>"
+    result, _ = eds_result()
+    result = result.assign_coords(component=[evil, "b & c", "<i>"])
+    result.attrs |= {
+        "title": evil,
+        "source": evil,
+        "history": [evil],
+        "advice": evil,
+        "model": evil,
+        "elements": [evil],
     }
+    result.attrs |= {"settings": f'{{"<b>": "{evil}"}}', "versions": evil, "seed": evil, "signal": "EDS"}
+    page = Page(report(result, tmp_path / "r"))
+    assert not page.all("script")
+    assert not page.all("i")
+    assert not page.all("b")
+    assert page.text.count(evil) > 6
 
 
-def eds_result(size: int = 60, *, counts: float = 150.0, step: float = 10.0, units: str = "nm", seed: int = 0) -> tuple:
-    """A good NMF result of a simulated EDS map and its truth."""
-    rng = np.random.default_rng(seed)
-    energy = 0.2 + 0.01 * np.arange(1000)
-    true_spectra, maps = eds_spectra(energy), grains(size) * counts
-    data = rng.poisson(np.einsum("kyx,ke->yxe", maps, true_spectra)).astype(np.float32)
-    spectra = rng.poisson(true_spectra * maps.sum((1, 2))[:, None]) / maps.sum((1, 2))[:, None]
-    model = np.einsum("kyx,ke->yxe", maps, spectra)
-    coords = axes(size, step, units, energy, "keV")
+@pytest.mark.parametrize(
+    ("status", "sign", "words"),
+    [
+        ("max_iter", "⚠", "Stopped at the iteration limit. The iteration limit came first; raise max_iter"),
+        ("stagnated", "⚠", "Stalled before it converged. The objective stopped improving"),
+        ("interrupted", "⚠", "Interrupted before it converged. The run was stopped; fit again with resume=True"),
+        ("nonfinite", "✕", "Failed: NaN or Inf appeared. NaN or Inf appeared; look at the cube"),
+    ],
+)
+def test_status_in_words_with_advice(tmp_path: Path, blank: None, status: str, sign: str, words: str) -> None:
+    result, _ = eds_result(20)
+    page = Page(report(result.assign_attrs(status=status, advice=""), tmp_path / "r"))
+    assert f"{sign} {words}" in page.text
+    assert "Converged." not in page.text
+
+
+# Warnings
+
+
+def test_a_good_result_gives_no_remark() -> None:
+    assert said(eds_result()[0]) == []
+    assert said(eds_result(seed=3)[0]) == []
+    assert said(eels_result()) == []
+
+
+def test_nearly_empty_component_as_noise_or_as_rare_phase() -> None:
+    result, _ = eds_result()
+    noise = xr.zeros_like(result.abundances[1]) + np.random.default_rng(0).random((60, 60))
+    empty = result.assign(abundances=xr.where(result.component == 2, noise, result.abundances, keep_attrs=True))
+    (text,) = [text for text in said(empty, "warning") if "nearly empty" in text]
+    assert text.startswith("Component 2 is nearly empty: it holds 0.")
+    assert text.endswith("Its map is noise: one component fewer may do (n_components=2).")
+    rare = result.assign(abundances=result.abundances * xr.where(result.component == 3, 0.05, 1.0))
+    (text,) = [text for text in said(rare, "warning") if "nearly empty" in text]
+    assert text.startswith("Component 3")
+    assert "may be a rare phase" in text
+
+
+def test_nearly_equal_spectra() -> None:
+    result, _ = eds_result()
+    mixed = 0.03 * result.endmembers.values[2] + 0.97 * result.endmembers.values[0]
+    twin = result.copy(deep=True)
+    twin["endmembers"][2] = mixed
+    (text,) = [text for text in said(twin, "warning") if "same spectrum" in text]
+    assert text.startswith("Component 1 and Component 3 have nearly the same spectrum (1.")
+    assert "n_components=2" in text
+
+
+def test_structure_in_the_residual_spectrum() -> None:
+    result, _ = eds_result()
+    line = 0.02 * np.exp(-0.5 * ((result.energy - 8.04) / 0.06) ** 2)
+    (text,) = said(result.assign(residual_spectrum=result.residual_spectrum + line), "warning")
+    assert "The residual spectrum has structure" in text
+    assert "near 8.0" in text
+    assert "more than the model" in text
+
+
+def test_structure_in_the_residual_map() -> None:
+    result, _ = eds_result()
+    y, x = np.mgrid[:60, :60]
+    grain = 1 + 0.4 * (np.hypot(y - 20, x - 45) < 6)
+    (text,) = said(result.assign(residual=result.residual * grain), "warning")
+    assert "The residual map has structure: it is largest near x = 4" in text
+    assert "nm, y = 2" in text
+    assert "loss='poisson'" in text
+
+
+def test_residual_above_counting_noise() -> None:
+    result, _ = eds_result()
+    (text,) = said(result.assign(residual=1.5 * result.residual), "warning")
+    assert "The residual is 1.5 times what counting noise would leave" in text
+
+
+def test_few_counts() -> None:
+    (text,) = said(eds_result(counts=12.0)[0], "warning")
+    assert text.startswith("There are few counts: 12 per pixel")
+    assert said(eds_result(counts=40.0)[0]) == []
+
+
+def test_mask_is_a_note_and_its_pixels_do_not_count() -> None:
+    result = masked_result()
+    assert said(result, "warning") == []
+    used = int(result.mask.sum())
+    assert said(result, "note") == [
+        f"{100 * (1 - used / 3600):.0f} % of the pixels are masked: they were not used, and are grey in the maps."
+    ]
+    view = digest(result)
+    assert (view.pixels_used, view.pixels_total) == (used, 3600)
+    inside = result.abundances.where(result.mask).sum(["y", "x"]) * result.endmembers.sum("energy")
+    np.testing.assert_allclose(view.shares, inside / inside.sum(), rtol=1e-5)
+
+
+def test_indicator_is_a_note() -> None:
+    result = pca_result()
+    indicator = np.full(result.sizes["rank"], 5.0)
+    indicator[2] = 1.0
+    noted = result.assign(malinowski_ind=("rank", indicator))
+    assert said(noted) == ["Malinowski's indicator is lowest at 3 components; this result keeps 4."]
+    assert said(noted.isel(component=slice(3))) == []
+
+
+# Other kinds of results
+
+
+def test_eels_names_edges(tmp_path: Path) -> None:
+    page = Page(report(eels_result(), tmp_path / "r"))
+    assert "Component 2: 3.9 % of the total intensity, edges C K" in page.text
+    assert "edges Ca L3" in page.text
+    assert "edges O K" in page.text
+    assert "Component 1: 93 % of the total intensity, largest intensity at 240 eV" in page.text
+    assert "Component 1 outshines the others" in page.text
+
+
+def test_pca_has_signed_maps_a_scree_plot_and_no_composite(tmp_path: Path) -> None:
+    path = report(pca_result(), tmp_path / "r")
+    names = {file.name for file in path.parent.iterdir()}
+    assert "scree.png" in names
+    assert not names & {"composite.png", "objective.png"}
+    page = Page(path)
+    assert "PCA is solved directly" in page.text
+    assert "% of the variance" in page.text
+    assert "How many components?" in page.text
+
+
+def test_leading_dims_are_shown_at_named_places(tmp_path: Path, quick: None) -> None:
+    page = Page(report(series_result(), tmp_path / "r"))
+    assert "Shown: time = 0 s; time = 2.5 s; time = 5 s." in page.text
+    assert "time 3 × y 60 × x 60" in page.text
+
+
+def test_four_places_are_chosen_evenly() -> None:
+    series = series_result().isel(time=[0, 1, 2] * 3, y=slice(6)).drop_vars(["residual", "time"])
+    tilts = xr.DataArray([1.0, 3.0], dims="tilt", coords={"tilt": [-30, 30]})
+    result = series.assign(abundances=(series.abundances * tilts).transpose("component", "tilt", ...))
+    view = digest(result)
+    assert view.positions == ("tilt = -30, time 0", "tilt = -30, time 6", "tilt = 30, time 2", "tilt = 30, time 8")
+    expected = result.abundances.isel(tilt=1, time=2).values
+    np.testing.assert_allclose(view.maps[:, 2], expected, rtol=1e-6)
+    np.testing.assert_allclose(view.totals, 4 * digest(series).totals, rtol=1e-5)
+
+
+def test_a_bare_result_is_enough(tmp_path: Path) -> None:
     result = xr.Dataset(
         {
-            "endmembers": (("component", "energy"), spectra, {"units": "counts"}),
-            "abundances": (("component", "y", "x"), np.maximum(maps + rng.normal(0, 3, maps.shape), 0).astype("f4")),
-            "objective": ("iteration", 1e5 + 2e4 * np.exp(-np.arange(60) / 5)),
-            "residual": (("y", "x"), np.sqrt(((data - model) ** 2).mean(-1))),
-            "residual_spectrum": ("energy", (data - model).mean((0, 1))),
-            "mean_spectrum": ("energy", data.mean((0, 1))),
+            "endmembers": (("component", "energy"), np.ones((1, 8))),
+            "abundances": (("component", "y", "x"), np.ones((1, 1, 9))),
         },
-        coords=coords,
-        attrs={
-            "model": "NMF",
-            "settings": json.dumps({"n_components": 3, "loss": "frobenius", "tol": 1e-4, "max_iter": 300}),
-            "seed": 7,
-            "versions": json.dumps({"scalehsi": "0.1.0", "numpy": "2.4.6"}),
-            "source": "mantle.zarr",
-            "history": ["opened mantle.hspy", "cropped energy 0.2:10.2", "fit NMF to y 60, x 60, energy 1000"],
-            "status": "converged",
-            "advice": "The objective settled within the tolerance.",
-            "signal": "EDS",
-            "title": "Mantle minerals",
-            "elements": ["O", "Mg", "Al", "Si", "Ca", "Fe"],
-            "beam_energy_keV": 200.0,
-        },
+        attrs={"model": "X"},
     )
-    truth = xr.Dataset(
-        {
-            "endmembers": (("component", "energy"), true_spectra[[2, 0, 1]]),
-            "abundances": (("component", "y", "x"), maps[[2, 0, 1]]),
-        },
-        coords={name: result[name] for name in ("y", "x", "energy")},
-        attrs={"model": "truth", "signal": "EDS", "components": ["CaPv", "Brg", "Fp"]},
+    page = Page(report(result, tmp_path / "r", title="Bare & small"))
+    assert page.text.startswith("Bare & small Bare & small X · 1 component · y 1 × x 9 pixels")
+    assert "Status unknown." in page.text
+    assert "the scale bar counts pixels" in page.text
+
+
+def test_a_result_of_nothing_but_nan_is_reported_as_such(tmp_path: Path) -> None:
+    result, _ = eds_result(12)
+    broken = (result * np.nan).assign_attrs(result.attrs | {"status": "nonfinite"})
+    page = Page(report(broken, tmp_path / "r"))
+    assert "✕" in page.text
+    assert "No pixel has a value" in page.text
+
+
+# Cost
+
+
+def test_lazy_maps_are_computed_once_and_in_one_go(tmp_path: Path, blank: None) -> None:
+    result, truth = eds_result(40)
+    calls: list[int] = []
+
+    def block(values: np.ndarray) -> np.ndarray:
+        calls.append(1)
+        return values
+
+    lazy = da.from_array(result.abundances.values, chunks=(3, 10, 20)).map_blocks(
+        block, dtype="f4", meta=np.empty((0,) * 3, "f4")
     )
-    return result, truth
+    result = result.assign(abundances=(("component", "y", "x"), lazy))
+    with dask.config.set(scheduler="synchronous"):
+        report(result, tmp_path / "r", truth=truth)
+    assert len(calls) == 8
 
 
-def eels_result() -> xr.Dataset:
-    """An NMF result of four EELS spectra: background, carbon, calcium with carbon, oxygen."""
-    rng = np.random.default_rng(1)
-    energy = 240.0 + 0.5 * np.arange(800)
-    background = (energy / 240) ** -3.0
-
-    def edge(onset: float, height: float) -> np.ndarray:
-        return height * np.where(energy > onset, (np.maximum(energy, onset) / onset) ** -4.0, 0.0)
-
-    def white_line(at: float) -> np.ndarray:
-        return 0.5 * np.exp(-0.5 * ((energy - at) / 1.2) ** 2)
-
-    spectra = np.array(
-        [
-            background,
-            0.1 * background + edge(284.2, 0.5),
-            0.1 * background + edge(346.4, 0.2) + white_line(347.5) + white_line(351.0),
-            0.1 * background + edge(532.0, 0.3),
-        ]
+def test_large_maps_are_averaged_in_blocks() -> None:
+    rng = np.random.default_rng(0)
+    maps = da.from_array(rng.random((2, 11, 2001)).astype("f4"), chunks=(2, 4, 300))
+    result = xr.Dataset(
+        {"endmembers": (("component", "energy"), np.ones((2, 4))), "abundances": (("component", "y", "x"), maps)},
+        coords={"x": ("x", 0.5 * np.arange(2001), {"units": "nm"})},
+        attrs={"model": "NMF"},
     )
-    spectra = np.maximum(spectra + rng.normal(0, 2e-3, spectra.shape), 0)
-    y, x = np.mgrid[:40, :50]
-    maps = [np.full((40, 50), 2e4), 4e3 * (x < 20), 3e3 * (y > 25), 2e3 * (x > 30)]
-    return xr.Dataset(
-        {
-            "endmembers": (("component", "energy"), spectra),
-            "abundances": (("component", "y", "x"), np.array(maps) * rng.normal(1, 0.03, (4, 40, 50))),
-            "objective": ("iteration", 1e8 / np.arange(1, 301)),
-            "residual": (("y", "x"), rng.normal(120, 4, (40, 50))),
-            "residual_spectrum": ("energy", rng.normal(0, 3, 800)),
-            "mean_spectrum": ("energy", np.einsum("ke,k->e", spectra, [m.mean() for m in maps])),
-        },
-        coords={
-            "y": ("y", 0.5 * np.arange(40), {"units": "nm"}),
-            "x": ("x", 0.5 * np.arange(50), {"units": "nm"}),
-            "energy": ("energy", energy, {"units": "eV"}),
-        },
-        attrs={
-            "model": "NMF",
-            "settings": json.dumps({"n_components": 4, "max_iter": 300}),
-            "seed": 0,
-            "status": "max_iter",
-            "signal": "EELS",
-            "elements": ["C", "Ca", "O"],
-            "history": [],
-        },
+    view = digest(result)
+    assert view.block == 3
+    assert view.maps.shape == (2, 1, 4, 667)
+    np.testing.assert_allclose(view.maps[0, 0, 1, 5], np.asarray(maps)[0, 3:6, 15:18].mean(), rtol=1e-5)
+    np.testing.assert_allclose(view.totals, 4 * np.asarray(maps, "f8").sum((1, 2)), rtol=1e-5)
+    assert view.pixel_nm == (1.5, 1.5)
+    assert view.pixels_total == 11 * 2001
+
+
+def test_pictures_shrink_until_the_page_is_small(monkeypatch: pytest.MonkeyPatch) -> None:
+    view = digest(eds_result()[0])
+    drawings = list(gallery._maps(view))
+    full = sum(len(picture.png) for picture in gallery.render(drawings)["maps"])
+    monkeypatch.setattr(gallery, "MOST_BYTES", full - 1)
+    assert sum(len(picture.png) for picture in gallery.render(drawings)["maps"]) < full
+
+
+def test_importing_stays_light() -> None:
+    heavy = "matplotlib", "xraylib", "torch", "cupy", "distributed", "rsciio"
+    code = (
+        f"import sys, scalehsi.report, scalehsi.plots; sys.exit(', '.join(m for m in {heavy} if m in sys.modules) or 0)"
     )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, cwd=Path(__file__).parents[1])
+    assert done.returncode == 0, done.stderr
 
 
-def pca_result() -> xr.Dataset:
-    """A PCA result: signed components, eigenvalues, no iterations."""
-    good, _ = eds_result()
-    rng = np.random.default_rng(2)
-    data = np.einsum("kyx,ke->yxe", good.abundances.values, good.endmembers.values).reshape(3600, -1)
-    data = rng.poisson(np.maximum(data, 0)).astype(float)
-    u, s, v = np.linalg.svd(data - data.mean(0), full_matrices=False)
-    eigenvalues, rank = s**2 / 3600, s.size
-    rest = np.cumsum(eigenvalues[::-1])[::-1]
-    left = np.arange(rank, 0, -1) - 1
-    with np.errstate(divide="ignore", invalid="ignore"):
-        indicator = np.sqrt(np.append(rest[1:], 0) / (3600 * left)) / left**2
-    return xr.Dataset(
-        {
-            "endmembers": (("component", "energy"), v[:4]),
-            "abundances": (("component", "y", "x"), (u * s).T[:4].reshape(4, 60, 60)),
-            "eigenvalues": ("rank", eigenvalues),
-            "explained_variance_ratio": ("rank", eigenvalues / eigenvalues.sum()),
-            "malinowski_ind": ("rank", indicator),
-            "objective": ("iteration", np.zeros(0)),
-            "residual": good.residual,
-            "residual_spectrum": good.residual_spectrum,
-            "mean_spectrum": good.mean_spectrum,
-        },
-        coords={name: good[name] for name in ("y", "x", "energy")},
-        attrs={**good.attrs, "model": "PCA", "settings": json.dumps({"n_components": 4})},
-    )
+def test_the_public_name_is_called_however_it_was_imported(tmp_path: Path, blank: None) -> None:
+    result, _ = eds_result(8)
+    assert report_module(result, tmp_path / "a") == tmp_path / "a" / "index.html"
 
 
-def series_result() -> xr.Dataset:
-    """A 4-D result: three moments, the grain of the second component grows."""
-    good, _ = eds_result()
-    growth = xr.DataArray([0.3, 0.6, 1.0], dims="time", coords={"time": ("time", [0.0, 2.5, 5.0], {"units": "s"})})
-    maps = good.abundances * xr.where(good.component == 2, growth, 1.0)
-    return good.assign(
-        abundances=maps.transpose("component", "time", "y", "x"),
-        residual=(good.residual * xr.ones_like(growth)).transpose("time", "y", "x"),
-    )
+# The disk
 
 
-def masked_result() -> xr.Dataset:
-    """A result of which a round region alone was used."""
-    good, _ = eds_result()
-    y, x = np.mgrid[:60, :60]
-    mask = xr.DataArray(np.hypot(y - 30, x - 30) < 28, dims=("y", "x"))
-    return good.assign(abundances=good.abundances.where(mask), residual=good.residual.where(mask)).assign_coords(mask=mask)
+@pytest.fixture
+def small() -> xr.Dataset:
+    return eds_result(8)[0]
+
+
+def test_an_existing_folder_is_refused(tmp_path: Path, small: xr.Dataset) -> None:
+    with pytest.raises(InputError, match=r"exists already.*overwrite=True \(--overwrite"):
+        report(small, tmp_path)
+    (tmp_path / "file").write_text("x")
+    with pytest.raises(InputError, match="is a file; give the report a folder of its own"):
+        report(small, tmp_path / "file", overwrite=True)
+
+
+def test_only_a_report_is_ever_replaced(tmp_path: Path, small: xr.Dataset, blank: None) -> None:
+    path = report(small, tmp_path / "r")
+    (path.parent / "notes.txt").write_text("mine")
+    with pytest.raises(InputError, match=r"no report wrote \(notes.txt\)"):
+        report(small, tmp_path / "r", overwrite=True)
+    (path.parent / "notes.txt").unlink()
+    path.write_text("<html>a page of mine</html>")
+    with pytest.raises(InputError, match="no report wrote"):
+        report(small, tmp_path / "r", overwrite=True)
+    assert path.read_text() == "<html>a page of mine</html>"
+
+
+def test_overwriting_leaves_nothing_of_the_old_report(tmp_path: Path, small: xr.Dataset, blank: None) -> None:
+    path = report(small, tmp_path / "r")
+    (path.parent / "spectrum-9.png").write_bytes(b"old")
+    report(small, str(tmp_path / "r"), overwrite=True, title="Second")
+    assert "<h1>Second</h1>" in path.read_text("utf-8")
+    assert sorted(file.name for file in path.parent.iterdir()) == ["index.html", "maps.png"]
+    assert [file.name for file in tmp_path.iterdir()] == ["r"]
+
+
+def test_a_link_to_a_report_is_followed(tmp_path: Path, small: xr.Dataset, blank: None) -> None:
+    report(small, tmp_path / "r")
+    (tmp_path / "latest").symlink_to(tmp_path / "r")
+    path = report(small, tmp_path / "latest", overwrite=True, title="Second")
+    assert path == tmp_path / "latest" / "index.html"
+    assert "<h1>Second</h1>" in (tmp_path / "r" / "index.html").read_text("utf-8")
+    assert sorted(file.name for file in tmp_path.iterdir()) == ["latest", "r"]
+
+
+def test_a_drawing_that_fails_leaves_nothing(
+    tmp_path: Path, small: xr.Dataset, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def fail(view: object) -> None:
+        raise RuntimeError("no ink")
+
+    monkeypatch.setattr(gallery.quality, "draw_residual", fail)
+    with pytest.raises(RuntimeError, match="no ink"):
+        report(small, tmp_path / "deep" / "r")
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_full_disk_leaves_the_old_report(
+    tmp_path: Path, small: xr.Dataset, blank: None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path = report(small, tmp_path / "r")
+    before = path.read_bytes()
+    write = Path.write_bytes
+
+    def full(self: Path, data: bytes) -> int:
+        if self.name == "index.html":
+            raise OSError(28, "No space left on device")
+        return write(self, data)
+
+    monkeypatch.setattr(Path, "write_bytes", full)
+    with pytest.raises(OSError, match="No space left"):
+        report(small, tmp_path / "r", overwrite=True, title="Second")
+    assert path.read_bytes() == before
+    assert [file.name for file in tmp_path.iterdir()] == ["r"]
+
+
+def test_a_rename_that_fails_puts_the_old_report_back(
+    tmp_path: Path, small: xr.Dataset, blank: None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path = report(small, tmp_path / "r")
+    before = path.read_bytes()
+    rename = Path.rename
+
+    def refuse(self: Path, target: Path) -> Path:
+        if self.name.endswith(".partial"):
+            raise PermissionError(13, "Permission denied")
+        return rename(self, target)
+
+    monkeypatch.setattr(Path, "rename", refuse)
+    with pytest.raises(PermissionError, match="Permission denied"):
+        report(small, tmp_path / "r", overwrite=True, title="Second")
+    assert path.read_bytes() == before
+    assert [file.name for file in tmp_path.iterdir()] == ["r"]
+
+
+@pytest.mark.parametrize(
+    ("spoil", "match"),
+    [
+        (lambda r: r.abundances, "got a DataArray"),
+        (lambda r: r.drop_vars("abundances"), "it lacks abundances"),
+        (
+            lambda r: r.transpose("energy", "component", "y", "x", "iteration"),
+            "endmembers has dims .*expected .component, ..., energy",
+        ),
+        (lambda r: r.rename(y="row"), "abundances has dims .*'row'.*expected .component, ..., y, x"),
+        (lambda r: r.isel(x=slice(0)), "abundances is empty"),
+    ],
+)
+def test_what_is_no_result_is_refused(tmp_path: Path, small: xr.Dataset, spoil: object, match: str) -> None:
+    with pytest.raises(InputError, match=match):
+        report(spoil(small), tmp_path / "r")
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_truth_that_does_not_fit_is_refused(tmp_path: Path, small: xr.Dataset) -> None:
+    _, truth = eds_result(8)
+    with pytest.raises(
+        InputError, match="the truth has 500 channels, the result 1000; give the truth the same preparation"
+    ):
+        report(small, tmp_path / "r", truth=truth.isel(energy=slice(500)))
+    with pytest.raises(InputError, match=r"truth: .*lacks abundances.*scalehsi\.simulate"):
+        report(small, tmp_path / "r", truth=truth.drop_vars("abundances"))

@@ -8,8 +8,7 @@
 #
 # Needs Debian's or Ubuntu's packages:  apt-get install -y --no-install-recommends slurm-wlm
 # Every daemon listens on 127.0.0.1 alone, and a munge daemon with a key of its own (readable by you alone) says who
-# is who, so that other users of the machine gain nothing. No systemd, nothing written outside DIR. As root any user
-# may submit; as another user only that user.
+# is who, so that other users of the machine gain nothing. No systemd, no root needed, nothing written outside DIR.
 set -euo pipefail
 PATH=$PATH:/usr/sbin:/sbin
 
@@ -23,6 +22,7 @@ dir=$(realpath -m -- "$2")
 shift 2
 export SLURM_CONF=$dir/slurm.conf
 # A socket's path may have 107 characters at most.
+[[ $dir != *[[:space:]]* ]] || fail "the path $dir has a space, which slurm.conf cannot hold; take another one"
 [ ${#dir} -le 75 ] || fail "the path $dir is too long for a socket; take a shorter one"
 
 daemon_files() { ls "$dir"/run/*.pid 2>/dev/null || true; }
@@ -105,6 +105,7 @@ CONF
 
 start_daemons() {
   local nodes=$1 i
+  rm -f "$dir/key/munge.key"
   dd if=/dev/urandom of="$dir/key/munge.key" bs=128 count=1 status=none
   chmod 0400 "$dir/key/munge.key"
   # --force: munged dislikes sockets in folders that others may not enter; here that is what we want.
@@ -121,7 +122,8 @@ ready() { [ "$(sinfo -h -N -o %t 2>/dev/null | grep -cE '^(idle|mix|alloc)$')" =
 
 stop() {
   local pid _
-  if sinfo -h >/dev/null 2>&1; then
+  # Asked only where one lives: Slurm's commands try for ten seconds before they give up.
+  if daemon_of "$dir/run/slurmctld.pid" >/dev/null; then
     scancel --signal=KILL --full --user="$(id -un)" 2>/dev/null || true
     for _ in $(seq 50); do [ -z "$(squeue -h 2>/dev/null)" ] && break; sleep 0.1; done
     scontrol shutdown 2>/dev/null || true
@@ -162,7 +164,7 @@ up)
   ;;
 status)
   [ -f "$SLURM_CONF" ] || fail "there is no Slurm in $dir; type $0 up $dir"
-  if ! sinfo -h >/dev/null 2>&1; then say "down"; exit 3; fi
+  daemon_of "$dir/run/slurmctld.pid" >/dev/null || { say "down"; exit 3; }
   sinfo -N -o '%.10N %.10T %.6c %.10m'
   squeue -o '%.8i %.20j %.10T %.10M %.10N'
   ready "$(grep -c ^NodeName= "$SLURM_CONF")" || exit 3

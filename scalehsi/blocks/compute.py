@@ -6,11 +6,8 @@ It imports no cluster software: a distributed client is recognised by the ``get`
 from __future__ import annotations
 
 import contextlib
-import sys
-import threading
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from functools import lru_cache
 from pathlib import Path
 from typing import Any, Final
 
@@ -20,7 +17,8 @@ from dask.base import get_scheduler
 from dask.callbacks import Callback
 from dask.delayed import Delayed
 from dask.system import CPU_COUNT
-from threadpoolctl import ThreadpoolController
+
+from scalehsi.blocks.graph import gathered
 
 Report = Callable[[int, int], None]
 """Called with the number of blocks done and the number of blocks in the pass."""
@@ -155,7 +153,7 @@ def run(
             root, *flat = dask.persist(root, *flat, retries=RETRIES)
         (value,) = dask.compute(root, retries=RETRIES)
     done = iter(flat)
-    return value, {k: tuple(next(done) for _ in parts) for k, parts in kept.items()}
+    return value, {k: gathered(f"kept-{parts[0].key}", [next(done) for _ in parts]) for k, parts in kept.items()}
 
 
 def _count(leaves: list[Delayed], report: Report) -> None:
@@ -196,42 +194,3 @@ def _watch(leaves: Sequence[Delayed], report: Report | None) -> Iterator[None]:
 
     with Callback(posttask=finished):
         yield
-
-
-class _OneThread:
-    """Holds the BLAS libraries of this process at one thread while any block is being computed.
-
-    Dask runs a block a thread, and BLAS threads on top of them cost 2.5x to 20x in time. The limit belongs to the
-    process, so blocks that overlap in time share it: the first one sets it, the last one takes it away.
-    """
-
-    def __init__(self) -> None:
-        self._lock = threading.Lock()
-        self._inside = 0
-        self._limit: Any = None
-
-    def __enter__(self) -> None:
-        with self._lock:
-            if not self._inside:
-                self._limit = _controller(len(sys.modules)).limit(limits=1, user_api="blas")
-            self._inside += 1
-
-    def __exit__(self, *_: object) -> None:
-        with self._lock:
-            self._inside -= 1
-            if not self._inside:
-                self._limit.restore_original_limits()
-
-
-@lru_cache(maxsize=1)
-def _controller(modules: int) -> ThreadpoolController:
-    """Finding the libraries takes milliseconds, so it is done again only when modules came that may bring one."""
-    return ThreadpoolController()
-
-
-_ONE_THREAD = _OneThread()
-
-
-def one_blas_thread() -> contextlib.AbstractContextManager[None]:
-    """A context in which the BLAS libraries of this process use one thread; cheap, and safe from several threads."""
-    return _ONE_THREAD

@@ -3,14 +3,18 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
+from functools import partial
+from operator import itemgetter
 from typing import Any, Final
 
 import numpy as np
 import xarray as xr
-from dask.delayed import Delayed, delayed
+from dask.delayed import Delayed
 
 from scalehsi import arrays
-from scalehsi.blocks.compute import Report, one_blas_thread, run
+from scalehsi.blocks.blas import one_blas_thread
+from scalehsi.blocks.compute import Report, run
+from scalehsi.blocks.graph import tasks
 from scalehsi.blocks.tile import Tile
 from scalehsi.blocks.view import Blocks, Pixels, open_blocks
 from scalehsi.schema import InputError
@@ -44,7 +48,9 @@ def map_fold(
     cube : Blocks or xarray.DataArray
         A DataArray is opened for this one pass.
     *aligned : Pixels or xarray.DataArray
-        What goes along block by block: handles of an earlier pass, or maps over the pixel dims.
+        What goes along block by block: handles of an earlier pass, or maps over the pixel dims. On a cluster a handle
+        keeps the tasks of all the passes that it came from, so that a lost block can be computed again: an iteration
+        that hands its rows on grows by these, one whose state is in ``shared`` does not.
     shared : mapping, optional
         Keyword arguments of every call (endmembers, weights). They travel once to each worker as one task, so they
         outlive the worker that holds them.
@@ -81,9 +87,9 @@ def map_fold(
     """
     view = cube if isinstance(cube, Blocks) else open_blocks(cube)
     blocks = _tasks(fn, view, aligned, shared=shared, keep=keep, halo=halo, tile=tile, name=name)
-    leaves = _take(blocks, 1, view.key(f"{name}-sums")) if keep else blocks
+    leaves = _take(blocks, 0, view.key(f"{name}-sums")) if keep else blocks
     root = _tree(leaves, combine or add, view.key(f"{name}-reduce"))
-    handles = {k: Pixels(view, _take(blocks, (0, k), view.key(f"{name}-{k}"))) for k in keep}
+    handles = _handles(blocks, view, keep, name)
     sums, kept = run(root, {k: h.parts for k, h in handles.items()}, leaves, report or view.report)
     if sums is None:
         raise InputError(
@@ -113,7 +119,7 @@ def map_pixels(
     """
     view = cube if isinstance(cube, Blocks) else open_blocks(cube, resident=False)
     blocks = _tasks(fn, view, aligned, shared=shared, keep=keep, halo=0, tile=False, name=name, load=False)
-    return {k: Pixels(view, _take(blocks, (0, k), view.key(f"{name}-{k}"))) for k in keep}
+    return _handles(blocks, view, keep, name)
 
 
 def add(left: dict[str, Any], right: dict[str, Any]) -> dict[str, Any]:
@@ -139,21 +145,21 @@ def _tasks(
     name: str,
     load: bool = True,
 ) -> tuple[Delayed, ...]:
-    """One task a block, which gives sums alone, or (pixels, sums) when something is kept."""
+    """One task a block, which gives its sums, or (sums, rows of the first name, ...) when something is kept."""
     key = view.key(name)
     # A task, not data: a worker that dies takes its copy along, and the scheduler makes another from the graph.
-    common = delayed(_open, pure=False)(_Shared(shared or {}), dask_key_name=view.key(f"{name}-shared"))
+    common = tasks(view.key(f"{name}-shared"), [(partial(dict, shared or {}), ())])
     columns = [view.aligned(a, halo) for a in aligned]
-    settings = (tuple(keep), tile, view.device)
-    made = []
-    for i, part in enumerate(view.tiles(halo, load=load)):
-        rows = [column[i] for column in columns]
-        made.append(delayed(_call, pure=False)(fn, part, rows, common, settings, dask_key_name=f"{key}-{i}"))
-    return tuple(made)
+    call = partial(_call, fn, tuple(keep), tile, view.device)
+    return tasks(key, [(call, (*common, *parts)) for parts in zip(view.tiles(halo, load=load), *columns, strict=True)])
 
 
-def _take(blocks: Sequence[Delayed], what: Any, key: str) -> tuple[Delayed, ...]:
-    return tuple(delayed(_pick, pure=False)(b, what, dask_key_name=f"{key}-{i}") for i, b in enumerate(blocks))
+def _take(blocks: Sequence[Delayed], position: int, key: str) -> tuple[Delayed, ...]:
+    return tasks(key, [(itemgetter(position), (block,)) for block in blocks])
+
+
+def _handles(blocks: Sequence[Delayed], view: Blocks, keep: Sequence[str], name: str) -> dict[str, Pixels]:
+    return {k: Pixels(view, _take(blocks, i, view.key(f"{name}-{k}"))) for i, k in enumerate(keep, start=1)}
 
 
 def _tree(leaves: Sequence[Delayed], combine: Combine, key: str) -> Delayed:
@@ -161,10 +167,7 @@ def _tree(leaves: Sequence[Delayed], combine: Combine, key: str) -> Delayed:
     level, depth = list(leaves), 0
     while True:
         groups = [level[i : i + FAN_IN] for i in range(0, len(level), FAN_IN)]
-        level = [
-            delayed(_fold, pure=False)(group, combine, dask_key_name=f"{key}-{depth}-{i}")
-            for i, group in enumerate(groups)
-        ]
+        level = list(tasks(f"{key}-{depth}", [(partial(_fold, combine), group) for group in groups]))
         depth += 1
         if len(level) == 1:
             return level[0]
@@ -173,28 +176,18 @@ def _tree(leaves: Sequence[Delayed], combine: Combine, key: str) -> Delayed:
 # What runs inside the tasks.
 
 
-class _Shared:
-    """What all blocks share, closed, so that Dask does not look for tasks inside lists and dataclasses."""
-
-    def __init__(self, values: Mapping[str, Any]) -> None:
-        self.values = dict(values)
-
-
-def _open(shared: _Shared) -> dict[str, Any]:
-    return shared.values
-
-
 def _call(
     fn: BlockFunction,
-    part: Tile,
-    rows: list[Any],
+    keep: tuple[str, ...],
+    tile: bool,  # noqa: FBT001 - a task takes its arguments by position
+    device: arrays.Device,
     shared: dict[str, Any],
-    settings: tuple[tuple[str, ...], bool, arrays.Device],
+    part: Tile,
+    *rows: Any,
 ) -> Any:
-    """The sums of a block, or (pixels, sums) when something is kept; None for sums where no pixel is used."""
-    keep, tile, device = settings
+    """The sums of a block, or (sums, rows, ...) when something is kept; None for all where no pixel is used."""
     if not part.core.any():
-        return (dict.fromkeys(keep), None) if keep else None
+        return (None,) * (1 + len(keep)) if keep else None
     here = {k: arrays.to_device(v, device) if isinstance(v, np.ndarray) else v for k, v in shared.items()}
     extra = {"tile": part} if tile else {}
     with one_blas_thread():
@@ -202,8 +195,8 @@ def _call(
     home = {k: _widen(v) for k, v in sums.items()}
     if not keep:
         return home
-    cut = {k: pixels[k] if part.core.all() else pixels[k][part.core] for k in keep}
-    return {k: _own(v) for k, v in cut.items()}, home
+    cut = [pixels[k] if part.core.all() else pixels[k][part.core] for k in keep]
+    return home, *map(_own, cut)
 
 
 def _own(value: Any) -> Any:
@@ -221,13 +214,7 @@ def _widen(value: Any) -> Any:
     return (host if wide is None else host.astype(wide))[()]
 
 
-def _pick(pair: Any, what: Any) -> Any:
-    if isinstance(what, tuple):
-        return pair[what[0]][what[1]]
-    return pair[what]
-
-
-def _fold(parts: list[dict[str, Any] | None], combine: Combine) -> dict[str, Any] | None:
+def _fold(combine: Combine, *parts: dict[str, Any] | None) -> dict[str, Any] | None:
     """The sum of some blocks' sums; None where none of them had a used pixel."""
     seen = [p for p in parts if p is not None]
     filled = [p for p in seen if p]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import bisect
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -87,7 +88,7 @@ class Tile:
         return int(self.x.nbytes + self.index.nbytes + self.core.nbytes)
 
 
-def load(raw: Any, mask: Any, place: Place, device: arrays.Device) -> Tile:
+def load(place: Place, device: arrays.Device, raw: Any, mask: Any = None) -> Tile:
     x = np.asarray(raw).reshape(-1, np.shape(raw)[-1])
     used = np.ones(x.shape[0], dtype=bool) if mask is None else np.asarray(mask).reshape(-1)
     index = place.index()
@@ -98,19 +99,19 @@ def load(raw: Any, mask: Any, place: Place, device: arrays.Device) -> Tile:
     return Tile(arrays.to_device(np.ascontiguousarray(x), device), index, np.ones(x.shape[0], dtype=bool), place.outer)
 
 
-def rows(raw: Any, mask: Any, navigation: int, device: arrays.Device) -> Any:
+def rows(navigation: int, device: arrays.Device, raw: Any, mask: Any = None) -> Any:
     """Maps of one block, its first ``navigation`` dims the pixels, as one row a used pixel."""
     values = np.asarray(raw)
     flat = values.reshape((-1, *values.shape[navigation:]))
     return arrays.to_device(flat if mask is None else flat[np.asarray(mask).reshape(-1)], device)
 
 
-def crop(raw: Any, inside: tuple[slice, ...]) -> np.ndarray[Any, Any]:
+def crop(inside: tuple[slice, ...], raw: Any) -> np.ndarray[Any, Any]:
     """The part of a block that its neighbour reads along; a copy, lest it keep the whole block in memory."""
     return np.asarray(raw)[inside].copy()
 
 
-def join(shape: tuple[int, ...], targets: Sequence[tuple[slice, ...]], pieces: Sequence[Any]) -> np.ndarray[Any, Any]:
+def join(shape: tuple[int, ...], targets: Sequence[tuple[slice, ...]], *pieces: Any) -> np.ndarray[Any, Any]:
     """A tile put together from its block and the crops of the blocks around it."""
     first = np.asarray(pieces[0])
     out = np.empty((*shape, *first.shape[len(shape) :]), dtype=first.dtype)
@@ -119,8 +120,14 @@ def join(shape: tuple[int, ...], targets: Sequence[tuple[slice, ...]], pieces: S
     return out
 
 
-def cover(sizes: Sequence[int], start: int, stop: int) -> list[tuple[int, slice, slice]]:
+def cover(edges: Sequence[int], start: int, stop: int) -> list[tuple[int, slice, slice]]:
     """Which blocks along one dim hold the pixels from ``start`` to ``stop``.
+
+    Parameters
+    ----------
+    edges : sequence of int
+        Where each block begins, and where the last one ends.
+    start, stop : int
 
     Returns
     -------
@@ -129,21 +136,19 @@ def cover(sizes: Sequence[int], start: int, stop: int) -> list[tuple[int, slice,
 
     Examples
     --------
-    >>> cover((4, 4, 2), 3, 9)
+    >>> cover((0, 4, 8, 10), 3, 9)
     [(0, slice(3, 4, None), slice(0, 1, None)), (1, slice(0, 4, None), slice(1, 5, None)), \
 (2, slice(0, 1, None), slice(5, 6, None))]
     """
-    found, edge = [], 0
-    for i, size in enumerate(sizes):
-        low, high = max(start, edge), min(stop, edge + size)
-        if low < high:
-            found.append((i, slice(low - edge, high - edge), slice(low - start, high - start)))
-        edge += size
+    found = []
+    for i in range(bisect.bisect_right(edges, start) - 1, bisect.bisect_left(edges, stop)):
+        low, high = max(start, edges[i]), min(stop, edges[i + 1])
+        found.append((i, slice(low - edges[i], high - edges[i]), slice(low - start, high - start)))
     return found
 
 
 def maps(
-    part: Any, mask: Any, shape: tuple[int, ...], tail: tuple[int, ...], dtype: np.dtype[Any], fill: float
+    shape: tuple[int, ...], tail: tuple[int, ...], dtype: np.dtype[Any], fill: float, part: Any, mask: Any = None
 ) -> np.ndarray[Any, Any]:
     out = np.full((math.prod(shape), *tail), fill, dtype=dtype)
     if part is not None:

@@ -5,19 +5,19 @@ from __future__ import annotations
 import itertools
 import math
 import uuid
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from functools import cached_property
+from functools import cached_property, partial
 from typing import Any
 
 import dask
 import dask.array as da
 import numpy as np
 import xarray as xr
-from dask.delayed import Delayed, delayed
-from dask.highlevelgraph import HighLevelGraph
+from dask.delayed import Delayed
 
 from scalehsi import arrays, chunks
+from scalehsi.blocks import graph
 from scalehsi.blocks import tile as tiles
 from scalehsi.blocks.compute import LITERAL_LIMIT, RETRIES, Report, capacity, quiet_graphs
 from scalehsi.blocks.tile import Place, reach
@@ -75,46 +75,41 @@ class Blocks:
     def _mask(self) -> Any:
         return None if MASK not in self.cube.coords else self.cube[MASK].data
 
-    def masks(self, halo: int = 0) -> list[Delayed | None]:
-        """The mask of each block, or None for each where the cube has none."""
-        return [None] * len(self) if self._mask is None else list(self._cut(self._mask, halo))
+    def masked(self, parts: Sequence[Delayed], halo: int = 0) -> list[tuple[Delayed, ...]]:
+        """Each part with the mask of its block, or alone where the cube has no mask."""
+        if self._mask is None:
+            return [(part,) for part in parts]
+        return list(zip(parts, self._cut(self._mask, halo), strict=True))
 
-    def _cut(self, data: Any, halo: int) -> list[Delayed]:
+    def _cut(self, data: Any, halo: int) -> tuple[Delayed, ...]:
         """One delayed numpy array a block, of an array whose first dims are the navigation dims."""
         if not isinstance(data, da.Array):
             # Views, not copies; they travel inside the graph where the workers are other processes.
-            key = self.key("slice")
             values = np.asarray(data)
-            return [
-                delayed(values[place.window], name=f"{key}-{i}", traverse=False)
-                for i, place in enumerate(self.places(halo))
-            ]
+            return graph.values(self.key("slice"), [values[place.window] for place in self.places(halo)])
         data = data.rechunk((*self.grid, *((n,) for n in data.shape[len(self.grid) :])))
-        parts = list(data.to_delayed().reshape(-1))
+        parts = tuple(data.to_delayed().reshape(-1))
         return self._surround(parts, halo) if halo else parts
 
-    def _surround(self, parts: list[Delayed], halo: int) -> list[Delayed]:
+    def _surround(self, parts: Sequence[Delayed], halo: int) -> tuple[Delayed, ...]:
         """Each block with its halo, from as many neighbours as that takes: a halo may be wider than a block."""
-        key = self.key("halo")
         counts = [len(sizes) for sizes in self.grid]
-        made = []
-        for i, place in enumerate(self.places(halo)):
+        edges = [[0, *itertools.accumulate(sizes)] for sizes in self.grid]
+        crops: list[graph.Call] = []
+        joins: list[tuple[Any, list[int]]] = []
+        for place in self.places(halo):
             windows = [
-                tiles.cover(sizes, start - before, start + size + after)
-                for sizes, start, size, before, after in zip(
-                    self.grid, place.start, place.shape, place.before, place.after, strict=True
-                )
+                tiles.cover(edge, window.start, window.stop) for edge, window in zip(edges, place.window, strict=True)
             ]
             pieces, targets = [], []
-            for n, cells in enumerate(itertools.product(*windows)):
-                j = int(np.ravel_multi_index([cell for cell, _, _ in cells], counts))
-                inside = tuple(part for _, part, _ in cells)
-                name = f"halo-crop-{key.removeprefix('halo-')}-{i}-{n}"
-                whole = parts[j]
-                pieces.append(whole if j == i else delayed(tiles.crop, pure=False)(whole, inside, dask_key_name=name))
+            for cells in itertools.product(*windows):
+                neighbour = parts[int(np.ravel_multi_index([cell for cell, _, _ in cells], counts))]
+                pieces.append(len(crops))
+                crops.append((partial(tiles.crop, tuple(inside for _, inside, _ in cells)), (neighbour,)))
                 targets.append(tuple(target for _, _, target in cells))
-            made.append(delayed(tiles.join, pure=False)(place.outer, targets, pieces, dask_key_name=f"{key}-{i}"))
-        return made
+            joins.append((partial(tiles.join, place.outer, targets), pieces))
+        made = graph.tasks(self.key("halo-crop"), crops)
+        return graph.tasks(self.key("halo"), [(join, [made[i] for i in pieces]) for join, pieces in joins])
 
     def tiles(self, halo: int = 0, *, load: bool = True) -> tuple[Delayed, ...]:
         """The tile of each block: held in the workers' memory when resident, read again each pass when streamed.
@@ -126,18 +121,14 @@ class Blocks:
         if load and isinstance(self._mask, da.Array):
             # A mask computed from the cube would read the cube again for every handle and pass.
             (self._mask,) = dask.persist(self._mask.rechunk(self.grid), retries=RETRIES)
-        key = self.key("load")
-        made = tuple(
-            delayed(tiles.load, pure=False)(raw, mask, place, self.device, dask_key_name=f"{key}-{i}")
-            for i, (raw, mask, place) in enumerate(
-                zip(self._cut(self.cube.data, halo), self.masks(halo), self.places(halo), strict=True)
-            )
-        )
+        loads = [partial(tiles.load, place, self.device) for place in self.places(halo)]
+        raws = self.masked(self._cut(self.cube.data, halo), halo)
+        made = graph.tasks(self.key("load"), zip(loads, raws, strict=True))
         if not load:
             return made
         if self.resident:
             with quiet_graphs():
-                made = dask.persist(*made, retries=RETRIES)
+                made = graph.gathered(self.key("loaded"), dask.persist(*made, retries=RETRIES))
         self._tiles[halo] = made
         return made
 
@@ -150,11 +141,10 @@ class Blocks:
         want = dict(zip(dims, self.shape, strict=True))
         if {d: values.sizes.get(d) for d in dims} != want:
             raise InputError(f"maps over the pixels {want} are expected, got {dict(values.sizes)}")
-        masks = [None] * len(self) if halo else self.masks()
-        key = self.key("align")
-        return tuple(
-            delayed(tiles.rows, pure=False)(raw, mask, len(self.grid), self.device, dask_key_name=f"{key}-{i}")
-            for i, (raw, mask) in enumerate(zip(self._cut(values.transpose(*dims, ...).data, halo), masks, strict=True))
+        cut = self._cut(values.transpose(*dims, ...).data, halo)
+        raws = [(part,) for part in cut] if halo else self.masked(cut)
+        return graph.tasks(
+            self.key("align"), [(partial(tiles.rows, len(self.grid), self.device), given) for given in raws]
         )
 
     def aligned(self, given: Pixels | xr.DataArray, halo: int) -> tuple[Delayed, ...]:
@@ -198,18 +188,16 @@ class Pixels:
             raise InputError(f"{np.dtype(dtype)} maps cannot hold NaN where the mask leaves a pixel out; type fill=-1")
         view = self.view
         tail = tuple(columns.values())
-        made = [
-            delayed(tiles.maps, pure=False)(part, mask, place.shape, tail, np.dtype(dtype), fill)
-            for part, mask, place in zip(self.parts, view.masks(), view.places(), strict=True)
-        ]
+        made = [partial(tiles.maps, place.shape, tail, np.dtype(dtype), fill) for place in view.places()]
+        given = view.masked(self.parts)
         name = view.key("maps")
         grid = (*((n,) for n in tail), *view.grid)
         cells = itertools.product(*(range(len(sizes)) for sizes in grid))
-        layer: dict[Any, Any] = {(name, *cell): part.key for cell, part in zip(cells, made, strict=True)}
-        graph = HighLevelGraph.from_collections(name, layer, dependencies=made)
+        calls = {(name, *cell): call for cell, call in zip(cells, zip(made, given, strict=True), strict=True)}
+        whole = graph.layer_of_tasks(name, calls)
         dims = navigation_dims(view.cube)
         coords = {k: v for k, v in view.cube.coords.items() if set(map(str, v.dims)) <= set(dims) and k != MASK}
-        array = da.Array(graph, name, chunks=grid, dtype=np.dtype(dtype))
+        array = da.Array(whole, name, chunks=grid, dtype=np.dtype(dtype))
         return xr.DataArray(array, dims=(*columns, *dims), coords=coords)
 
 

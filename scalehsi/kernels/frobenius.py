@@ -29,20 +29,13 @@ def strips(x: arrays.Array) -> Iterator[tuple[slice, arrays.Array]]:
     single = x.dtype != xp.float64
     for start in range(0, x.shape[0], STRIP):
         part = slice(start, min(start + STRIP, x.shape[0]))
-        yield part, xp.astype(x[part], xp.float32, copy=False) if single else x[part]
+        yield part, xp.astype(x[part, :], xp.float32, copy=False) if single else x[part, :]
 
 
 def pixel_weight(xp: Any, strip: arrays.Array) -> arrays.Array:
     """One over the mean of each pixel, shape (P, 1); an empty pixel weighs nothing (its residual is zero anyway)."""
     mean = xp.mean(strip, axis=1, keepdims=True)
     return xp.where(mean > 0, 1 / xp.where(mean > 0, mean, xp.ones_like(mean)), xp.zeros_like(mean))
-
-
-def solve(xp: Any, strip: arrays.Array, s: arrays.Array, w: arrays.Array | None) -> arrays.Array:
-    """The exact abundances of a strip, shape (P, K)."""
-    weighted = s if w is None else s * w
-    gram = weighted @ xp.matrix_transpose(s)
-    return nnls(gram, strip @ xp.matrix_transpose(weighted))
 
 
 def update(
@@ -71,11 +64,12 @@ def update(
     for _, strip, c, v in _solved(xp, x, s, w, weigh_pixels=weigh_pixels):
         cv = c if v is None else c * v
         square = strip * strip if v is None else strip * strip * v
-        norm = xp.sum(square, axis=0)
+        norm = xp.sum(square, axis=0, dtype=xp.float64)
+        # The objective is a small difference of these three: the small ones are added in float64.
         parts = {
             "N": xp.matrix_transpose(cv) @ strip,
-            "M": xp.matrix_transpose(cv) @ c,
-            "norm": xp.sum(norm if w is None else norm * xp.asarray(w, dtype=norm.dtype)),
+            "M": xp.astype(xp.matrix_transpose(cv), xp.float64) @ xp.astype(c, xp.float64),
+            "norm": xp.sum(norm if w is None else norm * xp.asarray(w, dtype=xp.float64)),
         }
         for key, value in parts.items():
             host = arrays.to_host(value).astype(np.float64)
@@ -127,10 +121,15 @@ def abundances(
 def _solved(
     xp: Any, x: arrays.Array, s: Float, w: Float | None, *, weigh_pixels: bool
 ) -> Iterator[tuple[slice, Any, Any, Any]]:
+    """Strips with their exact abundances (P, K) and the weights of their pixels."""
+    dtype = xp.float64 if x.dtype == xp.float64 else xp.float32
+    ends = xp.asarray(s, dtype=dtype)
+    weighted = ends if w is None else ends * xp.asarray(w, dtype=dtype)
+    # In float64: rounded to float32, the Gram matrix of similar spectra is no longer positive, and Cholesky makes NaN.
+    wide = xp.astype(ends, xp.float64, copy=False)
+    gram = (wide if w is None else wide * xp.asarray(w, dtype=xp.float64)) @ xp.matrix_transpose(wide)
     for part, strip in strips(x):
-        ends = xp.asarray(s, dtype=strip.dtype)
-        weight = None if w is None else xp.asarray(w, dtype=strip.dtype)
-        c = xp.astype(solve(xp, strip, ends, weight), strip.dtype, copy=False)
+        c = xp.astype(nnls(gram, strip @ xp.matrix_transpose(weighted)), dtype, copy=False)
         yield part, strip, c, pixel_weight(xp, strip) if weigh_pixels else None
 
 

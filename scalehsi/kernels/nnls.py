@@ -20,7 +20,7 @@ from scalehsi import arrays
 Float = np.ndarray[Any, np.dtype[np.float64]]
 
 RIDGE: Final = 1e-12
-"""Added to the diagonal relative to its largest entry, so that equal or empty endmembers do not break Cholesky."""
+"""Added to the diagonal relative to itself: equal endmembers do not break Cholesky, weak ones keep their share."""
 SWEEPS: Final = 200
 
 
@@ -46,25 +46,28 @@ def nnls(gram: arrays.Array, b: arrays.Array) -> arrays.Array:
     """
     xp = arrays.array_namespace(gram, b)
     if isinstance(b, np.ndarray):
-        g = np.ascontiguousarray(gram, dtype=np.float64)
+        g = np.asarray(gram, dtype=np.float64)
+        # In units in which every component has length one, so that tolerances mean the same for all.
+        unit = np.sqrt(np.diag(g))
+        unit = np.where(unit > 0, unit, 1.0)
         out = np.empty(b.shape, dtype=np.float64)
-        solve_rows(ridged(g), np.ascontiguousarray(b, dtype=np.float64), out)
-        return out
+        solve_rows(ridged(g / np.outer(unit, unit)), np.ascontiguousarray(b / unit), out)
+        return out / unit
     return _sweeps(xp, gram, b)
 
 
 def ridged(gram: Float) -> Float:
     """The Gram matrix with a diagonal that Cholesky can trust; empty components get one."""
     diagonal = np.diag(gram)
-    top = float(diagonal.max(initial=0.0))
-    safe: Float = gram + np.diag(np.where(diagonal > 0, RIDGE * top, 1.0))
-    return safe
+    safe: Float = gram + np.diag(np.where(diagonal > 0, RIDGE * diagonal, 1.0))
+    return np.ascontiguousarray(safe)
 
 
 def _sweeps(xp: Any, gram: Any, b: Any) -> Any:
     """Coordinate descent, one component after the other, over every row at once."""
     n = gram.shape[0]
-    diagonal = [float(gram[k, k]) for k in range(n)]
+    g = arrays.to_host(gram).tolist()  # numbers at once: each look at a device costs a wait
+    diagonal = [g[k][k] for k in range(n)]
     columns = [b[:, k] * 0 for k in range(n)]
     for _ in range(SWEEPS):
         change, largest = 0.0, 0.0
@@ -74,7 +77,7 @@ def _sweeps(xp: Any, gram: Any, b: Any) -> Any:
             pull = b[:, k]
             for j in range(n):
                 if j != k:
-                    pull = pull - columns[j] * float(gram[j, k])
+                    pull = pull - columns[j] * g[j][k]
             new = pull / diagonal[k]
             new = xp.where(new > 0, new, new * 0)
             change = max(change, float(xp.max(xp.abs(new - columns[k]))))

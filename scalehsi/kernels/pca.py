@@ -31,12 +31,12 @@ def moments(
     pixels : empty dict
     sums : dict
         ``moment`` (E, E) or (E, R), ``spectrum`` (E,) = sum x, ``weighted_spectrum`` (E,) = sum v x,
-        ``weight`` = sum v, ``power`` (E,) = sum v x^2, ``pixels``, ``bad``.
+        ``weight`` = sum v, ``power`` (E,) = sum v x^2, ``pixels``.
     """
     xp = arrays.array_namespace(x)
     total: dict[str, Any] = {}
     for _, strip in strips(x):
-        v = pixel_weight(xp, strip) if weigh_pixels else xp.ones((strip.shape[0], 1), dtype=strip.dtype)
+        v = pixel_weight(xp, strip) if weigh_pixels else xp.ones_like(strip[:, :1])
         weighted = strip * v
         if probe is None:
             moment = xp.matrix_transpose(weighted) @ strip

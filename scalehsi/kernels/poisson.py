@@ -3,12 +3,14 @@
 Only channels with counts are touched, because the sum of the model needs none: ``sum_e (c s)_e = c . t`` with
 ``t_k = sum_e s_ke``. A pass solves the abundances of each pixel to the optimum, by a few steps of expectation
 maximisation and then Newton, and adds up what a Newton step of ``s`` needs: per channel a gradient and a K x K Hessian.
-Reference for the Poisson factorisation: Lee and Seung 2001; for self-concordance of the damped step: Nesterov 2004
-(doi:10.1007/978-1-4419-8853-9).
+Reference for the Poisson factorisation: Lee and Seung 2001. A Newton step that goes past the lowest point of its line is
+shortened, not damped by its decrement as for self-concordant functions: that bound depends on the unit of the data, and
+holds back most where counts are many.
 """
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from typing import Any, Final
 
 import numba
@@ -20,11 +22,18 @@ from scalehsi.kernels.nnls import solve_one
 Float = np.ndarray[Any, np.dtype[np.float64]]
 
 EM_STEPS: Final = 3
-NEWTON_STEPS: Final = 8
+NEWTON_STEPS: Final = 24
+HALVINGS: Final = 40
+PAST: Final = 0.5
+"""A step may end where the objective rises along it by at most so much of the slope that it began with."""
 DECREMENT: Final = 1e-10
 """Newton stops when the predicted gain, relative to the counts of the pixel, is below this."""
 TINY: Final = 1e-12
-"""Smallest model value relative to the mean of a spectrum: where a count meets no endmember."""
+"""Smallest value of an endmember relative to its mean: where a count meets no endmember."""
+DARK: Final = 1e-140
+"""Smallest value of the model: its square still has an inverse."""
+STRIP: Final = 64
+"""Pixels a strip: its copy stays in cache, and kernels are compiled for one dtype only."""
 FLOOR: Final = 0.02
 """A Newton step of an endmember value goes no lower than this fraction of its multiplicative update."""
 
@@ -49,7 +58,7 @@ def update(x: arrays.Array, *, s: Float) -> tuple[dict[str, Any], dict[str, Any]
     channels, n = st.shape
     big_n, big_h = np.zeros((channels, n)), np.zeros((channels, n * (n + 1) // 2))
     c = np.empty((x.shape[0], n))
-    likelihood = _pass(arrays.to_host(x), st, st.sum(axis=0), c, big_n, big_h)
+    likelihood = sum(_pass(strip, st, st.sum(axis=0), c[part], big_n, big_h) for part, strip in _strips(x))
     return {}, {"N": big_n, "H": big_h, "C": c.sum(axis=0), "likelihood": likelihood}
 
 
@@ -63,18 +72,18 @@ def abundances(x: arrays.Array, *, s: Float, residual: bool = True) -> tuple[dic
     sums : dict
         ``residual_spectrum`` (E,) sum of data minus model, ``likelihood``, ``C``.
     """
-    rows = arrays.to_host(x)
     st = _columns(s)
-    c = np.empty((rows.shape[0], st.shape[1]))
+    c = np.empty((x.shape[0], st.shape[1]))
+    rms, spectrum = np.empty(x.shape[0], dtype=np.float32), np.zeros(st.shape[0])
     none = np.zeros((0, 0))
-    likelihood = _pass(rows, st, st.sum(axis=0), c, none, none)
+    likelihood = 0.0
+    for part, strip in _strips(x):
+        likelihood += _pass(strip, st, st.sum(axis=0), c[part], none, none)
+        if residual:
+            _residual(strip, st, c[part], rms[part], spectrum)
     pixels: dict[str, Any] = {"abundances": c.astype(np.float32)}
     sums: dict[str, Any] = {"likelihood": likelihood, "C": c.sum(axis=0)}
-    if residual:
-        rms, spectrum = np.empty(rows.shape[0], dtype=np.float32), np.zeros(st.shape[0])
-        _residual(rows, st, c, rms, spectrum)
-        pixels["residual"], sums["residual_spectrum"] = rms, spectrum
-    return pixels, sums
+    return (pixels | {"residual": rms}, sums | {"residual_spectrum": spectrum}) if residual else (pixels, sums)
 
 
 def objective(sums: dict[str, Float], s: Float, constant: float) -> float:
@@ -103,10 +112,21 @@ def improve(sums: dict[str, Float], s: Float) -> tuple[Float, Float]:
     return np.ascontiguousarray(newton.T), np.ascontiguousarray(em.T)
 
 
+def _strips(x: arrays.Array) -> Iterator[tuple[slice, Float]]:
+    """Rows as native, writable float64, whatever the file's byte order and however the block came here."""
+    rows = arrays.to_host(x)
+    for start in range(0, rows.shape[0], STRIP):
+        part = slice(start, min(start + STRIP, rows.shape[0]))
+        yield part, np.array(rows[part], dtype=np.float64, order="C")
+
+
 def _columns(s: Float) -> Float:
-    """``s`` as (E, K) rows in memory, never exactly zero, so that no count meets a model of nothing."""
+    """``s`` as (E, K) rows in memory, nowhere zero but for empty endmembers, so that no count meets a model of nothing.
+
+    An empty endmember stays empty: raised to a flat one, however faint, it would be given all flat counts.
+    """
     st: Float = np.ascontiguousarray(np.asarray(s, dtype=np.float64).T)
-    return np.maximum(st, TINY * max(float(st.mean()), 1e-300))
+    return np.maximum(st, TINY * st.mean(axis=0))
 
 
 @numba.njit(cache=True, nogil=True)
@@ -115,10 +135,11 @@ def _pass(x: Any, st: Any, t: Any, c: Any, big_n: Any, big_h: Any) -> float:
     rows, channels = x.shape
     n = st.shape[1]
     where = np.empty(channels, dtype=np.int64)
-    counts, gathered, y = np.empty(channels), np.empty((channels, n)), np.empty(channels)
+    counts, gathered = np.empty(channels), np.empty((channels, n))
+    y, along = np.empty(channels), np.empty(channels)
     gradient, hessian, right = np.empty(n), np.empty((n, n)), np.empty(n)
     passive, order = np.empty(n, dtype=np.bool_), np.empty(n, dtype=np.int64)
-    chol, z, target, floor = np.empty((n, n)), np.empty(n), np.empty(n), np.empty(n)
+    chol, z, target, before = np.empty((n, n)), np.empty(n), np.empty(n), np.empty(n)
     likelihood = 0.0
     for p in range(rows):
         m, total = 0, 0.0
@@ -135,7 +156,7 @@ def _pass(x: Any, st: Any, t: Any, c: Any, big_n: Any, big_h: Any) -> float:
             now[:] = 0.0
             continue
         for k in range(n):
-            now[k] = total / (n * t[k])
+            now[k] = total / (n * t[k]) if t[k] > 0.0 else 0.0
         for _ in range(EM_STEPS):
             _model(gathered, now, y, m)
             for k in range(n):
@@ -145,34 +166,39 @@ def _pass(x: Any, st: Any, t: Any, c: Any, big_n: Any, big_h: Any) -> float:
                 for k in range(n):
                     gradient[k] += r * gathered[i, k]
             for k in range(n):
-                now[k] *= gradient[k] / t[k]
+                if t[k] > 0.0:
+                    now[k] *= gradient[k] / t[k]
+        _model(gathered, now, y, m)
+        _derivatives(gathered, counts, y, m, gradient, hessian)
         for _ in range(NEWTON_STEPS):
-            _model(gathered, now, y, m)
-            _derivatives(gathered, counts, y, m, gradient, hessian)
             # Minimise g.d + 1/2 d'Hd over now + d >= 0, written for the new value itself.
-            ridge = 0.0
             for k in range(n):
-                ridge = max(ridge, hessian[k, k])
-            for k in range(n):
-                hessian[k, k] += 1e-10 * ridge
-            for k in range(n):
+                hessian[k, k] *= 1.0 + 1e-10
                 right[k] = gradient[k] - t[k]
                 for j in range(n):
                     right[k] += hessian[k, j] * now[j]
-                target[k] = now[k]
+            target[:], before[:] = now, now
             solve_one(hessian, right, target, passive, chol, z, order)
-            decrement = 0.0
+            decrement, slope = 0.0, 0.0
             for k in range(n):
+                slope += (target[k] - now[k]) * (t[k] - gradient[k])
                 for j in range(n):
                     decrement += (target[k] - now[k]) * hessian[k, j] * (target[j] - now[j])
-            root = np.sqrt(max(decrement, 0.0))
-            step = 1.0 if root < 1.0 else 2.0 / (1.0 + root)
-            for k in range(n):
-                # A share of the multiplicative value stays, so that y cannot reach zero where counts are.
-                floor[k] = 0.1 * now[k] * gradient[k] / t[k] if step < 1.0 else 0.0
-                now[k] = max(now[k] + step * (target[k] - now[k]), floor[k])
-            if decrement < DECREMENT * total:
+            if decrement < DECREMENT * total or not slope < 0.0:
+                now[:] = target
                 break
+            now[:] = target
+            _model(gathered, now, y, m)
+            _derivatives(gathered, counts, y, m, gradient, hessian)
+            end = 0.0
+            for k in range(n):
+                end += (target[k] - before[k]) * (t[k] - gradient[k])
+            if end > -PAST * slope:
+                step = _shorter(gathered, counts, before, target, t, slope, y, along, m)
+                for k in range(n):
+                    now[k] = before[k] + step * (target[k] - before[k])
+                _model(gathered, now, y, m)
+                _derivatives(gathered, counts, y, m, gradient, hessian)
         _model(gathered, now, y, m)
         for i in range(m):
             likelihood += counts[i] * np.log(y[i])
@@ -191,13 +217,42 @@ def _pass(x: Any, st: Any, t: Any, c: Any, big_n: Any, big_h: Any) -> float:
 
 
 @numba.njit(cache=True, nogil=True)
+def _shorter(
+    gathered: Any, counts: Any, before: Any, target: Any, t: Any, slope: float, y: Any, along: Any, m: int
+) -> float:
+    """How far to go from ``before`` to ``target``: to where the slope of the objective is small, found by halving."""
+    n = before.shape[0]
+    _model(gathered, before, y, m)
+    level = 0.0
+    for k in range(n):
+        level += (target[k] - before[k]) * t[k]
+    for i in range(m):
+        along[i] = 0.0
+        for k in range(n):
+            along[i] += (target[k] - before[k]) * gathered[i, k]
+    low, high = 0.0, 1.0
+    for _ in range(HALVINGS):
+        step = 0.5 * (low + high)
+        end = level
+        for i in range(m):
+            end -= counts[i] * along[i] / max(y[i] + step * along[i], DARK)
+        if end > -PAST * slope:
+            high = step
+        elif end < PAST * slope:
+            low = step
+        else:
+            return step
+    return low
+
+
+@numba.njit(cache=True, nogil=True)
 def _model(gathered: Any, now: Any, y: Any, m: int) -> None:
     n = now.shape[0]
     for i in range(m):
         total = 0.0
         for k in range(n):
             total += now[k] * gathered[i, k]
-        y[i] = max(total, 1e-290)
+        y[i] = max(total, DARK)
 
 
 @numba.njit(cache=True, nogil=True)

@@ -68,8 +68,10 @@ def nndsvd(x: Float, n_components: int, *, seed: int) -> tuple[Float, Float]:
     s : array, shape (K, E)
     """
     rng = np.random.default_rng(seed)
-    rank = min(n_components, min(x.shape))
-    if rank < min(x.shape):
+    rank = min(n_components, min(x.shape)) if x.any() else 0
+    if rank == 0:
+        u, sigma, vt = np.zeros((x.shape[0], 0)), np.zeros(0), np.zeros((0, x.shape[1]))
+    elif rank < min(x.shape):
         u, sigma, vt = svds(x, k=rank, v0=rng.uniform(0.5, 1.5, size=min(x.shape)))
         u, sigma, vt = u[:, ::-1], sigma[::-1], vt[::-1]
     else:

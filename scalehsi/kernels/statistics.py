@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
+import array_api_compat
 import numpy as np
 
 from scalehsi import arrays
@@ -54,7 +55,9 @@ def survey(
             sums[key] = sums[key] + (host.astype(np.float64) if host.dtype.kind == "f" else host)
     chosen = in_sample(index, stride=stride, seed=seed)
     rows = np.flatnonzero(chosen)
-    sums["sample"] = [arrays.to_host(x[xp.asarray(rows)])] if rows.size else []
+    sums["sample"] = (
+        [arrays.to_host(xp.take(x, xp.asarray(rows, device=array_api_compat.device(x)), axis=0))] if rows.size else []
+    )
     sums["sample_index"] = [index[rows]] if rows.size else []
     return {}, sums
 

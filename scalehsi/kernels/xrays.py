@@ -32,6 +32,7 @@ __all__ = [
     "Line",
     "continuum_cross_section",
     "detector_efficiency",
+    "detector_response",
     "eds_spectrum",
     "line_table",
     "linear_fwhm",
@@ -44,6 +45,7 @@ Floats = NDArray[np.float64]
 AVOGADRO: Final = 6.02214076e23
 CONTINUUM: Final = 16 / 3 * 7.2973525693e-3 * 7.9407877e-26  # 16/3 alpha r_e^2 in cm^2
 FWHM_PER_SIGMA: Final = 2 * math.sqrt(2 * math.log(2))
+REACH: Final = 6.0  # standard deviations beyond which a Gaussian is nothing
 LOWEST_KEV: Final = 0.1  # xraylib's attenuation starts here
 
 
@@ -146,6 +148,39 @@ def linear_fwhm(energy_kev: ArrayLike) -> Floats:
     return 0.01 * np.asarray(energy_kev, dtype=np.float64) + 0.065
 
 
+def detector_response(
+    photon_kev: Floats, weights: Floats, edges_kev: Floats, fwhm: Callable[[ArrayLike], Floats] = linear_fwhm
+) -> Floats:
+    """What channels get from photons of given energies, spread by a Gaussian [array, shape (E,)].
+
+    Parameters
+    ----------
+    photon_kev, weights : array, shape (N,)
+        Energies, rising, and how many photons of each are counted.
+    edges_kev : array, shape (E + 1,)
+        Borders of the channels.
+    fwhm : callable
+        Full width at half maximum in keV as a function of energy in keV.
+
+    Examples
+    --------
+    >>> shares = detector_response(np.array([1.0]), np.array([8.0]), np.array([0.5, 1.0, 1.5]))
+    >>> shares.round(3).tolist()
+    [4.0, 4.0]
+    """
+    sigma = fwhm(photon_kev) / FWHM_PER_SIGMA
+    counted = np.zeros(edges_kev.size - 1)
+    # A few photons at a time reach a few channels only; all pairs at once would take gigabytes for long axes.
+    for first in range(0, photon_kev.size, 64):
+        some = slice(first, first + 64)
+        margin = REACH * sigma[some].max()
+        near = np.searchsorted(edges_kev, [photon_kev[some][0] - margin, photon_kev[some][-1] + margin])
+        low, high = max(int(near[0]) - 1, 0), min(int(near[1]) + 1, edges_kev.size)
+        below = ndtr((edges_kev[low:high, None] - photon_kev[some]) / sigma[some])
+        counted[low : max(high - 1, low)] += np.diff(below, axis=0) @ weights[some]
+    return counted
+
+
 def eds_spectrum(
     composition: Mapping[str, float],
     energy_kev: ArrayLike,
@@ -216,19 +251,18 @@ def eds_spectrum(
         path = mass_attenuation(fractions, photon) * mass_thickness / math.sin(math.radians(takeoff_deg))
         return -np.expm1(-path) / path * detector_efficiency(photon)
 
-    def response(photon: Floats) -> Floats:
-        """Share of the counted photons of each energy that falls into each channel [array, shape (E, photons)]."""
-        return np.diff(ndtr((edges[:, None] - photon) * FWHM_PER_SIGMA / fwhm(photon)), axis=0)
-
     steps = np.diff(energies)
     edges = np.concatenate([energies[:1] - steps[0] / 2, energies[:-1] + steps / 2, energies[-1:] + steps[-1] / 2])
-    reach = 5 * float(fwhm(energies[-1:])[0]) / FWHM_PER_SIGMA
+    reach = REACH * float(fwhm(energies[-1:])[0]) / FWHM_PER_SIGMA
 
     lines = [line for element in fractions for line in emission_lines(element, beam_kev)]
     lines = [line for line in lines if max(LOWEST_KEV, edges[0] - reach) < line.energy_kev < edges[-1] + reach]
+    lines.sort(key=lambda line: line.energy_kev)
     centres = np.array([line.energy_kev for line in lines])
     heights = np.array([line.intensity * atoms[line.element] for line in lines]) / (4 * math.pi)
-    spectrum = response(centres) @ (heights * arriving(centres)) if lines else np.zeros_like(energies)
+    spectrum = detector_response(centres, heights * arriving(centres), edges, fwhm)
+    if continuum == 0:
+        return spectrum
 
     # The continuum is sampled beyond both ends, so that the response has something to pull in from there.
     step = float(steps.min())
@@ -237,4 +271,5 @@ def eds_spectrum(
     born = np.zeros_like(sampled)
     for element, count in atoms.items():
         born += count * continuum_cross_section(element, sampled, beam_kev=beam_kev, takeoff_deg=takeoff_deg)
-    return np.asarray(spectrum + continuum * (response(sampled) @ (born * arriving(sampled) * np.gradient(sampled))))
+    born *= continuum * arriving(sampled) * np.gradient(sampled)
+    return spectrum + detector_response(sampled, born, edges, fwhm)

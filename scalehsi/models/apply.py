@@ -8,6 +8,7 @@ import numpy as np
 import xarray as xr
 
 from scalehsi.blocks import map_pixels, open_blocks
+from scalehsi.chunks import work_chunks
 from scalehsi.cube import check_cube, with_history
 from scalehsi.models.base import model_class
 from scalehsi.result import check_result, map_dims, settings_of
@@ -66,11 +67,12 @@ def reconstruct(result: xr.Dataset, *, dtype: Any = np.float32) -> xr.DataArray:
     result : xarray.Dataset
         Of any model.
     dtype : dtype, default float32
+        Of floats, so that pixels that the mask left out can be NaN.
 
     Returns
     -------
     xarray.DataArray, dims (..., y, x, energy)
-        Lazy. It is as large as the cube was: save it with `scalehsi.save`, or compute only the windows that are needed
+        Lazy, in blocks of some 64 MiB. It is as large as the cube was: save it with `scalehsi.save`, or compute only the windows that are needed
         (``reconstruct(result).sel(energy=slice(5.1, 5.4)).sum("energy")``).
 
     Examples
@@ -82,21 +84,24 @@ def reconstruct(result: xr.Dataset, *, dtype: Any = np.float32) -> xr.DataArray:
     True
     """
     check_result(result)
+    if np.dtype(dtype).kind != "f":
+        raise InputError(f"dtype={np.dtype(dtype)}: a cube of floats is expected; type dtype='float32'")
     dims = map_dims(result)
     maps = result[ABUNDANCES].transpose(*dims, COMPONENT)
-    if maps.chunks is None:
-        maps = maps.chunk()
-    maps = maps.chunk({COMPONENT: -1})
-    s = np.asarray(result[ENDMEMBERS].transpose(COMPONENT, ENERGY).values, dtype=np.float64)
-    offset = np.asarray(result["offset"].values) if "offset" in result else np.zeros(s.shape[1])
+    s = np.asarray(result[ENDMEMBERS].transpose(COMPONENT, ENERGY).values, dtype=dtype)
+    offset = np.asarray(result["offset"].values, dtype=dtype) if "offset" in result else np.zeros(s.shape[1], dtype)
+    # Chunks that suit the maps hold E / K times as much once they are spectra.
+    storage = None if maps.chunks is None else maps.chunks[:-1]
+    grid = work_chunks((*maps.shape[:-1], s.shape[1]), s.dtype.itemsize, storage=storage)
+    maps = maps.chunk({**dict(zip(dims, grid, strict=True)), COMPONENT: -1})
     cube = xr.apply_ufunc(
         _product,
         maps,
-        kwargs={"s": s, "offset": offset, "dtype": np.dtype(dtype)},
+        kwargs={"s": s, "offset": offset, "dtype": s.dtype},
         input_core_dims=[[COMPONENT]],
         output_core_dims=[[ENERGY]],
         dask="parallelized",
-        output_dtypes=[np.dtype(dtype)],
+        output_dtypes=[s.dtype],
         dask_gufunc_kwargs={"output_sizes": {ENERGY: s.shape[1]}},
     )
     cube = cube.assign_coords({ENERGY: result[ENERGY]}).rename("reconstruction")

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import dataclasses
 import math
+import numbers
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, ClassVar, Self
@@ -79,8 +80,9 @@ class Model:
     tol: float = dataclasses.field(default=0.0, kw_only=True)
 
     def __post_init__(self) -> None:
-        require(self.max_iter >= 1, f"max_iter is a whole number of at least 1, got {self.max_iter!r}")
-        require(self.tol >= 0, f"tol is not negative, got {self.tol!r}")
+        whole, real = is_number(self.max_iter, numbers.Integral), is_number(self.tol, numbers.Real)
+        require(whole and self.max_iter >= 1, f"max_iter is a whole number of at least 1, got {self.max_iter!r}")
+        require(real and self.tol >= 0, f"tol is a number that is not negative, got {self.tol!r}")
 
     def check(self, cube: xr.DataArray) -> None:
         """Refuse a cube whose metadata do not fit the settings. Reads no values."""
@@ -107,7 +109,8 @@ class Model:
 
     def settings(self) -> dict[str, Any]:
         """The settings as plain values that JSON can hold."""
-        return {f.name: getattr(self, f.name) for f in dataclasses.fields(self)}
+        values = {f.name: getattr(self, f.name) for f in dataclasses.fields(self)}
+        return {k: v.item() if isinstance(v, np.generic) else v for k, v in values.items()}
 
     @classmethod
     def from_settings(cls, settings: Mapping[str, Any]) -> Self:
@@ -129,14 +132,19 @@ class Model:
 
 
 def require(condition: object, message: str) -> None:
-    """Raise an `InputError` unless the condition holds; a comparison of wrong types counts as False."""
+    """Raise an `InputError` unless the condition holds."""
     if not condition:
         raise InputError(message)
 
 
+def is_number(value: Any, kind: type) -> bool:
+    """True for Python's and numpy's numbers of a kind (`numbers.Integral`, `numbers.Real`), but not for booleans."""
+    return isinstance(value, kind) and not isinstance(value, bool)
+
+
 def check_components(n_components: Any, cube: xr.DataArray | None = None) -> None:
     """Refuse a number of components that is no number, below one, or more than the cube can tell apart."""
-    if isinstance(n_components, bool) or not isinstance(n_components, (int, np.integer)):
+    if not is_number(n_components, numbers.Integral):
         raise InputError(f"n_components is a whole number, got {n_components!r}")
     require(n_components >= 1, f"n_components is at least 1, got {n_components}")
     if cube is None:

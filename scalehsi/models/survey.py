@@ -16,6 +16,8 @@ from scalehsi.schema import InputError
 SAMPLE_PIXELS: Final = 8192
 SAMPLE_BYTES: Final = 64 * 2**20
 """The sample comes to the client as float64 at most so large."""
+FEW: Final = 8
+"""A sample of less than one in so many of the wanted pixels is taken again."""
 
 
 @dataclass(frozen=True)
@@ -42,7 +44,9 @@ class Survey:
 
 
 def survey(view: Blocks, *, seed: int, counts: bool, least: int = 1) -> Survey:
-    """Read the cube once, refuse what no fit can use, and keep a sample of its pixels.
+    """Read the cube, refuse what no fit can use, and keep a sample of its pixels.
+
+    Cost: one reading, and a second one where nearly all pixels are masked or empty.
 
     Parameters
     ----------
@@ -59,10 +63,8 @@ def survey(view: Blocks, *, seed: int, counts: bool, least: int = 1) -> Survey:
     InputError
         For NaN or Inf, for negative values with ``counts``, for a mask that leaves nothing, for a cube of zeros.
     """
-    stride = _stride(view, least)
-    _, sums = map_fold(_survey, view, shared={"stride": stride, "seed": seed}, tile=True, name="survey")
-    if not sums:
-        raise InputError("the mask leaves no pixel (True = use); turn it round with ~mask, or drop it")
+    wanted = max(least, min(SAMPLE_PIXELS, SAMPLE_BYTES // (8 * view.n_energies)))
+    sums = _read(view, stride=max(1, math.prod(view.shape) // wanted), seed=seed)
     if sums["bad"]:
         check_finite(view.cube)
         raise InputError(f"{int(sums['bad'])} values are NaN or Inf when read as float32; rescale the cube")
@@ -71,24 +73,33 @@ def survey(view: Blocks, *, seed: int, counts: bool, least: int = 1) -> Survey:
             f"{int(sums['negative'])} values are negative, which counts never are; "
             "fit with loss='frobenius' and weighting=None, or clip them with cube.clip(min=0)"
         )
-    if not np.any(sums["spectrum"]):
+    if not sums["norm"]:
         raise InputError("every value of the cube is zero; is it the right file, or the right dataset of it?")
-    order = np.argsort(np.concatenate(sums["sample_index"]))
-    sample = np.concatenate(sums["sample"])[order]
+    sample, filled = _sample(sums), int(sums["pixels"] - sums["empty"])
+    if len(sample) < min(filled, max(least, wanted // FEW)):
+        # A mask or a vacuum leaves few pixels of many, and the sample nearly missed them: look again, more closely.
+        sample = _sample(_read(view, stride=max(1, filled // wanted), seed=seed))
     return Survey(
         pixels=int(sums["pixels"]),
         spectrum=np.asarray(sums["spectrum"], dtype=np.float64),
         norm=float(sums["norm"]),
         entropy=float(sums["entropy"]),
-        sample=sample[sample.any(axis=1)],
+        sample=sample,
     )
+
+
+def _read(view: Blocks, *, stride: int, seed: int) -> dict[str, Any]:
+    _, sums = map_fold(_survey, view, shared={"stride": stride, "seed": seed}, tile=True, name="survey")
+    return sums
 
 
 def _survey(x: Any, *, tile: Tile, stride: int, seed: int) -> tuple[dict[str, Any], dict[str, Any]]:
     return statistics.survey(x, index=tile.index, stride=stride, seed=seed)
 
 
-def _stride(view: Blocks, least: int) -> int:
-    pixels = math.prod(view.shape)
-    wanted = max(least, min(SAMPLE_PIXELS, SAMPLE_BYTES // (8 * view.n_energies)))
-    return max(1, pixels // wanted)
+def _sample(sums: dict[str, Any]) -> np.ndarray[Any, Any]:
+    """The sampled pixels that are not empty, in the order of their numbers; shape (S, E), S may be 0."""
+    if not sums["sample"]:
+        return np.zeros((0, len(sums["spectrum"])))
+    sample: np.ndarray[Any, Any] = np.concatenate(sums["sample"])[np.argsort(np.concatenate(sums["sample_index"]))]
+    return sample[sample.any(axis=1)]

@@ -29,7 +29,7 @@ class Match(NamedTuple):
     angle : float
         Spectral angle in degrees.
     similarity : float
-        Correlation of the two maps of shares; NaN when the maps are on different grids.
+        Correlation of the two maps of shares; NaN when the maps cannot be compared.
     nmse : float
         Squared error of the map of shares relative to the squared truth; NaN likewise.
     """
@@ -73,8 +73,7 @@ def compare(view: Digest, known: Digest) -> list[Match]:
     if len(view.names) < len(known.names):
         chosen = np.sort(metrics.match(result[ENDMEMBERS], truth[ENDMEMBERS]))
     truth = truth.isel({COMPONENT: chosen})
-    same_grid = result[ABUNDANCES].shape[1:] == truth[ABUNDANCES].shape[1:]
-    scores = metrics.score(result, truth if same_grid else truth.drop_vars(ABUNDANCES))
+    scores = metrics.score(result, truth if _comparable(view, known) else truth.drop_vars(ABUNDANCES))
     missing = xr.full_like(scores["spectral_angle"], np.nan)
     similarity, nmse = (scores.get(name, missing).values for name in ("map_similarity", "map_nmse"))
     return [
@@ -104,12 +103,12 @@ def _as_dataset(view: Digest) -> xr.Dataset:
 def draw_comparison(view: Digest, known: Digest) -> Figure:
     """Draw truth and estimate side by side: spectra over each other, maps next to each other."""
     matches = compare(view, known)
-    with_maps = known.maps.shape[1:] == view.maps.shape[1:]
+    with_maps = _comparable(view, known)
     columns, widths = (3, (2.2, 1, 1)) if with_maps else (1, (1,))
     map_height = style.WIDTH / sum(widths) * style.panel_shape(view) + 0.4
     figure = style.new_figure(style.WIDTH, min(max(map_height, 2.0), 4.5) * max(len(matches), 1))
     grid = figure.subplots(max(len(matches), 1), columns, squeeze=False, width_ratios=widths)
-    known_maps, found_maps = intensity_maps(known), intensity_maps(view)
+    truth_shares, shares = _shares(known), _shares(view)
     for row, pair in zip(grid, matches, strict=False):
         axes, colour = row[0], style.colour(pair.estimate)
         axes.plot(view.energy, _unit_sum(view.endmembers[pair.estimate]), color=colour, linewidth=1.6, label="estimate")
@@ -117,22 +116,30 @@ def draw_comparison(view: Digest, known: Digest) -> Figure:
         axes.plot(view.energy, truth_line, color="black", linewidth=0.8, linestyle=(0, (3, 1.5)), label="truth")
         heading = f"{truth_name(known, pair.truth)} → {view.names[pair.estimate]}: {pair.angle:.2f}° apart"
         style.tidy(axes, xlabel=energy_label(view), ylabel="Part of the intensity", title=heading)
+        axes.set_xlim(float(view.energy[0]), float(view.energy[-1]))
         axes.ticklabel_format(axis="y", style="sci", scilimits=(-2, 4))
         axes.legend(frameon=False, fontsize=style.SMALL)
         if with_maps:
-            _map_pair(row[1:], known_maps[pair.truth, 0], found_maps[pair.estimate, 0], view, pair.similarity)
+            titles = ("Truth", f"Estimate (correlation {pair.similarity:.3f})")
+            drawn = (truth_shares[pair.truth, 0], shares[pair.estimate, 0])
+            for axes, values, title in zip(row[1:], drawn, titles, strict=True):
+                style.show_map(axes, values, view, cmap=style.colour_map(style.MAP_COLOURS), vmin=0.0, vmax=1.0)
+                style.scale_bar(axes, view)
+                axes.set_title(title, fontsize=style.TEXT, loc="left", color=style.INK)
     return figure
 
 
-def _map_pair(axes_pair: Any, known: Array, found: Array, view: Digest, similarity: float) -> None:
-    """The two maps, each over its own mean, on one colour scale."""
-    scaled = [values / (float(np.nanmean(values)) or 1.0) for values in (known, found)]
-    top = float(np.nanpercentile(scaled[0], 99.8)) or 1.0
-    titles = ("Truth", f"Estimate (correlation {similarity:.3f})")
-    for axes, values, title in zip(axes_pair, scaled, titles, strict=True):
-        style.show_map(axes, values, view, cmap=style.colour_map(style.MAP_COLOURS), vmin=0.0, vmax=top)
-        style.scale_bar(axes, view)
-        axes.set_title(title, fontsize=style.TEXT, loc="left", color=style.INK)
+def _comparable(view: Digest, known: Digest) -> bool:
+    """Whether the maps can be set against each other: one grid, and shares that mean something."""
+    return known.maps.shape[1:] == view.maps.shape[1:] and not view.signed
+
+
+def _shares(view: Digest) -> Array:
+    """Each component's share of each pixel's intensity, (K, N, ny, nx); NaN where there is none."""
+    maps = intensity_maps(view)
+    total = maps.sum(axis=0)
+    shares: Array = np.where(total > 0, maps / np.where(total > 0, total, 1.0), np.nan)
+    return shares
 
 
 def truth_name(known: Digest, number: int) -> str:

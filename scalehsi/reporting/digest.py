@@ -14,6 +14,7 @@ from typing import Any, Final
 import numpy as np
 import xarray as xr
 
+from scalehsi.reporting.coordinates import energy_of, iterations_of, names_of, pixel_nm_of, places_of, words_of
 from scalehsi.result import check_result, settings_of
 from scalehsi.schema import (
     ABUNDANCES,
@@ -21,8 +22,6 @@ from scalehsi.schema import (
     COMPONENT,
     ENDMEMBERS,
     ENERGY,
-    ITERATION,
-    LENGTH_UNITS,
     MEAN_SPECTRUM,
     OBJECTIVE,
     RESIDUAL,
@@ -39,9 +38,6 @@ MAX_PIXELS: Final = 800
 
 MAX_VALUES: Final = 10_000_000
 """All drawn pixels of all maps together (40 MB)."""
-
-MAX_POSITIONS: Final = 4
-"""How many places along leading dims (time, tilt ...) are shown."""
 
 SIGNED_TOLERANCE: Final = 1e-3
 """A result counts as signed when its lowest value is below minus this part of its largest."""
@@ -157,7 +153,7 @@ def digest(result: xr.Dataset | Digest) -> Digest:
     if isinstance(result, Digest):
         return result
     result = check_shapes(result)
-    places, words = _positions(result)
+    places, words = places_of(result)
     block = _block(result, len(places))
     small = {name: np.asarray(variable.values) for name, variable in _reduce(result, places, block).items()}
     endmembers, sums = small[ENDMEMBERS].astype(np.float64), small["sums"].astype(np.float64)
@@ -176,18 +172,18 @@ def digest(result: xr.Dataset | Digest) -> Digest:
         source=str(attrs.get("source", "") or ""),
         status=status,
         advice=str(attrs.get("advice", "") or ADVICE.get(status, "")),
-        names=_names(result),
-        energy=_energy(result),
+        names=names_of(result),
+        energy=energy_of(result),
         energy_unit=str(result[ENERGY].attrs.get("units", "")) if ENERGY in result.coords else "channel",
         intensity_unit=str(result[ENDMEMBERS].attrs.get("units", "")) or ("counts" if signal == "EDS" else "intensity"),
-        elements=_words(attrs.get("elements")),
+        elements=words_of(attrs.get("elements")),
         endmembers=endmembers,
         maps=small["maps"],
         totals=totals,
         shares=_shares(totals, small.get("explained_variance_ratio"), signed=signed),
         signed=signed,
         positions=words,
-        pixel_nm=_pixel_nm(result, block),
+        pixel_nm=pixel_nm_of(result, block),
         block=block,
         pixels_used=int(small["used"]),
         pixels_total=math.prod(result[ABUNDANCES].shape[1:]),
@@ -195,7 +191,7 @@ def digest(result: xr.Dataset | Digest) -> Digest:
         residual_spectrum=small.get(RESIDUAL_SPECTRUM),
         residual=residual,
         relative_residual=None if signed or residual is None else _relative(residual, small["maps"], endmembers),
-        iteration=_iteration(result),
+        iteration=iterations_of(result),
         objective=small[OBJECTIVE] if OBJECTIVE in small and small[OBJECTIVE].size else None,
         eigenvalues=small.get("eigenvalues"),
         explained=small.get("explained_variance_ratio"),
@@ -267,65 +263,6 @@ def _block_mean(maps: xr.DataArray, block: int) -> xr.DataArray:
     return maps if block == 1 else maps.coarsen({Y: block, X: block}, boundary="pad").mean()
 
 
-def _positions(result: xr.Dataset) -> tuple[list[dict[str, int]], tuple[str, ...]]:
-    """Up to MAX_POSITIONS places, evenly over the leading dims, as indices and in words."""
-    leading = [str(dim) for dim in result[ABUNDANCES].dims[1:-2]]
-    count = math.prod(result.sizes[dim] for dim in leading)
-    chosen = np.unique(np.linspace(0, count - 1, min(count, MAX_POSITIONS)).round().astype(int))
-    shape = [result.sizes[dim] for dim in leading]
-    places = [dict(zip(leading, map(int, np.unravel_index(flat, shape)), strict=True)) for flat in chosen]
-    return places, tuple(", ".join(_place_words(result, dim, at) for dim, at in place.items()) for place in places)
-
-
-def _place_words(result: xr.Dataset, dim: str, index: int) -> str:
-    if dim not in result.coords:
-        return f"{dim} {index}"
-    value = result[dim].values[index]
-    text = f"{value:.5g}" if np.issubdtype(result[dim].dtype, np.number) else str(value)
-    units = str(result[dim].attrs.get("units", ""))
-    return f"{dim} = {text} {units}".rstrip()
-
-
-def _names(result: xr.Dataset) -> tuple[str, ...]:
-    """Names of the components: their own where the result knows them, else counted from 1."""
-    count = result.sizes[COMPONENT]
-    own = _words(result.attrs.get("components"))
-    if len(own) == count:
-        return own
-    if COMPONENT in result.coords and result[COMPONENT].dtype.kind in "OUST":
-        return tuple(str(name) for name in result[COMPONENT].values)
-    return tuple(f"Component {number + 1}" for number in range(count))
-
-
-def _energy(result: xr.Dataset) -> Array:
-    if ENERGY in result.coords:
-        return np.asarray(result[ENERGY].values, dtype=np.float64)
-    return np.arange(result.sizes[ENERGY], dtype=np.float64)
-
-
-def _iteration(result: xr.Dataset) -> Array | None:
-    if OBJECTIVE not in result:
-        return None
-    if ITERATION in result.coords:
-        return np.asarray(result[ITERATION].values, dtype=np.float64)
-    return np.arange(1, result.sizes[ITERATION] + 1, dtype=np.float64)
-
-
-def _pixel_nm(result: xr.Dataset, block: int) -> tuple[float, float] | None:
-    """Step of y and x in nm, times the block; None when the result does not say."""
-    steps: dict[str, float] = {}
-    for dim in (Y, X):
-        if dim in result.coords:
-            scale = LENGTH_UNITS.get(str(result[dim].attrs.get("units", "")))
-            values = np.asarray(result[dim].values, dtype=np.float64)
-            if scale and values.size > 1 and np.isfinite(values).all() and values[-1] != values[0]:
-                steps[dim] = abs(values[-1] - values[0]) / (values.size - 1) * scale * block
-    if not steps:
-        return None
-    # A line scan has one pixel along an axis, and so no step there: it is drawn square.
-    return steps.get(Y, steps.get(X, 1.0)), steps.get(X, steps.get(Y, 1.0))
-
-
 def _shares(totals: Array, explained: Array | None, *, signed: bool) -> Array:
     if explained is not None and explained.size >= totals.size:
         return np.asarray(explained[: totals.size], dtype=np.float64)
@@ -342,14 +279,6 @@ def _relative(residual: Array, maps: Array, endmembers: Array) -> Array:
     ratio: Array = np.full(residual.shape, np.nan)
     np.divide(residual, np.sqrt(np.maximum(counts, 0.0)), out=ratio, where=counts > 0)
     return ratio
-
-
-def _words(value: Any) -> tuple[str, ...]:
-    """A list of element names from an attribute that may be a list, an array, or text."""
-    if value is None:
-        return ()
-    parts = value.replace(",", " ").split() if isinstance(value, str) else np.asarray(value).ravel().tolist()
-    return tuple(str(part) for part in parts if str(part))
 
 
 def _is_signed(lowest: float, highest: float) -> bool:

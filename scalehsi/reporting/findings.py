@@ -29,7 +29,7 @@ FEW_COUNTS: Final = 20.0
 """Counts per pixel of EDS below which single pixels say next to nothing."""
 
 SPECTRUM_SIGMA: Final = 8.0
-SPECTRUM_SHARE: Final = 3e-3
+SPECTRUM_SHARE: Final = 1e-3
 """The mean residual has structure when this part of the intensity lies this many standard deviations from zero."""
 
 MAP_CORRELATION: Final = 0.15
@@ -185,10 +185,15 @@ def _residual_map(view: Digest) -> list[Finding]:
             Finding(
                 "warning",
                 f"The residual map has structure: it is largest near {_place_of_maximum(view, ratio)}. "
-                "A phase may be missing there; try one component more.",
+                f"A phase may be missing there; try one component more{_or_weighting(view)}.",
             )
         )
     return found
+
+
+def _or_weighting(view: Digest) -> str:
+    """Another repair, for counts that were fitted as if all channels were equally noisy."""
+    return ", or loss='poisson'" if view.model == "NMF" and view.signal == "EDS" and not view.poisson else ""
 
 
 def _place_of_maximum(view: Digest, maps: Array) -> str:

@@ -132,7 +132,7 @@ def _spectra(view: Digest, marks: Sequence[Sequence[Mark]]) -> Iterator[Drawing]
 
 
 def _quality(view: Digest) -> Iterator[Drawing]:
-    if view.objective is not None:
+    if view.objective is not None and view.objective.size > 1:
         yield Drawing(
             "quality",
             "objective.png",
@@ -194,6 +194,6 @@ def _truth(view: Digest, known: Digest) -> Drawing:
         "truth.png",
         compare.draw_comparison(view, known),
         "Spectra and maps of the truth beside those of the result.",
-        "Spectra scaled to the same sum: coloured the estimate, black and dashed the truth. Maps divided by their "
-        f"means, on the same colour scale{f' ({view.positions[0]})' if view.positions[0] else ''}.",
+        "Spectra scaled to the same sum: coloured the estimate, black and dashed the truth. Maps: share of each "
+        f"pixel's intensity, from 0 (dark) to 1 (bright){f', {view.positions[0]}' if view.positions[0] else ''}.",
     )

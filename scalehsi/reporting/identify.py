@@ -91,14 +91,18 @@ def lines_of(elements: Sequence[str], *, beam_kev: float = 200.0) -> dict[str, l
         if element not in SYMBOLS:
             continue
         found = line_table([element], energy_range=(0.05, 120.0), beam_kev=beam_kev, minimum=1e-4)
-        strongest: dict[str, float] = {}
-        for raw in found:
-            strongest[raw.family[0]] = max(strongest.get(raw.family[0], 0.0), raw.intensity)
+        strongest = {}
+        for raw in sorted(found, key=lambda raw: raw.intensity):
+            strongest[raw.family[0]] = raw
+        # A shell whose strongest line is too soft is left out as a whole: its other lines would hang in the air.
+        kept = {shell for shell, raw in strongest.items() if raw.energy_kev >= LEAST_ENERGY.get(shell, math.inf)}
+        # The tables have no Mα of the lanthanides, and without it the weights of their M lines mean nothing.
+        if not any(raw.family == "Ma" for raw in found):
+            kept.discard("M")
         table[element] = [
-            Line(element, _pretty(raw.family), raw.energy_kev, raw.intensity / strongest[raw.family[0]], raw.intensity)
+            Line(element, _pretty(raw.family), raw.energy_kev, raw.intensity / most, raw.intensity)
             for raw in found
-            if raw.intensity >= LEAST_WEIGHT * strongest[raw.family[0]]
-            and raw.energy_kev >= LEAST_ENERGY.get(raw.family[0], math.inf)
+            if raw.family[0] in kept and raw.intensity >= LEAST_WEIGHT * (most := strongest[raw.family[0]].intensity)
         ]
     return table
 
@@ -131,7 +135,7 @@ def name_peaks(
     if len(named) < peaks.energy.size:
         everything = lines_of(SYMBOLS, beam_kev=beam_kev)
         for index in sorted(range(peaks.energy.size), key=lambda i: -peaks.net[i]):
-            guess = None if index in named else _guess(index, peaks, everything)
+            guess = None if index in named or _beside(index, peaks, table) else _guess(index, peaks, everything)
             if guess is None:
                 continue
             best, label = guess
@@ -180,6 +184,14 @@ def _guess(index: int, peaks: Peaks, table: Mapping[str, Sequence[Line]]) -> tup
     top, best = scored[0]
     second = next((x for s, x in scored[1:] if x.element != best.element and s > 0.6 * top), None)
     return best, best.label if second is None else f"{best.label} or {second.label}"
+
+
+def _beside(index: int, peaks: Peaks, table: Mapping[str, Sequence[Line]]) -> bool:
+    """Whether a peak is the shoulder of a strong line that is accounted for: unmixing bends those easily."""
+    energy = float(peaks.energy[index])
+    reach = float(width_kev(energy)) + 0.5 * float(peaks.tolerance[index])
+    lines = (line for row in table.values() for line in row if line.weight == 1.0)
+    return any(abs(line.energy - energy) < reach for line in lines)
 
 
 def _closeness(peaks: Peaks, index: int, line: Line) -> float:

@@ -54,6 +54,7 @@ footer { margin-top: 40px; color: var(--soft); font-size: .88rem; }
   nav { display: none; }
   h2, h3 { break-after: avoid; }
   pre { white-space: pre-wrap; }
+  figure img { max-height: 23cm; object-fit: contain; }
 }
 """
 

@@ -12,6 +12,7 @@ from scalehsi.reporting.maps import PANEL_HEAD
 from scalehsi.reporting.spectra import energy_label
 
 if TYPE_CHECKING:
+    from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
 Array = np.ndarray[Any, Any]
@@ -141,46 +142,48 @@ def draw_scree(view: Digest) -> Figure:
     assert view.eigenvalues is not None
     best = indicator_minimum(view)
     shown = min(view.eigenvalues.size, max(RANKS, 3 * len(view.names), min(best or 0, 4 * RANKS) + 5))
-    rank = np.arange(1, shown + 1)
-    with_indicator = view.malinowski is not None and bool(np.isfinite(view.malinowski[:shown]).any())
     figure = style.new_figure(style.WIDTH, 3.3)
-    grid = figure.subplots(1, 2 if with_indicator else 1, squeeze=False)[0]
-    kept = len(view.names)
-    values = np.where(view.eigenvalues[:shown] > 0, view.eigenvalues[:shown], np.nan)
-    for axes, heights, ylabel in zip(
-        grid,
-        [values, view.malinowski[:shown] if view.malinowski is not None else None],
-        ["Eigenvalue (variance)", "Malinowski's indicator (lowest is best)"],
-        strict=False,
-    ):
-        axes.axvspan(0.5, kept + 0.5, color="#eef3f8", zorder=0)
-        axes.plot(rank, heights, color=style.COLOURS[0], linewidth=1.0, marker="o", markersize=3.5)
-        axes.set_yscale("log")
-        axes.set_xlim(0.5, shown + 0.5)
-        style.tidy(axes, xlabel="Number of the component", ylabel=ylabel)
-        style.whole_numbers(axes)
-        axes.text(
-            (kept / 2) / shown,
-            0.02,
-            "kept",
-            transform=axes.transAxes,
-            ha="center",
-            fontsize=style.SMALL,
-            color=style.FAINT,
-        )
-    if best is not None and view.malinowski is not None and with_indicator:
+    grid = figure.subplots(1, 1 if best is None else 2, squeeze=False)[0]
+    _ranked(grid[0], view.eigenvalues[:shown], view, ylabel="Eigenvalue (variance)")
+    if best is not None and view.malinowski is not None:
+        _ranked(grid[1], view.malinowski[:shown], view, ylabel="Malinowski's indicator (lowest is best)")
         if best <= shown:
+            lowest = float(view.malinowski[best - 1])
+            grid[1].plot([best], [lowest], "o", color=style.COLOURS[1], markersize=6)
             grid[1].annotate(
                 f"lowest at {best}",
-                (best, view.malinowski[best - 1]),
-                xytext=(0, -16),
+                (best, lowest),
+                xytext=(6, -13),
                 textcoords="offset points",
-                ha="center",
                 fontsize=style.SMALL,
                 color=style.COLOURS[1],
             )
-            grid[1].plot([best], [view.malinowski[best - 1]], "o", color=style.COLOURS[1], markersize=6)
     return figure
+
+
+def _ranked(axes: Axes, heights: Array, view: Digest, *, ylabel: str) -> None:
+    """A number for each component, those that were kept shaded; logarithmic where it spans a decade."""
+    kept, shown = len(view.names), heights.size
+    heights = np.where(heights > 0, heights, np.nan)
+    axes.axvspan(0.5, kept + 0.5, color="#eaf1f7", zorder=0)
+    axes.plot(np.arange(1, shown + 1), heights, color=style.COLOURS[0], linewidth=1.0, marker="o", markersize=3.5)
+    finite = heights[np.isfinite(heights)]
+    if finite.size and finite.max() > 10.0 * finite.min():
+        axes.set_yscale("log")
+    axes.margins(y=0.16)
+    axes.set_xlim(0.5, shown + 0.5)
+    style.tidy(axes, xlabel="Number of the component", ylabel=ylabel)
+    style.whole_numbers(axes)
+    axes.text(
+        kept / 2 / shown,
+        0.97,
+        "kept",
+        transform=axes.transAxes,
+        ha="center",
+        va="top",
+        fontsize=style.SMALL,
+        color=style.FAINT,
+    )
 
 
 def indicator_minimum(view: Digest) -> int | None:

@@ -117,10 +117,10 @@ def _naming(view: Digest, marks: Sequence[Sequence[Mark]]) -> str:
 
 def _quality(view: Digest, pictures: dict[str, list[Picture]]) -> str:
     figures = _figures(pictures, "quality")
-    if view.objective is not None:
+    if view.objective is not None and view.objective.size > 1:
         return figures
-    direct = "PCA is solved directly: there are no iterations." if view.model == "PCA" else "No objective is recorded."
-    return page.paragraph(direct) + figures
+    direct = "PCA is solved directly" if view.model == "PCA" else "The result records no two values of the objective"
+    return page.paragraph(f"{direct}: there is no course of iterations to show.") + figures
 
 
 def _truth(view: Digest, known: Digest) -> str:
@@ -149,4 +149,4 @@ def _truth(view: Digest, known: Digest) -> str:
 
 
 def _number(value: float) -> str:
-    return f"{value:.4f}" if np.isfinite(value) else "other grid"
+    return f"{value:.4f}" if np.isfinite(value) else "not compared"

@@ -76,7 +76,7 @@ def chequerboard(
         Phases; no more than squares.
     n_channels : int, default 1024
     counts_per_pixel : float, default 500
-        Mean number of counts of a pixel.
+        Expected number of counts of a pixel of thickness one, which is about the mean over the board.
     seed : int, default 0
         Decides the mixing, the thickness and the counts.
     signal : {"EELS", "EDS"}

@@ -7,6 +7,7 @@ from functools import partial
 from typing import Final
 
 import numpy as np
+from numpy.typing import NDArray
 
 from scalehsi.kernels.scenes import Grains, grain_fractions
 from scalehsi.kernels.xrays import eds_spectrum
@@ -30,7 +31,7 @@ GRAINS: Final = (
 )
 FULL_GRAINS: Final = 180  # a scene at least so wide and high has the grains in their own size
 ENERGY_KEV: Final = (0.2, 20.0)
-CONTINUUM: Final = 2.0  # the foil's own and about as much again from holder and grid
+STRAY: Final = 1.0  # continuum of the surroundings, in units of what the matrix itself makes
 
 
 def phases(
@@ -101,7 +102,7 @@ def phases(
         "n_channels": whole("n_channels", n_channels, least=2),
     }
     energy = np.linspace(*ENERGY_KEV, n_channels)
-    spectra = np.stack([eds_spectrum(mineral, energy, continuum=CONTINUUM) for mineral in MINERALS.values()])
+    spectra = _spectra(energy)
     spectra *= np.array(DENSITIES)[:, None] / spectra.sum(axis=1, keepdims=True)
     spectra *= counts_per_pixel / float(np.dot(DENSITIES, FRACTIONS))
     return make_scene(
@@ -117,3 +118,14 @@ def phases(
         settings=settings,
         chunk=chunk,
     )
+
+
+def _spectra(energy: NDArray[np.float64]) -> NDArray[np.float64]:
+    """Spectra of the minerals for one dose and one thickness [array, shape (K, E)].
+
+    Electrons that were scattered in the foil make continuum in the matrix around, the grid and the holder too. Wherever
+    the probe stands it is about the same, so every phase gets the same share of the matrix's continuum added.
+    """
+    matrix = next(iter(MINERALS.values()))
+    stray = eds_spectrum(matrix, energy) - eds_spectrum(matrix, energy, continuum=0.0)
+    return np.stack([eds_spectrum(mineral, energy) for mineral in MINERALS.values()]) + STRAY * stray

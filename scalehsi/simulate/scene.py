@@ -154,7 +154,7 @@ def make_scene(
 def _chunk(chunk: int | Sequence[int] | None, shape: tuple[int, int, int], itemsize: int) -> tuple[int, int]:
     """Pixels of a chunk along y and x."""
     if chunk is not None:
-        steps = pair("chunk", (chunk, chunk) if isinstance(chunk, int) else chunk)
+        steps = pair("chunk", chunk if isinstance(chunk, Sequence) else (chunk, chunk))
     else:
         stored = storage_layout(shape, itemsize).chunks
         # Chunks as they are stored; of a very large cube four to a task, which keeps its graph small.

@@ -1,0 +1,10 @@
+"""``python -m scalehsi`` is ``scalehsi``."""
+
+from __future__ import annotations
+
+import sys
+
+from scalehsi.cli import main
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,308 @@
+"""Commands that only look: what a file holds, what a fit will need, how far a result is from the truth."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any, Final
+
+import numpy as np
+import xarray as xr
+
+import scalehsi as hsi
+from scalehsi import metrics
+from scalehsi.atomic import is_store
+from scalehsi.commands.console import coordinate, number, plain, several, size
+from scalehsi.commands.session import Session, dataset_of
+from scalehsi.cube import describe, history_of, navigation_dims
+from scalehsi.io import open_dataset
+from scalehsi.models.base import Model, model_class
+from scalehsi.result import map_dims, settings_of
+from scalehsi.schema import COMPONENT, ENDMEMBERS, ENERGY, MASK, OBJECTIVE, InputError
+
+MODELS: Final = (hsi.NMF, hsi.PCA)
+"""Loading them makes them known by their names."""
+
+
+def info(session: Session, path: Path, *, dataset: str | None = None, quick: bool = False) -> dict[str, Any]:
+    """Tell what a cube, a result or a truth holds."""
+    place = session.path(path)
+    if place.is_dir() and is_store(place) and dataset is None:
+        data = open_dataset(place)
+        if ENDMEMBERS in data and "model" in data.attrs:
+            return _info_result(session, path, data)
+    cube = hsi.open_cube(place, dataset=dataset_of(dataset))
+    found = {"path": str(path), "kind": "cube", **describe(cube), "disk_bytes": disk_bytes(place)}
+    if not quick:
+        session.console.remark("reading all values once to count them (--quick leaves this out)")
+        with session.connected(), session.computing(f"reading {path.name}"):
+            found["values"] = values_of(cube)
+    _tell_cube(session, path, cube, found)
+    return found
+
+
+def values_of(cube: xr.DataArray) -> dict[str, Any]:
+    """What one reading of a cube tells: of the pixels that are used, and of the values that are finite."""
+    whole = cube.dtype.kind in "ui"
+    mask = cube[MASK] if MASK in cube.coords else None
+    used = cube if mask is None else cube.where(mask, 0)
+    finite = used if whole else used.where(np.isfinite(used), 0)
+    wide = None if whole else np.float64
+    total = finite.sum(ENERGY, skipna=False, dtype=wide)
+    total = total if mask is None else total.where(mask)
+    wanted: dict[str, Any] = {
+        "pixels": total.notnull().sum(),
+        "mean_per_pixel": total.mean(),
+        "least_per_pixel": total.min(),
+        "most_per_pixel": total.max(),
+        "empty_pixels": (total == 0).sum(),
+        "empty_channels": (finite.sum(navigation_dims(cube), skipna=False, dtype=wide) == 0).sum(),
+        "largest_value": finite.max(),
+        "smallest_value": finite.min(),
+        "not_finite": 0 if whole else (~np.isfinite(used)).sum(),
+    }
+    # As one Dataset they are computed together, in one reading.
+    values = xr.Dataset(wanted).compute()
+    found: dict[str, Any] = plain({name: values[name].values for name in wanted})
+    return found
+
+
+def _tell_cube(session: Session, path: Path, cube: xr.DataArray, found: dict[str, Any]) -> None:
+    out, attrs = session.console, found["attrs"]
+    kind = f"{attrs['signal']} spectrum image" if attrs.get("signal") else "spectrum image"
+    out.answer(f"{path.name}: {kind}, {_sizes(cube.sizes)}")
+    out.answer()
+    _tell_axes(session, found["axes"])
+    out.answer()
+    counts = cube.dtype.kind in "ui"
+    chunk = found["chunks"]
+    rows = [("Values", f"{cube.dtype}{', whole numbers (counts)' if counts else ''}")]
+    if "values" in found:
+        rows += _value_rows(found["values"], "counts" if counts else str(attrs.get("units", "intensity")))
+    rows += [
+        ("Size", f"{size(found['bytes'])} in memory, {size(found['disk_bytes'])} on disk"),
+        ("Chunks", "none, it is read whole" if chunk is None else _chunk_words(cube)),
+        ("Mask", _mask_words(cube)),
+    ]
+    rows += _attribute_rows(attrs, path)
+    out.facts(rows)
+    _tell_history(session, found["history"])
+
+
+def _value_rows(values: dict[str, Any], unit: str) -> list[tuple[str, str]]:
+    rows = []
+    if values["not_finite"]:
+        rows.append(("Not finite", f"{several(values['not_finite'], 'value is', 'values are')} NaN or Inf"))
+    spread = f"from {number(values['least_per_pixel'])} to {number(values['most_per_pixel'])}"
+    name = "Counts per pixel" if unit == "counts" else "Sum per pixel"
+    rows.append((name, f"mean {number(values['mean_per_pixel'])}, {spread}"))
+    rows.append(("Largest value", f"{number(values['largest_value'])} {unit} in one channel of one pixel"))
+    if values["smallest_value"] < 0:
+        rows.append(("Smallest value", f"{number(values['smallest_value'])} {unit}"))
+    empty = [several(values["empty_pixels"], "pixel"), several(values["empty_channels"], "channel")]
+    rows.append(("Empty", f"{empty[0]}, {empty[1]}"))
+    return rows
+
+
+def _mask_words(cube: xr.DataArray) -> str:
+    if MASK not in cube.coords:
+        return "none, all pixels are used"
+    return f"{int(cube[MASK].sum()):,} of {cube[MASK].size:,} pixels are used"
+
+
+def _chunk_words(cube: xr.DataArray) -> str:
+    sizes = [max(c) for c in cube.chunks or ()]
+    count = int(np.prod([len(c) for c in cube.chunks or ()]))
+    largest = size(float(np.prod(sizes)) * cube.dtype.itemsize)
+    return f"{several(count, 'block')} of up to {' x '.join(map(str, sizes))} ({largest})"
+
+
+def _attribute_rows(attrs: dict[str, Any], path: Path) -> list[tuple[str, str]]:
+    names = {
+        "title": "Title",
+        "elements": "Elements",
+        "beam_energy_keV": "Beam energy (keV)",
+        "live_time_s": "Live time (s)",
+        "source": "Source",
+    }
+    rows = []
+    for key, name in names.items():
+        value = attrs.get(key)
+        if value not in (None, "", [], path.name):
+            parts = value if isinstance(value, (list, tuple)) else [value]
+            rows.append((name, ", ".join(f"{v:g}" if isinstance(v, float) else str(v) for v in parts)))
+    return rows
+
+
+def _tell_axes(session: Session, axes: dict[str, dict[str, Any]]) -> None:
+    rows = []
+    for name, axis in axes.items():
+        if "first" not in axis:
+            rows.append([name, f"{axis['size']:,}", "", "", "", ""])
+            continue
+        step = coordinate(axis["step"]) if "step" in axis else ""
+        ends = [coordinate(axis["first"]), coordinate(axis["last"])]
+        rows.append([name, f"{axis['size']:,}", *ends, step, axis["units"]])
+    session.console.table(["Axis", "Size", "From", "To", "Step", "Unit"], rows)
+
+
+def _tell_history(session: Session, history: Sequence[str]) -> None:
+    if history:
+        session.console.answer()
+        session.console.answer("What was done so far")
+        for count, line in enumerate(history, start=1):
+            session.console.answer(f"  {count}. {line}")
+
+
+def _sizes(sizes: Any) -> str:
+    """The sizes of a cube or of a result in words."""
+    pixels = " x ".join(f"{n:,}" for d, n in sizes.items() if d not in (ENERGY, COMPONENT))
+    return f"{pixels} pixels, {sizes[ENERGY]:,} channels"
+
+
+def _info_result(session: Session, path: Path, data: xr.Dataset) -> dict[str, Any]:
+    out = session.console
+    dims = map_dims(data)
+    truth = data.attrs["model"] == "truth"
+    names = list(map(str, data.attrs.get("components", data[COMPONENT].values)))
+    found: dict[str, Any] = {
+        "path": str(path),
+        "kind": "truth" if truth else "result",
+        "model": data.attrs["model"],
+        "status": data.attrs.get("status"),
+        "advice": data.attrs.get("advice"),
+        "components": names,
+        "iterations": data.sizes.get("iteration"),
+        "objective": float(data[OBJECTIVE][-1]) if OBJECTIVE in data and data[OBJECTIVE].size else None,
+        "settings": settings_of(data),
+        "axes": describe_axes(data, (*dims, ENERGY)),
+        "disk_bytes": disk_bytes(session.path(path)),
+        "variables": {str(k): list(map(str, v.dims)) for k, v in data.data_vars.items()},
+        "attrs": {k: v for k, v in data.attrs.items() if k not in ("history", "settings", "versions")},
+        "history": history_of(data.attrs),
+    }
+    what = "the truth of a simulation" if truth else f"a result of {data.attrs['model']}"
+    sizes = {d: data.sizes[d] for d in (*dims, ENERGY)}
+    out.answer(f"{path.name}: {what}, {several(len(names), 'component')}, {_sizes(sizes)}")
+    out.answer()
+    _tell_axes(session, found["axes"])
+    out.answer()
+    rows = [("Components", ", ".join(names))]
+    if not truth:
+        rows += [
+            ("Status", f"{found['status'] or 'unknown'}. {found['advice'] or ''}".strip()),
+            ("Iterations", f"{found['iterations']}" if found["iterations"] else "none"),
+        ]
+    rows += [
+        ("Settings", ", ".join(f"{k}={v}" for k, v in found["settings"].items()) or "none"),
+        ("Variables", "; ".join(f"{k} ({', '.join(v)})" for k, v in found["variables"].items())),
+        ("Size", f"{size(data.nbytes)} in memory, {size(found['disk_bytes'])} on disk"),
+    ]
+    out.facts(rows + _attribute_rows(data.attrs, path))
+    _tell_history(session, found["history"])
+    return found
+
+
+def describe_axes(data: xr.Dataset, dims: Sequence[str]) -> dict[str, dict[str, Any]]:
+    """Size, ends, step and unit of some axes, as `scalehsi.cube.describe` has them."""
+    axes: dict[str, dict[str, Any]] = {}
+    for dim in dims:
+        axes[dim] = {"size": data.sizes[dim]}
+        if dim in data.coords and data[dim].dtype.kind in "uif":
+            axis = data[dim]
+            axes[dim] |= {"first": float(axis[0]), "last": float(axis[-1]), "units": str(axis.attrs.get("units", ""))}
+            if axis.size > 1:
+                axes[dim]["step"] = (axes[dim]["last"] - axes[dim]["first"]) / (axis.size - 1)
+    return axes
+
+
+def disk_bytes(path: Path) -> int:
+    """Bytes that a file or a store takes on disk."""
+    files = [path] if path.is_file() else [p for p in path.rglob("*") if p.is_file()]
+    return sum(p.stat().st_size for p in files)
+
+
+def make_model(name: str, components: int | None, settings: dict[str, Any]) -> Model:
+    """The model that the words of the command line stand for."""
+    kind = model_class(name)
+    given = dict(settings)
+    if components is not None:
+        if given.get("n_components", components) != components:
+            raise InputError(f"-k {components} and --set n_components={given['n_components']} differ; leave one out")
+        given["n_components"] = components
+    elif "n_components" in kind.__dataclass_fields__ and "n_components" not in given:
+        raise InputError(f"{kind.name} needs the number of components; add for example -k 3")
+    return kind.from_settings(given)
+
+
+def plan(
+    session: Session, path: Path, *, model: str, components: int | None, settings: dict[str, Any], dataset: str | None
+) -> dict[str, Any]:
+    """Tell what a fit will need."""
+    chosen = make_model(model, components, settings)
+    cube = hsi.open_cube(session.path(path), dataset=dataset_of(dataset))
+    chosen.check(cube)
+    with session.connected():
+        found = hsi.plan(cube, chosen)
+    reads = f", {found.reads} of them from the disk" if found.reads < found.passes else ", all of them from the disk"
+    held = "it stays in memory between passes" if found.resident else "too large to stay in memory, read in every pass"
+    session.console.answer(f"{path.name} fitted with {found.model}: this will fit in memory")
+    session.console.answer()
+    session.console.facts(
+        [
+            ("Cube", f"{size(found.cube_bytes)}; {held}"),
+            ("Blocks", f"{several(found.blocks, 'block')} of up to {size(found.block_bytes)}"),
+            ("Computing on", f"{several(found.workers, 'process', 'processes')}, {several(found.threads, 'thread')}"),
+            ("Memory", f"up to {size(found.worker_bytes)} for data in each process, {size(found.memory)} is there"),
+            ("Passes", f"at most {found.passes} over the cube{reads}"),
+            ("Maps", f"{size(found.maps_bytes)} in the result"),
+        ]
+    )
+    return {"path": str(path), **found.to_dict()}
+
+
+def compare(session: Session, truth: Path, results: Sequence[Path]) -> dict[str, Any]:
+    """Hold results against a known truth."""
+    known = open_dataset(session.path(truth))
+    opened = [(path, hsi.open_result(session.path(path))) for path in results]
+    found = []
+    with session.connected():
+        for path, result in opened:
+            with session.computing(f"comparing {path.name}"):
+                rows = score_rows(result, known)
+            found.append({"result": str(path), "model": result.attrs["model"], "components": rows})
+    for each in found:
+        session.console.answer(f"{each['result']} ({each['model']}) against {truth}")
+        session.console.answer()
+        tell_scores(session, each["components"])
+        session.console.answer()
+    session.console.answer(
+        "Spectral angle: 0° for a spectrum of the true shape. Map correlation: 1 for a perfect map. Map error: squared "
+        "difference of the maps of signal shares, as part of the squared truth."
+    )
+    return {"truth": str(truth), "results": found}
+
+
+def score_rows(result: xr.Dataset, truth: xr.Dataset) -> list[dict[str, Any]]:
+    """The scores of each component of the truth, angles in degrees and radians."""
+    scores = metrics.score(result, truth)
+    default = [str(v) for v in scores[COMPONENT].values]
+    names = list(map(str, truth.attrs.get("components", default)))
+    rows = []
+    for position, name in enumerate(names):
+        row = {str(k): v.values[position].item() for k, v in scores.data_vars.items()}
+        rows.append({"name": name, "spectral_angle_deg": float(np.degrees(row["spectral_angle"])), **row})
+    return rows
+
+
+def tell_scores(session: Session, rows: Sequence[dict[str, Any]], *, names: dict[str, str] | None = None) -> None:
+    """The table of scores."""
+    heads = ["Phase", "Found as component", "Spectral angle"]
+    with_maps = "map_similarity" in rows[0]
+    body = []
+    for row in rows:
+        line = [(names or {}).get(row["name"], row["name"]), str(row["matched"]), f"{row['spectral_angle_deg']:.2f}°"]
+        if with_maps:
+            line += [f"{row['map_similarity']:.3f}", f"{100 * row['map_nmse']:.1f} %"]
+        body.append(line)
+    session.console.table([*heads, "Map correlation", "Map error"] if with_maps else heads, body)

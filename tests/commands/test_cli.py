@@ -1,0 +1,143 @@
+"""The command line as a whole: help, options, exit status, and how errors look."""
+
+from __future__ import annotations
+
+import json
+import re
+import subprocess
+import sys
+from typing import Any
+
+import pytest
+
+import scalehsi as hsi
+from scalehsi.cli import app
+from scalehsi.commands import session
+
+ALL = ("--cluster", "--workers", "--memory", "--device", "--json", "--quiet", "--debug")
+OPTIONS = {
+    "demo": ("--size", "--counts", "--seed", "--overwrite", "DIR"),
+    "info": ("--dataset", "--quick", "CUBE"),
+    "convert": ("--chunk-mb", "--dataset", "--set", "--overwrite", "SRC", "DST"),
+    "simulate": ("--set", "--overwrite", "KIND", "DST", "chequerboard", "phases"),
+    "prepare": ("--step", "--overwrite", "SRC", "DST", "crop", "bin", "mask"),
+    "plan": ("--model", "--components", "-k", "--set", "CUBE"),
+    "fit": ("--model", "-k", "--set", "--seed", "--checkpoint", "--checkpoint-every", "--resume", "--report", "RESULT"),
+    "project": ("RESULT", "CUBE", "OUT", "--overwrite"),
+    "reconstruct": ("RESULT", "OUT", "--overwrite"),
+    "compare": ("TRUTH", "RESULT"),
+    "report": ("RESULT", "DIR", "--truth", "--overwrite"),
+}
+
+
+def test_help_and_version_load_nothing_heavy():
+    code = (
+        "import sys\nfrom scalehsi.cli import main\n"
+        "assert main(['--help']) == 0 and main(['fit', '--help']) == 0 and main(['--version']) == 0\n"
+        "print(*[m for m in ('xarray', 'dask', 'numpy', 'distributed', 'matplotlib', 'zarr') if m in sys.modules])"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout.splitlines()[-1] == ""
+    assert f"scalehsi {hsi.__version__}" in done.stdout
+
+
+def test_module_and_no_words():
+    done = subprocess.run([sys.executable, "-m", "scalehsi"], capture_output=True, text=True, check=True)
+    assert done.stdout.startswith("Usage: scalehsi [OPTIONS] COMMAND")
+    assert all(name in done.stdout for name in OPTIONS)
+
+
+def test_the_commands_are_those_of_the_design():
+    assert sorted(c.callback.__name__ for c in app.registered_commands) == sorted(OPTIONS)
+
+
+@pytest.mark.parametrize("command", OPTIONS)
+def test_help_mentions_every_option(run, command):
+    status, out, _ = run(command, "--help")
+    assert status == 0
+    for option in (*OPTIONS[command], *ALL):
+        assert option in out
+
+
+def test_help_of_fit_names_settings_that_exist(run):
+    words = " ".join(run("fit", "--help")[1].split())
+    named = {model: words.split(f"Settings of {model}: ")[1].split(". ")[0] for model in ("nmf", "pca")}
+    for model, kind in (("nmf", hsi.NMF), ("pca", hsi.PCA)):
+        for name in re.sub(r"\([^)]*\)", "", named[model]).split(","):
+            assert name.strip() in kind.__dataclass_fields__
+
+
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        (["inf"], "No such command 'inf'"),
+        (["fit", "--bogus"], "No such option: --bogus.*type scalehsi fit --help"),
+        (["fit", "map.zarr"], "Missing argument 'RESULT'; type scalehsi fit --help"),
+        (["demo", "--workers", "0"], "--workers"),
+        (["fit", "a", "b", "--seed", "-1"], "--seed"),
+    ],
+)
+def test_words_that_are_no_command_give_2_and_one_line(run, words, message):
+    for extra in ([], ["--json"]):
+        status, out, err = run(*words, *extra)
+        assert status == 2
+        assert len(err.splitlines()) == 1
+        assert err.startswith("scalehsi ")
+        assert re.search(message, err)
+    assert json.loads(out.splitlines()[-1])["exit"] == 2
+
+
+def test_what_nobody_foresaw_gives_1_and_one_line(run, scene, tmp_path, monkeypatch):
+    def broken(*_: Any, **__: Any) -> None:
+        raise RuntimeError("first line\nsecond line")
+
+    monkeypatch.setattr(hsi, "reconstruct", broken)
+    words = ("reconstruct", scene / "result.zarr", tmp_path / "d.zarr")
+    status, out, err = run(*words, "--json")
+    assert status == 1
+    line = "RuntimeError: first line second line (not foreseen; --debug shows where)"
+    assert err == f"scalehsi reconstruct: {line}\n"
+    assert json.loads(out.splitlines()[-1]) == {"error": line, "exit": 1}
+    status, _, err = run(*words, "--debug")
+    assert status == 1
+    assert "Traceback" in err
+    assert err.splitlines()[-1].startswith("scalehsi reconstruct: RuntimeError")
+
+
+@pytest.mark.parametrize(
+    ("error", "message"),
+    [
+        (MemoryError(), "ran out of memory; use smaller blocks"),
+        (PermissionError(13, "Permission denied", "/somewhere/map.zarr"), "Permission denied: '/somewhere/map.zarr'"),
+        (ValueError("Stored and computed checksum do not match."), "a chunk of the data is damaged"),
+    ],
+)
+def test_known_trouble_is_told_in_plain_words(run, scene, tmp_path, monkeypatch, error, message):
+    def broken(*_: Any, **__: Any) -> None:
+        raise error
+
+    monkeypatch.setattr(hsi, "reconstruct", broken)
+    status, _, err = run("reconstruct", scene / "result.zarr", tmp_path / "d.zarr")
+    assert status == (2 if isinstance(error, ValueError) else 1)
+    assert message in err
+    assert len(err.splitlines()) == 1
+
+
+def test_quiet_leaves_out_all_but_answers(run, scene, tmp_path):
+    status, out, err = run("fit", scene / "map.zarr", tmp_path / "r.zarr", "-k", "2", "--quiet")
+    assert (status, out, err) == (0, "", "")
+    status, out, err = run("info", scene / "map.zarr", "--quiet")
+    assert (status, err) == (0, "")
+    assert "Counts per pixel" in out
+
+
+def test_a_reader_who_leaves_early_is_no_error(scene):
+    words = f"{sys.executable} -m scalehsi info {scene / 'map.zarr'} --quick | head -1"
+    done = subprocess.run(words, shell=True, capture_output=True, text=True, check=True)
+    assert done.stdout.startswith("map.zarr: EELS spectrum image")
+    assert done.stderr == ""
+
+
+def test_settings_are_read_as_json_python_or_text():
+    read = session.settings_of(["a=1", "b=1e-6", "c=true", "d=null", "e=16,16", "f=poisson", "g=[1, 2]", "h-i='x=y'"])
+    assert read == {"a": 1, "b": 1e-6, "c": True, "d": None, "e": (16, 16), "f": "poisson", "g": [1, 2], "h_i": "x=y"}

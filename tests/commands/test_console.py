@@ -1,0 +1,82 @@
+"""What a terminal gets, and what a log file gets."""
+
+from __future__ import annotations
+
+import io
+import os
+import pty
+import re
+import subprocess
+import sys
+
+from scalehsi.commands import console
+
+
+def on_a_terminal(*words: str, **environment: str) -> tuple[str, str]:
+    """Run a command whose standard error is a terminal; gives standard output and what the terminal got."""
+    ours, theirs = pty.openpty()
+    process = subprocess.Popen(
+        [sys.executable, "-m", "scalehsi", *words],
+        stdout=subprocess.PIPE,
+        stderr=theirs,
+        text=True,
+        env={**os.environ, "TERM": "xterm", "COLUMNS": "100", **environment},
+    )
+    os.close(theirs)
+    shown = b""
+    while True:
+        try:
+            part = os.read(ours, 4096)
+        except OSError:  # Linux says so when the other side is closed
+            break
+        if not part:
+            break
+        shown += part
+    os.close(ours)
+    out, _ = process.communicate()
+    assert process.returncode == 0, shown
+    return out, shown.decode()
+
+
+def test_a_terminal_gets_a_bar_and_a_pipe_gets_none(scene, tmp_path):
+    words = (
+        "fit",
+        str(scene / "map.zarr"),
+        str(tmp_path / "r.zarr"),
+        "-k",
+        "4",
+        "--set",
+        "max_iter=60",
+        "--set",
+        "tol=0",
+    )
+    out, shown = on_a_terminal(*words)
+    assert "fitting" in shown
+    assert "left" in shown
+    assert "\x1b[" in shown
+    assert "\x1b[" not in out
+    assert "fitting" not in out
+    out, shown = on_a_terminal(*words, "--overwrite", "--quiet")
+    assert (out, shown) == ("", "")
+
+
+def test_a_log_file_gets_a_line_now_and_then(run, scene, tmp_path, monkeypatch):
+    monkeypatch.setattr(console, "REMARK_SECONDS", 0.0)
+    status, _, err = run("fit", scene / "map.zarr", tmp_path / "r.zarr", "-k", "4", "--set", "max_iter=3")
+    assert status == 0
+    assert re.search(r"^fitting: 2 of at most 3 iterations, objective [0-9.]+.*left$", err, re.MULTILINE)
+    assert "\x1b[" not in err
+    status, _, err = run("convert", scene / "map.zarr", tmp_path / "c.zarr")
+    assert status == 0
+    assert "converting map.zarr: 100 %" in err
+
+
+def test_a_bar_is_drawn_with_the_time_left(monkeypatch):
+    screen = io.StringIO()
+    shown = console.Console()
+    shown._err = console.RichConsole(file=screen, force_terminal=True, width=120, markup=False)
+    with shown.bar("working") as tell:
+        tell(1, 4)
+        tell(3, 4)
+    assert "working" in screen.getvalue()
+    assert re.search(r"about \d+:\d\d left", screen.getvalue())

@@ -1,0 +1,145 @@
+"""Where a factorisation starts: singular values and scikit-learn's own sweeps as oracles."""
+
+from __future__ import annotations
+
+import warnings
+from typing import Any
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from numpy.testing import assert_allclose, assert_array_equal
+from sklearn.decomposition import non_negative_factorization
+from sklearn.exceptions import ConvergenceWarning
+
+from scalehsi.kernels.starts import alternate, nndsvd, sampled_endmembers
+
+Float = np.ndarray[Any, np.dtype[np.float64]]
+seeds = st.integers(0, 10_000)
+
+
+def matrix(seed: int = 0, *, pixels: int = 40, channels: int = 25, rank: int = 3, noise: float = 0.1) -> Float:
+    rng = np.random.default_rng(seed)
+    clean = rng.random((pixels, rank)) ** 3 @ rng.random((rank, channels)) ** 3
+    made: Float = clean * rng.uniform(1 - noise, 1 + noise, clean.shape)
+    return made
+
+
+@given(seed=seeds, components=st.integers(1, 5))
+def test_the_first_pair_is_the_leading_singular_pair(seed: int, components: int) -> None:
+    x = matrix(seed)
+    u, sigma, vt = np.linalg.svd(x, full_matrices=False)
+    c, s = nndsvd(x, components, seed=seed)
+    assert c.shape == (40, components)
+    assert s.shape == (components, 25)
+    assert (c >= 0).all()
+    assert (s >= 0).all()
+    assert_allclose(np.outer(c[:, 0], s[0]), sigma[0] * np.abs(np.outer(u[:, 0], vt[0])), rtol=1e-6, atol=1e-9)
+    assert_allclose(np.linalg.norm(c[:, 0]), np.linalg.norm(s[0]), rtol=1e-9)
+
+
+def test_later_pairs_are_the_larger_of_the_two_signs() -> None:
+    x = matrix(1)
+    u, sigma, vt = np.linalg.svd(x, full_matrices=False)
+    c, s = nndsvd(x, 3, seed=0)
+    for k in (1, 2):
+        options = [sigma[k] * np.outer(np.maximum(z * u[:, k], 0), np.maximum(z * vt[k], 0)) for z in (1, -1)]
+        want = max(options, key=np.linalg.norm)
+        assert_allclose(np.outer(c[:, k], s[k]), want, rtol=1e-5, atol=1e-8)
+
+
+@pytest.mark.parametrize(
+    "kind", ["rank one", "equal pixels", "one value", "unit matrix", "zeros", "one pixel", "one channel"]
+)
+def test_pairs_beyond_the_rank_are_small_and_finite(kind: str) -> None:
+    x = {
+        "rank one": matrix(2, rank=1, noise=0.0),
+        "equal pixels": np.ones((30, 20)),
+        "one value": np.eye(30, 20)[::-1] * (np.arange(20) == 4),
+        "unit matrix": np.eye(30),
+        "zeros": np.zeros((30, 20)),
+        "one pixel": np.ones((1, 20)),
+        "one channel": np.ones((30, 1)),
+    }[kind]
+    c, s = nndsvd(x, 4, seed=0)
+    assert np.isfinite(c).all()
+    assert np.isfinite(s).all()
+    rank = np.linalg.matrix_rank(x)
+    if rank < 4:
+        assert np.abs(np.outer(c[:, 3], s[3])).max() <= 1e-3 * max(x.mean(), 1e-300)
+
+
+def test_more_components_than_channels_or_pixels() -> None:
+    c, s = nndsvd(matrix(pixels=3, channels=4), 7, seed=0)
+    assert (c.shape, s.shape) == ((3, 7), (7, 4))
+    assert (c[:, 3:] > 0).all()
+
+
+@given(seed=seeds, components=st.integers(1, 4))
+def test_a_sweep_is_one_of_scikit_learn(seed: int, components: int) -> None:
+    x = matrix(seed)
+    c, s = nndsvd(x, components, seed=seed)
+    kept = c.copy(), s.copy()
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", ConvergenceWarning)  # three iterations do not converge
+        want_c, want_s, _ = non_negative_factorization(
+            x, W=c.copy(), H=s.copy(), n_components=components, init="custom", solver="cd", max_iter=3, tol=0
+        )
+    found_c, found_s = alternate(x, c, s, iterations=3)
+    assert_allclose(found_c, want_c, rtol=1e-6, atol=1e-8)
+    assert_allclose(found_s, want_s, rtol=1e-6, atol=1e-8)
+    assert_array_equal(c, kept[0])
+    assert_array_equal(s, kept[1])
+
+
+@given(seed=seeds, components=st.integers(1, 6))
+def test_sweeps_never_raise_the_loss(seed: int, components: int) -> None:
+    x = matrix(seed)
+    c, s = nndsvd(x, components, seed=seed)
+    before = ((x - c @ s) ** 2).sum()
+    for _ in range(5):
+        c, s = alternate(x, c, s, iterations=1)
+        after = ((x - c @ s) ** 2).sum()
+        assert after <= before + 1e-12 * (x**2).sum()
+        before = after
+
+
+@pytest.mark.parametrize("weighted", [False, True])
+def test_phases_in_a_sample_are_found_up_to_scale_and_order(weighted: bool) -> None:
+    rng = np.random.default_rng(0)
+    truth = np.stack([np.roll(np.exp(-0.5 * ((np.arange(60) - 8) / 3) ** 2), 18 * k) + 0.02 for k in range(3)])
+    maps = rng.dirichlet([0.3] * 3, 800)
+    sample = rng.poisson(300 * maps @ (truth / truth.sum(axis=1, keepdims=True))).astype("u1")
+    s = sampled_endmembers(sample, 3, weighted=weighted, seed=0)
+    assert_allclose(s.sum(axis=1), 1.0)
+    assert (s >= 0).all()
+    cosine = (s @ truth.T) / np.outer(np.linalg.norm(s, axis=1), np.linalg.norm(truth, axis=1))
+    assert sorted(cosine.argmax(axis=1)) == [0, 1, 2]
+    assert (cosine.max(axis=1) > 0.99).all()
+
+
+def test_the_same_seed_gives_the_same_start_and_the_sample_stays_as_it_was() -> None:
+    sample = (100 * matrix()).astype("u2")
+    sample.flags.writeable = False
+    one, two = (sampled_endmembers(sample, 3, weighted=True, seed=5) for _ in range(2))
+    assert_array_equal(one, two)
+
+
+@pytest.mark.parametrize("value", [0.0, -3.0])
+@pytest.mark.parametrize("weighted", [False, True])
+def test_a_sample_without_a_positive_value_gives_spectra_all_the_same(value: float, weighted: bool) -> None:
+    s = sampled_endmembers(np.full((30, 20), value), 3, weighted=weighted, seed=0)
+    assert (s >= 0).all()
+    assert_allclose(s.sum(axis=1), 1.0)
+
+
+@pytest.mark.parametrize("weighted", [False, True])
+def test_empty_channels_and_more_components_than_pixels_are_handled(weighted: bool) -> None:
+    sample = np.zeros((2, 12), "u1")
+    sample[:, :4] = [[9, 1, 1, 0], [0, 1, 8, 3]]
+    s = sampled_endmembers(sample, 5, weighted=weighted, seed=0)
+    assert s.shape == (5, 12)
+    assert np.isfinite(s).all()
+    assert_allclose(s.sum(axis=1), 1.0)
+    assert (s[:, 4:] < 1e-6).all()

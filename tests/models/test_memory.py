@@ -1,0 +1,80 @@
+"""A cube four times larger than the memory limit of the workers is fitted under that limit, and the client stays small."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+import textwrap
+from pathlib import Path
+
+import pytest
+
+LIMIT = 512 * 2**20
+
+SCRIPT = textwrap.dedent("""
+    import json, os, resource, sys
+
+    import dask.array as da
+    import numpy as np
+    import xarray as xr
+
+    import scalehsi as hsi
+
+
+    def block(block_info=None):
+        # Four spectra in smooth mixtures, whole blocks at once: quick to make, honest to fit.
+        (y0, y1), (x0, x1), (_, channels) = block_info[None]["array-location"]
+        y, x = np.mgrid[y0:y1, x0:x1]
+        e = np.linspace(0, 1, channels)
+        s = np.stack([np.exp(-((e - m) ** 2) / 0.005) for m in (0.2, 0.4, 0.6, 0.8)]) + 0.05
+        c = np.stack([1 + np.sin(y / 40 + k) * np.cos(x / 50 - k) for k in range(4)], axis=-1)
+        counts = np.float32(20) * (c.reshape(-1, 4).astype("f4") @ s.astype("f4"))
+        return counts.astype("u2").reshape(y1 - y0, x1 - x0, channels)
+
+
+    def write(store, side):
+        chunks = tuple((64,) * (side // 64) for _ in range(2)) + ((1024,),)
+        data = da.map_blocks(block, chunks=chunks, dtype="u2", meta=np.empty((0, 0, 0), "u2"))
+        hsi.save(hsi.make_cube(data, energy=np.arange(1024.0), energy_units="eV"), store)
+
+
+    def peak_rss(dask_worker=None):
+        return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
+
+
+    if __name__ == "__main__":
+        store, limit, side = sys.argv[1], int(sys.argv[2]), int(sys.argv[3])
+        if not os.path.exists(store):
+            write(store, side)
+            raise SystemExit
+        with hsi.connect("local", workers=1, memory=limit) as cluster:
+            cube = hsi.open_cube(store)
+            model = hsi.NMF(4, max_iter=2, tol=0)
+            plan = hsi.plan(cube, model)
+            result = hsi.fit(cube, model, seed=0)
+            peaks = list(cluster.client.run(peak_rss).values())
+        print(json.dumps({
+            "cube": cube.nbytes, "worker": max(peaks), "client": peak_rss(), "resident": plan.resident,
+            "planned": plan.worker_bytes, "status": result.attrs["status"],
+            "residual": float(result.residual.max()), "signal": float(result.mean_spectrum.mean()),
+        }))
+""")
+
+
+@pytest.mark.cluster
+def test_a_cube_four_times_the_limit_is_fitted_under_it(tmp_path: Path) -> None:
+    script = tmp_path / "fit.py"
+    script.write_text(SCRIPT)
+    command = [sys.executable, str(script), str(tmp_path / "big.zarr"), str(LIMIT), "1024"]
+    subprocess.run(command, check=True, timeout=300)  # writes the store, in a process of its own
+    done = subprocess.run(command, capture_output=True, text=True, timeout=500, check=False)
+    assert done.returncode == 0, done.stderr[-3000:]
+    figures = json.loads(done.stdout.splitlines()[-1])
+    assert figures["cube"] >= 4 * LIMIT
+    assert not figures["resident"]
+    assert figures["worker"] < LIMIT
+    assert figures["client"] < 500 * 2**20
+    assert figures["status"] == "max_iter"
+    # Worker restarts would leave a result of the same numbers but no peak to read; the fit itself must be right too.
+    assert figures["residual"] < 0.2 * figures["signal"]

@@ -1,0 +1,184 @@
+"""A real Slurm of three node daemons on this machine: jobs come, get lost, are replaced, and no number changes."""
+
+from __future__ import annotations
+
+import os
+import re
+import shutil
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import dask
+import numpy as np
+import psutil
+import pytest
+
+import scalehsi as hsi
+from scalehsi import queues
+
+ROOT = Path(__file__).parents[1]
+SCRIPT = ROOT / "deploy" / "slurm" / "local_slurm.sh"
+SYSTEM_PATH = os.pathsep.join([os.environ.get("PATH", ""), "/usr/sbin", "/sbin"])
+
+pytest.importorskip("dask_jobqueue", reason='the queues need dask-jobqueue: pip install "scalehsi[cluster]"')
+pytestmark = [
+    pytest.mark.cluster,
+    pytest.mark.skipif(
+        shutil.which("slurmctld", path=SYSTEM_PATH) is None,
+        reason="Slurm is not installed: apt-get install -y --no-install-recommends slurm-wlm",
+    ),
+]
+
+JOB = {"workers": 3, "cores": 1, "memory": "1GiB", "walltime": "00:30:00", "lost_worker_timeout": "1s"}
+LOOPBACK = {"host": "127.0.0.1", "dashboard": False}
+
+
+def local_slurm(*arguments: object) -> subprocess.CompletedProcess[str]:
+    environment = {**os.environ, "PYTHON": sys.executable}
+    command = ["bash", str(SCRIPT), *map(str, arguments)]
+    return subprocess.run(command, capture_output=True, text=True, timeout=60, env=environment, check=False)
+
+
+def slurm(*command: str) -> list[str]:
+    """The lines that a command of Slurm prints."""
+    return subprocess.run(command, capture_output=True, text=True, timeout=30, check=True).stdout.split("\n")[:-1]
+
+
+def running_jobs() -> set[str]:
+    return set(slurm("squeue", "--noheader", "--states=RUNNING", "--format=%i"))
+
+
+def until(condition: Callable[[], object], seconds: float = 30.0) -> None:
+    end = time.monotonic() + seconds
+    while not condition():
+        assert time.monotonic() < end, "it did not happen in time"
+        time.sleep(0.1)
+
+
+def ours(folder: Path) -> list[psutil.Process]:
+    """The daemons of the Slurm in a folder, and the processes of its jobs."""
+    found = []
+    for process in psutil.process_iter():
+        try:
+            in_job = (
+                process.environ().get("SLURM_CONF") == f"{folder}/slurm.conf" and "SLURM_JOB_ID" in process.environ()
+            )
+            if in_job or any(f"{folder}/" in word for word in process.cmdline()):
+                found.append(process)
+        except psutil.Error:  # it ended, or is somebody else's
+            continue
+    return [p for p in found if p.pid != os.getpid() and p.status() != psutil.STATUS_ZOMBIE]
+
+
+@pytest.fixture(scope="module")
+def nodes() -> Iterator[Path]:
+    """Three nodes in a folder with a short path (sockets), gone with all their processes at the end."""
+    folder = Path(tempfile.mkdtemp(prefix="scalehsi-slurm-", dir="/tmp"))
+    (folder / "work").mkdir()
+    try:
+        done = local_slurm("up", folder, "--nodes", 3, "--cpus", 2, "--memory", 4000)
+        assert done.returncode == 0, done.stderr
+        assert done.stdout == f"export SLURM_CONF={folder}/slurm.conf\n"
+        with pytest.MonkeyPatch.context() as patch:
+            patch.setenv("SLURM_CONF", f"{folder}/slurm.conf")
+            patch.setenv("PATH", SYSTEM_PATH)
+            # The jobs must find this checkout, which need not be installed.
+            patch.setenv(
+                "PYTHONPATH", os.pathsep.join([str(ROOT), os.environ.get("PYTHONPATH", "")]).rstrip(os.pathsep)
+            )
+            patch.chdir(folder / "work")
+            yield folder
+    finally:
+        local_slurm("down", folder)
+        for process in ours(folder):
+            process.kill()
+        shutil.rmtree(folder, ignore_errors=True)
+
+
+def test_the_script_of_the_project_shows_its_nodes_and_listens_on_loopback(nodes):
+    shown = local_slurm("status", nodes)
+    assert shown.returncode == 0, shown.stderr
+    assert re.findall(r"^ *(n\d) +(\w+) +(\d+) +(\d+)$", shown.stdout, flags=re.MULTILINE) == [
+        (f"n{i}", "idle", "2", "4000") for i in (1, 2, 3)
+    ]
+    again = local_slurm("up", nodes)
+    assert again.returncode == 2
+    assert "a Slurm is up in" in again.stderr
+    addresses = {
+        (p.name(), c.laddr.ip) for p in ours(nodes) for c in p.net_connections("inet") if c.status == psutil.CONN_LISTEN
+    }
+    assert addresses == {("slurmctld", "127.0.0.1"), ("slurmd", "127.0.0.1")}
+
+
+def test_jobs_compute_and_everything_they_open_is_on_loopback_over_tls(nodes):
+    pytest.importorskip("cryptography", reason="certificates of our own need the package cryptography")
+    with hsi.connect("slurm", **{**JOB, **LOOPBACK}, security=True, wait=60) as cluster:
+        assert [(w.threads, w.memory) for w in cluster.workers] == [(1, 2**30)] * 3
+        assert all(w.address.startswith("tls://127.0.0.1:") for w in cluster.workers)
+        seen = cluster.client.run(lambda names: [os.environ[n] for n in names], list(queues.THREAD_VARIABLES))
+        assert list(seen.values()) == [["1"] * len(queues.THREAD_VARIABLES)] * 3
+        listening = {
+            c.laddr.ip
+            for p in [psutil.Process(), *ours(nodes)]
+            for c in p.net_connections("inet")
+            if c.status == psutil.CONN_LISTEN
+        }
+        assert listening == {"127.0.0.1"}
+        assert set(slurm("squeue", "--noheader", "--format=%j %N")) == {f"scalehsi n{i}" for i in (1, 2, 3)}
+    until(lambda: not slurm("squeue", "--noheader"))
+    assert dask.delayed(os.getpid, pure=False)().compute() == os.getpid()
+
+
+def test_a_fit_survives_the_loss_of_a_job(nodes):
+    cube, _ = hsi.simulate.phases((128, 128), n_channels=1024, seed=1, chunk=64)
+    model = hsi.NMF(n_components=3, max_iter=8, tol=0.0)
+    expected = hsi.fit(cube, model, seed=0)
+    lost: dict[str, int] = {}
+
+    def cancel(step) -> None:
+        """After the third iteration, once: cancel the job that holds most of the cube."""
+        if step.iteration < 3 or lost:
+            return
+        job_of = cluster.client.run(lambda: os.environ["SLURM_JOB_ID"])
+        held = {job_of[address]: len(keys) for address, keys in cluster.client.has_what().items()}
+        job = max(held, key=lambda job: held[job])
+        slurm("scancel", job)
+        until(lambda: len(cluster.workers) == 2)
+        lost[job] = held[job]
+
+    with hsi.connect("slurm", **{**JOB, **LOOPBACK}, wait=60) as cluster:
+        before = running_jobs()
+        result = hsi.fit(cube, model, seed=0, progress=cancel)
+        assert min(lost.values()) >= 1, "the cancelled job held nothing, so nothing was lost"
+        until(lambda: len(running_jobs()) == 3 and len(cluster.workers) == 3)
+        assert before - running_jobs() == set(lost)
+        assert len(running_jobs() - before) == 1
+    assert result.attrs["status"] == expected.attrs["status"] == "max_iter"
+    for name in ("endmembers", "abundances", "objective"):
+        np.testing.assert_allclose(result[name], expected[name], rtol=1e-5, atol=1e-7, err_msg=name)
+
+
+def test_a_client_that_is_killed_leaves_no_job_behind(nodes):
+    code = (
+        "import os, signal, scalehsi as hsi\n"
+        "if __name__ == '__main__':\n"
+        f"    with hsi.connect('slurm', **{ {**JOB, **LOOPBACK}!r}, wait=60):\n"
+        "        os.kill(os.getpid(), signal.SIGKILL)\n"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=120, check=False)
+    assert done.returncode == -9, done.stderr
+    until(lambda: not slurm("squeue", "--noheader"))
+
+
+def test_down_leaves_nothing_running(nodes):
+    slurm("sbatch", "--output=/dev/null", "--wrap", "(setsid sleep 300 &) ; sleep 300")
+    until(running_jobs)
+    done = local_slurm("down", nodes)
+    assert done.returncode == 0, done.stderr
+    assert ours(nodes) == []
+    status = local_slurm("status", nodes)
+    assert (status.returncode, status.stderr) == (3, "local_slurm: down\n")
