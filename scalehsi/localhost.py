@@ -10,8 +10,10 @@ import importlib.util
 import ipaddress
 import multiprocessing
 import os
+import signal
 import socket
 from collections.abc import Iterator
+from multiprocessing import resource_tracker
 from typing import Any, Final
 
 import dask
@@ -82,18 +84,19 @@ def start(
         with _kept_environment():
             os.environ.update(limits)
             try:
-                cluster = LocalCluster(
-                    n_workers=workers,
-                    threads_per_worker=threads,
-                    processes=True,
-                    host=LOOPBACK,
-                    dashboard_address=pages["dashboard_address"],
-                    worker_dashboard_address=None,  # their plain pages then listen where the worker does: on loopback
-                    scheduler_kwargs={"dashboard": pages["dashboard"]},
-                    memory_limit=limit,
-                    local_directory=spill,
-                    env=limits,
-                )
+                with _no_interrupts():
+                    cluster = LocalCluster(
+                        n_workers=workers,
+                        threads_per_worker=threads,
+                        processes=True,
+                        host=LOOPBACK,
+                        dashboard_address=pages["dashboard_address"],
+                        worker_dashboard_address=None,  # plain pages listen where the worker does
+                        scheduler_kwargs={"dashboard": pages["dashboard"]},
+                        memory_limit=limit,
+                        local_directory=spill,
+                        env=limits,
+                    )
             except RuntimeError as problem:
                 raise InputError(
                     f"the local workers did not start ({problem}); in a script, put the call of connect under "
@@ -103,6 +106,24 @@ def start(
             yield cluster, workers
         finally:
             cluster.close()
+
+
+@contextlib.contextmanager
+def _no_interrupts() -> Iterator[None]:
+    """Start threads and processes that a terminal's Ctrl-C does not reach: it is this thread that shall stop them.
+
+    What is started inherits the mask of signals, and so do workers that take the place of lost ones later. A Ctrl-C
+    that comes meanwhile is delivered afterwards.
+    """
+    if not hasattr(signal, "pthread_sigmask"):  # Windows
+        yield
+        return
+    resource_tracker.ensure_running()  # when it starts, it lets the signal through again
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
+    try:
+        yield
+    finally:
+        signal.pthread_sigmask(signal.SIG_SETMASK, before)
 
 
 def _shares(workers: int | None, threads: int, memory: int | None, *, machine: int) -> tuple[int, int]:

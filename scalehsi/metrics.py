@@ -192,8 +192,8 @@ def score(result: xr.Dataset, truth: xr.Dataset) -> xr.Dataset:
 
 def _score_maps(out: xr.Dataset, found: xr.Dataset, truth: xr.Dataset) -> None:
     if dict(truth[ABUNDANCES].sizes) != dict(found[ABUNDANCES].sizes):
-        ours, theirs = dict(found[ABUNDANCES].sizes), dict(truth[ABUNDANCES].sizes)
-        raise InputError(f"the maps have sizes {ours}, those of the truth {theirs}; crop or bin both alike")
+        sizes = [dict(r[ABUNDANCES].sizes) for r in (found, truth)]
+        raise InputError(f"the maps have sizes {sizes[0]}, those of the truth {sizes[1]}; crop or bin both alike")
     truth = truth.assign({ABUNDANCES: truth[ABUNDANCES].transpose(*found[ABUNDANCES].dims)})
     ours, theirs = signal_shares(found), signal_shares(truth)
     pairs = [(theirs[k], np.where(np.isfinite(ours[k]), ours[k], np.nan)) for k in range(len(theirs))]

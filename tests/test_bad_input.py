@@ -312,7 +312,7 @@ def test_words_that_are_wrong_change_nothing(folder, capsys, words, message):
 
 
 def test_unknown_models_are_refused_in_python():
-    from scalehsi.models.base import model_class
+    from scalehsi.models.catalogue import model_class
 
     assert model_class("nmf") is hsi.NMF
     with pytest.raises(InputError, match="there is no model 'nnmf'; did you mean 'nmf'"):

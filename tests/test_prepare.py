@@ -202,7 +202,7 @@ def test_bin_takes_whole_numbers_up_to_the_axis(factor: Any) -> None:
 
 
 def test_bin_knows_the_axes() -> None:
-    with pytest.raises(InputError, match="bin: the cube has no axis 'z'; .*Known: energy, x, y"):
+    with pytest.raises(InputError, match=r"bin: the cube has no axis 'z'; .*Known: energy, x, y"):
         prepare.bin(cube(), z=2)
     assert prepare.bin(cube(), y=np.int64(2)).sizes["y"] == 3
     assert prepare.bin(cube(), y=2.0).attrs["history"][-1] == "bin(y=2)"

@@ -131,7 +131,7 @@ def test_a_result_is_told_from_what_is_none() -> None:
         check_result("out.zarr")
     with pytest.raises(InputError, match="it lacks endmembers, abundances, model"):
         check_result(xr.Dataset())
-    with pytest.raises(InputError, match="no result of scalehsi: it lacks abundances$"):
+    with pytest.raises(InputError, match=r"no result of scalehsi: it lacks abundances$"):
         check_result(result.drop_vars("abundances"))
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any, Final
+from typing import Any
 
 import numpy as np
 import xarray as xr
@@ -16,12 +16,10 @@ from scalehsi.commands.console import coordinate, number, plain, several, size
 from scalehsi.commands.session import Session, dataset_of
 from scalehsi.cube import describe, history_of, navigation_dims
 from scalehsi.io import open_dataset
-from scalehsi.models.base import Model, model_class
+from scalehsi.models.base import Model
+from scalehsi.models.catalogue import model_class
 from scalehsi.result import map_dims, settings_of
 from scalehsi.schema import COMPONENT, ENDMEMBERS, ENERGY, MASK, OBJECTIVE, InputError
-
-MODELS: Final = (hsi.NMF, hsi.PCA)
-"""Loading them makes them known by their names."""
 
 
 def info(session: Session, path: Path, *, dataset: str | None = None, quick: bool = False) -> dict[str, Any]:

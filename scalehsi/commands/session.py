@@ -6,11 +6,9 @@ import ast
 import contextlib
 import json
 import os
-import signal
 import threading
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
-from multiprocessing import resource_tracker
 from pathlib import Path
 from typing import Any, Final
 
@@ -81,8 +79,7 @@ class Session:
                 yield
             return
         with _quiet_workers():
-            with _no_interrupts():
-                cluster = hsi.connect(self.cluster, workers=self.workers, memory=self.memory)
+            cluster = hsi.connect(self.cluster, workers=self.workers, memory=self.memory)
             with cluster:
                 told = f", dashboard {cluster.dashboard}" if cluster.dashboard else ""
                 self.console.remark(f"computing on {self.cluster!r}{told}")
@@ -127,24 +124,6 @@ def _quiet_workers() -> Iterator[None]:
     finally:
         if before is None:
             del os.environ[_LEVEL]
-
-
-@contextlib.contextmanager
-def _no_interrupts() -> Iterator[None]:
-    """Start threads and processes that a terminal's Ctrl-C does not reach: it is this thread that shall stop them.
-
-    What is started inherits the mask of signals, and so do workers that take the place of lost ones later. A Ctrl-C
-    that comes meanwhile is delivered afterwards.
-    """
-    if not hasattr(signal, "pthread_sigmask"):  # Windows
-        yield
-        return
-    resource_tracker.ensure_running()  # when it starts, it lets the signal through again
-    before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
-    try:
-        yield
-    finally:
-        signal.pthread_sigmask(signal.SIG_SETMASK, before)
 
 
 @contextlib.contextmanager

@@ -3,9 +3,9 @@
 Only channels with counts are touched, because the sum of the model needs none: ``sum_e (c s)_e = c . t`` with
 ``t_k = sum_e s_ke``. A pass solves the abundances of each pixel to the optimum, by a few steps of expectation
 maximisation and then Newton, and adds up what a Newton step of ``s`` needs: per channel a gradient and a K x K Hessian.
-Reference for the Poisson factorisation: Lee and Seung 2001. A Newton step that goes past the lowest point of its line is
-shortened, not damped by its decrement as for self-concordant functions: that bound depends on the unit of the data, and
-holds back most where counts are many.
+A Newton step that goes past the lowest point of its line is shortened, not damped by its decrement as is usual for
+self-concordant functions: that bound depends on the unit of the data, and holds back most where counts are many.
+Reference for the Poisson factorisation: Lee and Seung 2001.
 """
 
 from __future__ import annotations
@@ -126,7 +126,7 @@ def _columns(s: Float) -> Float:
     An empty endmember stays empty: raised to a flat one, however faint, it would be given all flat counts.
     """
     st: Float = np.ascontiguousarray(np.asarray(s, dtype=np.float64).T)
-    return np.maximum(st, TINY * st.mean(axis=0))
+    return np.asarray(np.maximum(st, TINY * st.mean(axis=0)))
 
 
 @numba.njit(cache=True, nogil=True)

@@ -22,7 +22,7 @@ def sampled_endmembers(sample: np.ndarray[Any, Any], n_components: int, *, weigh
     Parameters
     ----------
     sample : array, shape (P, E)
-        Fits in memory as float64.
+        Fits in memory a few times over as float32, which is what is worked in.
     n_components : int
         K.
     weighted : bool
@@ -34,13 +34,13 @@ def sampled_endmembers(sample: np.ndarray[Any, Any], n_components: int, *, weigh
     -------
     array, shape (K, E), each row with unit sum
     """
-    x = np.maximum(np.asarray(sample, dtype=np.float64), 0.0)
+    x: Any = np.maximum(sample.astype(np.float32, copy=False), np.float32(0))
     row, column = (_root_mean(x, 1), _root_mean(x, 0)) if weighted else (np.ones(len(x)), np.ones(x.shape[1]))
-    scaled = x / row[:, None] / column
+    scaled = (x / row[:, None].astype(x.dtype)) / column.astype(x.dtype)
     _, s = alternate(scaled, *nndsvd(scaled, n_components, seed=seed), iterations=SWEEPS)
-    s = s * column
+    s = s.astype(np.float64) * column
     total = s.sum(axis=1, keepdims=True)
-    mean = x.mean(axis=0)
+    mean = x.mean(axis=0, dtype=np.float64)
     even = mean / mean.sum() if mean.sum() > 0 else np.full(x.shape[1], 1 / x.shape[1])
     filled: Float = np.where(total > 0, s / np.where(total > 0, total, 1.0), even)
     return filled
@@ -48,7 +48,7 @@ def sampled_endmembers(sample: np.ndarray[Any, Any], n_components: int, *, weigh
 
 def _root_mean(x: Float, axis: int) -> Float:
     """Square root of the mean along an axis relative to the whole, floored so that empty channels do not explode."""
-    mean = x.mean(axis=axis)
+    mean = x.mean(axis=axis, dtype=np.float64)
     return np.asarray(np.sqrt(np.maximum(mean / max(float(x.mean()), 1e-300), 1e-6)))
 
 
@@ -72,7 +72,7 @@ def nndsvd(x: Float, n_components: int, *, seed: int) -> tuple[Float, Float]:
     if rank == 0:
         u, sigma, vt = np.zeros((x.shape[0], 0)), np.zeros(0), np.zeros((0, x.shape[1]))
     elif rank < min(x.shape):
-        u, sigma, vt = svds(x, k=rank, v0=rng.uniform(0.5, 1.5, size=min(x.shape)))
+        u, sigma, vt = svds(x, k=rank, v0=rng.uniform(0.5, 1.5, size=min(x.shape)).astype(x.dtype))
         u, sigma, vt = u[:, ::-1], sigma[::-1], vt[::-1]
     else:
         u, sigma, vt = np.linalg.svd(x, full_matrices=False)
@@ -90,7 +90,7 @@ def nndsvd(x: Float, n_components: int, *, seed: int) -> tuple[Float, Float]:
         root = np.sqrt(sigma[k] * size)
         c[:, k] = root * left / np.linalg.norm(left)
         s[k] = root * right / np.linalg.norm(right)
-    return c, s
+    return c.astype(x.dtype, copy=False), s.astype(x.dtype, copy=False)
 
 
 def alternate(x: Float, c: Float, s: Float, *, iterations: int) -> tuple[Float, Float]:

@@ -12,7 +12,7 @@ from scalehsi.kernels.frobenius import strips
 
 
 def survey(
-    x: arrays.Array, *, index: np.ndarray[Any, Any], stride: int, seed: int
+    x: arrays.Array, *, index: np.ndarray[Any, Any], stride: int, seed: int, entropy: bool = True
 ) -> tuple[dict[str, Any], dict[str, Any]]:
     """Look at every value of a block once.
 
@@ -24,6 +24,8 @@ def survey(
     stride : int
         One pixel in so many joins the sample, see `in_sample`.
     seed : int
+    entropy : bool
+        False saves the logarithms, which cost more than all the rest; ``entropy`` is then zero.
 
     Returns
     -------
@@ -40,16 +42,15 @@ def survey(
     for _, strip in strips(x):
         finite = xp.isfinite(strip)
         clean = xp.where(finite, strip, xp.zeros_like(strip))
-        positive = clean > 0
-        logarithm = xp.log(xp.where(positive, clean, xp.ones_like(clean)))
         parts = {
             "spectrum": xp.sum(clean, axis=0),
             "negative": xp.sum(xp.astype(clean < 0, xp.int64)),
             "bad": xp.sum(xp.astype(~finite, xp.int64)),
             "norm": xp.sum(clean * clean),
-            "entropy": xp.sum(xp.where(positive, clean * logarithm - clean, xp.zeros_like(clean))),
             "empty": xp.sum(xp.astype(~xp.any(clean != 0, axis=1), xp.int64)),
         }
+        if entropy:
+            parts["entropy"] = xp.sum(_entropy(xp, clean))
         for key, value in parts.items():
             host = arrays.to_host(value)
             sums[key] = sums[key] + (host.astype(np.float64) if host.dtype.kind == "f" else host)
@@ -60,6 +61,13 @@ def survey(
     )
     sums["sample_index"] = [index[rows]] if rows.size else []
     return {}, sums
+
+
+def _entropy(xp: Any, clean: arrays.Array) -> arrays.Array:
+    """``x log x - x`` of the positive values, zero elsewhere."""
+    positive = clean > 0
+    logarithm = xp.log(xp.where(positive, clean, xp.ones_like(clean)))
+    return xp.where(positive, clean * logarithm - clean, xp.zeros_like(clean))
 
 
 def in_sample(index: np.ndarray[Any, Any], *, stride: int, seed: int) -> np.ndarray[Any, np.dtype[np.bool_]]:

@@ -10,7 +10,7 @@ import xarray as xr
 from scalehsi.blocks import map_pixels, open_blocks
 from scalehsi.chunks import work_chunks
 from scalehsi.cube import check_cube, with_history
-from scalehsi.models.base import model_class
+from scalehsi.models.catalogue import model_class
 from scalehsi.result import check_result, map_dims, settings_of
 from scalehsi.schema import ABUNDANCES, COMPONENT, ENDMEMBERS, ENERGY, InputError
 
@@ -72,8 +72,8 @@ def reconstruct(result: xr.Dataset, *, dtype: Any = np.float32) -> xr.DataArray:
     Returns
     -------
     xarray.DataArray, dims (..., y, x, energy)
-        Lazy, in blocks of some 64 MiB. It is as large as the cube was: save it with `scalehsi.save`, or compute only the windows that are needed
-        (``reconstruct(result).sel(energy=slice(5.1, 5.4)).sum("energy")``).
+        Lazy, in blocks of some 64 MiB. It is as large as the cube was: save it with `scalehsi.save`, or compute only
+        the windows that are needed (``reconstruct(result).sel(energy=slice(5.1, 5.4)).sum("energy")``).
 
     Examples
     --------

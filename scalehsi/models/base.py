@@ -16,6 +16,7 @@ from typing import Any, ClassVar, Self
 import numpy as np
 import xarray as xr
 
+from scalehsi import arrays
 from scalehsi.blocks import BlockFunction, Blocks
 from scalehsi.schema import InputError, suggest
 
@@ -37,11 +38,14 @@ class Stats:
         True when the model knows that another step would change nothing.
     progressing : bool
         False when the step was rejected, so that the loop does not take a flat objective for convergence.
+    advice : str
+        With ``done``: what to tell the user in place of the standing sentence.
     """
 
     objective: float
     done: bool = False
     progressing: bool = True
+    advice: str = ""
 
 
 @dataclass(frozen=True)
@@ -83,6 +87,11 @@ class Model:
         whole, real = is_number(self.max_iter, numbers.Integral), is_number(self.tol, numbers.Real)
         require(whole and self.max_iter >= 1, f"max_iter is a whole number of at least 1, got {self.max_iter!r}")
         require(real and self.tol >= 0, f"tol is a number that is not negative, got {self.tol!r}")
+
+    @property
+    def devices(self) -> tuple[arrays.Device, ...]:
+        """Where the kernels of these settings run; ``device="auto"`` chooses among them."""
+        return ("cpu", "cuda")
 
     def check(self, cube: xr.DataArray) -> None:
         """Refuse a cube whose metadata do not fit the settings. Reads no values."""
@@ -178,16 +187,3 @@ def register(model: type[Model]) -> type[Model]:
     """Make a model known by its name, for the command line and for opening results. A class decorator."""
     REGISTRY[model.name.lower()] = model
     return model
-
-
-def model_class(name: str) -> type[Model]:
-    """Look a model up by name, in any case.
-
-    Raises
-    ------
-    InputError
-        With the nearest name.
-    """
-    if name.lower() not in REGISTRY:
-        raise InputError(f"there is no model {name!r}; {suggest(name.lower(), REGISTRY)}")
-    return REGISTRY[name.lower()]

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import logging
+import numbers
 import os
 import signal
 import threading
@@ -16,9 +17,10 @@ from typing import Any, Final
 import numpy as np
 import xarray as xr
 
+from scalehsi import arrays
 from scalehsi.blocks import Blocks, Pixels, capacity, map_fold, map_pixels, open_blocks
 from scalehsi.cube import check_cube
-from scalehsi.models.base import Model, State
+from scalehsi.models.base import Model, State, is_number, require
 from scalehsi.models.checkpoint import Checkpoint, Saved
 from scalehsi.models.progress import Bar, Listener, Tracker
 from scalehsi.result import make_result
@@ -119,19 +121,20 @@ def fit(
         raise InputError(
             "resume=True needs the folder to resume from; give checkpoint='run.ckpt' (--checkpoint run.ckpt)"
         )
+    require(is_number(seed, numbers.Integral) and seed >= 0, f"seed is a whole number of at least 0, got {seed!r}")
     model.check(cube)
     store = None if checkpoint is None else Checkpoint(checkpoint, model=model, seed=seed, cube=cube)
     saved = None if store is None else store.prepare(resume=resume)
-    view = open_blocks(cube, device=device)
+    view = open_blocks(cube, device=_device(device, model))
     bar = Bar() if progress is True else None
     tracker = Tracker(bar or (progress if callable(progress) else None), model.max_iter)
     view.report = tracker.report
     saver = _Saver(store, every=checkpoint_every, minutes=checkpoint_minutes)
     try:
         with _stoppable():
-            state, history, status = _iterate(view, model, seed, saved, saver, tracker)
+            state, history, status, advice = _iterate(view, model, seed, saved, saver, tracker)
             tracker.enter("maps", len(history))
-            return _finish(view, model, state, history, status, seed=seed, residual=residual)
+            return _finish(view, model, state, history, (status, advice), seed=seed, residual=residual)
     except _Stop as stop:
         where = saver.flush()
         done = f"after {saver.iteration} iterations"
@@ -144,10 +147,24 @@ def fit(
             bar.close()
 
 
+def _device(wanted: str, model: Model) -> arrays.Device:
+    """The device that will be used; "auto" chooses among those that the model runs on."""
+    if wanted == "auto" and len(model.devices) == 1:
+        return model.devices[0]
+    device = arrays.resolve_device(wanted)
+    if device not in model.devices:
+        raise InputError(
+            f"{model.name} with these settings runs on {' or '.join(model.devices)}, not on {device}; "
+            f"fit with device={model.devices[0]!r}"
+        )
+    return device
+
+
 def _iterate(
     view: Blocks, model: Model, seed: int, saved: Saved | None, saver: _Saver, tracker: Tracker
-) -> tuple[State, list[float], Status]:
+) -> tuple[State, list[float], Status, str]:
     status: Status | None = None
+    advice = ""
     if saved is None:
         tracker.enter("start", 0)
         state, history, rejected = model.init(view, seed), [], 0
@@ -161,14 +178,15 @@ def _iterate(
     while status is None and len(history) < model.max_iter:
         new, stats = model.step(view, state)
         if not np.isfinite(stats.objective):
-            return state, history, "nonfinite"
+            return state, history, "nonfinite", ""
         state = new
+        advice = stats.advice
         history.append(float(stats.objective))
         rejected = 0 if stats.progressing else rejected + 1
         status = "converged" if stats.done else _judge(history, model.tol, rejected=rejected)
         saver.keep(Saved(state, list(history), stats.done, rejected), final=status is not None)
         tracker.finished(len(history), history[-1])
-    return state, history, status or "max_iter"
+    return state, history, status or "max_iter", advice if status == "converged" else ""
 
 
 def _judge(history: list[float], tol: float, *, rejected: int) -> Status | None:
@@ -182,7 +200,14 @@ def _judge(history: list[float], tol: float, *, rejected: int) -> Status | None:
 
 
 def _finish(
-    view: Blocks, model: Model, state: State, history: list[float], status: Status, *, seed: int, residual: bool
+    view: Blocks,
+    model: Model,
+    state: State,
+    history: list[float],
+    ending: tuple[Status, str],
+    *,
+    seed: int,
+    residual: bool,
 ) -> xr.Dataset:
     """The last pass: maps and what the model leaves."""
     variables = model.finish(view, state)
@@ -209,7 +234,8 @@ def _finish(
         settings=model.settings(),
         seed=seed,
         objective=history,
-        status=status,
+        status=ending[0],
+        advice=ending[1],
     )
 
 

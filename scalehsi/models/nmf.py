@@ -8,6 +8,7 @@ from typing import Any, ClassVar, Final
 import numpy as np
 import xarray as xr
 
+from scalehsi import arrays
 from scalehsi.blocks import BlockFunction, Blocks, map_fold
 from scalehsi.kernels import frobenius, poisson
 from scalehsi.kernels.nnls import nnls
@@ -110,12 +111,14 @@ class NMF(Model):
         """True where the data must not be negative."""
         return self.loss == "poisson" or self.weighting == "poisson"
 
+    @property
+    def devices(self) -> tuple[arrays.Device, ...]:
+        return ("cpu",) if self.loss == "poisson" else ("cpu", "cuda")
+
     def check(self, cube: xr.DataArray) -> None:
         check_components(self.n_components, cube)
 
     def init(self, view: Blocks, seed: int) -> State:
-        if self.loss == "poisson" and view.device != "cpu":
-            raise InputError("loss='poisson' runs on the CPU in this version; fit with device='cpu'")
         seen = survey(view, seed=seed, counts=self.counts, least=4 * self.n_components)
         if len(seen.sample) == 0:
             raise InputError("every pixel of the sample is empty; mask the empty part of the cube, or bin it")

@@ -32,6 +32,7 @@ SOLVERS: Final = ("auto", "gram", "randomized")
 GRAM_CHANNELS: Final = 2048
 """Above this the E x E moment matrix (8 E^2 bytes a block, P E^2 flops) costs more than a few passes of a sketch."""
 RANK: Final = "rank"
+DIRECT: Final = "The components are computed directly; there is nothing to iterate."
 
 
 @register
@@ -131,7 +132,7 @@ class PCA(Model):
             "vectors": vectors[:, :k],
             "total": np.asarray(total),
         }
-        return new, Stats(objective=max(total - float(values[:k].sum()), 0.0), done=True)
+        return new, Stats(objective=max(total - float(values[:k].sum()), 0.0), done=True, advice=DIRECT)
 
     def finish(self, view: Blocks, state: State) -> Variables:
         vectors, scale, values = state["vectors"], state["scale"], state["eigenvalues"]

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import math
-from dataclasses import asdict, dataclass
-from typing import Any, Final
+from dataclasses import asdict, dataclass, replace
+from typing import Any, Final, NoReturn
 
 import xarray as xr
 
 from scalehsi.blocks import Capacity, capacity, open_blocks
-from scalehsi.chunks import MiB
+from scalehsi.blocks.compute import PROCESS_BYTES
+from scalehsi.chunks import WORK_BLOCK_BYTES, MiB
 from scalehsi.cube import check_cube
 from scalehsi.models.base import Model
 from scalehsi.schema import InputError
@@ -126,20 +127,51 @@ def plan(cube: xr.DataArray, model: Model) -> Plan:
         reduced_bytes=cost.sums_bytes * len(view),
         maps_bytes=4 * cost.columns * math.prod(cube.shape[:-1]),
     )
-    _refuse(found, here, cost.work_bytes + 2 * cost.sums_bytes)
+    if found.worker_bytes > found.memory:
+        pixels = 0 if cube.chunks is None else math.prod(map(max, cube.chunks[:-1]))
+        unit = pixels * cube.shape[-1] * cube.dtype.itemsize
+        _refuse(found, here, _Demand(cube_bytes, unit, cost.work_bytes + 2 * cost.sums_bytes, here.workers))
     return found
 
 
-def _refuse(found: Plan, here: Capacity, fixed: int) -> None:
-    if found.worker_bytes <= found.memory:
-        return
+@dataclass(frozen=True)
+class _Demand:
+    """What a worker would need under another offer.
+
+    ``cube`` bytes in all, ``unit`` bytes of a stored chunk (0 in memory), ``fixed`` bytes a thread beside its blocks.
+    """
+
+    cube: int
+    unit: int
+    fixed: int
+    workers: int
+
+    def needs(self, *, memory: int, threads: int) -> int:
+        """Bytes of a worker with so much memory and so many threads, at most."""
+        most = min(WORK_BLOCK_BYTES, Capacity(1, threads, memory, remote=False).block_limit)
+        block = min(self.cube, max(most, self.unit if self.unit <= 4 * most else 0))
+        stays = self.unit == 0 or self.cube <= memory * self.workers // 2
+        return math.ceil(self.cube / self.workers) * stays + threads * (COPIES * block + self.fixed)
+
+    def enough(self, *, memory: int, threads: int) -> int:
+        """Memory of so much or more that will do, in MiB: with more of it come larger blocks, and cubes that stay."""
+        found = math.ceil(memory / MiB)
+        while (needs := self.needs(memory=found * MiB, threads=threads)) > found * MiB:
+            found = max(math.ceil(needs / MiB), math.ceil(1.02 * found))
+        return found
+
+
+def _refuse(found: Plan, here: Capacity, demand: _Demand) -> NoReturn:
     threads = max(1, here.threads // here.workers)
-    per_thread = found.worker_bytes // threads
-    chunk = max(1, (found.memory // threads - fixed) // COPIES)
-    ways = [f"give each worker {_size(math.ceil(1.1 * found.worker_bytes))}"]
-    if threads > 1 and per_thread <= found.memory:
-        ways.append(f"use {max(1, found.memory // per_thread)} thread(s) a worker")
-    if chunk >= MiB and chunk < found.block_bytes:
+    overhead = PROCESS_BYTES // MiB if here.remote else 0
+    enough = demand.enough(memory=found.worker_bytes, threads=threads) + overhead
+    ways = [f"give each worker {enough} MiB"]
+    fewer = [n for n in range(1, threads) if demand.needs(memory=found.memory, threads=n) <= found.memory]
+    if fewer:
+        ways.append(f"use {max(fewer)} thread(s) a worker")
+    chunk = min(WORK_BLOCK_BYTES, here.block_limit) // MiB * MiB
+    smaller = replace(demand, unit=chunk)
+    if 0 < chunk < demand.unit and smaller.needs(memory=found.memory, threads=threads) <= found.memory:
         ways.append(f"convert the cube with smaller chunks (--chunk-mb {chunk // MiB})")
     raise InputError(
         f"{found.model} needs {_size(found.worker_bytes)} a worker, {_size(found.memory)} is there; "

@@ -14,8 +14,8 @@ from scalehsi.kernels import statistics
 from scalehsi.schema import InputError
 
 SAMPLE_PIXELS: Final = 8192
-SAMPLE_BYTES: Final = 64 * 2**20
-"""The sample comes to the client as float64 at most so large."""
+SAMPLE_BYTES: Final = 24 * 2**20
+"""The sample comes to the client as float32 at most so large, and a start holds it a few times."""
 FEW: Final = 8
 """A sample of less than one in so many of the wanted pixels is taken again."""
 
@@ -63,8 +63,8 @@ def survey(view: Blocks, *, seed: int, counts: bool, least: int = 1) -> Survey:
     InputError
         For NaN or Inf, for negative values with ``counts``, for a mask that leaves nothing, for a cube of zeros.
     """
-    wanted = max(least, min(SAMPLE_PIXELS, SAMPLE_BYTES // (8 * view.n_energies)))
-    sums = _read(view, stride=max(1, math.prod(view.shape) // wanted), seed=seed)
+    wanted = max(least, min(SAMPLE_PIXELS, SAMPLE_BYTES // (4 * view.n_energies)))
+    sums = _read(view, stride=max(1, math.prod(view.shape) // wanted), seed=seed, entropy=counts)
     if sums["bad"]:
         check_finite(view.cube)
         raise InputError(f"{int(sums['bad'])} values are NaN or Inf when read as float32; rescale the cube")
@@ -78,7 +78,7 @@ def survey(view: Blocks, *, seed: int, counts: bool, least: int = 1) -> Survey:
     sample, filled = _sample(sums), int(sums["pixels"] - sums["empty"])
     if len(sample) < min(filled, max(least, wanted // FEW)):
         # A mask or a vacuum leaves few pixels of many, and the sample nearly missed them: look again, more closely.
-        sample = _sample(_read(view, stride=max(1, filled // wanted), seed=seed))
+        sample = _sample(_read(view, stride=max(1, filled // wanted), seed=seed, entropy=False))
     return Survey(
         pixels=int(sums["pixels"]),
         spectrum=np.asarray(sums["spectrum"], dtype=np.float64),
@@ -88,13 +88,15 @@ def survey(view: Blocks, *, seed: int, counts: bool, least: int = 1) -> Survey:
     )
 
 
-def _read(view: Blocks, *, stride: int, seed: int) -> dict[str, Any]:
-    _, sums = map_fold(_survey, view, shared={"stride": stride, "seed": seed}, tile=True, name="survey")
+def _read(view: Blocks, *, stride: int, seed: int, entropy: bool) -> dict[str, Any]:
+    _, sums = map_fold(
+        _survey, view, shared={"stride": stride, "seed": seed, "entropy": entropy}, tile=True, name="survey"
+    )
     return sums
 
 
-def _survey(x: Any, *, tile: Tile, stride: int, seed: int) -> tuple[dict[str, Any], dict[str, Any]]:
-    return statistics.survey(x, index=tile.index, stride=stride, seed=seed)
+def _survey(x: Any, *, tile: Tile, stride: int, seed: int, entropy: bool) -> tuple[dict[str, Any], dict[str, Any]]:
+    return statistics.survey(x, index=tile.index, stride=stride, seed=seed, entropy=entropy)
 
 
 def _sample(sums: dict[str, Any]) -> np.ndarray[Any, Any]:

@@ -1,4 +1,4 @@
-"""Non-negative quadratic programmes: scipy as the oracle, and the conditions of Karush, Kuhn and Tucker where it has none."""
+"""Non-negative quadratic programmes: scipy as the oracle, and where it has none the conditions of an optimum."""
 
 from __future__ import annotations
 

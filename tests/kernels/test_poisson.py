@@ -1,4 +1,4 @@
-"""The Poisson likelihood over blocks: abundances at the optimum, sums, and steps of the endmembers that never do harm."""
+"""The Poisson likelihood over blocks: optimal abundances, sums, and steps of the endmembers that do no harm."""
 
 from __future__ import annotations
 
@@ -303,8 +303,11 @@ def test_counts_by_the_million_do_not_overflow() -> None:
 
 def test_the_gpu_is_refused_before_anything_is_read(monkeypatch: pytest.MonkeyPatch) -> None:
     # These kernels are compiled for the CPU; a copy back from the GPU for every block must not happen in silence.
-    monkeypatch.setattr(arrays, "resolve_device", lambda device: "cuda")
+    monkeypatch.setattr(arrays, "resolve_device", lambda device: "cpu" if device == "cpu" else "cuda")
     monkeypatch.setattr(arrays, "to_device", lambda x, device: pytest.fail("something was put on a GPU"))
     cube = hsi.make_cube(np.ones((4, 4, 5), "u1"), energy=np.arange(5.0), energy_units="keV")
-    with pytest.raises(InputError, match=r"loss='poisson' runs on the CPU.*fit with device='cpu'"):
-        hsi.fit(cube, hsi.NMF(2, loss="poisson"), device="cuda")
+    model = hsi.NMF(2, loss="poisson", max_iter=2)
+    with pytest.raises(InputError, match=r"NMF with these settings runs on cpu, not on cuda; fit with device='cpu'"):
+        hsi.fit(cube, model, device="cuda")
+    monkeypatch.setattr(arrays, "to_device", lambda x, device: x if device == "cpu" else pytest.fail("on a GPU"))
+    assert hsi.fit(cube, model, device="auto").sizes["component"] == 2

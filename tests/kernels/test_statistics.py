@@ -63,6 +63,15 @@ def test_the_largest_counts_do_not_overflow(dtype: str, value: int) -> None:
     assert sums["negative"] == (3000 if value < 0 else 0)
 
 
+def test_who_needs_no_entropy_saves_the_logarithms() -> None:
+    with_it, without = look(data()), look(data(), entropy=False)
+    assert without.pop("entropy") == 0.0
+    assert with_it.pop("entropy") != 0.0
+    assert {k: v for k, v in without.items() if np.ndim(v) == 0} == {
+        k: v for k, v in with_it.items() if np.ndim(v) == 0
+    }
+
+
 @pytest.mark.parametrize("shape", [(1, 1), (1, 6), (300, 1)])
 def test_one_pixel_and_one_channel(shape: tuple[int, int]) -> None:
     sums = look(np.full(shape, 3, "u1"), stride=1)

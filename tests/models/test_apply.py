@@ -104,7 +104,7 @@ def test_empty_pixels_and_single_pixels_are_projected(fitted: xr.Dataset) -> Non
 
 def test_an_axis_that_differs_is_refused_with_both_axes(fitted: xr.Dataset) -> None:
     cube = scene()
-    with pytest.raises(InputError, match="has 20 channels, 0.2 to 0.39, that of the cube 19, 0.2 to 0.38; bring"):
+    with pytest.raises(InputError, match=r"has 20 channels, 0\.2 to 0\.39, that of the cube 19, 0\.2 to 0\.38; bring"):
         hsi.project(fitted, cube[..., :-1])
     for axis in (cube.energy + 0.01, 1000 * cube.energy, cube.energy[::-1].values):
         with pytest.raises(InputError, match=r"bring the cube onto it with cube\.sel"):
@@ -116,7 +116,7 @@ def test_an_axis_that_differs_is_refused_with_both_axes(fitted: xr.Dataset) -> N
 def test_what_is_no_result_or_of_an_unknown_model_is_said(fitted: xr.Dataset) -> None:
     with pytest.raises(InputError, match="got a DataArray"):
         hsi.project(scene(), scene())
-    with pytest.raises(InputError, match="a cube is an xarray.DataArray, got a Dataset"):
+    with pytest.raises(InputError, match=r"a cube is an xarray\.DataArray, got a Dataset"):
         hsi.project(fitted, fitted)
     with pytest.raises(InputError, match="there is no model 'Magic'"):
         hsi.project(fitted.assign_attrs(model="Magic"), scene())

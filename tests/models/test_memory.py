@@ -1,4 +1,4 @@
-"""A cube four times larger than the memory limit of the workers is fitted under that limit, and the client stays small."""
+"""A cube four times larger than the workers' memory limit is fitted under it, and the client stays small."""
 
 from __future__ import annotations
 

@@ -26,12 +26,13 @@ def look(cube: xr.DataArray, **kwargs: Any) -> module.Survey:
 def test_it_tells_what_numpy_tells_of_the_used_pixels() -> None:
     cube = counts_cube((9, 8, 6), mask=random_mask((9, 8)))
     x = cube.values[cube.mask.values].astype(float)
-    seen = look(cube)
+    seen = look(cube, counts=True)
     assert seen.pixels == len(x)
     assert_array_equal(seen.spectrum, x.sum(axis=0))
     assert_allclose(seen.norm, (x**2).sum())
     assert_allclose(seen.entropy, (x * np.log(np.where(x > 0, x, 1)) - x).sum(), rtol=1e-6)
     assert_array_equal(seen.sample, x[x.any(axis=1)])  # so few pixels are all in the sample
+    assert look(cube).entropy == 0.0  # its logarithms are for those who count
 
 
 @pytest.mark.parametrize("scheduler", ["synchronous", "threads"])

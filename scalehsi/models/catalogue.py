@@ -1,0 +1,31 @@
+"""All models of the package by name, for the command line and for results read from disk."""
+
+from __future__ import annotations
+
+from typing import Final
+
+from scalehsi.models.base import REGISTRY, Model
+from scalehsi.models.nmf import NMF
+from scalehsi.models.pca import PCA
+from scalehsi.schema import InputError, suggest
+
+MODELS: Final[tuple[type[Model], ...]] = (NMF, PCA)
+"""Importing them registers them; one of your own joins with `scalehsi.models.base.register`."""
+
+
+def model_class(name: str) -> type[Model]:
+    """Look a model up by name, in any case.
+
+    Raises
+    ------
+    InputError
+        With the nearest name.
+
+    Examples
+    --------
+    >>> model_class("nmf").__name__
+    'NMF'
+    """
+    if name.lower() not in REGISTRY:
+        raise InputError(f"there is no model {name!r}; {suggest(name.lower(), REGISTRY)}")
+    return REGISTRY[name.lower()]
