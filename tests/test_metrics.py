@@ -216,6 +216,12 @@ def test_match_gives_an_empty_spectrum_what_is_left() -> None:
     assert metrics.match(truth, found).tolist() == [1, 2, 0]
 
 
+def test_match_takes_any_spectrum_before_an_empty_one() -> None:
+    truth = spectra(components=2)
+    found = xr.concat([0 * truth[0], truth[1], spectra(1)[0]], dim="component")
+    assert metrics.match(truth, found).tolist() == [2, 1]
+
+
 def test_match_needs_as_many_components_as_the_truth() -> None:
     with pytest.raises(InputError, match="the truth has 3 components, the estimate 2; fit with n_components=3"):
         metrics.match(spectra(), spectra(components=2))

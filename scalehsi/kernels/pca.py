@@ -12,6 +12,7 @@ from scalehsi.kernels.frobenius import pixel_weight, strips
 Float = np.ndarray[Any, np.dtype[np.float64]]
 
 
+@np.errstate(invalid="ignore", over="ignore")  # NaN and Inf are for the caller to see in ``power``
 def moments(
     x: arrays.Array, *, weigh_pixels: bool, probe: Float | None = None
 ) -> tuple[dict[str, Any], dict[str, Any]]:

@@ -7,6 +7,7 @@ import os
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final
+from zipfile import BadZipFile
 
 import numpy as np
 import xarray as xr
@@ -94,11 +95,11 @@ class Checkpoint:
 
     def read(self) -> Saved:
         try:
-            with np.load(self.path, allow_pickle=False) as file:
+            with self.path.open("rb") as raw, np.load(raw, allow_pickle=False) as file:
                 meta = json.loads(file["meta"].tobytes().decode())
                 state = {k.removeprefix("state/"): file[k] for k in file.files if k.startswith("state/")}
                 objective = [float(v) for v in file["objective"]]
-        except (OSError, ValueError, KeyError, EOFError) as error:
+        except (OSError, ValueError, KeyError, EOFError, BadZipFile) as error:
             raise InputError(
                 f"the checkpoint {str(self.path)!r} cannot be read ({error}); remove it to start anew"
             ) from error

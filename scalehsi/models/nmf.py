@@ -143,19 +143,21 @@ class NMF(Model):
         s = state["s"]
         _, sums = map_fold(self._update, view, shared=self._shared(s, state), name=f"nmf-{self.loss}")
         value = self._objective(sums, s, state)
-        if not value <= float(state["objective"]) and np.isfinite(value):
+        best = float(state["objective"])
+        if value > best + self._rounding(sums):
             # Rejected. From an extrapolated point go back to the point itself, from that (a Newton step) to the safe
             # one.
             back = state["safe"] if np.array_equal(s, state["kept"]) else state["kept"]
             shrunk = np.asarray(float(state["beta"]) / SHRINK)
             new = {**state, "s": back, "kept": back, "cap": state["beta"], "beta": shrunk}
             stuck = np.array_equal(back, s)
-            return new, Stats(float(state["objective"]), done=stuck, progressing=False)
+            return new, Stats(best, done=stuck, progressing=False)
         better, safe = self._improve(sums, s)
         better, safe = _unit_rows(better, s), _unit_rows(safe, s)
         beta = float(state["beta"])
         cap = float(state["cap"])
-        ahead = better + beta * (better - state["kept"]) if np.isfinite(float(state["objective"])) else better
+        ahead = better + beta * (better - state["kept"]) if np.isfinite(best) else better
+        value = min(value, best) if np.isfinite(value) else value
         new = {
             **state,
             "s": _unit_rows(np.maximum(ahead, 0.0), better),
@@ -213,6 +215,12 @@ class NMF(Model):
         if self.loss == "poisson":
             return poisson.objective(sums, s, float(state["entropy"]))
         return frobenius.objective(sums, s, self._weights(state).get("w"))
+
+    def _rounding(self, sums: dict[str, Any]) -> float:
+        """What the objective may rise by without meaning anything: it is a small difference of large float32 products."""
+        if self.loss == "poisson":
+            return 1e-13 * abs(float(sums["likelihood"]))
+        return 5e-8 * float(sums["norm"])
 
     def _improve(self, sums: dict[str, Any], s: Float) -> tuple[Float, Float]:
         if self.loss == "poisson":

@@ -194,7 +194,7 @@ def test_add_is_associative_and_commutative_with_empty_as_its_zero(a: Any, b: An
     assert add(a, {}) == a
 
 
-@pytest.mark.parametrize("blocks", [1, 2, 15, 16, 17, 33, 256, 257])
+@pytest.mark.parametrize("blocks", [1, 2, 3, 4, 5, 16, 17, 64, 65, 257])
 def test_the_tree_combines_every_block_once_and_in_order(blocks: int) -> None:
     cube = counts_cube((blocks, 1, 2))
 

@@ -251,6 +251,17 @@ def test_every_library_and_device_gives_the_same_and_leaves_its_arguments(dtype:
             assert_array_equal(arrays.to_host(here[name]), value)
 
 
+@pytest.mark.parametrize("dtype", DTYPES)
+def test_strips_are_few_rows_as_floats_that_are_copied_no_earlier(dtype: str) -> None:
+    x = np.arange(1400).reshape(700, 2).astype(dtype)
+    seen = list(frobenius.strips(x))
+    assert [part.stop - part.start for part, _ in seen] == [256, 256, 188]
+    assert {strip.dtype for _, strip in seen} == {np.dtype("f8" if dtype == "f8" else "f4")}
+    assert_array_equal(np.concatenate([strip for _, strip in seen]), x)
+    if dtype in ("f4", "f8"):
+        assert np.shares_memory(seen[0][1], x)
+
+
 def test_pure_kernels_do_not_change_the_sums_that_they_improve_upon() -> None:
     s, x = scene()
     _, sums = frobenius.update(x, s=s)

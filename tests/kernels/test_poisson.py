@@ -239,6 +239,30 @@ def test_the_newton_step_of_one_channel_is_that_of_plain_numpy() -> None:
     assert_allclose(multiplicative, 2.0, rtol=1e-8)
 
 
+@given(seed=seeds, kind=st.sampled_from(KINDS))
+def test_the_newton_step_is_the_minimum_of_each_channels_quadratic_model_above_its_floor(seed: int, kind: str) -> None:
+    s, x = scene(seed, kind=kind, pixels=60)
+    _, sums = poisson.update(x, s=s)
+    assume((sums["C"] > 0).all())
+    newton, multiplicative = poisson.improve(sums, s)
+    floor = poisson.FLOOR * multiplicative
+    assert (newton >= floor - 1e-15).all()
+    lower = np.tril_indices(3)
+    for e in np.flatnonzero(x.sum(axis=0)):
+        hessian = np.zeros((3, 3))
+        hessian[lower] = sums["H"][e]
+        hessian += np.tril(hessian, -1).T
+        hessian += 1e-9 * hessian.max() * np.eye(3)
+        right = sums["N"][e] - sums["C"] + hessian @ (s[:, e] - floor[:, e])
+        root = np.linalg.cholesky(hessian)
+        best, _ = optimize.nnls(root.T, np.linalg.solve(root, right))
+
+        def model(u: Float, hessian: Float = hessian, right: Float = right) -> float:
+            return float(0.5 * u @ hessian @ u - right @ u)
+
+        assert model(newton[:, e] - floor[:, e]) <= model(best) + 1e-9 * (1 + abs(model(best)))
+
+
 def test_a_component_that_no_pixel_uses_keeps_its_spectrum() -> None:
     s, x = scene(8)
     x[:, 12] = 0.0

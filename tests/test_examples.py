@@ -1,0 +1,64 @@
+"""The examples, the README's code and CONTRIBUTING's model run as they stand."""
+
+from __future__ import annotations
+
+import os
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parents[1]
+
+
+def run(arguments: list[str], folder: Path) -> str:
+    environment = {**os.environ, "PYTHONWARNINGS": "error::FutureWarning"}
+    done = subprocess.run(
+        [sys.executable, *arguments],
+        cwd=folder,
+        env=environment,
+        capture_output=True,
+        text=True,
+        timeout=300,
+        check=False,
+    )
+    assert done.returncode == 0, done.stderr[-2000:]
+    return done.stdout
+
+
+def test_unmixing_edx(tmp_path: Path) -> None:
+    out = run([str(ROOT / "examples" / "01_unmix_edx.py"), "here"], tmp_path)
+    assert out.splitlines()[-1].endswith("index.html")
+    assert (tmp_path / "here" / "report" / "index.html").is_file()
+
+
+@pytest.mark.cluster
+def test_local_cluster(tmp_path: Path) -> None:
+    out = run([str(ROOT / "examples" / "02_local_cluster.py"), "here"], tmp_path)
+    found = re.search(r"largest angle between the two: (\S+) rad", out)
+    assert found
+    assert float(found[1]) < 1e-4
+
+
+def test_own_model(tmp_path: Path) -> None:
+    out = run([str(ROOT / "examples" / "03_own_model.py")], tmp_path)
+    angles = [float(a) for a in re.findall(r"\d+\.\d", out.split("angles")[1])]
+    assert len(angles) == 4
+    assert max(angles) < 10
+
+
+def test_the_code_of_the_readme(tmp_path: Path) -> None:
+    blocks = re.findall(r"```python\n(.*?)```", (ROOT / "README.md").read_text(), re.S)
+    assert blocks
+    code = blocks[0]
+    assert len([line for line in code.splitlines() if line.strip()]) <= 12
+    (tmp_path / "readme.py").write_text(code)
+    run(["-c", "import scalehsi as h; h.save(h.simulate.phases((48, 48))[0], 'scan.zarr')"], tmp_path)
+    run(["readme.py"], tmp_path)
+    assert (tmp_path / "report" / "index.html").is_file()
+
+
+def test_contributing_names_the_example_that_is_tested() -> None:
+    assert "examples/03_own_model.py" in (ROOT / "CONTRIBUTING.md").read_text()
