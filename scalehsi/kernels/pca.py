@@ -109,6 +109,7 @@ def malinowski(eigenvalues: Float, *, pixels: int, channels: int) -> Float:
     eigenvalues : array, shape (N,)
         Of the moment matrix, falling. With fewer than ``c`` of them the last entry is the sum of the rest.
     pixels, channels : int
+        Channels that are zero throughout do not count.
 
     Returns
     -------

@@ -217,7 +217,7 @@ class NMF(Model):
         return frobenius.objective(sums, s, self._weights(state).get("w"))
 
     def _rounding(self, sums: dict[str, Any]) -> float:
-        """What the objective may rise by without meaning anything: it is a small difference of large float32 products."""
+        """What the objective may rise by without meaning anything: a small difference of large float32 products."""
         if self.loss == "poisson":
             return 1e-13 * abs(float(sums["likelihood"]))
         return 5e-8 * float(sums["norm"])

@@ -131,6 +131,7 @@ class PCA(Model):
             "eigenvalues": values,
             "vectors": vectors[:, :k],
             "total": np.asarray(total),
+            "channels": np.asarray(np.count_nonzero(sums["power"])),
         }
         return new, Stats(objective=max(total - float(values[:k].sum()), 0.0), done=True, advice=DIRECT)
 
@@ -142,7 +143,9 @@ class PCA(Model):
         known = values[: min(values.size, math.prod(view.shape))]
         rest = max(float(state["total"]) - float(known.sum()), 0.0)
         full = known if known.size == values.size == view.n_energies else np.append(known, rest)
-        indicator = kernels.malinowski(full, pixels=int(state["pixels"]), channels=view.n_energies)
+        indicator = kernels.malinowski(full, pixels=int(state["pixels"]), channels=int(state["channels"]))
+        # Near full rank the error rests on a few last eigenvalues, and the indicator falls again without meaning.
+        indicator[max(1, int(state["channels"]) // 2) :] = np.nan
         note = "of the weighted data" if self.weighting else "of the data"
         return {
             ENDMEMBERS: xr.DataArray(basis, dims=(COMPONENT, ENERGY), attrs={"long_name": "principal component"}),
@@ -186,12 +189,12 @@ class PCA(Model):
             raise InputError("the mask leaves no pixel (True = use); turn it round with ~mask, or drop it")
         if not np.isfinite(sums["power"]).all():
             check_finite(view.cube)
-        if not np.any(sums["power"]):
-            raise InputError("every value of the cube is zero; is it the right file, or the right dataset of it?")
         if self.weighting and (sums["spectrum"] < 0).any():
             raise InputError(
                 "weighting='poisson' is for counts, but the mean of some channels is negative; fit with weighting=None"
             )
+        if not np.any(sums["power"]):
+            raise InputError("every value of the cube is zero; is it the right file, or the right dataset of it?")
         return sums
 
     def _scale(self, sums: dict[str, Any]) -> Float:
