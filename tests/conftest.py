@@ -45,8 +45,8 @@ def two_processes() -> Iterator[Any]:
             n_workers=2,
             threads_per_worker=1,
             host="127.0.0.1",
-            dashboard_address=None,
-            worker_dashboard_address=None,
+            dashboard_address="127.0.0.1:0",
+            worker_dashboard_address="127.0.0.1:0",
             memory_limit="1GiB",
         )
         with cluster, Client(cluster, set_as_default=False) as client:

@@ -116,7 +116,7 @@ def _product(maps: Any, *, s: Any, offset: Any, dtype: Any) -> Any:
 def _same_axis(result: xr.Dataset, cube: xr.DataArray) -> None:
     then, now = np.asarray(result[ENERGY].values, dtype=float), np.asarray(cube[ENERGY].values, dtype=float)
     step = abs(then[-1] - then[0]) / max(1, then.size - 1)
-    if then.size != now.size or not np.allclose(then, now, rtol=0, atol=0.5 * step or 1e-9):
+    if then.size != now.size or not np.allclose(then, now, rtol=0, atol=0.1 * step or 1e-9):
         raise InputError(
             f"the energy axis of the result has {then.size} channels, {then[0]:g} to {then[-1]:g}, that of the cube "
             f"{now.size}, {now[0]:g} to {now[-1]:g}; "

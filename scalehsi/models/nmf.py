@@ -191,9 +191,14 @@ class NMF(Model):
 
     def cost(self, shape: tuple[int, ...], itemsize: int) -> Cost:
         k, channels = self.n_components, shape[-1]
-        sums = 8 * channels * k * (1 if self.loss == "frobenius" else 1 + (k + 1) // 2)
-        work = frobenius.STRIP * (channels * 4 * 2 + 8 * k) if self.loss == "frobenius" else 8 * channels * (k + 3)
-        return Cost(passes=self.max_iter + 2, sums_bytes=sums, work_bytes=work, columns=k + 1)
+        if self.loss == "poisson":
+            sums = 8 * channels * (k + k * (k + 1) // 2)
+            work = 8 * channels * (poisson.STRIP + k + 3)
+        else:
+            sums = 8 * channels * k
+            work = frobenius.STRIP * (2 * 4 * channels + 8 * k)
+        # The survey reads once, or twice where the sample has to be drawn again; the maps take one.
+        return Cost(passes=self.max_iter + 3, sums_bytes=sums, work_bytes=work, columns=k + 1)
 
     # What differs between the losses.
 
