@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import numbers
 from dataclasses import KW_ONLY, dataclass
 from typing import Any, ClassVar, Final
 
@@ -21,6 +22,7 @@ from scalehsi.models.base import (
     check_components,
     check_weighting,
     choice,
+    is_number,
     register,
     require,
 )
@@ -94,7 +96,10 @@ class PCA(Model):
         check_components(self.n_components)
         check_weighting(self.weighting)
         choice("solver", self.solver, SOLVERS)
-        require(self.power >= 0 and self.oversample >= 0, "power and oversample are not negative")
+        for name in ("power", "oversample"):
+            value = getattr(self, name)
+            whole = is_number(value, numbers.Integral)
+            require(whole and value >= 0, f"{name} is a whole number that is not negative, got {value!r}")
 
     def check(self, cube: xr.DataArray) -> None:
         check_components(self.n_components, cube)
@@ -180,7 +185,7 @@ class PCA(Model):
         sketch = self.sketched(channels)
         width = self.n_components + self.oversample if sketch else channels
         passes = (self.power + 2 if sketch else 1) + 1
-        return Cost(passes, 8 * channels * width, 16 * channels * width, self.n_components + 1)
+        return Cost(passes, 8 * channels * (width + 3), 16 * channels * width, self.n_components + 1)
 
     def _moments(self, view: Blocks, probe: Float | None) -> dict[str, Any]:
         shared = {"weigh_pixels": self.weighting is not None, "probe": probe}
