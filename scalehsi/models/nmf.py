@@ -197,8 +197,8 @@ class NMF(Model):
         else:
             sums = 8 * channels * k
             work = frobenius.STRIP * (2 * 4 * channels + 8 * k)
-        # The survey reads once, or twice where the sample has to be drawn again; the maps take one.
-        return Cost(passes=self.max_iter + 3, sums_bytes=sums, work_bytes=work, columns=k + 1)
+        # One for the survey (a second where nearly all pixels are masked or empty), one for the maps.
+        return Cost(passes=self.max_iter + 2, sums_bytes=sums, work_bytes=work, columns=k + 1)
 
     # What differs between the losses.
 
