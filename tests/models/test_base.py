@@ -100,7 +100,7 @@ def test_wrong_numbers_are_refused(model: type[Model], settings: dict[str, Any],
         (hsi.NMF, {"weighting": "counts"}, "weighting='counts' is not known; it is None or 'poisson'"),
         (hsi.NMF, {"loss": "poisson", "weighting": "poisson"}, "belongs to loss='frobenius'"),
         (hsi.PCA, {"solver": "grams"}, "solver='grams' is not known; did you mean 'gram'"),
-        (hsi.PCA, {"power": -1}, "power and oversample are not negative"),
+        (hsi.PCA, {"power": -1}, "power is a whole number that is not negative, got -1"),
     ],
 )
 def test_wrong_words_are_answered_with_the_nearest(model: type[Model], settings: dict[str, Any], message: str) -> None:
