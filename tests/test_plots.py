@@ -202,6 +202,16 @@ def test_a_weak_line_needs_its_strong_line() -> None:
     assert [mark.label for mark in name_peaks(find_peaks(energy, both), ["Fe"])] == ["Fe Kα", "Fe Kβ"]
 
 
+def test_a_listed_element_without_a_peak_does_not_hide_the_copper_of_the_grid() -> None:
+    energy = 0.2 + 0.01 * np.arange(1000)
+    spectrum = np.full(energy.size, 30.0)
+    for line, height in (("Cu Ka", 6000), ("Cu Kb", 820)):
+        spectrum += height * np.exp(-0.5 * ((energy - LINES[line]) / 0.063) ** 2)
+    drawn = np.random.default_rng(0).poisson(spectrum)
+    marks = name_peaks(find_peaks(energy, drawn), ["Hf", "Lu", "Fe"])  # Hf Lα lies at 7.90 keV, beside Cu Kα at 8.04
+    assert [(mark.label, mark.certain) for mark in marks] == [("Cu Kα", False), ("Cu Kβ", False)]
+
+
 def test_unknown_elements_are_found_from_the_peaks(good: xr.Dataset) -> None:
     unknown = good.assign_attrs(elements=[])
     marks = component_marks(digest(unknown))

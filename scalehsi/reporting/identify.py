@@ -135,7 +135,7 @@ def name_peaks(
     if len(named) < peaks.energy.size:
         everything = lines_of(SYMBOLS, beam_kev=beam_kev)
         for index in sorted(range(peaks.energy.size), key=lambda i: -peaks.net[i]):
-            guess = None if index in named or _beside(index, peaks, table) else _guess(index, peaks, everything)
+            guess = None if index in named or _beside(index, peaks, table, named) else _guess(index, peaks, everything)
             if guess is None:
                 continue
             best, label = guess
@@ -186,12 +186,16 @@ def _guess(index: int, peaks: Peaks, table: Mapping[str, Sequence[Line]]) -> tup
     return best, best.label if second is None else f"{best.label} or {second.label}"
 
 
-def _beside(index: int, peaks: Peaks, table: Mapping[str, Sequence[Line]]) -> bool:
-    """Whether a peak is the shoulder of a strong line that is accounted for: unmixing bends those easily."""
+def _beside(index: int, peaks: Peaks, table: Mapping[str, Sequence[Line]], named: Mapping[int, Mark]) -> bool:
+    """Whether a peak is the shoulder of a strong line that has a peak of its own: unmixing bends those easily.
+
+    A line of a listed element that shows no peak does not count, or Hf in the list would hide the Cu of the grid.
+    """
     energy = float(peaks.energy[index])
     reach = float(width_kev(energy)) + 0.5 * float(peaks.tolerance[index])
     lines = (line for row in table.values() for line in row if line.weight == 1.0)
-    return any(abs(line.energy - energy) < reach for line in lines)
+    near = (peaks.nearest(line.energy) for line in lines if abs(line.energy - energy) < reach)
+    return any(other is not None and other != index and other in named for other in near)
 
 
 def _closeness(peaks: Peaks, index: int, line: Line) -> float:
