@@ -10,6 +10,7 @@ import re
 import secrets
 import shutil
 import socket
+import time
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Final
@@ -20,6 +21,8 @@ from scalehsi.schema import InputError
 
 ROOT_FILES: Final = ("zarr.json", ".zgroup", ".zarray", ".zmetadata")
 _FULL_DISK: Final = (errno.ENOSPC, errno.EDQUOT)
+_PATIENCE: Final = (0.01, 0.05, 0.2, 0.5, 1.0)
+"""Seconds to wait between attempts to remove what is half written."""
 _NOT_OURS: Final = (errno.EACCES, errno.EPERM, errno.EROFS)
 
 
@@ -54,7 +57,7 @@ def replacing(path: Path, *, overwrite: bool) -> Iterator[Path]:
             raise InputError(f"cannot write {str(path)!r} ({error.strerror}); give another folder") from error
         raise
     finally:
-        shutil.rmtree(partial, ignore_errors=True)
+        _remove(partial)
 
 
 def _put(partial: Path, path: Path, aside: Path) -> None:
@@ -68,6 +71,15 @@ def _put(partial: Path, path: Path, aside: Path) -> None:
         aside.rename(path)
         raise
     shutil.rmtree(aside, ignore_errors=True)
+
+
+def _remove(folder: Path) -> None:
+    """Remove a folder into which threads that a failure left behind may still write for a moment."""
+    for pause in _PATIENCE:
+        if not folder.exists():
+            return
+        shutil.rmtree(folder, ignore_errors=True)
+        time.sleep(pause)
 
 
 def _full(number: int) -> str:

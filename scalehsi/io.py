@@ -212,7 +212,7 @@ def convert(
     signal, dataset, reader_options
         As for `open_cube`.
     progress : callable, optional
-        Called with the number of regions done and their total.
+        Called with the number of pixels done and their total, each counted once read and once written.
 
     Returns
     -------
@@ -261,15 +261,13 @@ def convert(
     dims = tuple(map(str, cube.dims))
     layout = layout_of(dims, cube.shape, cube.dtype.itemsize, chunk_bytes, blocks=grid)
     regions = regions_of(cube, layout, blocks=blocks)
-    count = Count(progress, 2 * len(regions))
+    count = Count(progress, 2 * math.prod(cube.shape[:-1]))
     dtype = narrowest(cube.data, regions, count)
     if dtype != cube.dtype:
         lossless = ", all values are whole and not negative" if cube.dtype.kind == "f" else ""
         cube = with_history(cube, f"convert: {cube.dtype} to {dtype}{lossless}")
         layout = layout_of(dims, cube.shape, dtype.itemsize, chunk_bytes, blocks=grid)
         regions = regions_of(cube, layout, blocks=blocks)
-        count = Count(progress, 2 * len(regions))
-        count.step(len(regions))
     data = _as_dataset(cube)
     name = str(next(iter(data.data_vars)))
     with replacing(destination, overwrite=overwrite) as partial:

@@ -47,6 +47,8 @@ def laid_out(dataset: xr.Dataset, *, chunk_bytes: int) -> tuple[xr.Dataset, dict
     encoding: dict[Hashable, dict[str, Any]] = {}
     for name, variable in list(out.variables.items()):
         variable.attrs = plain_attrs(variable.attrs, of=str(name))
+        if variable.dtype.kind not in "biuf" and isinstance(variable.data, da.Array):
+            variable.data = variable.data.compute()  # text and times take little room and are encoded as a whole
         if variable.dtype.kind in "OUST":
             # Text of fixed length has no settled place in Zarr v3; text of any length has.
             encoding[name] = {"dtype": object}

@@ -17,9 +17,9 @@ import dask.array as da
 import numpy as np
 import xarray as xr
 
-from scalehsi.chunks import STORAGE_CHUNK_BYTES, MiB, StorageLayout, smallest_unsigned, work_chunks
+from scalehsi.chunks import MiB, StorageLayout, smallest_unsigned, work_chunks
 from scalehsi.layouts import laid_out
-from scalehsi.stores import mark_complete
+from scalehsi.stores import create, mark_complete
 
 Listener = Callable[[int, int], None]
 Region = tuple[slice, ...]
@@ -33,12 +33,12 @@ _EXACT: Final = {2: 2**11, 4: 2**24, 8: 2**53}
 
 
 class Count:
-    """Tells a listener how many of the regions are done, over all passes."""
+    """Tells a listener how many pixels are done, each counted once for the reading and once for the writing."""
 
     def __init__(self, listener: Listener | None, total: int) -> None:
         self.listener, self.total, self.done = listener, total, 0
 
-    def step(self, n: int = 1) -> None:
+    def step(self, n: int) -> None:
         self.to(self.done + n)
 
     def to(self, done: int) -> None:
@@ -94,11 +94,12 @@ def narrowest(data: Any, regions: Sequence[Region], count: Count) -> np.dtype[An
 
     Reads the data once, a lazy cube block by block as it comes, an array in memory by ``regions``; floats only up to
     the first part with a fraction, a negative number or a NaN. Whole non-negative floats, as detectors' software likes
-    to store counts, are counts. ``count`` is told of as many steps as there are regions.
+    to store counts, are counts. ``count`` is told of half of its total.
     """
     own: np.dtype[Any] = np.dtype(data.dtype)
+    half = count.total // 2
     if own == np.uint8:
-        count.step(len(regions))
+        count.to(half)
         return own
     parts = list(_spans(data.chunks)) if isinstance(data, da.Array) else list(regions)
     largest = 0
@@ -108,11 +109,10 @@ def narrowest(data: Any, regions: Sequence[Region], count: Count) -> np.dtype[An
         batch = parts[first : first + together]
         for low, high, whole in dask.compute(*(_range(data[part], floats=limit is not None) for part in batch)):
             if not whole or low < 0 or (limit is not None and high > limit):
-                count.to(len(regions))
+                count.to(half)
                 return own
             largest = max(largest, int(high))
-        count.to(len(regions) * (first + len(batch)) // len(parts))
-    count.to(len(regions))
+        count.to(half * (first + len(batch)) // len(parts))
     return smallest_unsigned(largest)
 
 
@@ -148,20 +148,11 @@ def write_regions(
     count : Count
         Told of each region.
     """
-    import zarr
-
     data = dataset[name].data
-    # The same store with nothing in its large variable yet: one dask block, which is never computed.
-    empty = da.empty(data.shape, dtype=dtype, chunks=-1)
-    ready, encoding = laid_out(dataset.assign({name: dataset[name].copy(data=empty)}), chunk_bytes=STORAGE_CHUNK_BYTES)
-    ready[name].data = empty
+    placeholder = da.empty(data.shape, dtype=dtype, chunks=-1)
+    ready, encoding = laid_out(dataset.assign({name: dataset[name].copy(data=placeholder)}), chunk_bytes=MiB)
     encoding[name] |= {"chunks": layout.chunks, "shards": layout.shards}
-    ready.to_zarr(
-        folder, mode="w", zarr_format=3, consolidated=False, write_empty_chunks=True, encoding=encoding, compute=False
-    )
-    # The array keeps this setting, on its way to a worker too; open_array's own argument for it changes nothing.
-    with zarr.config.set({"array.write_empty_chunks": True}):
-        target = zarr.open_array(folder / name, mode="r+")
+    target = create(ready, folder, encoding, later=[name])[name]
     files = layout.shards or layout.chunks
     for region in regions:
         part = data[region]
@@ -170,5 +161,5 @@ def write_regions(
             part.astype(dtype).rechunk(files).store(target, regions=region, lock=False)
         else:
             target[region] = part.astype(dtype, copy=False)
-        count.step()
+        count.step(math.prod(s.stop - s.start for s in region[:-1]))
     mark_complete(folder, kind="cube", variables=[str(v) for v in ready.variables])

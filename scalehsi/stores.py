@@ -6,14 +6,18 @@ empty ones too, so that a chunk file which is missing later is a loss and not a 
 
 from __future__ import annotations
 
+import itertools
 import json
 import logging
 import math
 import os
+from collections.abc import Hashable, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final, Literal, NamedTuple
 from urllib.parse import unquote
 
+import dask.array as da
 import numpy as np
 import xarray as xr
 
@@ -58,9 +62,69 @@ def write_store(
     """
     with replacing(path, overwrite=overwrite) as partial:
         ready, encoding = laid_out(dataset, chunk_bytes=chunk_bytes)
-        ready.to_zarr(partial, mode="w", zarr_format=3, consolidated=False, write_empty_chunks=True, encoding=encoding)
+        lazy = [str(n) for n, v in ready.variables.items() if isinstance(v.data, da.Array)]
+        held = {str(n): v for n, v in ready.data_vars.items() if str(n) not in lazy and v.dtype.kind in "biuf"}
+        large = [n for n, v in held.items() if v.nbytes > chunk_bytes]
+        targets = create(ready, partial, encoding, later=[*lazy, *large])
+        if lazy:
+            # All at once, so that what several variables have in common is computed once.
+            waiting: list[Any] = [targets[n] for n in lazy]
+            da.store([ready[n].variable.data for n in lazy], waiting, lock=False)
+        for name in large:
+            fill(targets[name], ready[name].values, encoding[name]["shards"] or encoding[name]["chunks"])
         mark_complete(partial, kind=kind, variables=[str(v) for v in ready.variables])
     return path
+
+
+@dataclass(frozen=True)
+class Target:
+    """An array of a store that is being written, by this process or by workers.
+
+    A task that outlives the failure of another one finds the store gone, and must not begin it anew.
+    """
+
+    array: Any
+    store: Path
+
+    def __setitem__(self, region: tuple[slice, ...], block: np.ndarray[Any, Any]) -> None:
+        if self.store.exists():
+            self.array[region] = block
+
+
+def create(
+    ready: xr.Dataset, folder: Path, encoding: dict[Hashable, dict[str, Any]], *, later: Sequence[str]
+) -> dict[str, Target]:
+    """Write a store without the values of some variables, and give the arrays that wait for them.
+
+    Parameters
+    ----------
+    ready, encoding
+        From `laid_out`.
+    folder : Path
+        Empty.
+    later : sequence of str
+        Names of the variables whose values are written by the caller.
+    """
+    import zarr
+
+    # One dask block stands for what is not there yet; it is never computed.
+    empty = {n: ready[n].variable.copy(data=da.empty(ready[n].shape, dtype=ready[n].dtype, chunks=-1)) for n in later}
+    frame = ready.assign_coords({n: v for n, v in empty.items() if n in ready.coords})
+    frame = frame.assign({n: v for n, v in empty.items() if n not in ready.coords})
+    frame.to_zarr(
+        folder, mode="w", zarr_format=3, consolidated=False, write_empty_chunks=True, encoding=encoding, compute=False
+    )
+    # An array keeps this setting, on its way to a worker too; open_array's own argument for it changes nothing.
+    with zarr.config.set({"array.write_empty_chunks": True}):
+        return {n: Target(zarr.open_array(folder / n, mode="r+"), folder) for n in later}
+
+
+def fill(target: Target, values: np.ndarray[Any, Any], files: Sequence[int]) -> None:
+    """Write an array in memory one file at a time: of one large write, Zarr goes on with the rest when a part fails."""
+    starts = (range(0, n, f) for n, f in zip(values.shape, files, strict=True))
+    for corner in itertools.product(*starts):
+        region = tuple(slice(c, c + f) for c, f in zip(corner, files, strict=True))
+        target[region] = values[region]
 
 
 def mark_complete(folder: Path, *, kind: Kind, variables: list[str]) -> None:
@@ -108,6 +172,10 @@ def read_store(path: Path) -> tuple[xr.Dataset, Info | None]:
             f"the store {str(path)!r} is damaged ({_first_line(error)}); copy or write it again"
         ) from error
     data.attrs.pop(MARK, None)
+    # A folder lists its variables in any order; a number must always mean the same one.
+    written = {name: i for i, name in enumerate(info.variables if info else ())}
+    order = sorted(data.data_vars, key=lambda n: (written.get(str(n), len(written)), str(n)))
+    data = xr.Dataset({n: data[n] for n in order}, coords=data.coords, attrs=data.attrs)
     return data.rename({name: unquote(str(name)) for name in data.variables if "%" in str(name)}), info
 
 
@@ -122,7 +190,7 @@ def _open_dataset(path: Path) -> xr.Dataset:
     for variable in data.variables.values():
         variable.attrs.pop("_FillValue", None)
     text = {k: v for k, v in data.variables.items() if v.dtype.kind in "OT"}
-    fixed = {k: (v.dims, np.asarray(v.values).astype(str), v.attrs) for k, v in text.items()}
+    fixed = {k: (v.dims, np.array(v.values.tolist(), dtype=str), v.attrs) for k, v in text.items()}
     coords = {k: v for k, v in fixed.items() if k in data.coords}
     out: xr.Dataset = data.assign({k: v for k, v in fixed.items() if k not in coords}).assign_coords(coords)
     return out
