@@ -21,6 +21,8 @@ STORAGE_CHUNK_BYTES: Final = 16 * MiB
 """Inner chunks under 1 MB read 1.5x to 2.5x slower than 16 MB ones (Zarr v3, zstd or lz4)."""
 WORK_BLOCK_BYTES: Final = 64 * MiB
 SHARD_BYTES: Final = 256 * MiB
+SHARD_CHUNKS: Final = 16
+"""A shard is written from memory as a whole, so it holds few chunks."""
 SHARD_FROM_CHUNKS: Final = 1024
 """Below this number of chunks one file a chunk is friendlier (parallel writers, partial copies) than shards."""
 
@@ -71,7 +73,7 @@ def storage_layout(shape: Sequence[int], itemsize: int, *, chunk_bytes: int = ST
     counts = [math.ceil(n / t) for n, t in zip(navigation, tile, strict=True)]
     if math.prod(counts) < SHARD_FROM_CHUNKS:
         return StorageLayout(chunks, None)
-    per_shard = max(1, SHARD_BYTES // max(1, math.prod(chunks) * itemsize))
+    per_shard = max(1, min(SHARD_CHUNKS, SHARD_BYTES // max(1, math.prod(chunks) * itemsize)))
     factors = _compact_tile(counts, per_shard, even=False)
     return StorageLayout(chunks, (*(t * f for t, f in zip(tile, factors, strict=True)), channels))
 

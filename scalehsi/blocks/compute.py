@@ -6,6 +6,7 @@ It imports no cluster software: a distributed client is recognised by the ``get`
 from __future__ import annotations
 
 import contextlib
+import logging
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -22,6 +23,8 @@ from scalehsi.blocks.graph import gathered
 
 Report = Callable[[int, int], None]
 """Called with the number of blocks done and the number of blocks in the pass."""
+
+log = logging.getLogger("scalehsi")
 
 PROCESS_BYTES: Final = 256 * 2**20
 """What a worker process holds before any data: Python, numpy, numba and their compiled kernels."""
@@ -69,6 +72,8 @@ def capacity() -> Capacity:
     """
     client = _client()
     if client is not None:
+        if not client.scheduler_info()["workers"]:
+            log.warning("the cluster has no worker yet; waiting for the first one (interrupt to give up)")
         client.wait_for_workers(1)
         return _cluster_capacity(client.scheduler_info(n_workers=-1)["workers"])
     free = free_memory()

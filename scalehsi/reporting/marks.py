@@ -44,8 +44,11 @@ def component_marks(view: Digest) -> list[list[Mark]]:
 
 
 def strongest(marks: Sequence[Mark], count: int = 4) -> list[str]:
-    """The labels of the highest peaks (or of the edges that show), highest first, without repeats."""
-    seen = sorted((mark for mark in marks if mark.net > 0), key=lambda mark: -mark.net)
+    """The labels of the highest peaks (or of the edges that show), highest first, without repeats.
+
+    Those of the elements that are known come first: the copper of the grid does not push them out.
+    """
+    seen = sorted((mark for mark in marks if mark.net > 0), key=lambda mark: (not mark.certain, -mark.net))
     return list(dict.fromkeys(mark.label for mark in seen))[:count]
 
 
