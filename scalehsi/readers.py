@@ -138,7 +138,10 @@ def _read(path: Path, options: dict[str, Any]) -> tuple[str, ModuleType, list[di
         except MemoryError:
             raise
         except ImportError as error:
-            refused.append(f'{plugin["name"]}: needs {error.name or error}; type pip install "scalehsi[io]"')
+            missing = error.name or error
+            refused.append(
+                f'{plugin["name"]}: needs {missing}; type pip install "scalehsi[io]" or pip install {missing}'
+            )
             continue
         # A parser that is not ours, on bytes that may be damaged, raises anything.
         except Exception as error:
