@@ -67,6 +67,11 @@ def to_device(x: np.ndarray[Any, Any], device: Device) -> Array:
     return importlib.import_module("cupy").asarray(x)
 
 
+def to_device_like(values: np.ndarray[Any, Any], x: Array, dtype: Any) -> Array:
+    """Put a numpy array beside another array: the same library and device."""
+    return array_api_compat.array_namespace(x).asarray(values, dtype=dtype, device=array_api_compat.device(x))
+
+
 def resolve_device(device: str) -> Device:
     """Turn the user's choice into the device that will be used.
 
