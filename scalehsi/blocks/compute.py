@@ -6,6 +6,7 @@ It imports no cluster software: a distributed client is recognised by the ``get`
 from __future__ import annotations
 
 import contextlib
+import itertools
 import logging
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -127,54 +128,89 @@ def _client() -> Any:
     return owner if owner is not None and hasattr(owner, "scheduler_info") else None
 
 
+def on_cluster() -> bool:
+    """True when tasks travel to a cluster's workers."""
+    return _client() is not None
+
+
+def attempts() -> int:
+    """How often a block may be tried where a cluster computes it; once in this process, where nothing hiccups."""
+    return 1 + RETRIES if on_cluster() else 1
+
+
 def run(
-    root: Delayed, kept: Mapping[str, Sequence[Delayed]], leaves: Sequence[Delayed], report: Report | None = None
+    root: Delayed | Sequence[Delayed],
+    kept: Mapping[str, Sequence[Delayed]],
+    leaves: Sequence[Delayed],
+    report: Report | None = None,
+    *,
+    counts: Sequence[int] | None = None,
 ) -> tuple[Any, dict[str, tuple[Delayed, ...]]]:
-    """Compute one small result and what shall stay with the workers, in one graph.
+    """Compute one small result, or some, and what shall stay with the workers, in one graph.
 
     Parameters
     ----------
-    root : Delayed
+    root : Delayed, or sequence of Delayed
         Comes home.
     kept : mapping of str to sequence of Delayed
         Stay where they were computed; their lineage lets a lost one be computed again.
     leaves : sequence of Delayed
         The tasks that ``report`` counts.
     report : callable, optional
+    counts : sequence of int, optional
+        How many blocks each leaf stands for; one by default.
 
     Returns
     -------
-    value : the computed root
+    value : the computed root, or a tuple of them
     handles : dict of str to tuple of Delayed
     """
     client = _client()
+    roots = [root] if isinstance(root, Delayed) else list(root)
     flat = [part for parts in kept.values() for part in parts]
-    with quiet_graphs(), _watch(leaves, report if client is None else None):
+    blocks = dict(zip((leaf.key for leaf in leaves), counts or itertools.repeat(1), strict=False))
+    with quiet_graphs(), _watch(blocks, report if client is None else None):
         if client is not None and report is not None:
-            root, *flat = dask.persist(root, *flat, *leaves, retries=RETRIES)
-            flat, watched = flat[: len(flat) - len(leaves)], flat[len(flat) - len(leaves) :]
-            _count(watched, report)
+            held = list(dask.persist(*roots, *flat, *leaves, retries=RETRIES))
+            watched = held[len(roots) + len(flat) :]
+            del held[len(roots) + len(flat) :]
+            _count(watched, blocks, report)
+            roots, flat = held[: len(roots)], held[len(roots) :]
         elif flat:
-            root, *flat = dask.persist(root, *flat, retries=RETRIES)
-        (value,) = dask.compute(root, retries=RETRIES)
+            held = list(dask.persist(*roots, *flat, retries=RETRIES))
+            roots, flat = held[: len(roots)], held[len(roots) :]
+        values = dask.compute(*roots, retries=RETRIES)
     done = iter(flat)
-    return value, {k: gathered(f"kept-{parts[0].key}", [next(done) for _ in parts]) for k, parts in kept.items()}
+    handles = {k: gathered(f"kept-{parts[0].key}", [next(done) for _ in parts]) for k, parts in kept.items()}
+    return values[0] if isinstance(root, Delayed) else values, handles
 
 
-def _count(leaves: list[Delayed], report: Report) -> None:
-    """Report tasks as they finish, without bringing their results here. Empties the list.
+def _count(leaves: list[Delayed], blocks: Mapping[Any, int], report: Report) -> None:
+    """Report the blocks of tasks as these finish, without bringing their results here. Empties the list.
 
     Nothing may hold a finished leaf: the sums of a thousand blocks, each a channels-by-channels matrix, are more than
     the workers have, and the reduction lets them go only when nobody else wants them.
     """
     from distributed import as_completed, futures_of
 
-    total = len(leaves)
+    tell = _teller(blocks, report)
     waiting = as_completed(futures_of(leaves))
     leaves.clear()
-    for done in range(1, total + 1):
-        next(waiting)
-        report(done, total)
+    for key in (future.key for future in waiting):
+        tell(key)
+
+
+def _teller(blocks: Mapping[Any, int], report: Report) -> Callable[[Any], None]:
+    """Turns the keys of finished tasks into reports, one for each block; other keys are passed over."""
+    total, done = sum(blocks.values()), 0
+
+    def finished(key: Any) -> None:
+        nonlocal done
+        for _ in range(blocks.get(key, 0)):
+            done += 1
+            report(done, total)
+
+    return finished
 
 
 def quiet_graphs() -> contextlib.AbstractContextManager[Any]:
@@ -183,19 +219,11 @@ def quiet_graphs() -> contextlib.AbstractContextManager[Any]:
 
 
 @contextlib.contextmanager
-def _watch(leaves: Sequence[Delayed], report: Report | None) -> Iterator[None]:
-    """Count the leaf tasks that a scheduler of this process finishes."""
+def _watch(blocks: Mapping[Any, int], report: Report | None) -> Iterator[None]:
+    """Count the blocks of the leaf tasks that a scheduler of this process finishes."""
     if report is None:
         yield
         return
-    keys = {leaf.key for leaf in leaves}
-    total, done = len(keys), 0
-
-    def finished(key: Any, *_: Any) -> None:
-        nonlocal done
-        if key in keys:
-            done += 1
-            report(done, total)
-
-    with Callback(posttask=finished):
+    tell = _teller(blocks, report)
+    with Callback(posttask=lambda key, *_: tell(key)):
         yield

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
 from functools import partial
 from operator import itemgetter
 from typing import Any, Final
@@ -10,22 +11,27 @@ from typing import Any, Final
 import numpy as np
 import xarray as xr
 from dask.delayed import Delayed
+from dask.sizeof import sizeof
 
 from scalehsi import arrays
 from scalehsi.blocks.blas import one_blas_thread
-from scalehsi.blocks.compute import Report, run
+from scalehsi.blocks.bundle import Bundle, Combine, Sums, cut_bundles, fold_bundle, fold_nodes, tree
+from scalehsi.blocks.compute import Report, attempts, on_cluster, run
+from scalehsi.blocks.feed import Feed, attempt, to_device
 from scalehsi.blocks.graph import tasks
 from scalehsi.blocks.tile import Tile
 from scalehsi.blocks.view import Blocks, Pixels, open_blocks
+from scalehsi.chunks import MiB
 from scalehsi.schema import InputError
+
+HOME_BYTES: Final = 8 * MiB
+"""Sums of all bundles that may come home as they are: adding them up in tasks costs a cluster 6 ms a level of the tree.
+How large the sums are is known from the pass of that name before; the first one does without."""
+LITERAL_SHARED: Final = 2 * MiB
+"""What is shared travels inside each task up to so much in all tasks: from a task of its own it comes 6 ms later."""
 
 Pair = tuple[dict[str, Any], dict[str, Any]]
 BlockFunction = Callable[..., Pair]
-Combine = Callable[[dict[str, Any], dict[str, Any]], dict[str, Any]]
-
-FAN_IN: Final = 4
-"""Dicts of sums that meet in one task. They meet in one worker's memory too: with 16 matrices of 2048 x 2048 channels a
-worker of 600 MiB dies and one of 1 GiB takes four times as long; for small sums the extra tasks cost little."""
 
 
 def map_fold(
@@ -88,16 +94,23 @@ def map_fold(
     ([20, 20, 20], 20, 5)
     """
     view = cube if isinstance(cube, Blocks) else open_blocks(cube)
-    blocks = _tasks(fn, view, aligned, shared=shared, keep=keep, halo=halo, tile=tile, name=name)
-    leaves = _take(blocks, 0, view.key(f"{name}-sums")) if keep else blocks
-    root = _tree(leaves, combine or add, view.key(f"{name}-reduce"))
-    handles = _handles(blocks, view, keep, name)
-    sums, kept = run(root, {k: h.parts for k, h in handles.items()}, leaves, report or view.report)
+    step = 1 if halo else view.step
+    job = _Job(fn, tuple(keep), view.device, tile=tile, step=step, tries=attempts(), combine=combine or add)
+    bundles = _tasks(job, view, view.feeds(halo), aligned, shared=shared, halo=halo, name=name)
+    leaves = _take(bundles, 0, view.key(f"{name}-sums")) if keep else bundles
+    # The same tree, so the same bits, whether its top is made of tasks or here.
+    home = view.sums_bytes.get(name, HOME_BYTES) * len(leaves) < HOME_BYTES
+    root = leaves if home else tree(leaves, step, job.combine, view.key(f"{name}-reduce"))
+    kept = {k: _take(bundles, i, view.key(f"{name}-{k}")) for i, k in enumerate(keep, start=1)}
+    counts = [part.stop - part.start for part in cut_bundles(len(view), step)]
+    found, held = run(root, kept, leaves, report or view.report, counts=counts)
+    sums = fold_nodes(found, job.combine) if home else found[0]
+    view.sums_bytes[name] = sizeof(sums)
     if sums is None:
         raise InputError(
             "the mask leaves no pixel (True = use); turn it round with cube.assign_coords(mask=~cube.mask)"
         )
-    return {k: Pixels(view, parts) for k, parts in kept.items()}, sums
+    return {k: Pixels(view, parts, step) for k, parts in held.items()}, sums
 
 
 def map_pixels(
@@ -120,8 +133,12 @@ def map_pixels(
     dict of str to Pixels
     """
     view = cube if isinstance(cube, Blocks) else open_blocks(cube, resident=False)
-    blocks = _tasks(fn, view, aligned, shared=shared, keep=keep, halo=0, tile=False, name=name, load=False)
-    return _handles(blocks, view, keep, name)
+    job = _Job(fn, tuple(keep), view.device, tile=False, step=1, tries=attempts(), combine=add)
+    blocks = _tasks(job, view, view.lazy_feeds(), aligned, shared=shared, halo=0, name=name)
+    return {
+        k: Pixels(view, tasks(view.key(f"{name}-{k}"), [(partial(_row_of, i), (block,)) for block in blocks]))
+        for i, k in enumerate(keep, start=1)
+    }
 
 
 def add(left: dict[str, Any], right: dict[str, Any]) -> dict[str, Any]:
@@ -135,69 +152,88 @@ def add(left: dict[str, Any], right: dict[str, Any]) -> dict[str, Any]:
     return {k: left[k] + right[k] if k in left and k in right else left.get(k, right.get(k)) for k in {**left, **right}}
 
 
+@dataclass(frozen=True)
+class _Job:
+    """What one task does to each of its blocks."""
+
+    fn: BlockFunction
+    keep: tuple[str, ...]
+    device: arrays.Device
+    tile: bool
+    step: int
+    tries: int
+    combine: Combine
+
+
 def _tasks(
-    fn: BlockFunction,
+    job: _Job,
     view: Blocks,
+    feeds: Sequence[Feed],
     aligned: Sequence[Pixels | xr.DataArray],
     *,
     shared: Mapping[str, Any] | None,
-    keep: Sequence[str],
     halo: int,
-    tile: bool,
     name: str,
-    load: bool = True,
 ) -> tuple[Delayed, ...]:
-    """One task a block, which gives its sums, or (sums, rows of the first name, ...) when something is kept."""
+    """One task a bundle, which gives its nodes of the tree, or (nodes, rows of the first name, ...)."""
     key = view.key(name)
-    # A task, not data: a worker that dies takes its copy along, and the scheduler makes another from the graph.
-    common = tasks(view.key(f"{name}-shared"), [(partial(dict, shared or {}), ())])
-    columns = [view.aligned(a, halo) for a in aligned]
-    call = partial(_call, fn, tuple(keep), tile, view.device)
-    return tasks(key, [(call, (*common, *parts)) for parts in zip(view.tiles(halo, load=load), *columns, strict=True)])
+    values = dict(shared or {})
+    if on_cluster() and sizeof(values) * len(feeds) > LITERAL_SHARED:
+        # A task, not data: a worker that dies takes its copy along, and the scheduler makes another from the graph.
+        common, make = tasks(view.key(f"{name}-shared"), [(partial(dict, values), ())]), partial(_work_shared, job)
+    else:
+        common, make = (), partial(_work, job, values)
+    columns = [view.aligned(a, halo, job.step) for a in aligned]
+    calls = []
+    for feed, *rows in zip(feeds, *columns, strict=True):
+        calls.append((partial(make, feed.make, len(rows)), (*common, *rows, *feed.takes)))
+    return tasks(key, calls)
 
 
-def _take(blocks: Sequence[Delayed], position: int, key: str) -> tuple[Delayed, ...]:
-    return tasks(key, [(itemgetter(position), (block,)) for block in blocks])
-
-
-def _handles(blocks: Sequence[Delayed], view: Blocks, keep: Sequence[str], name: str) -> dict[str, Pixels]:
-    return {k: Pixels(view, _take(blocks, i, view.key(f"{name}-{k}"))) for i, k in enumerate(keep, start=1)}
-
-
-def _tree(leaves: Sequence[Delayed], combine: Combine, key: str) -> Delayed:
-    """Add up in a tree of fixed shape, so that neither scheduler nor timing changes a rounding."""
-    level, depth = list(leaves), 0
-    while True:
-        groups = [level[i : i + FAN_IN] for i in range(0, len(level), FAN_IN)]
-        level = list(tasks(f"{key}-{depth}", [(partial(_fold, combine), group) for group in groups]))
-        depth += 1
-        if len(level) == 1:
-            return level[0]
+def _take(bundles: Sequence[Delayed], position: int, key: str) -> tuple[Delayed, ...]:
+    return tasks(key, [(itemgetter(position), (bundle,)) for bundle in bundles])
 
 
 # What runs inside the tasks.
 
 
-def _call(
-    fn: BlockFunction,
-    keep: tuple[str, ...],
-    tile: bool,  # noqa: FBT001 - a task takes its arguments by position
-    device: arrays.Device,
-    shared: dict[str, Any],
-    part: Tile,
-    *rows: Any,
+def _row_of(position: int, found: tuple[Any, ...]) -> Any:
+    """The rows of the only block of a bundle."""
+    return found[position].values[0]
+
+
+def _work_shared(
+    job: _Job, make: Callable[..., Iterator[Tile]], n_aligned: int, shared: dict[str, Any], *given: Any
 ) -> Any:
-    """The sums of a block, or (sums, rows, ...) when something is kept; None for all where no pixel is used."""
-    if not part.core.any():
-        return (None,) * (1 + len(keep)) if keep else None
-    here = {k: arrays.to_device(v, device) if isinstance(v, np.ndarray) else v for k, v in shared.items()}
-    extra = {"tile": part} if tile else {}
+    return _work(job, shared, make, n_aligned, *given)
+
+
+def _work(job: _Job, shared: dict[str, Any], make: Callable[..., Iterator[Tile]], n_aligned: int, *given: Any) -> Any:
+    """The nodes of a bundle, or (nodes, rows, ...) when something is kept."""
+    here = to_device(shared, job.device)
+    columns = [bundle.values for bundle in given[:n_aligned]]
+    kept: tuple[list[Any], ...] = tuple([] for _ in job.keep)
+
+    def sums() -> Iterator[Sums | None]:
+        for i, part in enumerate(make(*given[n_aligned:])):
+            home, *rows = attempt(job.tries, partial(_block, job, part, [column[i] for column in columns], here))
+            for name, values in zip(kept, rows, strict=True):
+                name.append(values)
+            yield home
+
     with one_blas_thread():
-        pixels, sums = fn(part.x, *rows, **here, **extra)
+        nodes = fold_bundle(sums(), job.step, job.combine)
+    return (nodes, *(Bundle(tuple(name)) for name in kept)) if kept else nodes
+
+
+def _block(job: _Job, part: Tile, rows: Sequence[Any], shared: dict[str, Any]) -> tuple[Any, ...]:
+    """The sums of a block and the rows to keep; None for all where no pixel is used."""
+    if not part.core.any():
+        return (None,) * (1 + len(job.keep))
+    extra = {"tile": part} if job.tile else {}
+    pixels, sums = job.fn(part.x, *rows, **shared, **extra)
     home = {k: _widen(v) for k, v in sums.items()}
-    if not keep:
-        return home
-    cut = [pixels[k] if part.core.all() else pixels[k][part.core] for k in keep]
+    cut = [pixels[k] if part.core.all() else pixels[k][part.core] for k in job.keep]
     return home, *map(_own, cut)
 
 
@@ -214,15 +250,3 @@ def _widen(value: Any) -> Any:
     host = arrays.to_host(value)
     wide = {"b": np.int64, "u": np.int64, "i": np.int64, "f": np.float64, "c": np.complex128}.get(host.dtype.kind)
     return (host if wide is None else host.astype(wide))[()]
-
-
-def _fold(combine: Combine, *parts: dict[str, Any] | None) -> dict[str, Any] | None:
-    """The sum of some blocks' sums; None where none of them had a used pixel."""
-    seen = [p for p in parts if p is not None]
-    filled = [p for p in seen if p]
-    if not filled:
-        return {} if seen else None
-    total = filled[0]
-    for part in filled[1:]:
-        total = combine(total, part)
-    return total

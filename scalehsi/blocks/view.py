@@ -4,8 +4,7 @@ from __future__ import annotations
 
 import itertools
 import math
-import uuid
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from functools import cached_property, partial
 from typing import Any
@@ -17,12 +16,19 @@ import xarray as xr
 from dask.delayed import Delayed
 
 from scalehsi import arrays, chunks
+from scalehsi.blocks import feed as feeds
 from scalehsi.blocks import graph
 from scalehsi.blocks import tile as tiles
-from scalehsi.blocks.compute import LITERAL_LIMIT, RETRIES, Report, capacity, quiet_graphs
-from scalehsi.blocks.tile import Place, reach
+from scalehsi.blocks.bundle import bundle_size, cut_bundles
+from scalehsi.blocks.compute import LITERAL_LIMIT, RETRIES, Report, attempts, capacity, on_cluster, quiet_graphs
+from scalehsi.blocks.cut import Cuts
+from scalehsi.blocks.feed import Feed
+from scalehsi.blocks.reading import Piece, apart, closed
+from scalehsi.blocks.tile import Place
 from scalehsi.cube import check_cube, navigation_dims
 from scalehsi.schema import MASK, InputError
+
+Derivation = tuple["Blocks", Callable[..., Any], Mapping[str, Any], str]
 
 
 class Blocks:
@@ -33,124 +39,200 @@ class Blocks:
     """
 
     def __init__(
-        self, cube: xr.DataArray, *, device: arrays.Device, resident: bool, grid: tuple[tuple[int, ...], ...]
+        self,
+        cuts: Cuts,
+        *,
+        device: arrays.Device,
+        resident: bool,
+        threads: int = 1,
+        derivation: Derivation | None = None,
     ) -> None:
-        self.cube = cube
+        self.cuts = cuts
+        self.cube = cuts.cube
+        self.grid = cuts.grid
+        self.shape = cuts.shape
         self.device: arrays.Device = device
         self.resident = resident
-        self.grid = grid
-        self.shape = tuple(cube.shape[:-1])
-        self.n_energies = int(cube.shape[-1])
         self.report: Report | None = None
-        self._tiles: dict[int, tuple[Delayed, ...]] = {}
-        self._token = uuid.uuid4().hex[:8]
-        self._passes = itertools.count()
+        self.sums_bytes: dict[str, int] = {}
+        self._threads = threads
+        self._derivation = derivation
+        self._held: dict[int, tuple[Delayed, ...]] = {}
+        self._sources: dict[tuple[int, int], tuple[Feed, ...]] = {}
+        self._reads = 0
+        self.branches: dict[str, Blocks] = {}
 
     def __len__(self) -> int:
-        return math.prod(len(sizes) for sizes in self.grid)
+        return len(self.cuts)
 
     @property
     def block_bytes(self) -> int:
         """Bytes of the largest block in the cube's own dtype."""
-        return math.prod(max(sizes) for sizes in self.grid) * self.n_energies * self.cube.dtype.itemsize
+        return math.prod(max(sizes) for sizes in self.grid) * int(self.cube.shape[-1]) * self.cube.dtype.itemsize
+
+    @cached_property
+    def n_energies(self) -> int:
+        """Columns of a block: the cube's channels, or what the function of a derived view made of them.
+
+        Of a derived view it is known when its blocks are, so asking computes them.
+        """
+        if self._derivation is None:
+            return int(self.cube.shape[-1])
+        found = dask.compute(
+            *graph.tasks(self.key("columns"), [(partial(_columns, f.make), f.takes) for f in self.feeds()])
+        )
+        return next((n for n in found if n is not None), 0)
+
+    @property
+    def reads(self) -> int:
+        """Full readings of the cube so far: one for a resident cube, one for each pass over a streamed one.
+
+        Those of a derived view are its parent's. Not counted: lazy maps, and blocks that are read again because a
+        worker died.
+        """
+        return self._reads if self._derivation is None else self._derivation[0].reads
+
+    @cached_property
+    def step(self) -> int:
+        """Blocks that one task works on, where there is no halo."""
+        if self._derivation is not None:
+            return self._derivation[0].step
+        if self._pieces is None:
+            return 1
+        return bundle_size(
+            len(self),
+            threads=self._threads,
+            block_bytes=self.block_bytes,
+            held=self.resident and on_cluster(),
+        )
 
     def key(self, name: str) -> str:
         """A task name that shows as ``name`` on the dashboard and is never used twice."""
-        return f"{name}-{self._token}0-{next(self._passes)}"
+        return self.cuts.key(name)
 
     def places(self, halo: int = 0) -> list[Place]:
-        """The blocks in C order of the grid."""
-        starts = [np.cumsum((0, *sizes[:-1])) for sizes in self.grid]
-        sides = reach(self.shape, halo)
-        found = []
-        for cell in itertools.product(*(range(len(sizes)) for sizes in self.grid)):
-            start = tuple(int(starts[a][i]) for a, i in enumerate(cell))
-            shape = tuple(self.grid[a][i] for a, i in enumerate(cell))
-            before = tuple(min(r, s) for r, s in zip(sides, start, strict=True))
-            after = tuple(min(r, n - s - w) for r, n, s, w in zip(sides, self.shape, start, shape, strict=True))
-            found.append(Place(self.shape, start, shape, before, after, has_halo=halo > 0))
-        return found
+        """Where the blocks lie, in C order of the grid."""
+        return self.cuts.places(halo)
+
+    def derive(self, fn: Callable[..., Any], *, shared: Mapping[str, Any] | None = None, name: str) -> Blocks:
+        """A view of the same pixels whose blocks are ``fn(x, **shared)``, kept in the workers' memory.
+
+        The blocks are made in the first pass over the new view, from those that this view holds or with one reading of
+        the cube, and made again from the cube when a worker dies. Grid, mask and device are the same, so handles of
+        one view go along in passes over the other.
+
+        Parameters
+        ----------
+        fn : callable
+            Takes ``x`` (P, E) and gives anything with ``shape[0]`` equal to P and ``nbytes``: an array (P, L), or a
+            sparse container. Pure, as every block function.
+        shared : mapping, optional
+            Keyword arguments of every call.
+        name : str
+            What the dashboard shows.
+
+        Returns
+        -------
+        Blocks
+            Resident, and without a halo.
+
+        Examples
+        --------
+        >>> from scalehsi.blocks import map_fold
+        >>> from scalehsi.cube import make_cube
+        >>> view = open_blocks(make_cube(np.ones((4, 5, 6)), energy=range(6), energy_units="eV"))
+        >>> pairs = view.derive(lambda x: x[:, ::2] + x[:, 1::2], name="pairs")
+        >>> map_fold(lambda x: ({}, {"sum": x.sum(axis=0)}), pairs)[1]["sum"].tolist(), pairs.n_energies, view.reads
+        ([40.0, 40.0, 40.0], 3, 1)
+        """
+        made = Blocks(self.cuts, device=self.device, resident=True, derivation=(self, fn, dict(shared or {}), name))
+        made.report = self.report
+        return made
+
+    def release(self) -> None:
+        """Let the held blocks go; the next pass reads the cube again. Views derived from this one keep theirs."""
+        self._held.clear()
+
+    def feeds(self, halo: int = 0) -> tuple[Feed, ...]:
+        """Where each task of a pass gets its tiles: held by the workers when resident, read again when streamed."""
+        if self._derivation is not None and halo:
+            raise InputError("a derived view has no halo; pass the halo to a pass over the cube's own blocks")
+        if halo not in self._held and self.resident:
+            name = "load" if self._derivation is None else self._derivation[-1]
+            calls = [(partial(feeds.gather, feed.make), feed.takes) for feed in self._stream(halo)]
+            with quiet_graphs():
+                loaded = dask.persist(*graph.tasks(self.key(name), calls), retries=RETRIES)
+            self._held[halo] = graph.gathered(self.key("loaded"), loaded)
+        return tuple(map(feeds.from_held, self._held[halo])) if halo in self._held else self._stream(halo)
+
+    def lazy_feeds(self) -> tuple[Feed, ...]:
+        """A feed for each block alone, without starting anything: a lazy map costs the blocks that are asked for."""
+        if 0 in self._held:
+            slices = cut_bundles(len(self), self.step)
+            return tuple(
+                feeds.one_of_held(bundle, i)
+                for bundle, part in zip(self._held[0], slices, strict=True)
+                for i in range(part.stop - part.start)
+            )
+        return self._source(0, 1) if self._derivation is None else self._converted(self._derivation[0].lazy_feeds())
+
+    def _stream(self, halo: int) -> tuple[Feed, ...]:
+        """Feeds of a pass that reads the cube, which is counted."""
+        if self._derivation is not None:
+            parent = self._derivation[0]
+            return self._converted(parent.feeds() if 0 in parent._held else parent._stream(0))
+        if self.cuts.hold_mask():
+            self._sources.clear()
+        self._reads += 1
+        return self._source(halo, 1 if halo else self.step)
+
+    def _source(self, halo: int, step: int) -> tuple[Feed, ...]:
+        """Feeds that read the cube, in bundles of ``step`` blocks."""
+        if (halo, step) not in self._sources:
+            raws = apart(self.cuts.cut(self.cube.data, halo)) if halo or self._pieces is None else self._pieces
+            cut = self.cuts.masks(halo)
+            masks = [None] * len(self) if cut is None else closed(self.key("masks"), cut) or apart(cut)
+            places = self.cuts.places(halo)
+            self._sources[halo, step] = tuple(
+                feeds.from_cube(places[part], raws[part], masks[part], self.device, tries=attempts())
+                for part in cut_bundles(len(self), step)
+            )
+        return self._sources[halo, step]
+
+    def _converted(self, given: tuple[Feed, ...]) -> tuple[Feed, ...]:
+        assert self._derivation is not None
+        _, fn, shared, _ = self._derivation
+        return tuple(feeds.derived(feed, fn, shared, self.device) for feed in given)
 
     @cached_property
-    def _mask(self) -> Any:
-        return None if MASK not in self.cube.coords else self.cube[MASK].data
-
-    def masked(self, parts: Sequence[Delayed], halo: int = 0) -> list[tuple[Delayed, ...]]:
-        """Each part with the mask of its block, or alone where the cube has no mask."""
-        if self._mask is None:
-            return [(part,) for part in parts]
-        return list(zip(parts, self._cut(self._mask, halo), strict=True))
-
-    def _cut(self, data: Any, halo: int) -> tuple[Delayed, ...]:
-        """One delayed numpy array a block, of an array whose first dims are the navigation dims."""
-        if not isinstance(data, da.Array):
-            # Views, not copies; they travel inside the graph where the workers are other processes.
-            values = np.asarray(data)
-            return graph.values(self.key("slice"), [values[place.window] for place in self.places(halo)])
-        data = data.rechunk((*self.grid, *((n,) for n in data.shape[len(self.grid) :])))
-        parts = tuple(data.to_delayed().reshape(-1))
-        return self._surround(parts, halo) if halo else parts
-
-    def _surround(self, parts: Sequence[Delayed], halo: int) -> tuple[Delayed, ...]:
-        """Each block with its halo, from as many neighbours as that takes: a halo may be wider than a block."""
-        counts = [len(sizes) for sizes in self.grid]
-        edges = [[0, *itertools.accumulate(sizes)] for sizes in self.grid]
-        crops: list[graph.Call] = []
-        joins: list[tuple[Any, list[int]]] = []
-        for place in self.places(halo):
-            windows = [
-                tiles.cover(edge, window.start, window.stop) for edge, window in zip(edges, place.window, strict=True)
-            ]
-            pieces, targets = [], []
-            for cells in itertools.product(*windows):
-                neighbour = parts[int(np.ravel_multi_index([cell for cell, _, _ in cells], counts))]
-                pieces.append(len(crops))
-                crops.append((partial(tiles.crop, tuple(inside for _, inside, _ in cells)), (neighbour,)))
-                targets.append(tuple(target for _, _, target in cells))
-            joins.append((partial(tiles.join, place.outer, targets), pieces))
-        made = graph.tasks(self.key("halo-crop"), crops)
-        return graph.tasks(self.key("halo"), [(join, [made[i] for i in pieces]) for join, pieces in joins])
-
-    def tiles(self, halo: int = 0, *, load: bool = True) -> tuple[Delayed, ...]:
-        """The tile of each block: held in the workers' memory when resident, read again each pass when streamed.
-
-        With ``load=False`` nothing starts: tiles that no pass has loaded yet stay lazy.
-        """
-        if halo in self._tiles:
-            return self._tiles[halo]
-        if load and isinstance(self._mask, da.Array):
-            # A mask computed from the cube would read the cube again for every handle and pass.
-            (self._mask,) = dask.persist(self._mask.rechunk(self.grid), retries=RETRIES)
-        loads = [partial(tiles.load, place, self.device) for place in self.places(halo)]
-        raws = self.masked(self._cut(self.cube.data, halo), halo)
-        made = graph.tasks(self.key("load"), zip(loads, raws, strict=True))
-        if not load:
-            return made
-        if self.resident:
-            with quiet_graphs():
-                made = graph.gathered(self.key("loaded"), dask.persist(*made, retries=RETRIES))
-        self._tiles[halo] = made
-        return made
+    def _pieces(self) -> list[Piece] | None:
+        """The reading of each block, or None where blocks cannot be read apart from each other."""
+        return closed(self.key("common"), self.cuts.cut(self.cube.data))
 
     def align(self, values: xr.DataArray) -> Pixels:
         """Make a handle of maps: dims the cube's pixel dims and any others, which become the columns in their order."""
-        return Pixels(self, self._rows(values, 0))
+        return Pixels(self, self._rows(values, 0, self.step), self.step)
 
-    def _rows(self, values: xr.DataArray, halo: int) -> tuple[Delayed, ...]:
+    def _rows(self, values: xr.DataArray, halo: int, step: int) -> tuple[Delayed, ...]:
         dims = navigation_dims(self.cube)
         want = dict(zip(dims, self.shape, strict=True))
         if {d: values.sizes.get(d) for d in dims} != want:
             raise InputError(f"maps over the pixels {want} are expected, got {dict(values.sizes)}")
-        cut = self._cut(values.transpose(*dims, ...).data, halo)
-        raws = [(part,) for part in cut] if halo else self.masked(cut)
-        return graph.tasks(
-            self.key("align"), [(partial(tiles.rows, len(self.grid), self.device), given) for given in raws]
-        )
+        raws = self.cuts.cut(values.transpose(*dims, ...).data, halo)
+        masks = None if halo else self.cuts.masks()
+        read = partial(tiles.rows, len(self.grid), self.device)
+        calls = []
+        for part in cut_bundles(len(self), step):
+            if masks is None:
+                calls.append((partial(feeds.pack_rows, read, None), raws[part]))
+            else:
+                calls.append((partial(feeds.pack_rows, read, part.stop - part.start), (*raws[part], *masks[part])))
+        return graph.tasks(self.key("align"), calls)
 
-    def aligned(self, given: Pixels | xr.DataArray, halo: int) -> tuple[Delayed, ...]:
-        """One array of rows a block, for the pixels that the tiles of this halo hold."""
+    def aligned(self, given: Pixels | xr.DataArray, halo: int, step: int) -> tuple[Delayed, ...]:
+        """A bundle of rows for each bundle of ``step`` blocks, for the pixels that the tiles of this halo hold."""
         if not isinstance(given, Pixels):
-            return self._rows(given, halo)
+            return self._rows(given, halo, step)
         if halo:
             raise InputError(
                 "with a halo an aligned array is a DataArray over pixel dims; type handle.to_dataarray(...)"
@@ -160,15 +242,52 @@ class Blocks:
                 "the handle comes from a cube cut into other blocks; open the cube once and use its blocks for both "
                 "passes, or type handle.to_dataarray(...)"
             )
-        return given.parts
+        return given.bundled(step)
+
+
+def _columns(make: Callable[..., Any], *given: Any) -> int | None:
+    """Columns of the first tile that has a pixel."""
+    return next((int(tile.x.shape[-1]) for tile in make(*given) if tile.core.any()), None)
 
 
 @dataclass(frozen=True)
 class Pixels:
-    """A pixel-aligned handle: one array of P rows a block, wherever it lives."""
+    """A pixel-aligned handle: one array of P rows a block, wherever it lives.
+
+    Attributes
+    ----------
+    view : Blocks
+    held : tuple of Delayed
+        Bundles of the rows of ``step`` blocks each; with a ``step`` of 0 the rows of a block each.
+    step : int
+    """
 
     view: Blocks
-    parts: tuple[Delayed, ...]
+    held: tuple[Delayed, ...]
+    step: int = 0
+
+    @property
+    def parts(self) -> tuple[Delayed, ...]:
+        """The rows of each block."""
+        if not self.step:
+            return self.held
+        slices = cut_bundles(len(self.view), self.step)
+        return graph.tasks(
+            self.view.key("rows"),
+            [
+                (partial(feeds.pick, i), (bundle,))
+                for bundle, part in zip(self.held, slices, strict=True)
+                for i in range(part.stop - part.start)
+            ],
+        )
+
+    def bundled(self, step: int) -> tuple[Delayed, ...]:
+        """The rows in bundles of ``step`` blocks."""
+        if step == self.step:
+            return self.held
+        parts = self.parts
+        slices = cut_bundles(len(self.view), step)
+        return graph.tasks(self.view.key("bundle"), [(feeds.pack, parts[part]) for part in slices])
 
     def to_dataarray(
         self, columns: Mapping[str, int] | None = None, *, dtype: Any = np.float32, fill: float = np.nan
@@ -189,7 +308,7 @@ class Pixels:
         view = self.view
         tail = tuple(columns.values())
         made = [partial(tiles.maps, place.shape, tail, np.dtype(dtype), fill) for place in view.places()]
-        given = view.masked(self.parts)
+        given = view.cuts.masked(self.parts)
         name = view.key("maps")
         grid = (*((n,) for n in tail), *view.grid)
         cells = itertools.product(*(range(len(sizes)) for sizes in grid))
@@ -259,7 +378,7 @@ def open_blocks(
         block_bytes=most,
         min_blocks=1 if block_bytes else _enough_blocks(total, here.threads),
     )
-    return Blocks(cube, device=arrays.resolve_device(device), resident=resident, grid=grid)
+    return Blocks(Cuts(cube, grid), device=arrays.resolve_device(device), resident=resident, threads=here.threads)
 
 
 def _enough_blocks(total: int, threads: int) -> int:

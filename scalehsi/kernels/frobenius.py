@@ -16,6 +16,7 @@ import numpy as np
 
 from scalehsi import arrays
 from scalehsi.kernels import fused
+from scalehsi.kernels.endmembers import least_squares
 from scalehsi.kernels.nnls import RIDGE, nnls
 from scalehsi.kernels.pivoting import COUPLED, FREE, SIMPLEX
 
@@ -23,6 +24,8 @@ Float = np.ndarray[Any, np.dtype[np.float64]]
 
 STRIP: Final = 256
 """Pixels a strip: its float32 copy stays in cache, and float32 partial sums are added to float64 before they round."""
+SMALL: Final = 2**17
+"""Values of a block up to which it is worked in float64: few pixels leave few roundings to average out."""
 SLAB: Final = 1024
 """Pixels converted at a time where the compiled pass cannot read the data as they are."""
 
@@ -179,22 +182,29 @@ def _problem(s: Any, w: Any, gram: Any, shift: Any, *, simplex: bool) -> _Proble
 def _scaled(problem: _Problem) -> tuple[_Problem, Float]:
     """In units in which every component has length one, so that tolerances mean the same for all; and the lengths.
 
-    On the simplex abundances have a unit of their own, and one length serves all.
+    On the simplex abundances have a unit of their own, so there it is the loss that is scaled.
     """
     length = np.sqrt(np.diag(problem.gram))
-    if problem.kind == SIMPLEX:
-        length = np.full_like(length, length.max(initial=0.0))
     unit = np.where(length > 0, length, 1.0)
+    if problem.kind == SIMPLEX:
+        unit = np.full_like(unit, length.max(initial=0.0) or 1.0)
     gram = problem.gram / np.outer(unit, unit)
     safe = gram + np.diag(np.where(np.diag(gram) > 0, RIDGE * np.diag(gram), 1.0))
+    if problem.kind == SIMPLEX:
+        one = float(unit[0])
+        scaled = problem._replace(weighted=problem.weighted / one**2, gram=safe, shift=problem.shift / one**2)
+        return scaled, np.ones_like(unit)
     return problem._replace(weighted=problem.weighted / unit[:, None], gram=safe, shift=problem.shift / unit), unit
 
 
 def _slabs(x: np.ndarray[Any, Any]) -> Iterator[tuple[slice, np.ndarray[Any, Any]]]:
     """Slices of rows, and the rows as the compiled passes read them; one slice where nothing need be converted."""
+    if x.size <= SMALL:
+        yield slice(0, len(x)), np.ascontiguousarray(x, dtype=np.float64)
+        return
     ready = x.dtype.isnative and x.dtype.str[1:] in fused.READY and x.flags.c_contiguous
     step = len(x) if ready else SLAB
-    for start in range(0, len(x), max(step, 1)):
+    for start in range(0, len(x), step):
         part = slice(start, min(start + step, len(x)))
         yield part, x[part] if ready else np.ascontiguousarray(x[part], dtype=np.float64 if x.dtype == "f8" else "f4")
 
@@ -281,11 +291,7 @@ def improve(sums: dict[str, Float], s: Float) -> Float:
     array, shape (K, E)
         A component that no pixel uses keeps its spectrum.
     """
-    n, m = sums["N"], sums["M"]
-    new = nnls(m, np.ascontiguousarray(n.T)).T
-    unused = np.diag(m) <= 0
-    new[unused] = s[unused]
-    return np.ascontiguousarray(new)
+    return least_squares(sums["N"], sums["M"], s)
 
 
 def objective(sums: dict[str, Float], s: Float, w: Float | None = None) -> float:

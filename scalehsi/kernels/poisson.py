@@ -5,6 +5,8 @@ Only channels with counts are touched, because the sum of the model needs none: 
 maximisation and then Newton, and adds up what a Newton step of ``s`` needs: per channel a gradient and a K x K Hessian.
 A Newton step that goes past the lowest point of its line is shortened, not damped by its decrement as is usual for
 self-concordant functions: that bound depends on the unit of the data, and holds back most where counts are many.
+
+A block is dense or `Counts`; both go through the same loops, strip by strip, and give the same bits.
 Reference for the Poisson factorisation: Lee and Seung 2001.
 """
 
@@ -17,78 +19,153 @@ import numba
 import numpy as np
 
 from scalehsi import arrays
+from scalehsi.kernels import counts
+from scalehsi.kernels.counts import Counts
 from scalehsi.kernels.nnls import solve_one
+from scalehsi.kernels.poisson_loops import from_table, padded, table_width
+from scalehsi.kernels.poisson_rows import multiply_rows, solve_rows
+from scalehsi.kernels.vectors import FAST, aligned_zeros, whole_rows
 
 Float = np.ndarray[Any, np.dtype[np.float64]]
 
-EM_STEPS: Final = 3
-NEWTON_STEPS: Final = 24
-HALVINGS: Final = 40
-PAST: Final = 0.5
-"""A step may end where the objective rises along it by at most so much of the slope that it began with."""
-DECREMENT: Final = 1e-10
-"""Newton stops when the predicted gain, relative to the counts of the pixel, is below this."""
 TINY: Final = 1e-12
 """Smallest value of an endmember relative to its mean: where a count meets no endmember."""
-DARK: Final = 1e-140
-"""Smallest value of the model: its square still has an inverse."""
-STRIP: Final = 64
-"""Pixels a strip: its copy stays in cache, and kernels are compiled for one dtype only."""
+STRIP: Final = counts.STRIP
+"""Pixels of a dense strip."""
 FLOOR: Final = 0.02
 """A Newton step of an endmember value goes no lower than this fraction of its multiplicative update."""
 
 
-def update(x: arrays.Array, *, s: Float) -> tuple[dict[str, Any], dict[str, Any]]:
+def update(
+    x: arrays.Array | Counts,
+    *,
+    s: Float,
+    tau: Float | None = None,
+    ridge: Float | None = None,
+    simplex: bool = False,
+) -> tuple[dict[str, Any], dict[str, Any]]:
     """One pass over a block: the sums that the next ``s`` and the objective need.
 
     Parameters
     ----------
-    x : array, shape (P, E)
-        Counts, any real dtype, none negative. Cost is by the channels that hold counts, not by E.
+    x : array, shape (P, E), or Counts
+        Counts, any real dtype, none negative. Cost is by the channels that hold counts, not by E, but for a quick
+        search of a dense block for them.
     s : array, shape (K, E)
+    tau : array, shape (K,), optional
+        Added to the objective is ``tau_k c_k``: sparsity, or one over the scale of an exponential prior. Not negative.
+    ridge : array, shape (K,), optional
+        Added to the objective is ``ridge_k c_k^2 / 2``: one over the square of the scale of a half-normal prior. Not
+        negative.
+    simplex : bool, default False
+        The abundances of each pixel sum to one, and ``s`` carries the number of counts.
 
     Returns
     -------
     pixels : empty dict
     sums : dict
         ``N`` (E, K) = sum_p c x / y, ``H`` (E, K (K + 1) / 2) = sum_p c c' x / y^2 (lower triangle),
-        ``C`` (K,) = sum_p c, ``likelihood`` = sum x log y.
+        ``C`` (K,) = sum_p c, ``likelihood`` = sum x log y; with ``ridge`` also ``CC`` (K,) = sum_p c^2.
+
+    Examples
+    --------
+    >>> x = np.array([[4, 0, 2], [0, 3, 3]], dtype="uint8")
+    >>> pixels, sums = update(x, s=np.array([[0.5, 0.25, 0.25], [0.0, 0.5, 0.5]]))
+    >>> sums["N"].shape, sums["H"].shape, round(float(sums["C"].sum()), 6)
+    ((3, 2), (3, 3), 12.0)
     """
-    st = _columns(s)
-    channels, n = st.shape
-    big_n, big_h = np.zeros((channels, n)), np.zeros((channels, n * (n + 1) // 2))
-    c = np.empty((x.shape[0], n))
-    likelihood = sum(_pass(strip, st, st.sum(axis=0), c[part], big_n, big_h) for part, strip in _strips(x))
-    return {}, {"N": big_n, "H": big_h, "C": c.sum(axis=0), "likelihood": likelihood}
+    table, total = aligned_zeros(s.shape[1], table_width(len(s))), np.zeros(1 + 2 * len(s))
+    for _ in _solved(x, s, tau, ridge, table, total, simplex=simplex):
+        pass
+    big_n, big_h = from_table(table, _columns(s))
+    return {}, {"N": big_n, "H": big_h} | _sums(total, len(s), ridge)
 
 
-def abundances(x: arrays.Array, *, s: Float, residual: bool = True) -> tuple[dict[str, Any], dict[str, Any]]:
+def abundances(
+    x: arrays.Array | Counts,
+    *,
+    s: Float,
+    residual: bool = True,
+    tau: Float | None = None,
+    ridge: Float | None = None,
+    simplex: bool = False,
+) -> tuple[dict[str, Any], dict[str, Any]]:
     """The last pass over a block: maximum-likelihood abundances, and what the model leaves.
+
+    Parameters
+    ----------
+    x, s, tau, ridge, simplex
+        As in `update`.
+    residual : bool, default True
+        False leaves out the residuals and their cost, which is by all channels, 2 P E K flops.
 
     Returns
     -------
     pixels : dict
         ``abundances`` (P, K) float32, ``residual`` (P,) root mean square over the channels.
     sums : dict
-        ``residual_spectrum`` (E,) sum of data minus model, ``likelihood``, ``C``.
+        ``residual_spectrum`` (E,) sum of data minus model, ``likelihood``, ``C``; with ``ridge`` also ``CC``.
     """
-    st = _columns(s)
-    c = np.empty((x.shape[0], st.shape[1]))
-    rms, spectrum = np.empty(x.shape[0], dtype=np.float32), np.zeros(st.shape[0])
-    none = np.zeros((0, 0))
-    likelihood = 0.0
-    for part, strip in _strips(x):
-        likelihood += _pass(strip, st, st.sum(axis=0), c[part], none, none)
-        if residual:
-            _residual(strip, st, c[part], rms[part], spectrum)
-    pixels: dict[str, Any] = {"abundances": c.astype(np.float32)}
-    sums: dict[str, Any] = {"likelihood": likelihood, "C": c.sum(axis=0)}
+    ends = np.ascontiguousarray(_columns(s).T)
+    found = np.empty((x.shape[0], len(s)), dtype=np.float32)
+    rms, spectrum = np.empty(x.shape[0], dtype=np.float32), np.zeros(s.shape[1])
+    total = np.zeros(1 + 2 * len(s))
+    for part, c in _solved(x, s, tau, ridge, np.zeros((0, 8)), total, simplex=simplex):
+        found[part] = c
+        for start in range(part.start, part.stop if residual else 0, STRIP):
+            some = slice(start, min(start + STRIP, part.stop))
+            _residual(_dense(x, some), ends, c[start - part.start : some.stop - part.start], rms[some], spectrum)
+    pixels: dict[str, Any] = {"abundances": found}
+    sums = _sums(total, len(s), ridge)
     return (pixels | {"residual": rms}, sums | {"residual_spectrum": spectrum}) if residual else (pixels, sums)
 
 
-def objective(sums: dict[str, Float], s: Float, constant: float) -> float:
-    """The Kullback-Leibler divergence at the point of the pass; ``constant`` is ``sum x log x - x`` of the cube."""
-    return float(np.dot(sums["C"], s.sum(axis=1)) - sums["likelihood"] + constant)
+def update_from(
+    x: arrays.Array | Counts, c: Float, *, s: Float, tau: Float | None = None, ridge: Float | None = None
+) -> tuple[dict[str, Any], dict[str, Any]]:
+    """One multiplicative update of abundances that are kept between passes: the reference, and many times slower.
+
+    Parameters
+    ----------
+    x, s, tau, ridge
+        As in `update`.
+    c : array, shape (P, K)
+        Abundances of the last pass.
+
+    Returns
+    -------
+    pixels : dict
+        ``c`` (P, K) float64, the next abundances.
+    sums : dict
+        ``N`` (E, K), ``C`` (K,) and ``likelihood`` at the next abundances; with ``ridge`` also ``CC``.
+
+    References
+    ----------
+    Lee and Seung 2001, "Algorithms for non-negative matrix factorization", NIPS 13.
+    """
+    n = len(s)
+    linear, squares = _terms(s, tau, ridge)
+    st = _wide(np.asarray(s, dtype=np.float64).T)
+    new = np.array(arrays.to_host(c), dtype=np.float64, order="C")
+    table, total = aligned_zeros(len(st), whole_rows(n)), np.zeros(1 + 2 * n)
+    for part, indptr, channel, value in counts.strips(x):
+        multiply_rows(indptr, channel, value, st, linear, squares, new[part], table, total)
+    return {"c": new}, {"N": table[:, :n].copy()} | _sums(total, n, ridge)
+
+
+def objective(
+    sums: dict[str, Float], s: Float, constant: float, *, tau: Float | None = None, ridge: Float | None = None
+) -> float:
+    """The Kullback-Leibler divergence at the point of the pass, and what the priors add to it.
+
+    ``constant`` is ``sum x log x - x`` of the cube.
+    """
+    value = np.dot(sums["C"], s.sum(axis=1)) - sums["likelihood"] + constant
+    if tau is not None:
+        value += np.dot(sums["C"], tau)
+    if ridge is not None:
+        value += 0.5 * np.dot(sums["CC"], ridge)
+    return float(value)
 
 
 def improve(sums: dict[str, Float], s: Float) -> tuple[Float, Float]:
@@ -101,23 +178,62 @@ def improve(sums: dict[str, Float], s: Float) -> tuple[Float, Float]:
     multiplicative : array, shape (K, E)
         ``s N / C``: never worse than ``s``.
     """
-    n, c = sums["N"], sums["C"]
-    used = c > 0
-    ratio = np.where(used, n / np.where(used, c, 1.0), 1.0)
     st = _columns(s)
-    em = st * ratio
+    em = _multiplied(sums, st)
     newton = em.copy()
-    _newton_channels(st, em, n, sums["H"], c, newton)
-    newton[:, ~used] = st[:, ~used]
+    _newton_channels(st, em, sums["N"], sums["H"], sums["C"], newton)
+    unused = ~(sums["C"] > 0)
+    newton[:, unused] = st[:, unused]
     return np.ascontiguousarray(newton.T), np.ascontiguousarray(em.T)
 
 
-def _strips(x: arrays.Array) -> Iterator[tuple[slice, Float]]:
-    """Rows as native, writable float64, whatever the file's byte order and however the block came here."""
-    rows = arrays.to_host(x)
-    for start in range(0, rows.shape[0], STRIP):
-        part = slice(start, min(start + STRIP, rows.shape[0]))
-        yield part, np.array(rows[part], dtype=np.float64, order="C")
+def improve_multiplicative(sums: dict[str, Float], s: Float) -> Float:
+    """From the sums of `update_from` at ``s``: the next endmembers (K, E), ``s N / C``, which are never worse.
+
+    Zeros stay zeros; an endmember that no pixel uses stays as it is.
+    """
+    return np.ascontiguousarray(_multiplied(sums, np.asarray(s, dtype=np.float64).T).T)
+
+
+def _multiplied(sums: dict[str, Float], st: Float) -> Float:
+    used = sums["C"] > 0
+    return np.asarray(st * np.where(used, sums["N"] / np.where(used, sums["C"], 1.0), 1.0))
+
+
+def _solved(
+    x: arrays.Array | Counts,
+    s: Float,
+    tau: Float | None,
+    ridge: Float | None,
+    table: Float,
+    total: Float,
+    *,
+    simplex: bool,
+) -> Iterator[tuple[slice, Float]]:
+    """Runs of pixels with their exact abundances (overwritten by the next run's); the sums grow along."""
+    st = _columns(s)
+    linear, squares = _terms(st.T, tau, ridge)
+    wide = _wide(st)
+    c = np.empty((STRIP, len(s)))
+    for part, indptr, channel, value in counts.strips(x):
+        rows = part.stop - part.start
+        if rows > len(c):
+            c = np.empty((rows, len(s)))
+        solve_rows(indptr, channel, value, wide, linear, squares, int(simplex), c[:rows], table, total)
+        yield part, c[:rows]
+
+
+def _terms(s: Float, tau: Float | None, ridge: Float | None) -> tuple[Float, Float]:
+    """What multiplies c and c^2 / 2 in the objective, each (K,)."""
+    linear = np.asarray(s, dtype=np.float64).sum(axis=1)
+    if tau is not None:
+        linear = linear + np.asarray(tau, dtype=np.float64)
+    return linear, np.zeros(len(s)) if ridge is None else np.array(ridge, dtype=np.float64)
+
+
+def _sums(total: Float, n: int, ridge: Float | None) -> dict[str, Any]:
+    sums = {"C": total[1 : 1 + n].copy(), "likelihood": float(total[0])}
+    return sums if ridge is None else sums | {"CC": total[1 + n :].copy()}
 
 
 def _columns(s: Float) -> Float:
@@ -129,164 +245,35 @@ def _columns(s: Float) -> Float:
     return np.asarray(np.maximum(st, TINY * st.mean(axis=0)))
 
 
-@numba.njit(cache=True, nogil=True)
-def _pass(x: Any, st: Any, t: Any, c: Any, big_n: Any, big_h: Any) -> float:
-    """Abundances of every row into ``c``; sums into ``big_n`` and ``big_h`` unless they are empty."""
-    rows, channels = x.shape
-    n = st.shape[1]
-    where = np.empty(channels, dtype=np.int64)
-    counts, gathered = np.empty(channels), np.empty((channels, n))
-    y, along = np.empty(channels), np.empty(channels)
-    gradient, hessian, right = np.empty(n), np.empty((n, n)), np.empty(n)
-    passive, order = np.empty(n, dtype=np.bool_), np.empty(n, dtype=np.int64)
-    chol, z, target, before = np.empty((n, n)), np.empty(n), np.empty(n), np.empty(n)
-    likelihood = 0.0
-    for p in range(rows):
-        m, total = 0, 0.0
-        for e in range(channels):
-            value = x[p, e]
-            if value > 0:
-                where[m], counts[m] = e, value
-                total += value
-                for k in range(n):
-                    gathered[m, k] = st[e, k]
-                m += 1
-        now = c[p]
-        if m == 0:
-            now[:] = 0.0
-            continue
-        for k in range(n):
-            now[k] = total / (n * t[k]) if t[k] > 0.0 else 0.0
-        for _ in range(EM_STEPS):
-            _model(gathered, now, y, m)
-            for k in range(n):
-                gradient[k] = 0.0
-            for i in range(m):
-                r = counts[i] / y[i]
-                for k in range(n):
-                    gradient[k] += r * gathered[i, k]
-            for k in range(n):
-                if t[k] > 0.0:
-                    now[k] *= gradient[k] / t[k]
-        _model(gathered, now, y, m)
-        _derivatives(gathered, counts, y, m, gradient, hessian)
-        for _ in range(NEWTON_STEPS):
-            # Minimise g.d + 1/2 d'Hd over now + d >= 0, written for the new value itself.
-            for k in range(n):
-                hessian[k, k] *= 1.0 + 1e-10
-                right[k] = gradient[k] - t[k]
-                for j in range(n):
-                    right[k] += hessian[k, j] * now[j]
-            target[:], before[:] = now, now
-            solve_one(hessian, right, target, passive, chol, z, order)
-            decrement, slope = 0.0, 0.0
-            for k in range(n):
-                slope += (target[k] - now[k]) * (t[k] - gradient[k])
-                for j in range(n):
-                    decrement += (target[k] - now[k]) * hessian[k, j] * (target[j] - now[j])
-            if decrement < DECREMENT * total or not slope < 0.0:
-                now[:] = target
-                break
-            now[:] = target
-            _model(gathered, now, y, m)
-            _derivatives(gathered, counts, y, m, gradient, hessian)
-            end = 0.0
-            for k in range(n):
-                end += (target[k] - before[k]) * (t[k] - gradient[k])
-            if end > -PAST * slope:
-                step = _shorter(gathered, counts, before, target, t, slope, y, along, m)
-                for k in range(n):
-                    now[k] = before[k] + step * (target[k] - before[k])
-                _model(gathered, now, y, m)
-                _derivatives(gathered, counts, y, m, gradient, hessian)
-        _model(gathered, now, y, m)
-        for i in range(m):
-            likelihood += counts[i] * np.log(y[i])
-        if big_n.shape[0] > 0:
-            for i in range(m):
-                e = where[i]
-                r = counts[i] / y[i]
-                q = r / y[i]
-                index = 0
-                for k in range(n):
-                    big_n[e, k] += r * now[k]
-                    for j in range(k + 1):
-                        big_h[e, index] += q * now[k] * now[j]
-                        index += 1
-    return likelihood
+def _wide(st: Float) -> Float:
+    """``st`` (E, K) with as many empty endmembers more as the loops want."""
+    wide = np.zeros((st.shape[0], padded(st.shape[1])))
+    wide[:, : st.shape[1]] = st
+    return wide
 
 
-@numba.njit(cache=True, nogil=True)
-def _shorter(
-    gathered: Any, counts: Any, before: Any, target: Any, t: Any, slope: float, y: Any, along: Any, m: int
-) -> float:
-    """How far to go from ``before`` to ``target``: to where the slope of the objective is small, found by halving."""
-    n = before.shape[0]
-    _model(gathered, before, y, m)
-    level = 0.0
-    for k in range(n):
-        level += (target[k] - before[k]) * t[k]
-    for i in range(m):
-        along[i] = 0.0
-        for k in range(n):
-            along[i] += (target[k] - before[k]) * gathered[i, k]
-    low, high = 0.0, 1.0
-    for _ in range(HALVINGS):
-        step = 0.5 * (low + high)
-        end = level
-        for i in range(m):
-            end -= counts[i] * along[i] / max(y[i] + step * along[i], DARK)
-        if end > -PAST * slope:
-            high = step
-        elif end < PAST * slope:
-            low = step
-        else:
-            return step
-    return low
+def _dense(x: arrays.Array | Counts, part: slice) -> Float:
+    """Some rows as native, writable float64, whatever the file's byte order and however the block came here."""
+    if isinstance(x, Counts):
+        return x[part].to_dense(np.float64)
+    return np.array(arrays.to_host(x)[part], dtype=np.float64, order="C")
 
 
-@numba.njit(cache=True, nogil=True)
-def _model(gathered: Any, now: Any, y: Any, m: int) -> None:
-    n = now.shape[0]
-    for i in range(m):
-        total = 0.0
-        for k in range(n):
-            total += now[k] * gathered[i, k]
-        y[i] = max(total, DARK)
-
-
-@numba.njit(cache=True, nogil=True)
-def _derivatives(gathered: Any, counts: Any, y: Any, m: int, gradient: Any, hessian: Any) -> None:
-    """``gradient_k = sum (x / y) s_k`` and ``hessian = sum (x / y^2) s s'``."""
-    n = gradient.shape[0]
-    for k in range(n):
-        gradient[k] = 0.0
-        for j in range(n):
-            hessian[k, j] = 0.0
-    for i in range(m):
-        r = counts[i] / y[i]
-        q = r / y[i]
-        for k in range(n):
-            gradient[k] += r * gathered[i, k]
-            for j in range(k + 1):
-                hessian[k, j] += q * gathered[i, k] * gathered[i, j]
-    for k in range(n):
-        for j in range(k):
-            hessian[j, k] = hessian[k, j]
-
-
-@numba.njit(cache=True, nogil=True)
-def _residual(x: Any, st: Any, c: Any, rms: Any, spectrum: Any) -> None:
-    rows, channels = x.shape
-    n = st.shape[1]
-    for p in range(rows):
+@numba.njit(cache=True, nogil=True, fastmath=FAST)
+def _residual(x: Any, s: Any, c: Any, rms: Any, spectrum: Any) -> None:
+    """What the model leaves of some rows, which are overwritten by it."""
+    channels = x.shape[1]
+    for p in range(x.shape[0]):
+        rest = x[p]
+        for k in range(s.shape[0]):
+            share, row = c[p, k], s[k]
+            if share != 0.0:
+                for e in range(channels):
+                    rest[e] -= share * row[e]
         square = 0.0
         for e in range(channels):
-            rest = float(x[p, e])
-            for k in range(n):
-                rest -= c[p, k] * st[e, k]
-            spectrum[e] += rest
-            square += rest * rest
+            spectrum[e] += rest[e]
+            square += rest[e] * rest[e]
         rms[p] = np.sqrt(square / channels)
 
 

@@ -31,14 +31,14 @@ def survey(
     -------
     pixels : empty dict
     sums : dict
-        ``pixels``, ``spectrum`` (E,), ``negative`` (number of values), ``bad`` (number of NaN and Inf), ``norm`` =
-        sum x^2, ``entropy`` = sum x log x - x over positive values, ``empty`` (pixels without any signal), and the
-        lists ``sample`` (rows) and ``sample_index``.
+        ``pixels``, ``spectrum`` (E,), ``negative`` (number of values), ``bad`` (number of NaN and Inf), ``measured``
+        (E,) (number of values that are neither), ``filled`` (number of values that are not zero), ``norm`` = sum x^2,
+        ``entropy`` = sum x log x - x over positive values, ``empty`` (pixels without any signal), and the lists
+        ``sample`` (rows) and ``sample_index``.
     """
     xp = arrays.array_namespace(x)
-    sums: dict[str, Any] = {
-        "pixels": x.shape[0], "spectrum": 0.0, "negative": 0, "bad": 0, "norm": 0.0, "entropy": 0.0, "empty": 0,
-    }  # fmt: skip
+    names = ("spectrum", "negative", "bad", "measured", "filled", "norm", "entropy", "empty")
+    sums: dict[str, Any] = {"pixels": x.shape[0], **dict.fromkeys(names, 0)}
     for _, strip in strips(x):
         finite = xp.isfinite(strip)
         clean = xp.where(finite, strip, xp.zeros_like(strip))
@@ -46,6 +46,8 @@ def survey(
             "spectrum": xp.sum(clean, axis=0),
             "negative": xp.sum(xp.astype(clean < 0, xp.int64)),
             "bad": xp.sum(xp.astype(~finite, xp.int64)),
+            "measured": xp.sum(xp.astype(finite, xp.int64), axis=0),
+            "filled": xp.sum(xp.astype(clean != 0, xp.int64)),
             "norm": xp.sum(clean * clean),
             "empty": xp.sum(xp.astype(~xp.any(clean != 0, axis=1), xp.int64)),
         }

@@ -38,6 +38,8 @@ class Stats:
         True when the model knows that another step would change nothing.
     progressing : bool
         False when the step was rejected, so that the loop does not take a flat objective for convergence.
+    settled : bool
+        False while a flat objective means nothing, because the model is about to change what it does.
     advice : str
         With ``done``: what to tell the user in place of the standing sentence.
     """
@@ -45,6 +47,7 @@ class Stats:
     objective: float
     done: bool = False
     progressing: bool = True
+    settled: bool = True
     advice: str = ""
 
 

@@ -20,7 +20,8 @@ import xarray as xr
 from scalehsi import arrays
 from scalehsi.blocks import Blocks, Pixels, capacity, map_fold, map_pixels, open_blocks
 from scalehsi.cube import check_cube
-from scalehsi.models.base import Model, State, is_number, require
+from scalehsi.kernels.classic import leftover
+from scalehsi.models.base import Model, State, Variables, is_number, require
 from scalehsi.models.checkpoint import Checkpoint, Saved
 from scalehsi.models.progress import Bar, Listener, Tracker
 from scalehsi.result import make_result
@@ -183,7 +184,9 @@ def _iterate(
         advice = stats.advice
         history.append(float(stats.objective))
         rejected = 0 if stats.progressing else rejected + 1
-        status = "converged" if stats.done else _judge(history, model.tol, rejected=rejected)
+        status = "converged" if stats.done else None
+        if status is None and stats.settled:
+            status = _judge(history, model.tol, rejected=rejected)
         saver.keep(Saved(state, list(history), stats.done, rejected), final=status is not None)
         tracker.finished(len(history), history[-1])
     return state, history, status or "max_iter", advice if status == "converged" else ""
@@ -211,6 +214,8 @@ def _finish(
 ) -> xr.Dataset:
     """The last pass: maps and what the model leaves."""
     variables = model.finish(view, state)
+    if ABUNDANCES in variables:
+        return _finish_given(view, model, state, history, ending, variables, seed=seed, residual=residual)
     frame = xr.Dataset(variables, attrs={"model": model.name})
     fn, shared = model.projector(frame)
     shared = {**shared, "residual": residual}
@@ -226,6 +231,39 @@ def _finish(
         pixels = float(state["pixels"])
         variables[RESIDUAL] = _maps(handles[RESIDUAL], {}, home=home)
         variables[RESIDUAL_SPECTRUM] = xr.DataArray(sums["residual_spectrum"] / pixels, dims=(ENERGY,))
+    _label(variables, view.cube)
+    return make_result(
+        variables,
+        cube=view.cube,
+        model=model.name,
+        settings=model.settings(),
+        seed=seed,
+        objective=history,
+        status=ending[0],
+        advice=ending[1],
+    )
+
+
+def _finish_given(
+    view: Blocks,
+    model: Model,
+    state: State,
+    history: list[float],
+    ending: tuple[Status, str],
+    variables: Variables,
+    *,
+    seed: int,
+    residual: bool,
+) -> xr.Dataset:
+    """The last pass where the maps are there already: only what they leave."""
+    if residual:
+        maps = variables[ABUNDANCES]
+        given = maps.fillna(0.0).transpose(*[d for d in maps.dims if d != COMPONENT], COMPONENT)
+        s = np.asarray(variables[ENDMEMBERS].values, dtype=np.float64)
+        name = f"{model.name.lower()}-residual"
+        handles, sums = map_fold(leftover, view, given, shared={"s": s}, keep=[RESIDUAL], name=name)
+        variables[RESIDUAL] = _maps(handles[RESIDUAL], {}, home=True)
+        variables[RESIDUAL_SPECTRUM] = xr.DataArray(sums["residual_spectrum"] / float(state["pixels"]), dims=(ENERGY,))
     _label(variables, view.cube)
     return make_result(
         variables,

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import numbers
+from collections.abc import Mapping
 from dataclasses import KW_ONLY, dataclass
 from typing import Any, ClassVar, Final
 
@@ -10,9 +12,11 @@ import xarray as xr
 
 from scalehsi import arrays
 from scalehsi.blocks import BlockFunction, Blocks, map_fold
-from scalehsi.kernels import frobenius, poisson
+from scalehsi.blocks.blas import one_blas_thread
+from scalehsi.cube import navigation_dims
+from scalehsi.kernels import classic, frobenius, missing, poisson, relevance
 from scalehsi.kernels.nnls import nnls
-from scalehsi.kernels.starts import sampled_endmembers
+from scalehsi.models import binning, carried, compressed, extrapolation, held
 from scalehsi.models.base import (
     Cost,
     Model,
@@ -22,40 +26,91 @@ from scalehsi.models.base import (
     check_components,
     check_weighting,
     choice,
+    is_number,
     register,
     require,
 )
+from scalehsi.models.losses import Counts, Incomplete, LeastSquares, Loss, channel_weights
+from scalehsi.models.starts import STARTS, first_endmembers, given_endmembers
 from scalehsi.models.survey import survey
-from scalehsi.schema import COMPONENT, ENDMEMBERS, ENERGY, MEAN_SPECTRUM, InputError
+from scalehsi.schema import ABUNDANCES, COMPONENT, ENDMEMBERS, ENERGY, MEAN_SPECTRUM, InputError
 
 Float = np.ndarray[Any, np.dtype[np.float64]]
 
 LOSSES: Final = ("frobenius", "poisson")
-BETA: Final = 0.5
-"""First extrapolation; it grows by GROWTH while the objective falls, up to a cap that grows by CAP_GROWTH to one."""
-GROWTH: Final = 1.1
-CAP_GROWTH: Final = 1.05
-SHRINK: Final = 1.5
+SOLVERS: Final = ("exact", *classic.RULES)
+GIVEN: Final = "given"
+"""What settings say of a start or of fixed endmembers that were handed over as arrays."""
+SHIFT: Final = "abundance_cost"
+EXTRA: Final = "abundance_coupling"
+SETTLED: Final = 20
+"""Iterations before relevance switches components off for good."""
+STILL: Final = 1e-4
+"""Largest change of an endmember, relative to the largest value, at which a fixed point counts as reached."""
 
 
 @register
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class NMF(Model):
     """Unmix a cube into non-negative endmember spectra and abundance maps: ``x ~ c s`` with ``c, s >= 0``.
 
     Parameters
     ----------
     n_components : int
-        K, the number of endmembers.
+        K, the number of endmembers; with ``ard`` the largest that is thought possible.
     loss : {"frobenius", "poisson"}, default "frobenius"
         - "frobenius": least squares. For intensities, background-subtracted EELS, and counts by the hundred. An
           iteration reads the cube once, at 4 P E K flops.
         - "poisson": the likelihood of counts (generalised Kullback-Leibler). For EDX and other sparse counts, where
-        least
-          squares follows the noise of the strong lines. An iteration costs by the channels that hold counts.
+          least squares follows the noise of the strong lines. An iteration costs by the channels that hold counts.
     weighting : {None, "poisson"}
         With "frobenius", divide by the mean of each pixel and of each channel, which makes counting noise uniform
         (Keenan and Kotula 2004). Costs nothing, and is worth a factor of 3 to 10 in the error of maps of counts.
+    bin_factor : int or "auto", default "auto"
+        With "poisson", fit the spectra to bins of so many pixels along y and x, and the maps to the single pixels in
+        one pass. Counts are too few a pixel for spectra and maps at once: at 18 counts the spectra of the full
+        likelihood are wrong by 16 to 49 degrees, those of 8 x 8 bins by 3 to 6. "auto" takes bins of 500 to 1500
+        counts, and 1 where a pixel has as many. Always 1 with "frobenius".
+    simplex : bool, default False
+        Abundances of every pixel sum to one, exactly (not by renormalising). Endmembers then carry the intensity.
+    orthogonality : float, 0 to 1, default 0
+        Soft orthogonality of the maps, "frobenius" only: the weight ``w`` of Shiga et al. 2016. 0.01 to 0.1 separates
+        phases that lie apart and share much of their spectra; 1 allows no overlap.
+    ard : {None, "exponential", "half-normal"}
+        Automatic relevance determination: a prior on the abundances whose scale is learned for each component, so that
+        those that the data do not need switch off. The result holds those that are left, with their ``relevance``.
+    ard_shape : float, default 1 + 1e-15
+        Shape ``a`` of the inverse-gamma prior of these scales, above 1; its scale follows from the data.
+    sparsity : float, default 0
+        Linear cost of abundances. With "frobenius" in units of the root mean square length of a pixel's spectrum (0.01
+        is mild), with "poisson" in units of one count.
+    smoothness : float, default 0
+        Pull between the abundances of neighbours along y and x, "frobenius" only, in units of the endmember's own
+        power: 0.1 is mild, 10 strong. Carries the maps from pass to pass.
+    smoothness_kind : {"quadratic", "tv"}
+        "quadratic" blurs all differences; "tv" (total variation) keeps steps.
+    missing : bool, default False
+        Take NaN in a cube of floats for voxels that were not measured: they have no weight. "frobenius" only.
+    solver : {"exact", "als", "mals", "hals", "mu"}, default "exact"
+        "exact" solves the abundances of each pixel and extrapolates the spectra: fewest readings, nothing kept between
+        them. The others are the rules of the textbooks, one cheap step of both factors a reading, for comparison:
+        alternating least squares clipped at zero ("als"), held near the last step ("mals"), hierarchical ("hals"),
+        multiplicative ("mu"; with "poisson" that of Lee and Seung). They carry the maps from pass to pass.
+    spectral_smoothness : float, default 0
+        Penalty on the second differences of endmembers, "frobenius" without weighting only; 1 halves, roughly, what
+        alternates from channel to channel.
+    compress : bool or "auto", default "auto"
+        "frobenius" without costs and smoothness: fit in a subspace of 3 K + 8 directions, found in one reading and
+        checked in another, with four or five readings of the cube in all in place of one an iteration. When the check
+        fails the fit goes on with the cube. "auto" does so for cubes that are read again each pass.
+    fixed : mapping, optional
+        ``{"endmembers": DataArray}`` of dims (component, energy): spectra that are known. They come first in the result
+        and do not change.
+    start : str or result, default "sample"
+        One of "sample" (a factorisation of a sample spread over the whole cube), "nndsvd", "nndsvda", "vca", "random",
+        "multistart"; or a result, a DataArray (component, energy) or an array (K, E) to start from.
+    restarts : int, default 10
+        Starts of "multistart".
     max_iter : int, default 200
         Readings of the cube, at most.
     tol : float, default 1e-6
@@ -63,20 +118,26 @@ class NMF(Model):
 
     Notes
     -----
-    Minimised is ``1/2 sum_pe v_p w_e (x - c s)^2`` (``v = w = 1`` without weighting) or ``sum_pe c s - x log(c s)``.
-    Each iteration is a function of ``s`` alone: the abundances of each pixel are solved exactly, block by block, and
-    only sums of size K x E leave a block. ``s`` is then updated from the sums, extrapolated, and taken back when the
-    objective rises. So nothing per pixel is kept between iterations, and a lost worker costs its blocks of one pass.
+    Minimised is ``1/2 sum_pe v_p w_e (x - c s)^2`` (``v = w = 1`` without weighting) or ``sum_pe c s - x log(c s)``,
+    and the costs of priors. Each iteration is a function of ``s`` alone: the abundances of each pixel are solved
+    exactly, block by block, and only sums of size K x E leave a block. ``s`` is then updated from the sums,
+    extrapolated, and taken back when the objective rises. So nothing per pixel is kept between iterations, and a lost
+    worker costs its blocks of one pass.
 
     The start is a factorisation of a sample spread over the whole cube, never of a part of it: a start from the first
     chunk ruins maps whose phases lie apart.
 
+    With ``ard`` the objective is the negative logarithm of the posterior; with ``orthogonality`` the update is a fixed
+    point, not a descent, and the objective may rise a little.
+
     Scale: every endmember has the total of the mean spectrum, so abundances are shares of an average pixel's signal.
+    With ``simplex``, and for ``fixed`` endmembers, the spectra have the scale that the data or the user gave them.
 
     References
     ----------
     Lee and Seung 1999, doi:10.1038/44565. Keenan and Kotula 2004, doi:10.1002/sia.1657. Ang and Gillis 2019,
-    doi:10.1162/neco_a_01157 (extrapolation). Muto and Shiga 2020, doi:10.1093/jmicro/dfz036 (review).
+    doi:10.1162/neco_a_01157 (extrapolation). Shiga et al. 2016, doi:10.1016/j.ultramic.2016.08.006 (relevance and soft
+    orthogonality). Muto and Shiga 2020, doi:10.1093/jmicro/dfz036 (review).
 
     Examples
     --------
@@ -91,6 +152,21 @@ class NMF(Model):
     _: KW_ONLY
     loss: str = "frobenius"
     weighting: str | None = None
+    bin_factor: int | str = "auto"
+    simplex: bool = False
+    orthogonality: float = 0.0
+    ard: str | None = None
+    ard_shape: float = 1.0 + 1e-15
+    sparsity: float = 0.0
+    smoothness: float = 0.0
+    smoothness_kind: str = "quadratic"
+    missing: bool = False
+    solver: str = "exact"
+    spectral_smoothness: float = 0.0
+    compress: bool | str = "auto"
+    fixed: Mapping[str, Any] | str | None = None
+    start: Any = "sample"
+    restarts: int = 10
     max_iter: int = 200
     tol: float = 1e-6
 
@@ -101,10 +177,83 @@ class NMF(Model):
         check_components(self.n_components)
         choice("loss", self.loss, LOSSES)
         check_weighting(self.weighting)
+        squares = self.loss == "frobenius"
         require(
-            not (self.loss == "poisson" and self.weighting),
+            squares or not self.weighting,
             "weighting='poisson' belongs to loss='frobenius'; loss='poisson' weighs counts by itself",
         )
+        binning.check(self.bin_factor, squares=squares)
+        choice("solver", self.solver, SOLVERS)
+        require(self.compress in (True, False, "auto"), f"compress is True, False or 'auto', got {self.compress!r}")
+        choice("smoothness_kind", self.smoothness_kind, ("quadratic", "tv"))
+        for name in ("orthogonality", "sparsity", "smoothness", "spectral_smoothness"):
+            value = getattr(self, name)
+            require(is_number(value, numbers.Real) and value >= 0, f"{name} is a number of at least 0, got {value!r}")
+        require(self.orthogonality <= 1, f"orthogonality is a weight from 0 to 1, got {self.orthogonality!r}")
+        require(self.ard in (None, *relevance.PRIORS), f"ard={self.ard!r} is not known; it is None, {_listed()}")
+        shape = self.ard_shape
+        require(is_number(shape, numbers.Real) and shape > 1, f"ard_shape is above 1, got {shape!r}")
+        require(
+            is_number(self.restarts, numbers.Integral) and self.restarts >= 1,
+            f"restarts is a whole number of at least 1, got {self.restarts!r}",
+        )
+        if isinstance(self.start, str):
+            choice("start", self.start, (*STARTS, GIVEN))
+        held.check(self.fixed, self.n_components)
+        self._check_together()
+
+    def _check_together(self) -> None:
+        """Refuse what has no meaning, or no method here, in combination."""
+        squares = self.loss == "frobenius"
+        for name in ("orthogonality", "smoothness", "missing"):
+            require(squares or not getattr(self, name), f"{name} belongs to loss='frobenius'")
+        plain = not (self.weighting or self.simplex or self.costly or self.spectral_smoothness)
+        special = {"smoothness": self.smoothness, "missing": self.missing, "solver": self._textbook}
+        for name, on in special.items():
+            require(
+                plain or not on,
+                f"{name}={getattr(self, name)!r} goes with plain least squares alone: without weighting, simplex, "
+                "sparsity, ard, orthogonality and spectral_smoothness",
+            )
+        count = sum(map(bool, special.values()))
+        require(count <= 1, "of smoothness, missing and a textbook solver take one")
+        require(
+            self.compress is not True or self.compressible,
+            "compress=True goes with loss='frobenius' without costs, smoothness, missing and textbook solvers",
+        )
+        require(squares or self.solver in ("exact", "mu"), f"solver={self.solver!r} belongs to loss='frobenius'")
+        require(
+            (squares and not self.weighting) or not self.spectral_smoothness,
+            "spectral_smoothness belongs to loss='frobenius' without weighting",
+        )
+        require(
+            not (self.spectral_smoothness and self.costly),
+            "spectral_smoothness does not go together with sparsity, ard or orthogonality",
+        )
+        require(
+            not (self.simplex and self.costly),
+            "simplex=True fixes the sum of the abundances, so that sparsity, ard and orthogonality have no hold on it; "
+            "leave one of them out",
+        )
+        require(
+            not (self.simplex and self.weighting),
+            "weighting='poisson' weighs whole pixels, which simplex=True forbids; use loss='poisson'",
+        )
+
+    @property
+    def costly(self) -> bool:
+        """True where abundances have a cost of their own, so that spectra must keep their length."""
+        return bool(self.sparsity or self.ard or self.orthogonality)
+
+    @property
+    def compressible(self) -> bool:
+        """True where the iterations can run in a subspace of the data."""
+        special = self.smoothness or self.missing or self._textbook or self.spectral_smoothness
+        return self.loss == "frobenius" and not self.costly and not special
+
+    @property
+    def _textbook(self) -> bool:
+        return self.solver != "exact"
 
     @property
     def counts(self) -> bool:
@@ -113,81 +262,206 @@ class NMF(Model):
 
     @property
     def devices(self) -> tuple[arrays.Device, ...]:
-        return ("cpu",) if self.loss == "poisson" else ("cpu", "cuda")
+        plain = self.loss == "frobenius" and not (
+            self.simplex or self.orthogonality or self.smoothness or self.missing or self._textbook
+        )
+        return ("cpu", "cuda") if plain else ("cpu",)
+
+    def settings(self) -> dict[str, Any]:
+        start = self.start if isinstance(self.start, str) else GIVEN
+        plain = {k: v for k, v in vars(self).items() if k not in ("start", "fixed")}
+        plain = {k: v.item() if isinstance(v, np.generic) else v for k, v in plain.items()}
+        return {**plain, "start": start, "fixed": None if self.fixed is None else GIVEN}
 
     def check(self, cube: xr.DataArray) -> None:
         check_components(self.n_components, cube)
+        held.known_endmembers(self.fixed, cube)
+        carried.check(self, cube)
+        if not isinstance(self.start, str):
+            given_endmembers(self.start, cube, self.n_components)
+
+    @property
+    def _loss(self) -> Loss:
+        if self.loss == "poisson":
+            return Counts(self)
+        return Incomplete(self) if self.missing else LeastSquares(self)
 
     def init(self, view: Blocks, seed: int) -> State:
-        seen = survey(view, seed=seed, counts=self.counts, least=4 * self.n_components)
+        k = self.n_components
+        seen = survey(view, seed=seed, counts=self.counts, least=4 * k, missing=self.missing)
         if len(seen.sample) == 0:
             raise InputError("every pixel of the sample is empty; mask the empty part of the cube, or bin it")
-        s = sampled_endmembers(seen.sample, self.n_components, weighted=self.counts, seed=seed)
-        return {
-            "s": s,
-            "kept": s,
-            "safe": s,
-            "objective": np.asarray(np.inf),
-            "beta": np.asarray(BETA),
-            "cap": np.asarray(1.0),
+        factor = binning.factor(self.bin_factor, view, seen, squares=self.loss == "frobenius", least=16 * k)
+        fitted, target = seen, view
+        if factor > 1:
+            target = binning.binned(view, factor)
+            fitted = survey(target, seed=seed, counts=self.counts, least=4 * k)
+        s = self._first(target, fitted, view.cube, seed)
+        known = held.known_endmembers(self.fixed, view.cube)
+        s[: len(known)] = known
+        norm = float(np.sqrt(seen.norm / max(1, seen.pixels)))
+        mean = float(seen.spectrum.sum()) / max(1, seen.pixels * view.n_energies)
+        state: State = {
             "spectrum": seen.spectrum,
             "pixels": np.asarray(seen.pixels),
-            "entropy": np.asarray(seen.entropy),
+            "entropy": np.asarray(fitted.entropy),
+            "bin": np.asarray(factor),
+            "sparse": np.asarray(self.loss == "poisson" and binning.sparse(target, fitted)),
+            "norm": np.asarray(np.nan),
+            "level": np.asarray(norm),
+            "free": np.arange(k) >= len(known),
+            "lam": np.full(k, np.nan),
+            "sigma2": np.asarray(np.nan),
+            "xi": np.zeros(k),
+            "prior": np.asarray(relevance.prior_scale(mean, k, view.n_energies, self.ard_shape)),
+            "passes": np.asarray(0),
+            "ridge": np.asarray(carried.RIDGE),
         }
+        state["s"] = s
+        s = self._loss.unit(s, s, state)
+        state = {**state, **extrapolation.start(s)}
+        return compressed.begin(self, view, seen, state) if compressed.wanted(self, view) else state
+
+    def _first(self, target: Blocks, seen: Any, cube: xr.DataArray, seed: int) -> Float:
+        if isinstance(self.start, str):
+            require(self.start != GIVEN, "start='given' is how a result tells of its start; give the start itself")
+            with one_blas_thread():  # skinny products: more threads take three times as long
+                s = first_endmembers(
+                    target, seen, self.start, self.n_components, counts=self.counts, seed=seed, restarts=self.restarts
+                )
+        else:
+            s = given_endmembers(self.start, cube, self.n_components)
+        if self.simplex:
+            # On the simplex a spectrum is what a whole pixel of it would show.
+            s = s * float(seen.spectrum.sum()) / max(1, seen.pixels)
+        return np.array(s, dtype=np.float64)
 
     def step(self, view: Blocks, state: State) -> tuple[State, Stats]:
-        """One pass at ``s``; then a better, extrapolated ``s``, or back to the last one known to be good.
+        """One pass at ``s``; then a better, extrapolated ``s``, or back to the last one known to be good."""
+        if carried.needed(self):
+            return carried.step(self, view, {**state, "passes": state["passes"] + 1})
+        loss, s, phase = self._loss, state["s"], int(state.get("phase", compressed.FULL))
+        if phase == compressed.SMALL:
+            sums = compressed.sums_of(self, view, s, state)
+        else:
+            target = self._target(view, state)
+            _, sums = map_fold(loss.update, target, shared=loss.shared(s, state), name=f"nmf-{self.loss}")
+        if "norm" in sums:
+            state = {**state, "norm": np.asarray(sums["norm"])}
+        state = {**state, "passes": state["passes"] + 1}
+        value = loss.value(sums, s, state)
+        if self.ard or self.orthogonality:
+            return self._fixed_point(sums, value, state)
+        if phase == compressed.CHECK:
+            return self._checked(sums, value, state)
+        if not extrapolation.accepted(value, loss.slack(sums, state), state):
+            new, stats = extrapolation.back(state)
+            return compressed.followed(self, new, stats) if phase else (new, stats)
+        better, safe = (loss.unit(at, s, state) for at in loss.improve(sums, s, state))
+        new, stats = extrapolation.ahead(
+            value, better, safe, state, lambda at, fallback: loss.unit(at, fallback, state)
+        )
+        return compressed.followed(self, new, stats) if phase else (new, stats)
 
-        ``kept`` is the last new ``s`` before extrapolation, ``safe`` one that cannot raise the objective.
-        """
-        s = state["s"]
-        _, sums = map_fold(self._update, view, shared=self._shared(s, state), name=f"nmf-{self.loss}")
-        value = self._objective(sums, s, state)
-        best = float(state["objective"])
-        if value > best + self._rounding(sums):
-            # Rejected. From an extrapolated point go back to the point itself, from that (a Newton step) to the safe
-            # one.
-            back = state["safe"] if np.array_equal(s, state["kept"]) else state["kept"]
-            shrunk = np.asarray(float(state["beta"]) / SHRINK)
-            new = {**state, "s": back, "kept": back, "cap": state["beta"], "beta": shrunk}
-            stuck = np.array_equal(back, s)
-            return new, Stats(best, done=stuck, progressing=False)
-        better, safe = self._improve(sums, s)
-        better, safe = _unit_rows(better, s), _unit_rows(safe, s)
-        beta = float(state["beta"])
-        cap = float(state["cap"])
-        ahead = better + beta * (better - state["kept"]) if np.isfinite(best) else better
-        value = min(value, best) if np.isfinite(value) else value
-        new = {
-            **state,
-            "s": _unit_rows(np.maximum(ahead, 0.0), better),
-            "kept": better,
-            "safe": safe,
-            "objective": np.asarray(value),
-            "beta": np.asarray(min(cap, beta * GROWTH)),
-            "cap": np.asarray(min(1.0, cap * CAP_GROWTH)),
-        }
-        return new, Stats(value)
+    def _target(self, view: Blocks, state: State) -> Blocks:
+        """What the passes run over: the cube, its bins, its counts without their zeros."""
+        target = binning.binned(view, int(state["bin"]))
+        return binning.without_zeros(target) if bool(state["sparse"]) else target
+
+    def _checked(self, sums: dict[str, Any], value: float, state: State) -> tuple[State, Stats]:
+        """The reading that checks a fit in the subspace: the end, or the first iteration with the cube itself."""
+        loss, s = self._loss, state["s"]
+        better = loss.unit(loss.improve(sums, s, state)[0], s, state)
+        agreed = compressed.agreed(value, loss.value(sums, better, state), state)
+        fresh = {**state, "objective": np.asarray(np.inf), "phase": np.asarray(compressed.FULL)}
+        new, _ = extrapolation.ahead(value, better, better, fresh, lambda at, _: at, far=False)
+        return new, Stats(value, done=agreed, settled=False)
+
+    def _fixed_point(self, sums: dict[str, Any], value: float, state: State) -> tuple[State, Stats]:
+        """With relevances and pulls of the last pass: no descent, so nothing to reject; components may leave."""
+        loss, s = self._loss, state["s"]
+        state = {**state, **loss.lag(sums, s, state)}
+        better = loss.unit(loss.improve(sums, s, state)[0], s, state)
+        new, _ = extrapolation.ahead(
+            value, better, better, state, lambda at, fallback: loss.unit(at, fallback, state), far=False
+        )
+        still = float(np.abs(better - s).max()) <= STILL * float(s.max())
+        if not self.ard:
+            return new, Stats(value, settled=still)
+        keep = self._kept(new, sums)
+        for name in ("s", "kept", "safe", "free", "lam", "xi"):
+            new[name] = new[name][keep]
+        return new, Stats(value, settled=still and bool(keep.all()) and int(state["passes"]) >= SETTLED)
+
+    def _kept(self, state: State, sums: dict[str, Any]) -> np.ndarray[Any, np.dtype[np.bool_]]:
+        """Components that stay: relevant ones, and of near copies the heavier; fixed ones always do."""
+        lam = state["lam"]
+        floor = relevance.scales(
+            str(self.ard), 0 * lam, 0 * lam, pixels=float(state["pixels"]), shape=self.ard_shape,
+            scale=float(state["prior"]),
+        ).min()  # fmt: skip
+        keep = relevance.needed(lam, float(floor)) if int(state["passes"]) >= SETTLED else sums["C"] > 0
+        if int(state["passes"]) > 3:
+            keep = keep & relevance.distinct(state["s"], sums["C"])
+        if not keep.any():
+            keep[np.argmax(sums["C"])] = True
+        return np.asarray(keep | ~state["free"])
 
     def finish(self, view: Blocks, state: State) -> Variables:
-        """Endmembers, scaled to the total of the mean spectrum and sorted by what they carry in that spectrum."""
+        """Endmembers, scaled and sorted by what they carry in the mean spectrum; the fixed ones first, as given."""
         mean = state["spectrum"] / float(state["pixels"])
-        s = _unit_rows(state["kept"], state["kept"])
-        order = np.argsort(-_share(mean, s), kind="stable")
-        total = float(mean.sum()) or 1.0
+        s, free = state["kept"], state["free"]
+        scale = np.ones(len(s))
+        if not self.simplex:
+            total = abs(float(mean.sum())) or 1.0
+            scale = np.where(free, total / np.maximum(s.sum(axis=1), 1e-300), 1.0)
+        order = np.lexsort((np.where(free, -_share(mean, s), np.arange(len(s))), free))
         dims = (COMPONENT, ENERGY)
-        return {
-            ENDMEMBERS: xr.DataArray(s[order] * abs(total), dims=dims),
+        found: Variables = {
+            ENDMEMBERS: xr.DataArray((s * scale[:, None])[order], dims=dims),
             MEAN_SPECTRUM: xr.DataArray(mean, dims=(ENERGY,), attrs={"long_name": "mean of the data over used pixels"}),
         }
+        if self.smoothness:
+            maps = np.moveaxis(state["c"] / scale, -1, 0)[order]
+            found[ABUNDANCES] = xr.DataArray(maps, dims=(COMPONENT, *navigation_dims(view.cube)))
+        loss = self._loss
+        shift, extra = loss.shift(state), loss.extra(s, state)
+        if shift.any():
+            found[SHIFT] = xr.DataArray((shift * scale)[order], dims=(COMPONENT,))
+        if extra.any():
+            scaled = (extra * np.outer(scale, scale))[np.ix_(order, order)]
+            found[EXTRA] = xr.DataArray(scaled, dims=(COMPONENT, "coupled"))
+        if self.ard:
+            shown = state["lam"] / state["lam"].max()
+            text = {"long_name": "scale of the abundances relative to the largest"}
+            found["relevance"] = xr.DataArray(shown[order], dims=(COMPONENT,), attrs=text)
+        if int(state["bin"]) > 1:
+            text = {"long_name": "pixels along y and x that were added up for the spectra"}
+            found["bin_factor"] = xr.DataArray(int(state["bin"]), attrs=text)
+        return found
 
     def projector(self, result: xr.Dataset) -> tuple[BlockFunction, dict[str, Any]]:
         s = np.asarray(result[ENDMEMBERS].values, dtype=np.float64)
+        shift = np.asarray(result[SHIFT].values) if SHIFT in result else None
+        extra = np.asarray(result[EXTRA].values) if EXTRA in result else None
+        shared: dict[str, Any] = {"s": s}
+        if self.simplex:
+            shared["simplex"] = True
         if self.loss == "poisson":
-            return poisson.abundances, {"s": s}
+            if shift is not None:
+                shared["tau"] = shift
+            if extra is not None:
+                shared["ridge"] = np.diag(extra)
+            return poisson.abundances, shared
+        if self.missing:
+            return missing.abundances, shared
         mean = np.asarray(result[MEAN_SPECTRUM].values, dtype=np.float64)
         w = channel_weights(mean) if self.weighting else None
-        return frobenius.abundances, {"s": s, "w": w}
+        if shift is not None:
+            shared["shift"] = shift
+        if extra is not None:
+            shared["gram"] = (s if w is None else s * w) @ s.T + extra
+        return frobenius.abundances, {**shared, "w": w}
 
     def cost(self, shape: tuple[int, ...], itemsize: int) -> Cost:
         k, channels = self.n_components, shape[-1]
@@ -197,63 +471,12 @@ class NMF(Model):
         else:
             sums = 8 * channels * k
             work = frobenius.STRIP * (2 * 4 * channels + 8 * k)
-        # One for the survey (a second where nearly all pixels are masked or empty), one for the maps.
+        # One for the survey (a second where nearly all pixels are masked or empty, or for its bins), one for the maps.
         return Cost(passes=self.max_iter + 2, sums_bytes=sums, work_bytes=work, columns=k + 1)
 
-    # What differs between the losses.
 
-    @property
-    def _update(self) -> BlockFunction:
-        return poisson.update if self.loss == "poisson" else frobenius.update
-
-    def _shared(self, s: Float, state: State) -> dict[str, Any]:
-        if self.loss == "poisson":
-            return {"s": s}
-        return {"s": s, **self._weights(state)}
-
-    def _weights(self, state: State) -> dict[str, Any]:
-        if not self.weighting:
-            return {}
-        return {"w": channel_weights(state["spectrum"] / float(state["pixels"])), "weigh_pixels": True}
-
-    def _objective(self, sums: dict[str, Any], s: Float, state: State) -> float:
-        if self.loss == "poisson":
-            return poisson.objective(sums, s, float(state["entropy"]))
-        return frobenius.objective(sums, s, self._weights(state).get("w"))
-
-    def _rounding(self, sums: dict[str, Any]) -> float:
-        """What the objective may rise by without meaning anything: a small difference of large float32 products."""
-        if self.loss == "poisson":
-            return 1e-13 * abs(float(sums["likelihood"]))
-        return 5e-8 * float(sums["norm"])
-
-    def _improve(self, sums: dict[str, Any], s: Float) -> tuple[Float, Float]:
-        if self.loss == "poisson":
-            return poisson.improve(sums, s)
-        best = frobenius.improve(sums, s)
-        return best, best
-
-
-def channel_weights(mean: Float) -> Float:
-    """One over the mean of each channel, shape (E,).
-
-    The mean is floored at a millionth of the average channel, or an empty channel would explode.
-
-    Examples
-    --------
-    >>> channel_weights(np.array([2.0, 2.0])).tolist()
-    [0.5, 0.5]
-    """
-    return np.asarray(1.0 / np.maximum(mean, 1e-6 * max(float(mean.mean()), 1e-300)))
-
-
-def _unit_rows(s: Float, fallback: Float) -> Float:
-    """Rows of unit sum; a row that vanished is replaced by the fallback's."""
-    total = s.sum(axis=1, keepdims=True)
-    filled = np.where(total > 0, s, fallback)
-    sums = filled.sum(axis=1, keepdims=True)
-    scaled: Float = filled / np.where(sums > 0, sums, 1.0)
-    return scaled
+def _listed() -> str:
+    return " or ".join(repr(p) for p in relevance.PRIORS)
 
 
 def _share(mean: Float, s: Float) -> Float:

@@ -26,8 +26,10 @@ class Survey:
 
     Attributes
     ----------
-    pixels : int
-        Used pixels.
+    pixels, filled : int
+        Used pixels, and those of them that are not empty.
+    density : float
+        Share of the values that are not zero.
     spectrum : array, shape (E,)
         Sum over them.
     norm, entropy : float
@@ -37,13 +39,15 @@ class Survey:
     """
 
     pixels: int
+    filled: int
+    density: float
     spectrum: np.ndarray[Any, np.dtype[np.float64]]
     norm: float
     entropy: float
     sample: np.ndarray[Any, Any]
 
 
-def survey(view: Blocks, *, seed: int, counts: bool, least: int = 1) -> Survey:
+def survey(view: Blocks, *, seed: int, counts: bool, least: int = 1, missing: bool = False) -> Survey:
     """Read the cube, refuse what no fit can use, and keep a sample of its pixels.
 
     Cost: one reading, and a second one where nearly all pixels are masked or empty.
@@ -57,6 +61,8 @@ def survey(view: Blocks, *, seed: int, counts: bool, least: int = 1) -> Survey:
         True where the method needs values that are not negative.
     least : int
         The smallest sample that will do.
+    missing : bool
+        True takes NaN for what was not measured; in the sample the mean spectrum, to the pixel's scale, stands there.
 
     Raises
     ------
@@ -65,7 +71,7 @@ def survey(view: Blocks, *, seed: int, counts: bool, least: int = 1) -> Survey:
     """
     wanted = max(least, min(SAMPLE_PIXELS, SAMPLE_BYTES // (4 * view.n_energies)))
     sums = _read(view, stride=max(1, math.prod(view.shape) // wanted), seed=seed, entropy=counts)
-    if sums["bad"]:
+    if sums["bad"] and not missing:
         check_finite(view.cube)
         raise InputError(f"{int(sums['bad'])} values are NaN or Inf when read as float32; rescale the cube")
     if counts and sums["negative"]:
@@ -79,9 +85,16 @@ def survey(view: Blocks, *, seed: int, counts: bool, least: int = 1) -> Survey:
     if len(sample) < min(filled, max(least, wanted // FEW)):
         # A mask or a vacuum leaves few pixels of many, and the sample nearly missed them: look again, more closely.
         sample = _sample(_read(view, stride=max(1, filled // wanted), seed=seed, entropy=False))
+    if missing:
+        sample = _filled(sample, np.asarray(sums["spectrum"], dtype=np.float64))
+    spectrum = np.asarray(sums["spectrum"], dtype=np.float64)
+    if missing:
+        spectrum = spectrum * (float(sums["pixels"]) / np.maximum(sums["measured"], 1))
     return Survey(
         pixels=int(sums["pixels"]),
-        spectrum=np.asarray(sums["spectrum"], dtype=np.float64),
+        filled=filled,
+        density=float(sums["filled"]) / max(1, int(sums["pixels"]) * len(spectrum)),
+        spectrum=spectrum,
         norm=float(sums["norm"]),
         entropy=float(sums["entropy"]),
         sample=sample,
@@ -105,3 +118,12 @@ def _sample(sums: dict[str, Any]) -> np.ndarray[Any, Any]:
         return np.zeros((0, len(sums["spectrum"])))
     sample: np.ndarray[Any, Any] = np.concatenate(sums["sample"])[np.argsort(np.concatenate(sums["sample_index"]))]
     return sample[sample.any(axis=1)]
+
+
+def _filled(sample: np.ndarray[Any, Any], spectrum: np.ndarray[Any, Any]) -> np.ndarray[Any, Any]:
+    """The sample with the mean spectrum, to the scale of what the pixel has, where a voxel is missing."""
+    measured = np.isfinite(sample)
+    there = np.where(measured, sample, 0.0)
+    scale = there.sum(axis=1) / np.maximum((measured * spectrum).sum(axis=1), 1e-300)
+    filled = np.where(measured, there, np.outer(scale, spectrum))
+    return np.asarray(filled[filled.any(axis=1)])

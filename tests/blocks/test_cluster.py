@@ -148,8 +148,20 @@ def test_errors_come_home_as_they_are(client: Any, cube: xr.DataArray) -> None:
 
 def test_tasks_are_named(client: Any, cube: xr.DataArray) -> None:
     iterate(opened(cube), passes=1)
-    names = {"load", "nmf-update", "nmf-update-c", "nmf-update-sums", "nmf-update-reduce", "nmf-update-shared"}
+    names = {"load", "nmf-update", "nmf-update-c", "nmf-update-sums", "nmf-update-reduce"}
     assert names <= set(scheduler_of(client).task_prefixes)
+
+
+def test_what_is_shared_travels_inside_small_and_as_a_task_when_large(
+    client: Any, cube: xr.DataArray, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    view, s = opened(cube), np.arange(24.0).reshape(3, 8)
+    _, inside = map_fold(update, view, shared={"s": s}, name="small")
+    monkeypatch.setattr("scalehsi.blocks.fold.LITERAL_SHARED", s.nbytes)
+    _, task = map_fold(update, view, shared={"s": s}, name="large")
+    assert_same(inside, task)
+    assert {"small", "large", "large-shared"} <= set(scheduler_of(client).task_prefixes)
+    assert "small-shared" not in scheduler_of(client).task_prefixes
 
 
 @pytest.mark.parametrize("keep", [[], ["total"]])
@@ -166,14 +178,15 @@ def test_the_report_does_not_hold_the_sums_of_all_blocks(client: Any) -> None:
     cube = counts_cube((64, 2, 2)).chunk(y=1)
     view = open_blocks(cube, block_bytes=4)
     assert len(view) == 64
-    held: dict[int, int] = {}
+    token, step, held = view.cuts._token, view.step, dict[int, int]()
+    assert 1 < step <= 16
 
     def look(done: int, total: int) -> None:
         if done in (32, 64):
-            held[done] = settled(lambda: sum(f"heavy-sums-{view._token}" in str(key) for key in list(client.futures)))
+            held[done] = settled(lambda: sum(f"heavy-sums-{token}" in str(key) for key in list(client.futures)))
 
     map_fold(lambda x: ({}, {"gram": np.ones((100, 100))}), view, name="heavy-sums", report=look)
-    assert held[32] <= 64 - 32 + 1
+    assert held[32] <= 32 // step + 1
     assert held[64] <= 1
 
 

@@ -487,7 +487,7 @@ def test_tasks_are_named_for_the_dashboard(small_cube: xr.DataArray) -> None:
     ):
         view = open_blocks(small_cube.chunk(y=6), block_bytes=480)
         map_fold(update, view, shared={"s": np.ones((1, 8))}, keep=["c"], name="nmf-update")
-    assert {"load", "nmf-update", "nmf-update-c", "nmf-update-sums", "nmf-update-reduce", "nmf-update-shared"} <= names
+    assert {"load", "nmf-update", "nmf-update-c", "nmf-update-sums", "nmf-update-reduce"} <= names
 
 
 def test_no_key_is_used_twice(small_cube: xr.DataArray) -> None:

@@ -14,7 +14,8 @@ from sklearn.decomposition import NMF as SklearnNMF
 
 import scalehsi as hsi
 from scalehsi import arrays
-from scalehsi.kernels import poisson
+from scalehsi.kernels import poisson, poisson_loops
+from scalehsi.kernels.counts import Counts
 from scalehsi.schema import InputError
 
 Float = np.ndarray[Any, np.dtype[np.float64]]
@@ -323,6 +324,207 @@ def test_counts_by_the_million_do_not_overflow() -> None:
     pixels, sums = poisson.abundances(np.full((3, 50), 2**32 - 1, "u4"), s=s)
     assert_allclose(pixels["abundances"], 50.0 * 2**32, rtol=1e-6)
     assert_allclose(sums["C"], 150.0 * (2**32 - 1))
+
+
+@pytest.mark.parametrize("components", [1, 2, 3, 4, 5, 6, 7, 8, 11])
+@pytest.mark.parametrize("dtype", ["u1", "u2", "f8"])
+def test_counts_without_their_zeros_give_the_same_bits(components: int, dtype: str) -> None:
+    s, x = scene(11, pixels=150, components=components, channels=60, dose=40.0)
+    block = x.astype(dtype)
+    few = Counts.from_dense(block)
+    for options in ({}, {"tau": np.full(components, 0.1), "ridge": np.full(components, 0.01)}, {"simplex": True}):
+        for fn in (poisson.update, poisson.abundances):
+            dense, sparse = fn(block, s=30 * s, **options), fn(few, s=30 * s, **options)
+            for want, got in zip(dense, sparse, strict=True):
+                assert set(want) == set(got)
+                for name, value in want.items():
+                    assert_array_equal(got[name], value, err_msg=name)
+    c = np.ones((150, components))
+    for want, got in zip(poisson.update_from(block, c, s=s), poisson.update_from(few, c, s=s), strict=True):
+        for name, value in want.items():
+            assert_array_equal(got[name], value, err_msg=name)
+
+
+@pytest.mark.parametrize("components", [1, 2, 3, 4, 5, 6, 7, 8, 11, 70])
+def test_sums_are_right_for_every_number_of_components(components: int) -> None:
+    s, x = scene(12, pixels=70, components=components, channels=90, dose=60.0)
+    _, sums = poisson.update(x, s=s)
+    c = solved(x, s)
+    y = c @ s
+    lower = np.tril_indices(components)
+    full = np.einsum("pe,pk,pj->ekj", x / np.maximum(y, 1e-140) ** 2, c, c)
+    assert_allclose(sums["N"], (x / np.maximum(y, 1e-140)).T @ c, rtol=1e-4, atol=1e-3)
+    assert_allclose(sums["H"], full[:, lower[0], lower[1]], rtol=1e-3, atol=1e-4 * full.max())
+    gradient = s.sum(axis=1) - (x / np.maximum(y, 1e-140)) @ s.T
+    assert (gradient > -1e-3).all()
+    assert (np.abs(gradient * c) < 1e-2).all()
+
+
+def test_the_logarithm_is_numpys() -> None:
+    rng = np.random.default_rng(13)
+    y = np.concatenate([10.0 ** rng.uniform(-139, 200, 500), 1 + rng.normal(size=523) / 1e4, [1.0]])
+    x, room = rng.integers(0, 9, 1024).astype(float), np.empty((2, 1024))
+    for i in range(0, 1024, 16):
+        part = slice(i, i + 16)
+        got = poisson_loops.log_likelihood(x[part], y[part].view("i8"), 16, room[0], room[1], room[1].view("i8"))
+        terms = x[part] * np.log(y[part])
+        assert abs(got - terms.sum()) <= 1e-14 * np.abs(terms).sum() + 1e-16
+
+
+def lowest(x: Float, s: Float, tau: Float, ridge: Float) -> float:
+    """The lowest value, by scipy, of a pixel's divergence with linear and quadratic terms added."""
+
+    def loss(c: Float) -> tuple[float, Float]:
+        y = np.maximum(c @ s, 1e-290)
+        value = float(divergence(x[None], y[None])[0] + tau @ c + 0.5 * ridge @ c**2)
+        return value, s.sum(axis=1) - s @ (x / y) + tau + ridge * c
+
+    start = np.full(len(s), max(float(x.sum()), 1.0))
+    return float(optimize.minimize(loss, start, jac=True, bounds=[(0, None)] * len(s), options={"ftol": 1e-14}).fun)
+
+
+@given(
+    seed=seeds, kind=st.sampled_from(KINDS), components=st.integers(1, 6), strength=st.sampled_from([1e-3, 0.1, 3.0])
+)
+def test_no_abundances_are_better_under_a_prior(seed: int, kind: str, components: int, strength: float) -> None:
+    s, x = scene(seed, kind=kind, pixels=4, components=components)
+    rng = np.random.default_rng(seed)
+    tau, ridge = strength * rng.random(components), strength * rng.random(components) / 10
+    for options in ({"tau": tau}, {"ridge": ridge}, {"tau": tau, "ridge": ridge}):
+        pixels, sums = poisson.abundances(x, s=s, **options)
+        c = pixels["abundances"].astype(np.float64)
+        assert (c >= 0).all()
+        zero = np.zeros(components)
+        linear, square = options.get("tau", zero), options.get("ridge", zero)
+        values = divergence(x, c @ s) + c @ linear + 0.5 * c**2 @ square
+        want = np.array([lowest(row, s, linear, square) for row in x])
+        assert (values <= want + 1e-5 * (1 + x.sum(axis=1))).all()
+        total = poisson.objective(sums, s, constant(x), **options)
+        assert_allclose(total, values.sum(), rtol=1e-5, atol=1e-5)
+
+
+def test_priors_of_nothing_change_no_bit() -> None:
+    s, x = scene(14)
+    want = poisson.update(x, s=s)[1]
+    got = poisson.update(x, s=s, tau=np.zeros(3), ridge=np.zeros(3))[1]
+    for name, value in want.items():
+        assert_array_equal(got[name], value, err_msg=name)
+    assert set(got) - set(want) == {"CC"}
+    c = poisson.abundances(x, s=s, ridge=np.zeros(3))[0]["abundances"].astype(np.float64)
+    assert_allclose(got["CC"], (c**2).sum(axis=0), rtol=1e-5)
+
+
+def test_an_exponential_prior_empties_a_component() -> None:
+    s, x = scene(15)
+    found = poisson.abundances(x, s=s, tau=np.array([0.0, 50.0, 0.0]))[0]["abundances"]
+    assert not found[:, 1].any()
+    assert found[:, [0, 2]].any()
+
+
+@given(
+    seed=seeds,
+    kind=st.sampled_from(KINDS),
+    components=st.integers(1, 6),
+    scale=st.sampled_from([0.3, 1.0, 20.0]),
+    prior=st.booleans(),
+)
+def test_on_the_simplex_nothing_is_better(seed: int, kind: str, components: int, scale: float, prior: bool) -> None:
+    s, x = scene(seed, kind=kind, pixels=6, components=components)
+    s = s * scale * 40.0 * np.random.default_rng(seed).uniform(0.5, 2.0, (components, 1))
+    tau = np.linspace(0, 5, components) if prior else np.zeros(components)
+    ridge = np.linspace(0, 3, components) if prior else np.zeros(components)
+    options = {"tau": tau, "ridge": ridge} if prior else {}
+    c = poisson.abundances(x, s=s, simplex=True, **options)[0]["abundances"].astype(np.float64)
+    assert (c >= 0).all()
+    assert_allclose(c.sum(axis=1), 1.0, atol=1e-6)
+
+    def values(c: Float) -> Float:
+        total: Float = divergence(x, np.maximum(c @ s, 1e-290)) + c @ tau + 0.5 * c**2 @ ridge
+        return total
+
+    # A convex function is lowest where moving towards any corner does not lower it.
+    here = values(c)
+    for corner in np.eye(components):
+        for step in (1e-4, 1e-2, 0.3):
+            there = values(c + step * (corner - c))
+            assert (there >= here - 1e-6 * (1 + x.sum(axis=1))).all()
+
+
+def test_on_the_simplex_permutations_and_empty_pixels() -> None:
+    s, x = scene(16)
+    s = s * np.array([[50.0], [80.0], [20.0]])
+    want = poisson.abundances(x, s=s, simplex=True)[0]["abundances"]
+    order = [2, 0, 1]
+    assert_allclose(poisson.abundances(x, s=s[order], simplex=True)[0]["abundances"], want[:, order], atol=1e-5)
+    empty = x.sum(axis=1) == 0
+    assert_allclose(want[empty], np.eye(3)[[2] * empty.sum()], atol=1e-6)  # the faintest endmember
+    s[1] = 0.0  # shade: what is left of a pixel where the other endmembers are too bright
+    dark = poisson.abundances(x / 20, s=s, simplex=True)[0]["abundances"].astype(np.float64)
+    assert_allclose(dark.sum(axis=1), 1.0, atol=1e-6)
+    assert dark[:, 1].mean() > 0.5
+    free = solved(x / 20, s)
+    inside = free.sum(axis=1) < 0.99
+    assert_allclose(dark[inside][:, [0, 2]], free[inside][:, [0, 2]], atol=1e-4)
+    assert_allclose(poisson.abundances(x, s=0 * s, simplex=True)[0]["abundances"], 1 / 3, atol=1e-6)
+
+
+def test_on_the_simplex_the_sums_lead_downhill() -> None:
+    s, x = scene(17, pixels=80)
+    now = s * x.sum(axis=1).mean()
+    before = np.inf
+    for _ in range(10):
+        _, sums = poisson.update(x, s=now, simplex=True)
+        assert_allclose(sums["C"].sum(), len(x), rtol=1e-9)
+        value = poisson.objective(sums, now, constant(x))
+        assert value <= before + 1e-9 * x.sum()
+        before = value
+        _, now = poisson.improve(sums, now)
+
+
+@pytest.mark.parametrize("components", [2, 3, 6])
+def test_multiplicative_updates_are_those_of_scikit_learn(components: int) -> None:
+    s, x = scene(18, pixels=90, components=components)
+    x = x[x.sum(axis=1) > 0] + 0.01  # scikit-learn treats zeros otherwise than by the formula
+    c = np.random.default_rng(0).random((len(x), components)) + 0.1
+    start = s + 0.001
+    model = SklearnNMF(components, init="custom", solver="mu", beta_loss="kullback-leibler", max_iter=30, tol=0)
+    theirs = model.fit_transform(x, W=c.copy(), H=start.copy())
+    now = start
+    for _ in range(30):
+        pixels, sums = poisson.update_from(x, c, s=now)
+        c, now = pixels["c"], poisson.improve_multiplicative(sums, now)
+    assert_allclose(c, theirs, rtol=1e-9)
+    assert_allclose(now, model.components_, rtol=1e-9)
+
+
+@given(seed=seeds, dose=st.sampled_from([2.0, 50.0, 1e5]), prior=st.booleans())
+def test_multiplicative_updates_never_raise_the_objective(seed: int, dose: float, prior: bool) -> None:
+    s, x = scene(seed, dose=dose)
+    options = {"tau": np.array([0.0, 0.5, 2.0]), "ridge": np.array([0.1, 0.0, 1.0])} if prior else {}
+    c, before = np.full((len(x), 3), dose), np.inf
+    for _ in range(8):
+        pixels, sums = poisson.update_from(x, c, s=s, **options)
+        value = poisson.objective(sums, s, constant(x), **options)
+        assert value <= before + 1e-9 * (1 + x.sum())
+        c, before, s = pixels["c"], value, poisson.improve_multiplicative(sums, s)
+        assert_allclose(sums["C"], c.sum(axis=0))
+        assert not c[len(x) // 2].any()  # no counts, no abundances
+
+
+def test_one_multiplicative_update_leaves_its_arguments_as_they_were() -> None:
+    s, x = scene(19)
+    c = np.ones((20, 3))
+    c.flags.writeable = False
+    pixels, sums = poisson.update_from(x.astype("u1"), c, s=s)
+    assert_array_equal(c, 1.0)
+    y = np.maximum(c @ s, 1e-140)
+    assert_allclose(pixels["c"], c * ((x / y) @ s.T) / s.sum(axis=1), rtol=1e-12)
+    y = np.maximum(pixels["c"] @ s, 1e-140)
+    assert_allclose(sums["N"], (x / y).T @ pixels["c"], rtol=1e-12)
+    new = poisson.improve_multiplicative(sums, s)
+    assert_allclose(new, s * sums["N"].T / sums["C"][:, None], rtol=1e-12)
+    sums["C"][1] = 0.0
+    assert_array_equal(poisson.improve_multiplicative(sums, s)[1], s[1])
 
 
 def test_the_gpu_is_refused_before_anything_is_read(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -13,7 +13,8 @@ from numpy.testing import assert_allclose, assert_array_equal
 from sklearn.decomposition import non_negative_factorization
 from sklearn.exceptions import ConvergenceWarning
 
-from scalehsi.kernels.starts import alternate, nndsvd, sampled_endmembers
+from scalehsi.kernels.nnls import nnls
+from scalehsi.kernels.starts import descend, distinct, nndsvd, pixel_endmembers, sampled_endmembers, unit_sums
 
 Float = np.ndarray[Any, np.dtype[np.float64]]
 seeds = st.integers(0, 10_000)
@@ -24,6 +25,12 @@ def matrix(seed: int = 0, *, pixels: int = 40, channels: int = 25, rank: int = 3
     clean = rng.random((pixels, rank)) ** 3 @ rng.random((rank, channels)) ** 3
     made: Float = clean * rng.uniform(1 - noise, 1 + noise, clean.shape)
     return made
+
+
+def loss(x: Float, s: Float) -> float:
+    """``1/2 ||x - c s||^2`` at the best ``c``."""
+    c = nnls(s @ s.T, x @ s.T)
+    return float(0.5 * ((x - c @ s) ** 2).sum())
 
 
 @given(seed=seeds, components=st.integers(1, 5))
@@ -76,33 +83,36 @@ def test_more_components_than_channels_or_pixels() -> None:
     assert (c[:, 3:] > 0).all()
 
 
-@given(seed=seeds, components=st.integers(1, 4))
-def test_a_sweep_is_one_of_scikit_learn(seed: int, components: int) -> None:
+@given(seed=seeds, components=st.integers(1, 6), iterations=st.integers(1, 12))
+def test_descent_gives_what_it_says_and_never_gets_worse(seed: int, components: int, iterations: int) -> None:
     x = matrix(seed)
-    c, s = nndsvd(x, components, seed=seed)
-    kept = c.copy(), s.copy()
+    _, first = nndsvd(x, components, seed=seed)
+    kept = first.copy()
+    before, _ = descend(x, first, iterations=1)
+    value, s = descend(x, first, iterations=iterations)
+    assert value <= before + 1e-9 * (x**2).sum()
+    assert_allclose(s.sum(axis=1), 1.0)
+    assert (s >= 0).all()
+    assert loss(x, s) <= value + 1e-9 * (x**2).sum()
+    assert_array_equal(first, kept)
+
+
+def test_descent_reaches_what_scikit_learn_reaches_in_many_more_iterations() -> None:
+    x = matrix(3, pixels=120, rank=4)
     with warnings.catch_warnings():
-        warnings.simplefilter("ignore", ConvergenceWarning)  # three iterations do not converge
-        want_c, want_s, _ = non_negative_factorization(
-            x, W=c.copy(), H=s.copy(), n_components=components, init="custom", solver="cd", max_iter=3, tol=0
-        )
-    found_c, found_s = alternate(x, c, s, iterations=3)
-    assert_allclose(found_c, want_c, rtol=1e-6, atol=1e-8)
-    assert_allclose(found_s, want_s, rtol=1e-6, atol=1e-8)
-    assert_array_equal(c, kept[0])
-    assert_array_equal(s, kept[1])
+        warnings.simplefilter("ignore", ConvergenceWarning)
+        c, s, _ = non_negative_factorization(x, n_components=4, init="nndsvd", solver="cd", max_iter=300, tol=0)
+    value, _ = descend(x, nndsvd(x, 4, seed=0)[1], iterations=60)
+    assert value <= 0.5 * ((x - c @ s) ** 2).sum() * (1 + 1e-3)
 
 
-@given(seed=seeds, components=st.integers(1, 6))
-def test_sweeps_never_raise_the_loss(seed: int, components: int) -> None:
-    x = matrix(seed)
-    c, s = nndsvd(x, components, seed=seed)
-    before = ((x - c @ s) ** 2).sum()
-    for _ in range(5):
-        c, s = alternate(x, c, s, iterations=1)
-        after = ((x - c @ s) ** 2).sum()
-        assert after <= before + 1e-12 * (x**2).sum()
-        before = after
+def test_descent_from_rows_of_zeros_and_from_the_answer() -> None:
+    x = matrix(4, noise=0.0)
+    value, _ = descend(x, np.zeros((1, 25)), iterations=20)
+    assert value == pytest.approx(0.5 * (np.linalg.norm(x) ** 2 - np.linalg.svd(x)[1][0] ** 2), rel=1e-6)
+    _, exact = descend(x, nndsvd(x, 3, seed=0)[1], iterations=400)
+    again, _ = descend(x, exact, iterations=50, tol=1e-6)
+    assert again <= 1e-6 * (x**2).sum()
 
 
 @pytest.mark.parametrize("weighted", [False, True])
@@ -143,3 +153,46 @@ def test_empty_channels_and_more_components_than_pixels_are_handled(weighted: bo
     assert np.isfinite(s).all()
     assert_allclose(s.sum(axis=1), 1.0)
     assert (s[:, 4:] < 1e-6).all(axis=1).sum() >= 2  # those that two pixels have a use for
+
+
+@given(seed=seeds, components=st.integers(1, 8), neighbours=st.integers(1, 50))
+def test_random_pixels_are_averages_of_pixels_that_look_alike(seed: int, components: int, neighbours: int) -> None:
+    x = matrix(seed, pixels=20)
+    rows = pixel_endmembers(x, components, seed=[seed, 1], neighbours=neighbours)
+    assert rows.shape == (components, 25)
+    assert_array_equal(rows, pixel_endmembers(x, components, seed=[seed, 1], neighbours=neighbours))
+    if neighbours == 1:
+        which = (rows[:, None] == x).all(axis=2)
+        assert (which.sum(axis=1) == 1).all()
+        assert (which.sum(axis=0) <= 1).all()
+    if neighbours >= 20:
+        assert_allclose(rows, np.broadcast_to(x.mean(axis=0), rows.shape))
+
+
+def test_neighbours_of_a_pixel_are_of_its_phase() -> None:
+    x = np.repeat(np.eye(3), 10, axis=0) * np.linspace(1, 5, 30)[:, None]
+    rows = pixel_endmembers(x, 12, seed=0, neighbours=5)
+    assert_array_equal(np.count_nonzero(rows, axis=1), 1)
+
+
+def test_random_pixels_of_a_tiny_cube_and_of_negative_values() -> None:
+    assert pixel_endmembers(np.ones((2, 3)), 5, seed=0, neighbours=9).shape == (2, 3)
+    assert pixel_endmembers(-np.ones((4, 3)), 2, seed=0).sum() == 0
+
+
+@given(seed=seeds, rows=st.integers(1, 6))
+def test_rows_become_distinct_and_those_that_were_stay(seed: int, rows: int) -> None:
+    rng = np.random.default_rng(seed)
+    s, mean = rng.random((rows, 7)), rng.random(7)
+    assert_allclose(distinct(s, mean, seed=0), unit_sums(s, mean))
+    twice = distinct(np.concatenate([s, 3 * s, 0 * s]), mean, seed=0)
+    unit = twice / np.linalg.norm(twice, axis=1, keepdims=True)
+    assert np.triu(unit @ unit.T, 1).max() < 1 - 1e-9
+    assert_allclose(twice[:rows], unit_sums(s, mean))
+    assert_allclose(twice.sum(axis=1), 1.0)
+
+
+def test_empty_channels_stay_empty_in_rows_that_are_made_up() -> None:
+    s = distinct(np.zeros((3, 5)), np.array([1.0, 2.0, 0.0, 3.0, 0.0]), seed=0)
+    assert not s[:, [2, 4]].any()
+    assert_allclose(distinct(np.zeros((2, 5)), -np.ones(5), seed=0).sum(axis=1), 1.0)

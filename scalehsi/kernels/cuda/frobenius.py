@@ -1,0 +1,313 @@
+"""Least squares on a GPU: the sums and abundances of `scalehsi.kernels.frobenius`, from one reading of the data.
+
+A thread block keeps a tile of pixels in its shared memory through both products and the solver. Where the sums of
+``N = sum v c' x`` fit into the registers of the block (K E up to 16384) that is all; beyond, the second product is a
+kernel of its own, which reads the data again. Nothing here has run on a GPU yet: see `scalehsi.kernels.cuda`.
+"""
+
+from __future__ import annotations
+
+from typing import Any, Final, NamedTuple
+
+import numpy as np
+
+from scalehsi.kernels.cuda.sources import C_TYPES, add, current_device, launch, module, padded, runtime, to_host
+from scalehsi.schema import InputError
+
+Float = np.ndarray[Any, np.dtype[np.float64]]
+
+THREADS: Final = 256
+WARPS: Final = THREADS // 32
+FLUSH: Final = 64
+"""Pixels that float32 sums span, at most. THREADS, WARPS and FLUSH are those of frobenius.cu."""
+SUMS: Final = 64
+"""Sums of N that a thread keeps in registers, at most."""
+RIDGE: Final = 1e-12
+"""Added to the diagonal relative to itself: equal endmembers do not break the solver. That of `kernels.nnls`."""
+ALIGN: Final = 16
+"""Channels, and bytes, to whose multiples rows are padded so that 16 bytes are read at once."""
+RESERVED: Final = 1024
+"""Bytes of shared memory that the system takes of every block."""
+READY: Final = frozenset({"u1", "u2", "f4"})
+
+
+class Plan(NamedTuple):
+    """How a pass is cut: numbers that a kernel is compiled with, and numbers that it is started with."""
+
+    components: int
+    tile_pixels: int
+    packs: int
+    pitch: int
+    rows: int
+    shared: int
+    fused: bool
+    resident: int
+
+    @property
+    def macros(self) -> tuple[tuple[str, int], ...]:
+        return ("COMPONENTS", self.components), ("TILE_PIXELS", self.tile_pixels), ("PACKS", self.packs)
+
+    @property
+    def wide(self) -> int:
+        """Channels of a thread that lie together."""
+        return _wide(self.components)
+
+
+def plan(n: int, channels: int, itemsize: int, *, per_block: int, per_processor: int) -> Plan:
+    """Cut a pass to the shared memory of a device.
+
+    Parameters
+    ----------
+    n, channels : int
+        K and E.
+    itemsize : int
+        Bytes of a value of x.
+    per_block, per_processor : int
+        Shared memory in bytes that a block may have, and that all blocks of a multiprocessor have together.
+
+    Raises
+    ------
+    InputError
+        Where one pixel does not fit.
+
+    Examples
+    --------
+    On an H100, six components and 1024 channels of float32: tiles of 24 pixels, two blocks on a multiprocessor, and one
+    reading of the data.
+
+    >>> cut = plan(6, 1024, 4, per_block=232448, per_processor=233472)
+    >>> cut.components, cut.rows, cut.resident, cut.fused
+    (8, 24, 2, True)
+    >>> plan(20, 4096, 4, per_block=232448, per_processor=233472).fused
+    False
+    """
+    k = padded(n)
+    pitch = -(-channels // ALIGN) * ALIGN
+    packs = -(-pitch // (THREADS * _wide(k)))
+    fused = packs * _wide(k) * k <= SUMS
+    # Two blocks on a multiprocessor: one reads while the other computes. A kernel with 64 sums has registers for one.
+    most = 1 if fused and packs * _wide(k) * k > SUMS // 2 else 2
+    whole = 32 // k
+    shares = [(most, whole), *((1, whole >> halvings) for halvings in range(whole.bit_length()))]
+    for blocks, tile_pixels in shares:
+        limit = min(per_block, per_processor // blocks - RESERVED)
+        for rows in range(FLUSH // tile_pixels * tile_pixels, 0, -tile_pixels):
+            shared = _bytes(k, rows, tile_pixels, pitch, itemsize)
+            if shared <= limit:
+                return Plan(k, tile_pixels, packs if fused else 1, pitch, rows, shared, fused, blocks)
+    raise InputError(
+        f"{channels} channels of {itemsize} bytes do not fit into {per_block} bytes of shared memory on this GPU; "
+        f"crop or bin the energy axis, or fit with device='cpu'"
+    )
+
+
+def _wide(k: int) -> int:
+    return 4 if k <= 8 else 32 // k
+
+
+def _bytes(k: int, rows: int, tile_pixels: int, pitch: int, itemsize: int) -> int:
+    """Of `Room` in frobenius.cu."""
+    partial = max(rows, WARPS * tile_pixels)
+    return 16 * k * k + rows * pitch * itemsize + 4 * (partial * k + 2 * rows * k + rows)
+
+
+def frobenius_update(
+    x: Any,
+    *,
+    s: Float,
+    w: Float | None = None,
+    weigh_pixels: bool = False,
+    gram: Float | None = None,
+    shift: Float | None = None,
+    norm: bool = True,
+) -> tuple[dict[str, Any], dict[str, Any]]:
+    """One pass over a block: the sums that the next ``s`` and the objective need.
+
+    Parameters
+    ----------
+    x : CuPy array, shape (P, E)
+        On the current device. uint8, uint16 and float32 are read as they are; other types become float32 first.
+    s : array, shape (K, E)
+        On the host; K up to 32.
+    w : array, shape (E,), optional
+        Weight of each channel.
+    weigh_pixels : bool
+        Divide by the mean of each pixel.
+    gram : array, shape (K, K), optional
+        Matrix of the quadratic problem of a pixel, where it is not ``s w s'``; symmetric.
+    shift : array, shape (K,), optional
+        Linear cost of the abundances, subtracted from ``x w s'``.
+    norm : bool
+        False leaves out ``sum v w x^2``, which does not depend on ``s`` and costs a reading of the data.
+
+    Returns
+    -------
+    pixels : empty dict
+    sums : dict
+        On the host, float64: ``N`` (K, E) = sum v c' x, ``M`` (K, K) = sum v c' c, ``C`` (K,) = sum c,
+        ``norm`` = sum v w x^2.
+
+    Raises
+    ------
+    InputError
+        Without CuPy, for more than 32 components, for a matrix that is not symmetric, and where a pixel does not fit
+        into shared memory (beyond 32768 channels of float32 on an A100).
+
+    Notes
+    -----
+    float32 sums span at most 64 pixels and are then added in float64; the quadratic problems are solved in float64. No
+    sum depends on the order in which blocks run. GPUs made for games have few float64 units and are held back by them.
+    """
+    cupy = runtime()
+    block = _Block(cupy, x, s, w, weigh_pixels=weigh_pixels, gram=gram, shift=shift)
+    if block.cut.fused:
+        big_n, small = block.fused()
+    else:
+        _, weighted, small = block.solve()
+        big_n = block.outer(weighted)
+    sums = block.sums(big_n, small)
+    if norm:
+        none = cupy.zeros(1, dtype=np.float32)
+        sums["norm"] = np.float64(block.losses(none, none, 0, None).sum())
+    return {}, sums
+
+
+def frobenius_abundances(
+    x: Any,
+    *,
+    s: Float,
+    w: Float | None = None,
+    weigh_pixels: bool = False,
+    gram: Float | None = None,
+    shift: Float | None = None,
+    residual: bool = True,
+) -> tuple[dict[str, Any], dict[str, Any]]:
+    """The last pass over a block: exact abundances, and what the model leaves.
+
+    Parameters
+    ----------
+    x, s, w, weigh_pixels, gram, shift
+        As in `frobenius_update`.
+    residual : bool
+        False leaves out the residuals, which cost two more readings of the data.
+
+    Returns
+    -------
+    pixels : dict
+        CuPy arrays: ``abundances`` (P, K) float32, ``residual`` (P,) root mean square over the channels.
+    sums : dict
+        On the host: ``residual_spectrum`` (E,) sum of data minus model, ``objective``.
+    """
+    cupy = runtime()
+    block = _Block(cupy, x, s, w, weigh_pixels=weigh_pixels, gram=gram, shift=shift)
+    scaled, _, small = block.solve()
+    c = cupy.ascontiguousarray(scaled[:, : len(s)] / cupy.asarray(block.unit, dtype=np.float32))
+    if not residual:
+        return {"abundances": c}, {}
+    rms = cupy.empty(len(x), dtype=np.float32)
+    loss = block.losses(c, cupy.asarray(s, dtype=np.float32), len(s), rms).sum()
+    # The sum of all pixels is their product with ones.
+    total = block.outer(cupy.ones((len(x), block.cut.components), dtype=np.float32))[0, : block.channels]
+    spectrum = total - block.sums(None, small)["C"] @ np.asarray(s, dtype=np.float64)
+    return {"abundances": c, "residual": rms}, {"residual_spectrum": spectrum, "objective": np.float64(0.5 * loss)}
+
+
+class _Block:
+    """Data on the device, the problem in units in which every component has length one, and the kernels."""
+
+    def __init__(self, cupy: Any, x: Any, s: Any, w: Any, *, weigh_pixels: bool, gram: Any, shift: Any) -> None:
+        ends = np.asarray(s, dtype=np.float64)
+        weighted = ends if w is None else ends * w
+        matrix = weighted @ ends.T if gram is None else np.asarray(gram, dtype=np.float64)
+        if not np.allclose(matrix, matrix.T, rtol=1e-12, atol=0.0):
+            raise InputError("the GPU kernels need a symmetric matrix; fit coupled components with device='cpu'")
+        length = np.sqrt(np.diag(matrix))
+        self.unit = np.where(length > 0, length, 1.0)
+        self.n, self.channels = ends.shape
+        ready = x.dtype.isnative and x.dtype.str[1:] in READY
+        self.x = cupy.ascontiguousarray(x if ready else x.astype(np.float32))
+        self.w = cupy.asarray(np.ones(self.channels) if w is None else np.asarray(w, dtype=np.float64))
+        self.weigh_pixels = weigh_pixels
+        device = current_device(cupy)
+        self.cut = plan(
+            self.n,
+            self.channels,
+            self.x.dtype.itemsize,
+            per_block=device.per_block,
+            per_processor=device.per_processor,
+        )
+        self._cupy = cupy
+        self._processors = device.processors
+        self._kernels = module(cupy, "frobenius", (("DATA", C_TYPES[self.x.dtype.str[1:]]), *self.cut.macros))
+        self._problem = self._padded(weighted, matrix, np.zeros(self.n) if shift is None else np.asarray(shift))
+
+    def _padded(self, weighted: Float, matrix: Float, shift: Float) -> tuple[Any, ...]:
+        """Padded with components that the unit matrix keeps at zero."""
+        k, n = self.cut.components, self.n
+        scaled = matrix / np.outer(self.unit, self.unit)
+        rows, gram, linear = np.zeros((k, self.cut.pitch), dtype=np.float32), np.eye(k), np.zeros(k)
+        rows[:n, : self.channels] = weighted / self.unit[:, None]
+        gram[:n, :n] = scaled + np.diag(np.where(np.diag(scaled) > 0, RIDGE * np.diag(scaled), 1.0))
+        linear[:n] = shift / self.unit
+        # The inverse only finds the first set: where it is no good, its place is taken by nothing.
+        inverse = np.linalg.inv(gram) if np.linalg.cond(gram) < 1e14 else np.zeros((k, k))
+        return tuple(self._cupy.asarray(part) for part in (rows, gram, inverse, linear))
+
+    def _solver_arguments(self) -> tuple[Any, ...]:
+        cut = self.cut
+        # Rows of 16 bytes each, from an address that is one too, are read 16 bytes at a time.
+        aligned = self.channels * self.x.dtype.itemsize % ALIGN == 0 and self.x.data.ptr % ALIGN == 0
+        numbers = (self.channels, cut.pitch, cut.rows, int(self.weigh_pixels), int(aligned))
+        return (self.x, *self._problem, np.int64(len(self.x)), *(np.int32(number) for number in numbers))
+
+    def _grid(self) -> int:
+        return max(min(-(-len(self.x) // self.cut.rows), self.cut.resident * self._processors), 1)
+
+    def fused(self) -> tuple[Float, Float]:
+        """N (K, pitch) and the small sums, from one reading of the data."""
+        blocks, k = self._grid(), self.cut.components
+        big_n = self._cupy.zeros((blocks, k, self.cut.pitch), dtype=np.float64)
+        small = self._cupy.empty((blocks, k * k + k), dtype=np.float64)
+        kernel = self._kernels.get_function("fused_pass")
+        launch(kernel, (blocks,), THREADS, (*self._solver_arguments(), big_n, small), shared=self.cut.shared)
+        return add(self._cupy, self._kernels, big_n), add(self._cupy, self._kernels, small)
+
+    def solve(self) -> tuple[Any, Any, Float]:
+        """c and v c (P, K) on the device, and the small sums."""
+        blocks, k = self._grid(), self.cut.components
+        c = self._cupy.empty((len(self.x), k), dtype=np.float32)
+        weighted = self._cupy.empty((len(self.x), k), dtype=np.float32)
+        small = self._cupy.empty((blocks, k * k + k), dtype=np.float64)
+        kernel = self._kernels.get_function("solve_pass")
+        launch(kernel, (blocks,), THREADS, (*self._solver_arguments(), c, weighted, small), shared=self.cut.shared)
+        return c, weighted, add(self._cupy, self._kernels, small)
+
+    def outer(self, weighted: Any) -> Float:
+        """``weighted' x`` (K, pitch)."""
+        runs = -(-self.cut.pitch // (THREADS * self.cut.wide))
+        blocks = max(min(-(-len(self.x) // FLUSH), -(-4 * self._processors // runs)), 1)
+        big_n = self._cupy.empty((blocks, self.cut.components, self.cut.pitch), dtype=np.float64)
+        arguments = (self.x, weighted, np.int64(len(self.x)), np.int32(self.channels), np.int32(self.cut.pitch), big_n)
+        launch(self._kernels.get_function("outer_pass"), (blocks, runs), THREADS, arguments)
+        return add(self._cupy, self._kernels, big_n)
+
+    def losses(self, c: Any, s: Any, components: int, rms: Any) -> Float:
+        """``sum v w (x - c s)^2`` (blocks,), and the root mean square of each pixel into ``rms``, unless None."""
+        blocks = max(min(-(-len(self.x) // WARPS), 8 * self._processors), 1)
+        loss = self._cupy.empty(blocks, dtype=np.float64)
+        numbers = (np.int64(len(self.x)), *(np.int32(v) for v in (self.channels, components, self.weigh_pixels)))
+        nowhere = np.intp(0) if rms is None else rms
+        launch(
+            self._kernels.get_function("residual_pass"),
+            (blocks,),
+            THREADS,
+            (self.x, c, s, self.w, *numbers, nowhere, loss),
+        )
+        return to_host(self._cupy, loss)
+
+    def sums(self, big_n: Float | None, small: Float) -> dict[str, Any]:
+        """In the units of the data, without what was padded."""
+        k, n = self.cut.components, self.n
+        pairs = small[: k * k].reshape(k, k)[:n, :n]
+        sums = {"M": pairs / np.outer(self.unit, self.unit), "C": small[k * k : k * k + n] / self.unit}
+        return sums if big_n is None else {"N": big_n[:n, : self.channels] / self.unit[:, None]} | sums

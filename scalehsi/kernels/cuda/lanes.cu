@@ -1,0 +1,158 @@
+// What the kernels share: sums over the lanes of a warp, and small non-negative quadratic programmes.
+//
+// A group is K neighbouring lanes of a warp, K a power of two up to 32. It works on one problem: lane k holds what
+// belongs to component k, so a set of components is a ballot, and a matrix is read a column at a time without bank
+// conflicts. All lanes of a warp take part in every call, groups without work too.
+#ifndef SCALEHSI_LANES
+#define SCALEHSI_LANES
+
+#ifndef DYNAMIC_SHARED
+#define DYNAMIC_SHARED(name) extern __shared__ __align__(16) unsigned char name[]
+#endif
+
+constexpr unsigned EVERY_LANE = 0xffffffffu;
+constexpr int WARP = 32;
+
+// Sum N values over the 32 lanes. At each step a lane gives away one half and adds to the other, so that N values cost
+// N shuffles and not 5 N. Afterwards value i is v[i % R] of the lanes around 32 i / N, with R = N / 32 or 1.
+template <int N>
+__device__ __forceinline__ void sum_lanes(float (&v)[N]) {
+    const int lane = threadIdx.x % WARP;
+    int half = N / 2;
+#pragma unroll
+    for (int bit = 16; bit > 0; bit /= 2) {
+        if (half > 0) {
+            const bool upper = (lane & bit) != 0;
+#pragma unroll
+            for (int i = 0; i < N / 2; ++i) {
+                if (i < half) {
+                    const float give = upper ? v[i] : v[i + half];
+                    const float keep = upper ? v[i + half] : v[i];
+                    v[i] = keep + __shfl_xor_sync(EVERY_LANE, give, bit);
+                }
+            }
+            half /= 2;
+        } else {
+            v[0] += __shfl_xor_sync(EVERY_LANE, v[0], bit);
+        }
+    }
+}
+
+// The lanes of a group see the same bits: addition commutes, and every lane adds the same pairs.
+template <int K>
+__device__ __forceinline__ double group_sum(double v) {
+#pragma unroll
+    for (int bit = K / 2; bit > 0; bit /= 2) v += __shfl_xor_sync(EVERY_LANE, v, bit);
+    return v;
+}
+
+template <int K>
+__device__ __forceinline__ double group_max(double v) {
+#pragma unroll
+    for (int bit = K / 2; bit > 0; bit /= 2) v = fmax(v, __shfl_xor_sync(EVERY_LANE, v, bit));
+    return v;
+}
+
+template <int K>
+__device__ __forceinline__ unsigned group_ballot(bool v) {
+    const int first = threadIdx.x % WARP / K * K;
+    return (__ballot_sync(EVERY_LANE, v) >> first) & (EVERY_LANE >> (WARP - K));
+}
+
+// Column k of a symmetric matrix (K, K) times a vector that is spread over the group.
+template <int K>
+__device__ __forceinline__ double times(const double* matrix, double v) {
+    const int me = threadIdx.x % K;
+    double total = 0.0;
+#pragma unroll
+    for (int j = 0; j < K; ++j) total += matrix[j * K + me] * __shfl_sync(EVERY_LANE, v, j, K);
+    return total;
+}
+
+// Solve the equations of the members of a set, by elimination without pivots (the matrix is positive definite); zero
+// for the others, whose rows are replaced by those of the unit matrix so that all groups go through the same steps.
+template <int K>
+__device__ double solve_members(const double* matrix, double right, unsigned members) {
+    const int me = threadIdx.x % K;
+    const bool inside = (members >> me & 1u) != 0;
+    double row[K];
+#pragma unroll
+    for (int j = 0; j < K; ++j)
+        row[j] = inside && (members >> j & 1u) != 0 ? matrix[j * K + me] : (j == me ? 1.0 : 0.0);
+    double z = inside ? right : 0.0;
+    double inverse = 1.0;
+#pragma unroll
+    for (int j = 0; j < K; ++j) {
+        const double pivot = 1.0 / fmax(__shfl_sync(EVERY_LANE, row[j], j, K), 1e-300);
+        inverse = me == j ? pivot : inverse;
+        const double factor = me > j ? row[j] * pivot : 0.0;
+        z -= factor * __shfl_sync(EVERY_LANE, z, j, K);
+#pragma unroll
+        for (int t = j + 1; t < K; ++t) row[t] -= factor * __shfl_sync(EVERY_LANE, row[t], j, K);
+    }
+#pragma unroll
+    for (int j = K - 1; j >= 0; --j) {
+        z = me == j ? z * inverse : z;
+        const double found = __shfl_sync(EVERY_LANE, z, j, K);
+        z -= me < j ? row[j] * found : 0.0;
+    }
+    return z;
+}
+
+// Minimise 1/2 c'Gc - b'c over c >= 0 by an active set, the same as `scalehsi.kernels.nnls.solve_one`: from a feasible
+// start c, whose components in use are the first set. `matrix` is G (K, K), symmetric, in shared memory.
+template <int K>
+__device__ double non_negative(const double* matrix, double right, double c) {
+    const int me = threadIdx.x % K;
+    const double tolerance = 1e-12 * group_max<K>(fabs(right));
+    unsigned members = group_ballot<K>(c > 0.0);
+    int added = -1;
+    bool busy = true;
+    for (int turn = 0; turn < 10 * K + 10; ++turn) {
+        if (__any_sync(EVERY_LANE, busy) == 0) break;
+        const double z = solve_members<K>(matrix, right, members);
+        const bool inside = (members >> me & 1u) != 0;
+        // How far towards z before some component reaches zero?
+        const bool low = inside && z <= 0.0;
+        const double ratio = low ? (c > 0.0 ? c / (c - z) : 0.0) : 2.0;
+        const double step = -group_max<K>(-ratio);
+        const unsigned lowest = group_ballot<K>(low && ratio == step);
+        const bool blocked = lowest != 0;
+        const int blocking = __ffs(static_cast<int>(lowest)) - 1;
+        const double moved = inside ? (blocked ? c + step * (z - c) : z) : c;
+        const bool leaves = blocked && inside && (moved <= 0.0 || me == blocking);
+        const unsigned left = group_ballot<K>(leaves);
+        const double value = leaves ? 0.0 : moved;
+        // Optimal unless a component at zero would lower the objective.
+        const double pull = right - times<K>(matrix, value);
+        const double best = group_max<K>(inside ? 0.0 : pull);
+        const unsigned winner = group_ballot<K>(!inside && pull == best && best > tolerance);
+        if (busy) {
+            c = value;
+            if (blocked) {
+                members &= ~left;
+                busy = blocking != added || step != 0.0;  // else rounding alone asked for this component
+            } else if (winner != 0) {
+                added = __ffs(static_cast<int>(winner)) - 1;
+                members |= 1u << added;
+            } else {
+                busy = false;
+            }
+        }
+    }
+    return c;
+}
+
+// Sums over blocks of threads, one block after the other: `parts` (blocks, size) -> `out` (size,).
+extern "C" __global__ void add_blocks(const double* parts, int blocks, long long size, double* out) {
+    const long long i = static_cast<long long>(blockIdx.x) * blockDim.x + threadIdx.x;
+    if (i >= size) return;
+    double total[4] = {0.0, 0.0, 0.0, 0.0};
+    int b = 0;
+    for (; b + 4 <= blocks; b += 4)
+        for (int j = 0; j < 4; ++j) total[j] += parts[(b + j) * size + i];  // four loads on their way at a time
+    for (; b < blocks; ++b) total[0] += parts[b * size + i];
+    out[i] = (total[0] + total[1]) + (total[2] + total[3]);
+}
+
+#endif

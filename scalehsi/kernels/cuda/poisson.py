@@ -1,0 +1,249 @@
+"""The Poisson likelihood on a GPU: the sums and abundances of `scalehsi.kernels.poisson`, from counts without zeros.
+
+The counts lie on the device twice: by pixels for the abundances, and by channels for the sums over pixels, so that each
+sum has one writer and needs no atomics. Nothing here has run on a GPU yet: see `scalehsi.kernels.cuda`.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any, Final
+
+import numpy as np
+
+from scalehsi.kernels.cuda.sources import (
+    C_TYPES,
+    THREADS_TO_ADD,
+    add,
+    current_device,
+    launch,
+    module,
+    padded,
+    runtime,
+    to_host,
+)
+
+Float = np.ndarray[Any, np.dtype[np.float64]]
+
+THREADS: Final = 128
+WARPS: Final = THREADS // 32
+"""Those of poisson.cu."""
+TINY: Final = 1e-12
+"""Smallest value of an endmember relative to its mean: where a count meets none. That of `kernels.poisson`."""
+PIECE: Final = 4096
+"""Counts of a channel that a block of threads adds up: float32 sums of a thread span 32 of them."""
+
+
+@dataclass(frozen=True, eq=False, slots=True)
+class Resident:
+    """Counts of a block of pixels on the device, by pixels and by channels: see `resident`.
+
+    Parameters
+    ----------
+    indptr : CuPy array of int64, shape (P + 1,)
+    channel, value : CuPy arrays, shape (filled,)
+        In the order of their pixels.
+    pixel : CuPy array of int32, shape (filled,)
+    value_by_channel : CuPy array, shape (filled,)
+        Both in the order of their channels.
+    pieces : tuple of CuPy arrays
+        First count of each piece of a channel (and the end of the last), the channel of each piece, and the first piece
+        of each channel (and the end of the last).
+    n_channels : int
+        E.
+    """
+
+    indptr: Any
+    channel: Any
+    value: Any
+    pixel: Any
+    value_by_channel: Any
+    pieces: tuple[Any, Any, Any]
+    n_channels: int
+
+    @property
+    def shape(self) -> tuple[int, int]:
+        """Pixels and channels, (P, E)."""
+        return len(self.indptr) - 1, self.n_channels
+
+
+def resident(counts: Any) -> Resident:
+    """Put counts on the current device, and sort them by channel: once for all passes over them.
+
+    Parameters
+    ----------
+    counts : Counts, or the same of CuPy arrays
+        ``indptr`` (P + 1,) int64, ``channel`` (filled,) uint16 or int32, ``value`` (filled,) uint8, uint16, uint32 or
+        float32, ``n_channels``.
+
+    Returns
+    -------
+    Resident
+        At 2048 channels and counts up to 255: 8 bytes a filled channel, and 40 while it is made.
+    """
+    if isinstance(counts, Resident):
+        return counts
+    cupy = runtime()
+    indptr, channel, value = (cupy.asarray(part) for part in (counts.indptr, counts.channel, counts.value))
+    if value.dtype.str[1:] not in C_TYPES:
+        value = value.astype(np.float32)
+    order = cupy.argsort(channel, kind="stable")
+    pixel = (cupy.searchsorted(indptr, order, side="right") - 1).astype(np.int32)
+    filled = to_host(cupy, cupy.bincount(channel, minlength=counts.n_channels)).astype(np.int64)
+    pieces = tuple(cupy.asarray(part) for part in cut(filled))
+    return Resident(indptr, channel, value, pixel, value[order], (pieces[0], pieces[1], pieces[2]), counts.n_channels)
+
+
+def cut(filled: np.ndarray[Any, np.dtype[np.int64]]) -> tuple[Any, Any, Any]:
+    """Cut channels with ``filled`` (E,) counts into pieces of 4096: see `Resident`.
+
+    Examples
+    --------
+    >>> start, channel, first = cut(np.array([3, 0, 5000]))
+    >>> start.tolist(), channel.tolist(), first.tolist()
+    ([0, 3, 4099, 5003], [0, 2, 2], [0, 1, 1, 3])
+    """
+    number = -(-filled // PIECE)
+    first = np.concatenate([[0], np.cumsum(number)]).astype(np.int64)
+    channel = np.repeat(np.arange(len(filled), dtype=np.int32), number)
+    begin = np.cumsum(filled) - filled
+    start = begin[channel] + PIECE * (np.arange(len(channel)) - first[channel])
+    return np.concatenate([start, [filled.sum()]]).astype(np.int64), channel, first
+
+
+def poisson_update(counts: Any, *, s: Float) -> tuple[dict[str, Any], dict[str, Any]]:
+    """One pass over a block: the sums that the next ``s`` and the objective need.
+
+    Parameters
+    ----------
+    counts : Resident, or what `resident` takes
+        Sorting them by channel costs more than a pass: do it once, with `resident`.
+    s : array, shape (K, E)
+        On the host; K up to 32.
+
+    Returns
+    -------
+    pixels : empty dict
+    sums : dict
+        On the host, float64: ``N`` (E, K) = sum_p c x / y, ``H`` (E, K (K + 1) / 2) = sum_p c c' x / y^2 (lower
+        triangle), ``C`` (K,) = sum_p c, ``likelihood`` = sum x log y.
+
+    Raises
+    ------
+    InputError
+        Without CuPy, and for more than 32 components.
+
+    Notes
+    -----
+    The model of a count is float32, sums over a lane's counts too; the quadratic models of Newton's steps are solved in
+    float64, and all sums over pixels are float64. No sum depends on the order in which blocks run.
+    """
+    work = _Pass(runtime(), resident(counts), s)
+    c, _, small = work.solve()
+    table = work.channel_sums(c)
+    n, k, unit = work.n, work.k, work.unit
+    row, column = np.tril_indices(n)
+    return {}, {
+        "N": table[:, :n] / unit,
+        "H": table[:, k : k + len(row)] / (unit[row] * unit[column]),
+        "C": small[:n] / unit,
+        "likelihood": np.float64(small[k]),
+    }
+
+
+def poisson_abundances(counts: Any, *, s: Float, residual: bool = True) -> tuple[dict[str, Any], dict[str, Any]]:
+    """The last pass over a block: maximum-likelihood abundances, and what the model leaves.
+
+    Parameters
+    ----------
+    counts, s
+        As in `poisson_update`.
+
+    Returns
+    -------
+    pixels : dict
+        CuPy arrays: ``abundances`` (P, K) float32, ``residual`` (P,) root mean square over the channels.
+    sums : dict
+        On the host: ``residual_spectrum`` (E,) sum of data minus model, ``likelihood``, ``C``.
+    """
+    cupy = runtime()
+    work = _Pass(cupy, resident(counts), s)
+    c, left, small = work.solve()
+    scaled = cupy.ascontiguousarray(c[:, : work.n] / cupy.asarray(work.unit, dtype=np.float32))
+    sums: dict[str, Any] = {"likelihood": np.float64(small[work.k]), "C": small[: work.n] / work.unit}
+    if not residual:
+        return {"abundances": scaled}, sums
+    # Where there are no counts the residual is the model, whose square needs no channels: c s s' c.
+    ends = work.columns.T
+    wide = scaled.astype(np.float64)
+    square = left + cupy.sum((wide @ cupy.asarray(ends @ ends.T)) * wide, axis=1)
+    rms = cupy.sqrt(cupy.maximum(square, 0.0) / work.channels).astype(np.float32)
+    sums["residual_spectrum"] = work.totals() - sums["C"] @ ends
+    return {"abundances": scaled, "residual": rms}, sums
+
+
+class _Pass:
+    """Endmembers on the device, scaled to a sum of one, and the kernels of a pass."""
+
+    def __init__(self, cupy: Any, counts: Resident, s: Any) -> None:
+        self.columns = np.ascontiguousarray(np.asarray(s, dtype=np.float64).T)
+        # Nowhere zero but for empty endmembers, which stay empty: as on the CPU.
+        self.columns = np.maximum(self.columns, TINY * self.columns.mean(axis=0))
+        self.channels, self.n = self.columns.shape
+        self.k = padded(self.n)
+        sums = self.columns.sum(axis=0)
+        self.unit = np.where(sums > 0, sums, 1.0)
+        table, alive = np.zeros((self.channels, self.k), dtype=np.float32), np.zeros(self.k, dtype=np.float32)
+        table[:, : self.n] = self.columns / self.unit
+        alive[: self.n] = sums > 0
+        self._cupy, self._counts = cupy, counts
+        self._st, self._alive = cupy.asarray(table), cupy.asarray(alive)
+        types = (("CHANNEL", _c_type(counts.channel)), ("VALUE", _c_type(counts.value)))
+        self._kernels = module(cupy, "poisson", (("COMPONENTS", self.k), *types))
+
+    def solve(self) -> tuple[Any, Any, Float]:
+        """Scaled abundances (P, K) and what is `left` (P,), on the device; sums (K + 1,) of c and ``x log y``."""
+        counts, cupy = self._counts, self._cupy
+        pixels = counts.shape[0]
+        blocks = max(min(-(-pixels // WARPS), 16 * current_device(cupy).processors), 1)
+        c = cupy.empty((pixels, self.k), dtype=np.float32)
+        left = cupy.empty(pixels, dtype=np.float64)
+        sums = cupy.empty((blocks * WARPS, self.k + 1), dtype=np.float64)
+        numbers = np.int64(pixels), np.int32(self.n)
+        launch(
+            self._kernels.get_function("solve_counts"),
+            (blocks,),
+            THREADS,
+            (counts.indptr, counts.channel, counts.value, self._st, self._alive, *numbers, c, left, sums),
+        )
+        return c, left, add(cupy, self._kernels, sums)
+
+    def channel_sums(self, c: Any) -> Float:
+        """N and the triangle of H, side by side (E, K + K (K + 1) / 2), on the host."""
+        counts, cupy = self._counts, self._cupy
+        start, channel, first = counts.pieces
+        size = self.k + self.k * (self.k + 1) // 2
+        parts = cupy.empty((max(len(channel), 1), size), dtype=np.float64)
+        out = cupy.empty((self.channels, size), dtype=np.float64)
+        if len(channel) > 0:
+            arguments = (counts.pixel, counts.value_by_channel, start, channel, self._st, c, parts)
+            launch(self._kernels.get_function("sum_channels"), (len(channel),), THREADS, arguments)
+        launch(
+            self._kernels.get_function("join_channels"),
+            (-(-self.channels * size // THREADS_TO_ADD),),
+            THREADS_TO_ADD,
+            (parts, first, np.int32(self.channels), np.int32(size), out),
+        )
+        return to_host(cupy, out)
+
+    def totals(self) -> Float:
+        """Counts of each channel (E,)."""
+        counts, cupy = self._counts, self._cupy
+        start, _, first = counts.pieces
+        running = cupy.zeros(len(counts.value) + 1, dtype=np.float64)
+        running[1:] = cupy.cumsum(counts.value_by_channel, dtype=np.float64)
+        return np.diff(to_host(cupy, running[start[first]]))
+
+
+def _c_type(values: Any) -> str:
+    return C_TYPES[values.dtype.str[1:]]

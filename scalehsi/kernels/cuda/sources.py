@@ -1,0 +1,128 @@
+"""From the text of a ``.cu`` file to kernels on the current device, and what the wrappers share."""
+
+from __future__ import annotations
+
+import functools
+import importlib
+import re
+from importlib import resources
+from typing import Any, Final, NamedTuple
+
+import numpy as np
+
+from scalehsi.schema import InputError
+
+MOST: Final = 32
+"""Components, at most: one a lane of a warp."""
+C_TYPES: Final = {
+    "u1": "unsigned char",
+    "u2": "unsigned short",
+    "u4": "unsigned int",
+    "i4": "int",
+    "f4": "float",
+}
+"""Types of numpy that kernels read as they are."""
+THREADS_TO_ADD: Final = 128
+"""Of a block of the kernels that only add."""
+
+
+def source(name: str) -> str:
+    """Give the text of ``name``.cu with the text of what it includes in place, as CuPy compiles no other files.
+
+    Examples
+    --------
+    >>> "#include" in source("frobenius"), "solve_members" in source("frobenius")
+    (False, True)
+    """
+    text = resources.files(__package__).joinpath(f"{name}.cu").read_text(encoding="utf-8")
+    return re.sub(r'^#include "(\w+)\.cu"$', lambda found: source(found.group(1)), text, flags=re.MULTILINE)
+
+
+def padded(n: int) -> int:
+    """Components that a kernel is compiled for.
+
+    Raises
+    ------
+    InputError
+        For none, or for more than 32.
+
+    Examples
+    --------
+    >>> [padded(n) for n in (1, 4, 5, 12, 32)]
+    [4, 4, 8, 16, 32]
+    """
+    if not 1 <= n <= MOST:
+        raise InputError(f"the GPU kernels take 1 to {MOST} components, not {n}; fit with device='cpu' for more")
+    return next(k for k in (4, 8, 16, 32) if k >= n)
+
+
+def runtime() -> Any:
+    """CuPy.
+
+    Raises
+    ------
+    InputError
+        Where it is not installed.
+    """
+    try:
+        return importlib.import_module("cupy")
+    except ImportError as error:
+        raise InputError(
+            "the GPU kernels need CuPy, which is not installed; pip install 'scalehsi[cuda12]' or 'scalehsi[cuda13]'"
+        ) from error
+
+
+@functools.cache
+def module(cupy: Any, name: str, macros: tuple[tuple[str, str | int], ...]) -> Any:
+    """Kernels of one source, compiled with some macros; the second call gives the same module.
+
+    The text is handed over whole, so that it also works from a zipped package; CuPy keeps what it compiles on disk.
+    """
+    options = ("-std=c++17", *(f"-D{key}={value}" for key, value in macros))
+    return cupy.RawModule(code=source(name), options=options)
+
+
+def launch(kernel: Any, grid: tuple[int, ...], threads: int, arguments: tuple[Any, ...], *, shared: int = 0) -> None:
+    """Start a kernel on the current stream.
+
+    Numbers are passed by their numpy type (the C types ``int`` and ``long long``): it must be the kernel's.
+    """
+    if shared > 0:
+        kernel.max_dynamic_shared_size_bytes = shared
+    kernel(grid, (threads,), arguments, shared_mem=shared)
+
+
+def add(cupy: Any, kernels: Any, parts: Any) -> np.ndarray[Any, np.dtype[np.float64]]:
+    """Sum the rows of ``parts`` (blocks, ...) in their order, and bring the sum to the host."""
+    size = int(np.prod(parts.shape[1:]))
+    out = cupy.empty(parts.shape[1:], dtype=np.float64)
+    grid = (-(-size // THREADS_TO_ADD),)
+    arguments = (parts, np.int32(parts.shape[0]), np.int64(size), out)
+    launch(kernels.get_function("add_blocks"), grid, THREADS_TO_ADD, arguments)
+    return to_host(cupy, out)
+
+
+def to_host(cupy: Any, values: Any) -> np.ndarray[Any, Any]:
+    """A copy in host memory."""
+    host: np.ndarray[Any, Any] = cupy.asnumpy(values)
+    return host
+
+
+class Device(NamedTuple):
+    """What a pass is cut to: multiprocessors, and bytes of shared memory of a block and of a multiprocessor."""
+
+    processors: int
+    per_block: int
+    per_processor: int
+
+
+def current_device(cupy: Any) -> Device:
+    """The device that CuPy uses."""
+    return _device(cupy, int(cupy.cuda.Device().id))
+
+
+@functools.cache
+def _device(cupy: Any, number: int) -> Device:
+    found = cupy.cuda.Device(number).attributes
+    names = "MultiProcessorCount", "MaxSharedMemoryPerBlockOptin", "MaxSharedMemoryPerMultiprocessor"
+    return Device(*(int(found[name]) for name in names))

@@ -1,0 +1,221 @@
+"""Steps of the abundances of one pixel: by expectation maximisation, and to the minimum of a quadratic model.
+
+The quadratic programme differs from that of `scalehsi.kernels.nnls` in that its matrix is another one every time. It is
+solved by an active set that starts from the components in use, on factors that are kept from one set to the next: to
+drop a component leaves those before it in the order as they are, and to add one makes one more row.
+"""
+
+from __future__ import annotations
+
+from typing import Any, Final, NamedTuple
+
+import numpy as np
+
+from scalehsi.kernels.vectors import lean
+
+SMALL: Final = 1e-12
+"""A component at zero is let in where its gradient is larger than this, relative to the terms of the gradient."""
+
+
+class Step(NamedTuple):
+    """Room for the steps of one pixel in K components; ``now``, ``gradient`` and ``hessian`` have more, empty ones.
+
+    now: the abundances. before: those before the step. gradient, hessian (its lower triangle) and right: of the model.
+    z: solution on the members of the set. factors: L below the diagonal, the inverse of D on it, L D above. forward,
+    ones: half-way solutions for right-hand sides right and one. direction: the solution for one. order: the members.
+    """
+
+    now: Any
+    before: Any
+    gradient: Any
+    hessian: Any
+    right: Any
+    z: Any
+    factors: Any
+    forward: Any
+    ones: Any
+    direction: Any
+    order: Any
+
+
+@lean
+def maximise(step: Any, linear: Any, ridge: Any, simplex: int) -> None:
+    """Counts shared out as the model stands, then the best abundances for these shares.
+
+    The best for shares ``a`` minimise ``l c + ridge c^2 / 2 - a log c``.
+    """
+    now, gradient = step.now, step.gradient
+    if simplex:
+        _maximise_on_simplex(now, gradient, linear)
+        return
+    for k in range(linear.shape[0]):
+        share = now[k] * gradient[k]
+        if ridge[k] > 0.0:
+            share = 2.0 * share / (linear[k] + np.sqrt(linear[k] * linear[k] + 4.0 * ridge[k] * share))
+        else:
+            share /= linear[k]
+        now[k] = share if share > 0.0 else 0.0  # an empty endmember gives 0 / 0
+
+
+@lean
+def _maximise_on_simplex(now: Any, gradient: Any, linear: Any) -> None:
+    """The same with a multiplier added to ``l``, so that the sum is one; a ridge is left to Newton."""
+    n = linear.shape[0]
+    multiplier = -np.inf
+    for k in range(n):
+        now[k] *= gradient[k]
+        if now[k] > 0.0:
+            multiplier = max(multiplier, now[k] - linear[k])
+    if not np.isfinite(multiplier):
+        for k in range(n):
+            now[k] = 1.0 / n
+        return
+    # The sum falls and is convex in the multiplier: from below, where it is more than one, Newton cannot overshoot.
+    for _ in range(60):
+        excess, fall = -1.0, 0.0
+        for k in range(n):
+            if now[k] > 0.0:
+                share = now[k] / (linear[k] + multiplier)
+                excess += share
+                fall += share / (linear[k] + multiplier)
+        multiplier += excess / fall
+        if excess < 1e-12:
+            break
+    total = 0.0
+    for k in range(n):
+        if now[k] > 0.0:
+            now[k] /= linear[k] + multiplier
+        total += now[k]
+    for k in range(n):
+        now[k] /= total
+
+
+@lean
+def quadratic(step: Any, linear: Any, simplex: int) -> None:
+    """Minimise ``1/2 c'H c - right'c`` over ``c >= 0``, and ``sum c = 1`` with ``simplex``, by an active set.
+
+    ``now`` holds a feasible start, whose components are tried first, and then the solution. ``linear`` and the gradient
+    say how large the terms are whose difference must vanish.
+    """
+    c, h, b, z, order = step.now, step.hessian, step.right, step.z, step.order
+    n = b.shape[0]
+    shift = 0.0
+    if simplex:
+        # On the simplex a constant matrix changes nothing, and makes one invertible that is not without it.
+        for k in range(n):
+            shift = max(shift, h[k, k])
+        shift = shift if shift > 0.0 else 1.0
+    members, factored, added = 0, 0, -1
+    for k in range(n):
+        if c[k] > 0.0:
+            order[members] = k
+            members += 1
+    for _ in range(10 * n + 10):
+        multiplier = _solve_on(step, members, factored, shift)
+        factored = members
+        # How far towards z before some component reaches zero?
+        length, blocking = 1.0, -1
+        for i in range(members):
+            if z[i] <= 0.0:
+                k = order[i]
+                ratio = c[k] / (c[k] - z[i]) if c[k] > 0.0 else 0.0
+                if ratio < length or blocking < 0:
+                    length, blocking = ratio, k
+        if blocking >= 0:
+            kept = 0
+            for i in range(members):
+                k = order[i]
+                c[k] += length * (z[i] - c[k])
+                if c[k] <= 0.0 or k == blocking:
+                    c[k] = 0.0
+                    factored = min(factored, i)
+                else:
+                    order[kept] = k
+                    kept += 1
+            members = kept
+            if blocking == added and length == 0.0:
+                return  # rounding alone asked for this component
+            continue
+        for i in range(members):
+            c[order[i]] = z[i]
+        added = _wanted(step, linear, members, multiplier) if members < n else -1
+        if added < 0:
+            return
+        order[members] = added
+        members += 1
+
+
+@lean
+def _wanted(step: Any, linear: Any, members: int, multiplier: float) -> int:
+    """The component outside the set that would lower the objective most, or -1 at the optimum."""
+    h, order = step.hessian, step.order
+    best, found = 1.0, -1
+    for k in range(linear.shape[0]):
+        outside = True
+        pull = step.right[k] - multiplier
+        for i in range(members):
+            j = order[i]
+            outside = outside and j != k
+            pull -= (h[k, j] if k > j else h[j, k]) * step.z[i]
+        level = SMALL * (linear[k] + step.gradient[k] + abs(multiplier))
+        if outside and pull > best * level:
+            best, found = pull / max(level, 1e-300), k
+    return found
+
+
+@lean
+def _solve_on(step: Any, members: int, factored: int, shift: float) -> float:
+    """Solve ``H z = right`` on the members of the set, with ``sum z = 1`` on the simplex; gives its multiplier.
+
+    By ``H = L D L'``, without roots. The first ``factored`` members have their rows of it already.
+    """
+    h, b, z, order, factors, forward, ones = (
+        step.hessian,
+        step.right,
+        step.z,
+        step.order,
+        step.factors,
+        step.forward,
+        step.ones,
+    )
+    for i in range(factored, members):
+        a = order[i]
+        pivot, total, one = h[a, a] + shift, b[a] + shift, 1.0
+        for j in range(i):
+            k = order[j]
+            part = (h[a, k] if a > k else h[k, a]) + shift
+            for m in range(j):
+                part -= factors[i, m] * factors[m, j]
+            factors[j, i] = part
+            part *= factors[j, j]
+            factors[i, j] = part
+            pivot -= part * factors[j, i]
+            total -= part * forward[j]
+            if shift > 0.0:
+                one -= part * ones[j]
+        factors[i, i] = 1.0 / max(pivot, 1e-300)
+        forward[i], ones[i] = total, one
+    for i in range(members - 1, -1, -1):
+        total = forward[i] * factors[i, i]
+        for k in range(i + 1, members):
+            total -= factors[k, i] * z[k]
+        z[i] = total
+    return _onto_simplex(step, members) if shift > 0.0 else 0.0
+
+
+@lean
+def _onto_simplex(step: Any, members: int) -> float:
+    """Move z along the solution for a right-hand side of ones, to a sum of one; gives how far."""
+    factors, z, direction = step.factors, step.z, step.direction
+    reach, excess = 0.0, -1.0
+    for i in range(members - 1, -1, -1):
+        total = step.ones[i] * factors[i, i]
+        for k in range(i + 1, members):
+            total -= factors[k, i] * direction[k]
+        direction[i] = total
+        reach += total
+        excess += z[i]
+    multiplier = excess / reach
+    for i in range(members):
+        z[i] -= multiplier * direction[i]
+    return float(multiplier)

@@ -1,0 +1,117 @@
+"""A fit in a small subspace: a few readings of the cube in place of one an iteration.
+
+One reading turns a basis, taken from the sample, towards the cube's strongest directions; a second leaves L numbers a
+pixel with the workers, and all iterations run on these. A third, at the end, checks the objective against the cube
+itself, and is an iteration of the full fit too; when it disagrees, or would still gain, the full fit goes on there.
+"""
+
+from __future__ import annotations
+
+import logging
+from typing import TYPE_CHECKING, Any, Final
+
+import numpy as np
+
+from scalehsi.blocks import Blocks, capacity, map_fold
+from scalehsi.kernels import frobenius, sketch
+from scalehsi.models.base import State, Stats
+from scalehsi.models.binning import branch
+from scalehsi.models.losses import channel_weights
+from scalehsi.models.survey import Survey
+
+if TYPE_CHECKING:
+    from scalehsi.models.nmf import NMF
+
+Float = np.ndarray[Any, np.dtype[np.float64]]
+
+FULL: Final = 0
+SMALL: Final = 1
+CHECK: Final = 2
+"""Phases of a fit: passes over the cube; over the subspace; the reading that checks."""
+BOUND: Final = 1e-3
+"""Largest disagreement, relative, between the objective in the subspace and that of the cube."""
+GAIN: Final = 2e-4
+"""Largest relative gain of one more step on the cube at which the fit counts as done."""
+WINDOW: Final = 5
+
+log = logging.getLogger("scalehsi")
+
+
+def size(n_components: int) -> int:
+    """L, the numbers a pixel."""
+    return 3 * n_components + 8
+
+
+def wanted(model: NMF, view: Blocks) -> bool:
+    """Whether a fit goes by the subspace: on request, or because the cube is read again each pass."""
+    if not model.compress or not model.compressible or view.n_energies <= 2 * size(model.n_components):
+        return False
+    if model.compress == "auto":
+        pixels = int(np.prod(view.shape))
+        return not view.resident and 4 * pixels * size(model.n_components) <= capacity().memory // 2
+    return True
+
+
+def begin(model: NMF, view: Blocks, seen: Survey, state: State) -> State:
+    """The first reading: a basis of the cube's strongest directions."""
+    weights = _weights(model, state)
+    first = sketch.first_basis(seen.sample, size(model.n_components), **weights)
+    _, sums = map_fold(sketch.power, view, shared={"basis": first, **weights}, name="nmf-sketch")
+    return {
+        **state,
+        "phase": np.asarray(SMALL),
+        "basis": sketch.orthonormal(sums["turned"]),
+        "norm": np.asarray(sums["norm"]),
+        "trace": np.full(WINDOW + 1, np.nan),
+    }
+
+
+def sums_of(model: NMF, view: Blocks, s: Float, state: State) -> dict[str, Any]:
+    """The sums of a pass at ``s``, from the subspace."""
+    weights, basis = _weights(model, state), state["basis"]
+    given = {"basis": basis, **weights}
+    small = branch(view, "compress", lambda: view.derive(sketch.compress, shared=given, name="nmf-compress"))
+    root = np.sqrt(weights["w"]) if weights else np.ones(s.shape[1])
+    scaled = s * root
+    shared = {"s": scaled @ basis, "gram": scaled @ scaled.T, "norm": False}
+    if model.simplex:
+        shared["simplex"] = True
+    _, sums = map_fold(frobenius.update, small, shared=shared, name="nmf-subspace")
+    return {**sums, "N": (sums["N"] @ basis.T) / root}
+
+
+def followed(model: NMF, state: State, stats: Stats) -> tuple[State, Stats]:
+    """After a step in the subspace: whether it is time to check."""
+    trace = np.append(state["trace"][1:], stats.objective)
+    gain = trace[0] - trace[-1]
+    flat = bool(np.isfinite(trace).all()) and bool(gain <= model.tol * WINDOW * abs(trace[-1]))
+    check = stats.done or (flat and stats.progressing) or int(state["passes"]) >= model.max_iter - 1
+    new = {**state, "trace": trace, "phase": np.asarray(CHECK if check else SMALL)}
+    if check:
+        new["s"] = new["kept"]
+    return new, Stats(stats.objective, progressing=stats.progressing, settled=False)
+
+
+def agreed(value: float, after: float, state: State) -> bool:
+    """Whether the cube agrees with the subspace; says so when it does not.
+
+    Parameters
+    ----------
+    value, after : float
+        The objective of the cube where the subspace ended, and after one more step of the endmembers.
+    state : State
+    """
+    promised = float(state["objective"])
+    scale = max(abs(value), 1e-300)
+    apart, gain = abs(value - promised) / scale, (value - after) / scale
+    if apart <= BOUND and gain <= GAIN:
+        return True
+    text = "the fit in the subspace is off by %.1e, and a step on the cube gains %.1e; going on with the cube itself"
+    log.info(text, apart, gain)
+    return False
+
+
+def _weights(model: NMF, state: State) -> dict[str, Any]:
+    if not model.weighting:
+        return {}
+    return {"w": channel_weights(state["spectrum"] / float(state["pixels"])), "weigh_pixels": True}

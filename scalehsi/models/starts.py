@@ -1,0 +1,328 @@
+"""Where a factorisation of a cube starts: by name, or from spectra that are given.
+
+Every start looks at the whole cube, at least through a sample that is spread over it: a start from a part of the cube
+ruins maps whose phases lie apart.
+"""
+
+from __future__ import annotations
+
+import logging
+import math
+from functools import partial
+from typing import Any, Final
+
+import numpy as np
+import xarray as xr
+
+from scalehsi.blocks import Blocks, Tile, map_fold
+from scalehsi.blocks.blas import one_blas_thread
+from scalehsi.blocks.compute import run
+from scalehsi.blocks.graph import tasks
+from scalehsi.kernels import bins as binned
+from scalehsi.kernels import geometry, pca, singular
+from scalehsi.kernels import starts as kernels
+from scalehsi.models.base import choice, require
+from scalehsi.models.survey import SAMPLE_BYTES, Survey
+from scalehsi.schema import COMPONENT, ENDMEMBERS, ENERGY, InputError
+
+Float = np.ndarray[Any, np.dtype[np.float64]]
+
+READINGS: Final = {"sample": 0, "nndsvd": 2, "nndsvda": 2, "vca": 1, "random": 0, "multistart": 1}
+"""How often each start reads the cube, after the survey."""
+STARTS: Final = tuple(READINGS)
+
+OVERSAMPLE: Final = 8
+"""Columns beside K that meet the cube in the search for singular vectors; half of them random."""
+SIDE: Final = 8
+"""Pixels of a bin along y and x: the bins of 256 x 256 pixels are then few, and their noise an eighth."""
+BINS: Final = 1024
+"""Bins that a short fit should have; smaller maps get smaller bins."""
+COUNTS: Final = 1000.0
+"""Counts that an average of random pixels should have."""
+NEIGHBOURS: Final = 64
+SHORT: Final = 30
+"""Iterations of each of several starts, on bins; a millisecond each."""
+LONG: Final = 100
+"""More of the best one, at most."""
+SAME: Final = 1e-6
+"""Objectives that differ by less, relative, are equal: the start of the lower number is taken."""
+
+log = logging.getLogger("scalehsi")
+
+
+def first_endmembers(
+    view: Blocks, seen: Survey, how: str, n_components: int, *, counts: bool, seed: int, restarts: int = 10
+) -> Float:
+    """Endmembers to start from.
+
+    Parameters
+    ----------
+    view : Blocks
+    seen : Survey
+        Of the same view: its sample and sums are used.
+    how : str
+        - "sample": a factorisation of the sample, itself started by NNDSVD. Reads nothing more.
+        - "nndsvd", "nndsvda": non-negative parts of the singular vectors of the whole cube, with zeros or with the mean
+          in their place. Two readings, the first of 4 P E (K + 8) flops.
+        - "vca": vertex component analysis of the sample and of the extreme pixels of the whole cube: nearly pure pixels
+          of rare phases are found. One reading.
+        - "random": random pixels of the sample, each averaged with those most like it. Reads nothing more.
+        - "multistart": short fits to the cube in bins, from NNDSVD and from random bins, side by side on the workers;
+          the best one is fitted on. One reading.
+    n_components : int
+        K.
+    counts : bool
+        Weigh pixels and channels as counts ask for (Keenan and Kotula 2004, doi:10.1002/sia.1657).
+    seed : int
+    restarts : int, default 10
+        Short fits of "multistart".
+
+    Returns
+    -------
+    array, shape (K, E)
+        Rows of unit sum, not negative, none empty and no two the same.
+
+    Raises
+    ------
+    InputError
+        For a name that is not known.
+    """
+    choice("start", how, STARTS)
+    mean = seen.spectrum / max(1, seen.pixels)
+    sample = np.ascontiguousarray(seen.sample, dtype=np.float64 if seen.sample.dtype == np.float64 else np.float32)
+    if len(sample) == 0:
+        s = np.zeros((0, view.n_energies))
+    elif how == "sample":
+        s = kernels.sampled_endmembers(sample, n_components, weighted=counts, seed=seed)
+    elif how == "random":
+        scaled, column = kernels.weigh(np.maximum(sample, 0), weighted=counts)
+        near = _neighbours(sample, n_components, counts=counts)
+        s = kernels.pixel_endmembers(scaled, n_components, seed=seed, neighbours=near) * column
+    elif how == "vca":
+        s = _corners(view, sample, n_components, counts=counts, seed=seed)
+    elif how == "multistart":
+        s = _best_of(view, n_components, counts=counts, seed=seed, restarts=restarts)
+    else:
+        s = _singular(view, seen, sample, n_components, counts=counts, seed=seed, fill=how == "nndsvda")
+    missing = np.zeros((max(0, n_components - len(s)), view.n_energies))
+    return kernels.distinct(np.concatenate([s, missing]), mean, seed=seed)
+
+
+def _singular(
+    view: Blocks, seen: Survey, sample: Any, n_components: int, *, counts: bool, seed: int, fill: bool
+) -> Float:
+    """NNDSVD of the whole cube: its singular vectors from one reading, the signs of their parts from another."""
+    column = kernels.root_mean(seen.spectrum) if counts else np.ones(view.n_energies)
+    width = min(n_components + OVERSAMPLE, view.n_energies)
+    known = max(1, width - OVERSAMPLE // 2)
+    scaled = kernels.weigh_rows(sample, weighted=counts) / column.astype(sample.dtype)
+    drawn = np.random.default_rng(seed).standard_normal((view.n_energies, width))
+    drawn[:, :known] = singular.leading_vectors(scaled, known, seed=seed)
+    probe, _ = np.linalg.qr(drawn)
+    shared: dict[str, Any] = {"probe": probe / column[:, None], "weigh_pixels": counts}
+    _, sums = map_fold(pca.moments, view, shared=shared, name="nndsvd-range")
+    _, vectors = singular.nystrom(sums["moment"] / column[:, None], probe, n_components)
+    shared = {"vectors": vectors, "column": column, "weigh_pixels": counts}
+    _, sums = map_fold(singular.halves, view, shared=shared, name="nndsvd-signs")
+    level = max(0.0, float(sums["total"]) / (float(sums["pixels"]) * view.n_energies))
+    # As if the data had a mean of one: another unit of intensity must not change what the fill is worth.
+    parts = [sums[name] / level**2 if level > 0 else sums[name] for name in ("positive", "negative")]
+    rows = singular.nonnegative_rows(vectors, *parts, fill=1.0 if fill and level > 0 else 0.0)
+    return np.asarray(rows * column)
+
+
+def _corners(view: Blocks, sample: Any, n_components: int, *, counts: bool, seed: int) -> Float:
+    """Corners among the sample and the extreme pixels of the whole cube."""
+    column = kernels.root_mean(np.maximum(sample.mean(axis=0, dtype=np.float64), 0.0)) if counts else 1.0
+    column = np.broadcast_to(column, view.n_energies)
+    scaled = sample / column.astype(sample.dtype)
+    cloud = geometry.projection(scaled, n_components, seed=seed)
+    points, bright = geometry.coordinates(scaled, cloud)
+    points = points[bright]
+    if len(points) == 0:
+        return np.zeros((0, view.n_energies))
+    found = geometry.corners(points, n_components, seed=seed)
+    along = geometry.directions(points, found, seed=seed)
+    shared = {"cloud": cloud, "along": along, "scale": column}
+    _, far = map_fold(_extremes, view, shared=shared, tile=True, combine=geometry.farther, name="vca-extremes")
+    reached = far["point"][np.isfinite(far["far"])]
+    together = np.concatenate([points[found], reached])
+    corners = together[geometry.corners(together, n_components, seed=seed)]
+    return np.asarray(geometry.spectra_of(corners, cloud) * column)
+
+
+def _extremes(x: Any, *, tile: Tile, **shared: Any) -> tuple[dict[str, Any], dict[str, Any]]:
+    return geometry.extremes(x, index=tile.index, **shared)
+
+
+def _neighbours(x: Any, n_components: int, *, counts: bool) -> int:
+    """Pixels to average, so that an average of counts has enough of them and of no phase takes all."""
+    level = float(np.maximum(x, 0).sum(axis=1, dtype=np.float64).mean())
+    wanted = COUNTS / level if counts and level > 0 else 8.0
+    return int(np.clip(math.ceil(wanted), 1, max(1, min(NEIGHBOURS, len(x) // (4 * n_components)))))
+
+
+def _best_of(view: Blocks, n_components: int, *, counts: bool, seed: int, restarts: int) -> Float:
+    """The start of the lowest objective after a few iterations on bins, and after a few more."""
+    require(restarts >= 1, f"restarts is a whole number of at least 1, got {restarts!r}")
+    sides = bin_sides(view.shape, view.n_energies)
+    shared: dict[str, Any] = {"shape": view.shape, "sides": sides}
+    _, sums = map_fold(_bin_sums, view, shared=shared, tile=True, combine=binned.merge_bins, name="nmf-bins")
+    (bins,) = sums["bins"]
+    bins = bins[bins.any(axis=1)]
+    scaled, column = kernels.weigh(np.maximum(bins, 0) if counts else bins, weighted=counts)
+    short = [partial(attempt, n_components=n_components, number=i, seed=seed) for i in range(restarts)]
+    ends = _side_by_side(view, scaled, short)
+    values = np.array([value for value, _ in ends])
+    best = int(np.flatnonzero(values <= values.min() + SAME * abs(values.min()))[0])
+    spread = (values - values.min()) / max(abs(float(values.min())), 1e-300)
+    log.info(
+        "multistart: %d starts on %d bins of %s pixels; number %d is best, the others are %.2g to %.2g above it",
+        restarts, len(bins), " x ".join(map(str, sides)), best, np.sort(spread)[min(1, restarts - 1)], spread.max(),
+    )  # fmt: skip
+    ((_, s),) = _side_by_side(
+        view, scaled, [partial(kernels.descend, s=ends[best][1], iterations=LONG, tol=kernels.SETTLED / 10)]
+    )
+    return np.asarray(s * column)
+
+
+def _bin_sums(x: Any, *, tile: Tile, **shared: Any) -> tuple[dict[str, Any], dict[str, Any]]:
+    return binned.bin_sums(x, index=tile.index, **shared)
+
+
+def bin_sides(shape: tuple[int, ...], n_energies: int) -> tuple[int, ...]:
+    """Pixels of a bin along each navigation dim: few enough bins for a client's memory, enough for a fit.
+
+    Bins grow along y and x first, and along what comes before these only when a whole map is one bin.
+
+    Examples
+    --------
+    >>> bin_sides((256, 256), 1024), bin_sides((1024, 1024), 2048), bin_sides((20, 30), 100)
+    ((8, 8), (19, 19), (1, 1))
+    >>> bin_sides((90000, 2, 2), 4096)
+    (59, 2, 2)
+    """
+    most = max(1, SAMPLE_BYTES // (4 * n_energies))
+    sides = [1] * len(shape)
+
+    def number() -> int:
+        return math.prod(-(-n // side) for n, side in zip(shape, sides, strict=True))
+
+    side = 1
+    while side < max(shape[-2:]) and (number() > most or (number() > BINS and side < SIDE)):
+        side += 1
+        sides[-2:] = [min(side, n) for n in shape[-2:]]
+    for axis in reversed(range(len(shape) - 2)):
+        left = max(1, shape[axis] * most // number())
+        sides[axis] = -(-shape[axis] // min(shape[axis], left))
+    return tuple(sides)
+
+
+def _side_by_side(view: Blocks, x: Any, calls: list[Any]) -> list[tuple[float, Float]]:
+    """Fits to the same pixels, each a task of its own on the current scheduler."""
+    (data,) = tasks(view.key("nmf-start-data"), [(partial(np.asarray, x), ())])
+    fits = tasks(view.key("nmf-start"), [(partial(_alone, call), (data,)) for call in calls])
+    (root,) = tasks(view.key("nmf-start-all"), [(_listed, fits)])
+    found, _ = run(root, {}, fits)
+    return list(found)
+
+
+def _alone(call: Any, x: Any) -> tuple[float, Float]:
+    with one_blas_thread():
+        value, s = call(x)
+    return value, s
+
+
+def _listed(*found: tuple[float, Float]) -> list[tuple[float, Float]]:
+    return list(found)
+
+
+def attempt(x: Any, *, n_components: int, number: int, seed: int) -> tuple[float, Float]:
+    """A short fit from one of many starts: number 0 is NNDSVD, the others random bins."""
+    if number == 0:
+        _, s = kernels.nndsvd(np.maximum(x, 0), n_components, seed=seed)
+    else:
+        s = kernels.pixel_endmembers(x, n_components, seed=[seed, number])
+        s = np.concatenate([s, np.zeros((n_components - len(s), x.shape[1]))])
+    s = kernels.distinct(s.astype(np.float64), x.mean(axis=0, dtype=np.float64), seed=seed)
+    return kernels.descend(x, s, iterations=SHORT)
+
+
+def given_endmembers(
+    start: xr.Dataset | xr.DataArray | np.ndarray[Any, Any], cube: xr.DataArray, n_components: int
+) -> Float:
+    """Endmembers to start from that the user has: a result, a DataArray or an array.
+
+    Parameters
+    ----------
+    start : Dataset, DataArray or array
+        A result with ``endmembers``; dims (component, energy) in any order; shape (K, E).
+    cube : DataArray
+    n_components : int
+        K.
+
+    Returns
+    -------
+    array, shape (K, E)
+        Rows of unit sum.
+
+    Raises
+    ------
+    InputError
+        When it does not fit the cube or the model.
+    """
+    if isinstance(start, xr.Dataset):
+        require(
+            ENDMEMBERS in start,
+            f"start is a Dataset without {ENDMEMBERS!r}; give the result of a fit, or one of {', '.join(STARTS)}",
+        )
+        start = start[ENDMEMBERS]
+    if isinstance(start, xr.DataArray):
+        require(
+            set(start.dims) == {COMPONENT, ENERGY},
+            f"start has the dims {tuple(start.dims)}; (component, energy) is expected: "
+            "rename them with .rename(old='component')",
+        )
+        start = start.transpose(COMPONENT, ENERGY)
+        _check_axis(start, cube)
+    try:
+        s = np.array(start, dtype=np.float64)
+    except (TypeError, ValueError) as error:
+        raise InputError(
+            f"start is a result, a DataArray (component, energy), an array (K, E) or one of {', '.join(STARTS)}, "
+            f"got {type(start).__name__}"
+        ) from error
+    wanted = (n_components, int(cube.shape[-1]))
+    require(
+        s.ndim == 2 and s.shape[1] == wanted[1],
+        f"start has the shape {s.shape}; {wanted} is expected, a row for each component",
+    )
+    require(
+        len(s) == n_components,
+        f"start has {len(s)} spectra and n_components={n_components}; type n_components={len(s)}",
+    )
+    require(np.isfinite(s).all(), "start has NaN or Inf; fill them with .fillna(0)")
+    require((s >= 0).all(), "start has negative values, which no endmember of NMF has; clip them with .clip(min=0)")
+    empty = np.flatnonzero(~s.any(axis=1))
+    require(
+        not empty.size,
+        f"start has {empty.size} spectra of zeros, the first is number {empty[:1].sum()}; leave them out",
+    )
+    return np.asarray(s / s.sum(axis=1, keepdims=True))
+
+
+def _check_axis(start: xr.DataArray, cube: xr.DataArray) -> None:
+    repair = "bring it onto the cube's axis with .interp(energy=cube.energy)"
+    channels = int(cube.shape[-1])
+    require(
+        start.sizes[ENERGY] == channels,
+        f"start has {start.sizes[ENERGY]} channels, the cube {channels}; {repair}",
+    )
+    if ENERGY not in start.coords or ENERGY not in cube.coords:
+        return
+    there, here = np.asarray(start[ENERGY], dtype=float), np.asarray(cube[ENERGY], dtype=float)
+    step = abs(here[-1] - here[0]) / max(1, here.size - 1)
+    require(
+        np.allclose(there, here, rtol=0, atol=0.1 * step or 1e-9),
+        f"start runs from {there[0]:g} to {there[-1]:g}, the cube from {here[0]:g} to {here[-1]:g}; {repair}",
+    )

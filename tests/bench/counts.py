@@ -1,0 +1,215 @@
+"""Poisson factorisation of counts: a pass of ours and an iteration of scikit-learn's, and the way to equal objectives.
+
+Both start from the same spectra, on one thread; scikit-learn (solver "mu", Kullback-Leibler, float32, which is its
+fastest) has its data as compressed rows or dense. Prints a Markdown table; times are CPU times, lowest of some repeats.
+
+Run with: python -m tests.bench.counts [--size 96] [--channels 2048] [--counts 147] [--components 4]
+"""
+
+from __future__ import annotations
+
+import argparse
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import scipy.sparse as sp
+from sklearn.decomposition import NMF as SklearnNMF
+from threadpoolctl import threadpool_limits
+
+from scalehsi.kernels import poisson
+from scalehsi.kernels.counts import Counts
+
+Float = np.ndarray[Any, np.dtype[np.float64]]
+
+ITERATIONS = (10, 20, 40, 80, 160)
+LONGEST = 200
+"""Passes of ours, at most."""
+
+
+def scene(
+    size: int = 96, channels: int = 2048, counts: float = 147.0, components: int = 4, seed: int = 0
+) -> tuple[np.ndarray[Any, Any], Float]:
+    """Counts (P, E) in single bytes, and the spectra (K, E) that they are from: lines on a falling background.
+
+    At 147 counts on 2048 channels 5 % of the block is filled, as in maps of X-rays.
+    """
+    rng = np.random.default_rng(seed)
+    e = np.arange(channels) / channels
+    background = np.exp(-6.0 * e)
+    s = np.empty((components, channels))
+    for k in range(components):
+        lines = sum(
+            rng.random() * np.exp(-0.5 * ((e - rng.uniform(0.02, 0.8)) / rng.uniform(0.002, 0.004)) ** 2)
+            for _ in range(8)
+        )
+        s[k] = 0.5 * background / background.sum() + 0.5 * lines / lines.sum()
+    c = rng.dirichlet(np.full(components, 0.3), size * size) * counts
+    return rng.poisson(c @ s).clip(0, 255).astype("u1"), s
+
+
+def starting_spectra(x: np.ndarray[Any, Any], components: int) -> Float:
+    """The mean spectrum, disturbed: (K, E) of unit sum."""
+    mean = x.mean(axis=0) + 1e-6
+    s = mean * np.random.default_rng(1).uniform(0.5, 1.5, (components, x.shape[1]))
+    return np.asarray(s / s.sum(axis=1, keepdims=True))
+
+
+def objective_of(few: Counts, c: Float, s: Float, strip: int = 1024) -> float:
+    """``sum c s - x log(c s)``, plainly."""
+    total = 0.0
+    for start in range(0, few.shape[0], strip):
+        rows = few[start : start + strip]
+        pixel = np.repeat(np.arange(rows.shape[0]), np.diff(rows.indptr))
+        y = np.einsum("ik,ik->i", c[start : start + strip][pixel], s.T[rows.channel])
+        total += float((c[start : start + strip] @ s.sum(axis=1)).sum() - (rows.value * np.log(y)).sum())
+    return total
+
+
+def descent(few: Counts | np.ndarray[Any, Any], s: Float) -> Iterator[float]:
+    """Objectives of our passes from ``s``: Newton in s, extrapolated, back to safety when the objective rises."""
+    beta, cap, best = 0.5, 1.0, np.inf
+    kept = safe = s
+    for _ in range(LONGEST):
+        _, sums = poisson.update(few, s=s)
+        value = poisson.objective(sums, s, 0.0)
+        if value > best + 1e-13 * abs(best):
+            s = kept = safe if s is kept else kept
+            cap, beta = beta, beta / 1.5
+            continue
+        better, safe = (unit / unit.sum(axis=1, keepdims=True) for unit in poisson.improve(sums, s))
+        ahead = better + beta * (better - kept) if np.isfinite(best) else better
+        ahead = np.maximum(ahead, 0.0)
+        s, kept, best = ahead / ahead.sum(axis=1, keepdims=True), better, min(value, best)
+        beta, cap = min(cap, 1.1 * beta), min(1.0, 1.05 * cap)
+        yield best
+
+
+def theirs(data: Any, totals: Float, s: Float, iterations: int) -> tuple[float, Float, Float]:
+    """CPU seconds, c and s of scikit-learn's multiplicative updates."""
+    c = np.repeat(totals[:, None] / len(s), len(s), axis=1).astype("f4")
+    model = SklearnNMF(
+        len(s), init="custom", solver="mu", beta_loss="kullback-leibler", max_iter=iterations, tol=0, shuffle=False
+    )
+    begin = time.process_time()
+    found = model.fit_transform(data, W=c, H=s.astype("f4"))
+    return time.process_time() - begin, found.astype("f8"), model.components_.astype("f8")
+
+
+def cpu(function: Callable[[], object], repeats: int) -> float:
+    """Lowest CPU seconds of some runs, after one that compiles."""
+    function()
+    seconds = []
+    for _ in range(repeats):
+        begin = time.process_time()
+        function()
+        seconds.append(time.process_time() - begin)
+    return min(seconds)
+
+
+def peak(function: Callable[[], object]) -> float:
+    """Bytes that a run adds to the memory of this process at its highest; NaN where the system does not say."""
+    status, reset = Path("/proc/self/status"), Path("/proc/self/clear_refs")
+    if not reset.exists():
+        return float("nan")
+
+    def now(name: str) -> int:
+        return next(int(line.split()[1]) * 1024 for line in status.read_text().splitlines() if line.startswith(name))
+
+    reset.write_text("5")  # forgets the highest so far
+    before = now("VmRSS")
+    function()
+    return float(now("VmHWM") - before)
+
+
+def row(what: str, unit: str, ours: float, other: float) -> dict[str, Any]:
+    return {"what": what, "unit": unit, "ours": ours, "scikit-learn": other, "times": other / ours}
+
+
+def table(
+    size: int = 96, channels: int = 2048, counts: float = 147.0, components: int = 4, repeats: int = 3
+) -> list[dict[str, Any]]:
+    """Measure; one dict a row, with the keys what, unit, ours, scikit-learn, times (theirs over ours)."""
+    with threadpool_limits(1):
+        return list(_rows(size, channels, counts, components, repeats))
+
+
+def _rows(size: int, channels: int, counts: float, components: int, repeats: int) -> Iterator[dict[str, Any]]:
+    x, _ = scene(size, channels, counts, components)
+    few = Counts.from_dense(x)
+    s = starting_spectra(x, components)
+    csr, totals = sp.csr_matrix(x.astype("f4")), x.sum(axis=1).astype("f8")
+    per = 1e9 / few.indptr[-1]
+
+    # Of an iteration of theirs, what a fit costs beside its iterations taken away.
+    def iteration(data: Any, many: int) -> float:
+        runs = [(theirs(data, totals, s, 1)[0], theirs(data, totals, s, 1 + many)[0]) for _ in range(repeats)]
+        return (min(b for _, b in runs) - min(a for a, _ in runs)) / many
+
+    yield row(
+        "into sparse rows, from dense",
+        "ns",
+        per * cpu(lambda: Counts.from_dense(x), repeats),
+        per * cpu(lambda: sp.csr_matrix(x), repeats),
+    )
+    sparse, dense = iteration(csr, 8), iteration(x.astype("f4"), 2)
+    on_few, on_x = cpu(lambda: poisson.update(few, s=s), 2 * repeats), cpu(lambda: poisson.update(x, s=s), 2 * repeats)
+    yield row("a pass, sparse", "ns", per * on_few, per * sparse)
+    yield row("a pass, dense", "ns", per * on_x, per * dense)
+    c = np.full((len(x), components), totals.mean() / components)
+    yield row(
+        "a multiplicative update, sparse",
+        "ns",
+        per * cpu(lambda: poisson.update_from(few, c, s=s), repeats),
+        per * sparse,
+    )
+    targets = []
+    for many in ITERATIONS:
+        seconds, c_theirs, s_theirs = theirs(csr, totals, s, many)
+        targets.append((many, seconds, objective_of(few, c_theirs, s_theirs)))
+    begin = time.process_time()
+    trace = [(value, time.process_time() - begin) for value in _until(descent(few, s), min(t[2] for t in targets))]
+    for many, seconds, target in targets:
+        passes, mine = next(((i + 1, t) for i, (v, t) in enumerate(trace) if v <= target), (len(trace), np.nan))
+        yield row(f"to their objective after {many} iterations ({passes} passes)", "ms", 1e3 * mine, 1e3 * seconds)
+    yield row(
+        "highest memory, data and all, over the integers in sparse rows",
+        "",
+        1 + peak(lambda: poisson.update(few, s=s)) / few.nbytes,
+        (csr.data.nbytes + csr.indices.nbytes + csr.indptr.nbytes + peak(lambda: theirs(csr, totals, s, 2)))
+        / few.nbytes,
+    )
+
+
+def _until(values: Iterator[float], target: float) -> Iterator[float]:
+    for value in values:
+        yield value
+        if value <= target:
+            return
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--size", type=int, default=96)
+    parser.add_argument("--channels", type=int, default=2048)
+    parser.add_argument("--counts", type=float, default=147.0)
+    parser.add_argument("--components", type=int, default=4)
+    options = parser.parse_args()
+    x, _ = scene(options.size, options.channels, options.counts, options.components)
+    print(
+        f"{options.size} x {options.size} x {options.channels}, K = {options.components}, {x.sum(axis=1).mean():.0f} "
+        f"counts a pixel, {100 * (x > 0).mean():.1f} % filled; ns are by filled channel\n"
+    )
+    print("| | ours | scikit-learn | times |\n|---|---|---|---|")
+    for found in table(options.size, options.channels, options.counts, options.components):
+        unit = f" {found['unit']}" if found["unit"] else ""
+        print(
+            f"| {found['what']} | {found['ours']:.3g}{unit} | {found['scikit-learn']:.3g}{unit} | "
+            f"{found['times']:.2f} |"
+        )
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,56 @@
+"""What this machine can do, and fair timing: minima of repeats, one thread, in the same process as what is judged."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Sequence
+
+import numba
+import numpy as np
+from threadpoolctl import threadpool_limits
+
+
+def seconds(fn: Callable[[], object], *, repeats: int = 5) -> float:
+    """Least wall time of a call after a first one that compiles."""
+    fn()
+    return min(_once(fn) for _ in range(repeats))
+
+
+def _once(fn: Callable[[], object]) -> float:
+    start = time.perf_counter()
+    fn()
+    return time.perf_counter() - start
+
+
+@numba.njit(fastmath=True, nogil=True)
+def _total(values: np.ndarray) -> float:
+    total = np.float32(0)
+    for i in range(values.size):
+        total += values[i]
+    return total
+
+
+def read_rate(megabytes: int = 256) -> float:
+    """Bytes a second that one core reads from memory."""
+    values = np.ones(megabytes * 2**18, dtype=np.float32)
+    return values.nbytes / seconds(lambda: _total(values))
+
+
+def product_rate(size: int = 1536) -> float:
+    """Flops a second of a square float32 matrix product on one core."""
+    a = np.random.default_rng(0).random((size, size), dtype=np.float32)
+    with threadpool_limits(1):
+        return 2 * size**3 / seconds(lambda: a @ a)
+
+
+def floor(pixels: int, energies: int, components: int, *, read: float, product: float) -> float:
+    """Least seconds of a pass: the data read once, or its two products at the rate of the best product."""
+    return max(4 * pixels * energies / read, 4 * pixels * energies * components / product)
+
+
+def markdown(rows: Sequence[dict[str, object]]) -> str:
+    """A Markdown table; columns in the order of the first row that has them."""
+    names = list(dict.fromkeys(name for row in rows for name in row))
+    lines = ["| " + " | ".join(names) + " |", "|" + "---|" * len(names)]
+    lines += ["| " + " | ".join(str(row.get(name, "")) for name in names) + " |" for row in rows]
+    return "\n".join(lines)

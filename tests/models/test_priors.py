@@ -1,0 +1,278 @@
+"""What NMF can be told besides the data: sums to one, orthogonality, relevance, sparsity, smoothness, what is known."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import pytest
+import xarray as xr
+from numpy.testing import assert_allclose, assert_array_equal
+
+import scalehsi as hsi
+from scalehsi.cube import make_cube
+from scalehsi.schema import InputError
+
+Float = np.ndarray[Any, np.dtype[np.float64]]
+
+
+def diode(size: int = 32, channels: int = 256, seed: int = 0) -> tuple[xr.DataArray, xr.Dataset]:
+    """Three phases that lie apart and share most of their spectra: the case that soft orthogonality was made for."""
+    lazy, truth = hsi.simulate.chequerboard(
+        (size, size), n_channels=channels, n_components=3, squares=(1, 3), seed=seed,
+        counts_per_pixel=2e4, background=0.5, mixing=0.0, border=0.02,
+    )  # fmt: skip
+    return lazy.compute(), truth
+
+
+def mixture(seed: int = 0, *, size: int = 16, channels: int = 30) -> tuple[xr.DataArray, Float, Float]:
+    """A small float cube, its endmembers (K, E) and abundances (y, x, K) that sum to one."""
+    rng = np.random.default_rng(seed)
+    s = 10 * rng.random((3, channels)) ** 3
+    c = rng.dirichlet([0.6] * 3, size=(size, size))
+    x = np.maximum(c @ s + 0.05 * rng.standard_normal((size, size, channels)), 0.0)
+    return make_cube(x, energy=np.arange(channels) * 1.0, energy_units="eV"), s, c
+
+
+def angles(result: xr.Dataset, truth: xr.Dataset) -> Float:
+    return np.rad2deg(hsi.metrics.score(result, truth)["spectral_angle"].values)
+
+
+def spectra(s: Float, cube: xr.DataArray) -> xr.DataArray:
+    return xr.DataArray(s, dims=("component", "energy"), coords={"energy": cube.energy})
+
+
+# Sum to one.
+
+
+@pytest.mark.parametrize("loss", ["frobenius", "poisson"])
+def test_abundances_on_the_simplex_sum_to_one_in_every_pixel(loss: str) -> None:
+    cube, s, _ = mixture()
+    cube = (20 * cube).round().astype("u2") if loss == "poisson" else cube
+    result = hsi.fit(cube, hsi.NMF(3, loss=loss, simplex=True, bin_factor=1, max_iter=300, tol=1e-8), seed=0)
+    assert_allclose(result["abundances"].sum("component"), 1.0, atol=1e-5)
+    assert (result["abundances"].values >= 0).all()
+    # The endmembers carry the intensity: whole pixels of them look like this.
+    truth = xr.Dataset({"endmembers": spectra(s * (20 if loss == "poisson" else 1), cube)})
+    match = hsi.metrics.match(truth["endmembers"], result["endmembers"])
+    found = result["endmembers"].values[np.asarray(match)]
+    assert hsi.metrics.nmse(truth["endmembers"].values, found) < 0.02
+    assert_allclose(hsi.project(result, cube), result["abundances"], atol=1e-4)
+
+
+# Soft orthogonality and relevance.
+
+
+def test_soft_orthogonality_separates_phases_that_lie_apart() -> None:
+    cube, truth = diode()
+    plain = angles(hsi.fit(cube, hsi.NMF(3), seed=0), truth)
+    soft = angles(hsi.fit(cube, hsi.NMF(3, orthogonality=0.1), seed=0), truth)
+    assert soft.max() < 1.5
+    assert soft.mean() < plain.mean() / 3
+
+
+@pytest.mark.parametrize(
+    "seed", [0, 1, pytest.param(2, marks=pytest.mark.slow), pytest.param(3, marks=pytest.mark.slow)]
+)
+def test_relevance_leaves_the_three_phases_of_ten_components(seed: int) -> None:
+    cube, truth = diode(seed=seed)
+    result = hsi.fit(cube, hsi.NMF(10, ard="exponential", orthogonality=0.5), seed=seed)
+    assert result.sizes["component"] == 3
+    assert angles(result, truth).max() < 1.5
+    assert result["relevance"].dims == ("component",)
+    assert (result["relevance"].values > 0.1).all()
+    assert result["relevance"].max() == 1.0
+
+
+@pytest.mark.parametrize("ard", ["exponential", "half-normal"])
+def test_relevance_without_orthogonality_drops_copies(ard: str) -> None:
+    cube, _, _ = mixture(1)
+    result = hsi.fit(cube, hsi.NMF(8, ard=ard, max_iter=400), seed=0)
+    assert 3 <= result.sizes["component"] < 8
+
+
+def test_no_orthogonality_is_plain_nmf() -> None:
+    cube, _, _ = mixture(2)
+    one, other = (hsi.fit(cube, hsi.NMF(3, **kw), seed=0) for kw in ({}, {"orthogonality": 0.0}))
+    assert_array_equal(one["endmembers"], other["endmembers"])
+
+
+def reference(x: Float, s: Float, *, w: float, passes: int) -> tuple[Float, Float]:
+    """ARD-SO as published: one component's map after the other, then one spectrum after the other, all in memory."""
+    p, channels = x.shape
+    k = len(s)
+    a, mean = 1.0 + 1e-15, x.mean()
+    b = mean * (a - 1) * np.sqrt(channels) / k
+    s = s / np.linalg.norm(s, axis=1, keepdims=True)
+    c = np.maximum(x @ np.linalg.pinv(s), 0.0) + 1e-3 * mean
+    lam, sigma2 = (c.sum(axis=0) + b) / (p + a + 1), ((x - c @ s) ** 2).mean()
+    for _ in range(passes):
+        for j in range(k):
+            others = np.arange(k) != j
+            rest = c[:, others].sum(axis=1)
+            new = x @ s[j] - c[:, others] @ (s[others] @ s[j]) - sigma2 / lam[j]
+            new -= w * (rest @ new) / (rest @ rest) * rest
+            c[:, j] = np.maximum(new, 0.0)
+        for j in range(k):
+            others = np.arange(k) != j
+            new = np.maximum(x.T @ c[:, j] - s[others].T @ (c[:, others].T @ c[:, j]), 0.0)
+            s[j] = new / np.linalg.norm(new)
+        lam, sigma2 = (c.sum(axis=0) + b) / (p + a + 1), ((x - c @ s) ** 2).mean()
+    return s, lam
+
+
+@pytest.mark.parametrize("w", [0.05, 0.5])
+def test_fixed_point_is_that_of_the_published_algorithm(w: float) -> None:
+    cube, _ = diode(20, 96)
+    ours = hsi.fit(cube, hsi.NMF(3, ard="exponential", orthogonality=w, max_iter=500, tol=1e-9), seed=0)
+    s, lam = reference(cube.values.reshape(-1, 96).astype(float), ours["endmembers"].values.copy(), w=w, passes=2000)
+    assert np.rad2deg(hsi.metrics.spectral_angle(ours["endmembers"].values, s)).max() < 0.1
+    assert_allclose(ours["relevance"], lam / lam.max(), rtol=0.01)
+
+
+# Sparsity and smoothness.
+
+
+def test_sparsity_empties_what_hardly_belongs() -> None:
+    cube, _, _ = mixture(3)
+    plain, sparse = (hsi.fit(cube, hsi.NMF(3, sparsity=v), seed=0)["abundances"] for v in (0.0, 0.1))
+    assert (sparse == 0).mean() > (plain == 0).mean() + 0.05
+
+
+@pytest.mark.parametrize("settings", [{"sparsity": 0.05}, {"spectral_smoothness": 0.5}, {"smoothness": 1.0}], ids=str)
+def test_the_penalised_objective_never_rises(settings: dict[str, float]) -> None:
+    cube, _, _ = mixture(4)
+    objective = hsi.fit(cube, hsi.NMF(3, max_iter=60, tol=0.0, **settings), seed=0)["objective"].values
+    assert np.diff(objective).max() <= 1e-6 * objective[0]
+
+
+def test_spectral_smoothness_takes_the_noise_from_spectra() -> None:
+    cube, truth = diode(16, 200)
+    plain, smooth = (hsi.fit(cube, hsi.NMF(3, spectral_smoothness=v), seed=0) for v in (0.0, 1.0))
+
+    def rough(result: xr.Dataset) -> float:
+        return float((np.diff(result["endmembers"].values, 2, axis=1) ** 2).sum())
+
+    assert rough(smooth) < 0.5 * rough(plain)
+    assert angles(smooth, truth).mean() < angles(plain, truth).mean()
+
+
+@pytest.mark.parametrize(("kind", "strength"), [("quadratic", 0.1), ("tv", 0.5)])
+def test_smooth_maps_are_nearer_the_truth_where_the_truth_is_smooth(kind: str, strength: float) -> None:
+    lazy, truth = hsi.simulate.chequerboard(
+        (32, 32), n_channels=60, n_components=3, squares=(2, 2), counts_per_pixel=150, seed=0
+    )
+    cube = lazy.compute()
+    known = {"fixed": {"endmembers": truth["endmembers"]}, "max_iter": 60}
+    plain = hsi.fit(cube, hsi.NMF(3, **known), seed=0)
+    smooth = hsi.fit(cube, hsi.NMF(3, smoothness=strength, smoothness_kind=kind, **known), seed=0)
+
+    def error(result: xr.Dataset) -> float:
+        return float(hsi.metrics.score(result, truth)["map_similarity"].mean())
+
+    assert 1 - error(smooth) < 0.8 * (1 - error(plain))
+    assert smooth["residual"].dims == ("y", "x")
+
+
+def test_neighbours_across_a_mask_do_not_hold_together() -> None:
+    cube, _, _ = mixture(5)
+    mask = np.ones((16, 16), dtype=bool)
+    mask[:, 8] = False
+    halves = [cube.isel(x=slice(0, 8)), cube.isel(x=slice(9, 16))]
+    known = hsi.fit(cube, hsi.NMF(3), seed=0)
+    model = hsi.NMF(3, smoothness=1.0, max_iter=40, tol=0.0, fixed={"endmembers": known["endmembers"]})
+    whole = hsi.fit(cube.assign_coords(mask=(("y", "x"), mask)), model, seed=0)["abundances"]
+    assert bool(np.isnan(whole.isel(x=8)).all())
+    for half, part in zip(halves, (whole.isel(x=slice(0, 8)), whole.isel(x=slice(9, 16))), strict=True):
+        alone = hsi.fit(half, model, seed=0)["abundances"]
+        assert_allclose(part, alone, rtol=1e-3, atol=1e-3)
+
+
+# What is known, and what is not.
+
+
+@pytest.mark.parametrize("loss", ["frobenius", "poisson"])
+def test_fixed_endmembers_stay_and_come_first(loss: str) -> None:
+    cube, s, _ = mixture(6)
+    cube = (20 * cube).round().astype("u2") if loss == "poisson" else cube
+    known = spectra(s[1:2] * 3.0, cube)
+    result = hsi.fit(cube, hsi.NMF(3, loss=loss, bin_factor=1, fixed={"endmembers": known}), seed=0)
+    assert_allclose(result["endmembers"][0], known[0], rtol=1e-12)
+    assert not np.allclose(result["endmembers"][1], known[0])
+    assert_allclose(hsi.project(result, cube), result["abundances"], rtol=1e-3, atol=1e-4)
+
+
+def test_missing_voxels_are_as_if_never_measured() -> None:
+    cube, s, _ = mixture(7, size=24)
+    rng = np.random.default_rng(0)
+    holes = cube.where(rng.random(cube.shape) > 0.4)
+    holes.attrs = cube.attrs
+    result = hsi.fit(holes, hsi.NMF(3, missing=True, max_iter=300), seed=0)
+    truth = xr.Dataset({"endmembers": spectra(s, cube)})
+    full = hsi.fit(cube, hsi.NMF(3, max_iter=300), seed=0)
+    assert angles(result, truth).max() < angles(full, truth).max() + 2.0
+    # Filled with zeros instead, the same holes ruin the fit.
+    zeros = holes.fillna(0.0)
+    zeros.attrs = cube.attrs
+    assert angles(hsi.fit(zeros, hsi.NMF(3), seed=0), truth).max() > 3 * angles(result, truth).max()
+    with pytest.raises(InputError, match="NaN"):
+        hsi.fit(holes, hsi.NMF(3), seed=0)
+
+
+# Rules of the textbooks.
+
+
+@pytest.mark.parametrize("solver", ["als", "mals", "hals", "mu"])
+def test_every_rule_comes_near_the_exact_solver_in_more_readings(solver: str) -> None:
+    cube, _, _ = mixture(8)
+    exact = hsi.fit(cube, hsi.NMF(3, tol=1e-7), seed=0)["objective"].values
+    found = hsi.fit(cube, hsi.NMF(3, solver=solver, start="random", max_iter=400, tol=1e-7), seed=0)
+    # Multiplicative updates crawl: after 400 readings they are still twice as far from the data.
+    assert found["objective"].values.min() < (3.0 if solver == "mu" else 1.3) * exact[-1]
+    if solver in ("hals", "mu"):
+        assert np.diff(found["objective"].values).max() <= 1e-5 * found["objective"].values[0]
+
+
+# What does not go together.
+
+
+@pytest.mark.parametrize(
+    ("settings", "words"),
+    [
+        ({"loss": "poisson", "orthogonality": 0.1}, "orthogonality belongs to loss='frobenius'"),
+        ({"loss": "poisson", "smoothness": 1.0}, "smoothness belongs to loss='frobenius'"),
+        ({"simplex": True, "sparsity": 0.1}, "simplex=True fixes the sum"),
+        ({"simplex": True, "weighting": "poisson"}, "use loss='poisson'"),
+        ({"orthogonality": 1.5}, "from 0 to 1"),
+        ({"sparsity": -1.0}, "at least 0"),
+        ({"ard": "gaussian"}, "ard='gaussian' is not known"),
+        ({"ard_shape": 1.0}, "above 1"),
+        ({"solver": "hal"}, "did you mean 'hals'"),
+        ({"solver": "hals", "ard": "exponential"}, "plain least squares alone"),
+        ({"missing": True, "smoothness": 1.0}, "take one"),
+        ({"compress": "yes"}, "compress is True, False or 'auto'"),
+        ({"compress": True, "loss": "poisson"}, "compress=True goes with"),
+        ({"bin_factor": 4}, "belongs to loss='poisson'"),
+        ({"loss": "poisson", "bin_factor": 0}, "whole number of at least 1"),
+        ({"start": "nndsv"}, "did you mean 'nndsvd'"),
+        ({"restarts": 0}, "restarts is a whole number"),
+        ({"fixed": {"maps": 1}}, "fixed has no 'maps'"),
+        ({"fixed": {"endmembers": np.ones((2, 3))}}, "DataArray of dims"),
+    ],
+    ids=str,
+)
+def test_what_does_not_go_together_is_refused(settings: dict[str, Any], words: str) -> None:
+    with pytest.raises(InputError, match=words):
+        hsi.NMF(3, **settings)
+
+
+def test_fixed_endmembers_must_fit_the_cube() -> None:
+    cube, s, _ = mixture()
+    short = xr.DataArray(s[:, :10], dims=("component", "energy"))
+    with pytest.raises(InputError, match="has 10 channels, the cube 30"):
+        hsi.fit(cube, hsi.NMF(3, fixed={"endmembers": short}), seed=0)
+    moved = spectra(s, cube).assign_coords(energy=cube.energy + 5)
+    with pytest.raises(InputError, match="bring them onto its axis"):
+        hsi.fit(cube, hsi.NMF(3, fixed={"endmembers": moved}), seed=0)
+    with pytest.raises(InputError, match="more than n_components=2"):
+        hsi.NMF(2, fixed={"endmembers": spectra(s, cube)})
