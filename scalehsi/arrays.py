@@ -67,6 +67,11 @@ def to_device(x: np.ndarray[Any, Any], device: Device) -> Array:
     return importlib.import_module("cupy").asarray(x)
 
 
+def is_cupy(x: Array) -> bool:
+    """True for arrays on a GPU; CuPy is not imported to find out."""
+    return bool(array_api_compat.is_cupy_array(x))
+
+
 def to_device_like(values: np.ndarray[Any, Any], x: Array, dtype: Any) -> Array:
     """Put a numpy array beside another array: the same library and device."""
     return array_api_compat.array_namespace(x).asarray(values, dtype=dtype, device=array_api_compat.device(x))

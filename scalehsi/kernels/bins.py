@@ -18,6 +18,7 @@ def bin_sums(
     Parameters
     ----------
     x : array, shape (P, E)
+        NaN counts as zero.
     index : array of int, shape (P,)
         Absolute pixel numbers: bins are aligned to these, not to blocks.
     shape, sides : tuple of int
@@ -29,17 +30,20 @@ def bin_sums(
     sums : dict
         Lists of one array each: ``number`` (B,) row-major numbers of bins, rising; ``bins`` (B, E) float32.
     """
+    xp = arrays.array_namespace(x)
     counts = tuple(-(-n // side) for n, side in zip(shape, sides, strict=True))
     places = np.unravel_index(index, shape)
     owner = np.ravel_multi_index(tuple(p // side for p, side in zip(places, sides, strict=True)), counts)
     number, local = np.unique(owner, return_inverse=True)
     total = np.zeros((len(number), x.shape[1]))
     for part, strip in strips(x):
+        # The product below would carry a missing value into every bin of the strip.
+        known = xp.where(xp.isfinite(strip), strip, xp.zeros_like(strip))
         touched, position = np.unique(local[part], return_inverse=True)
         # A product with zeros and ones runs in every array library; a strip touches few bins.
         belongs = np.zeros((len(touched), strip.shape[0]))
         belongs[position, np.arange(strip.shape[0])] = 1.0
-        total[touched] += arrays.to_host(arrays.to_device_like(belongs, strip, strip.dtype) @ strip)
+        total[touched] += arrays.to_host(arrays.to_device_like(belongs, strip, strip.dtype) @ known)
     return {}, {"number": [number], "bins": [total.astype(np.float32)]}
 
 

@@ -15,7 +15,7 @@ from typing import Any, Final, NamedTuple
 import numpy as np
 
 from scalehsi import arrays
-from scalehsi.kernels import fused
+from scalehsi.kernels import cuda, fused
 from scalehsi.kernels.endmembers import least_squares
 from scalehsi.kernels.nnls import RIDGE, nnls
 from scalehsi.kernels.pivoting import COUPLED, FREE, SIMPLEX
@@ -24,6 +24,7 @@ Float = np.ndarray[Any, np.dtype[np.float64]]
 
 STRIP: Final = 256
 """Pixels a strip: its float32 copy stays in cache, and float32 partial sums are added to float64 before they round."""
+GPU_COMPONENTS: Final = 32
 SMALL: Final = 2**17
 """Values of a block up to which it is worked in float64: few pixels leave few roundings to average out."""
 SLAB: Final = 1024
@@ -83,6 +84,9 @@ def update(
     sums : dict
         ``N`` (K, E) = sum v c' x, ``M`` (K, K) = sum v c' c, ``C`` (K,) = sum c, ``norm`` = sum v w x^2.
     """
+    if _on_gpu(x, s, simplex=simplex):
+        given = {"s": s, "w": w, "gram": gram, "shift": shift}
+        return cuda.frobenius_update(x, **_hosted(given), weigh_pixels=weigh_pixels, norm=norm)
     problem = _problem(s, w, gram, shift, simplex=simplex)
     if isinstance(x, np.ndarray):
         return {}, _update_here(x, problem, w, weigh_pixels=weigh_pixels, norm=norm)
@@ -133,6 +137,9 @@ def abundances(
     sums : dict
         ``residual_spectrum`` (E,) sum of data minus model, ``objective``.
     """
+    if _on_gpu(x, s, simplex=simplex):
+        given = {"s": s, "w": w, "gram": gram, "shift": shift}
+        return cuda.frobenius_abundances(x, **_hosted(given), weigh_pixels=weigh_pixels, residual=residual)
     problem = _problem(s, w, gram, shift, simplex=simplex)
     if isinstance(x, np.ndarray):
         return _abundances_here(x, s, problem, w, weigh_pixels=weigh_pixels, residual=residual)
@@ -156,6 +163,15 @@ def abundances(
             total[key] = host if key not in total else total[key] + host
     pixels = {"abundances": xp.concat(found, axis=0)}
     return (pixels | {"residual": xp.concat(left, axis=0)} if residual else pixels), total
+
+
+def _on_gpu(x: arrays.Array, s: Any, *, simplex: bool) -> bool:
+    """Whether the kernels written for a GPU take this block; what they do not do runs in any array library."""
+    return arrays.is_cupy(x) and s.shape[0] <= GPU_COMPONENTS and not simplex
+
+
+def _hosted(given: dict[str, Any]) -> dict[str, Any]:
+    return {name: None if value is None else arrays.to_host(value) for name, value in given.items()}
 
 
 class _Problem(NamedTuple):

@@ -24,7 +24,7 @@ COUPLED: Final = 2
 """Kinds of problem: non-negative; on the simplex; non-negative with a matrix that is not symmetric."""
 
 SETS: Final = 256
-"""Inverses kept at a time, each under the number of its set modulo this: up to K = 8 none is ever pushed out."""
+"""Inverses kept at a time: all of them up to K = 8. More would be pushed out of the cache by the data."""
 SOUND: Final = 1e-6
 """A component that others explain but for this part makes a product with the inverse lose digits: solved otherwise."""
 SWEEPS: Final = 1000
@@ -33,7 +33,8 @@ SWEEPS: Final = 1000
 @numba.njit(cache=True, nogil=True)
 def room(n: int) -> Any:
     """What the solver works in for K = n: inverses, their row sums, and the sets that they belong to."""
-    return np.zeros((SETS, n, n)), np.zeros((SETS, n)), np.full(SETS, -1, dtype=np.int64)
+    sets = min(1 << n, SETS)
+    return np.empty((sets, n, n)), np.empty((sets, n)), np.full(sets, -1, dtype=np.int64)
 
 
 @numba.njit(cache=True, nogil=True)
@@ -51,7 +52,19 @@ def solve(kind: int, gram: Any, b: Any, out: Any, inverses: Any, ones: Any, held
     passive, order = np.empty(n, dtype=np.bool_), np.empty(n, dtype=np.int64)
     chol, z, y = np.empty((n, n)), np.empty(n), np.empty(n)
     full = (1 << n) - 1
+    many = kind == FREE and 1 << n > len(held)
+    if many and held[0] != full and _invert(gram, full, inverses[0], ones[0]):
+        held[0] = full
     for p in range(rows):
+        if many:
+            # Sets seldom come back here: from the clipped unconstrained solution, which is nearly right.
+            for k in range(n):
+                start = 0.0
+                for j in range(n):
+                    start += inverses[0, k, j] * b[p, j]
+                out[p, k] = max(start, 0.0) if held[0] == full else 0.0
+            solve_one(gram, b[p], out[p], passive, chol, z, order)
+            continue
         if _exchange(kind, gram, b[p], out[p], y, full, inverses, ones, held):
             continue
         if kind == SIMPLEX:
@@ -74,7 +87,7 @@ def _exchange(kind: int, gram: Any, b: Any, c: Any, y: Any, full: int, inverses:
     tolerance = 1e-12 * scale
     members, left, fewest = full, 3, n + 1
     for _ in range(4 * n + 8):
-        slot = members % SETS
+        slot = (members ^ members >> 8) % len(held)
         if held[slot] != members:
             if not _invert(gram, members, inverses[slot], ones[slot]):
                 return False

@@ -14,7 +14,7 @@ from typing import Any, Final
 
 import numpy as np
 
-from scalehsi.kernels.vectors import add_row, lean, lean_sums, whole_rows
+from scalehsi.kernels.vectors import add_row, inlined, inlined_sums, lean_sums, whole_rows
 
 Float = np.ndarray[Any, np.dtype[np.float64]]
 
@@ -56,7 +56,7 @@ def from_table(table: Float, st: Float) -> tuple[Float, Float]:
     return big_n, big_h
 
 
-@lean
+@inlined
 def gather(st: Any, channel: Any, value: Any, first: int, last: int, g: Any, x: Any) -> tuple[int, float]:
     """The endmembers (E, K) and counts at the filled channels of a pixel; gives m and the total of the counts."""
     n, wide = st.shape[1], g.shape[0]
@@ -76,13 +76,11 @@ def gather(st: Any, channel: Any, value: Any, first: int, last: int, g: Any, x: 
         x[i] = value[first + i]
         total += x[i]
     for i in range(filled, m):
-        x[i] = 0.0
-        for k in range(wide):
-            g[k, i] = 0.0
+        x[i] = 0.0  # what an earlier pixel left in g then counts for nothing
     return m, total
 
 
-@lean_sums
+@inlined_sums
 def model(g: Any, c: Any, m: int, y: Any) -> None:
     """``y = c g``, nowhere below DARK."""
     for i in range(m):
@@ -97,7 +95,7 @@ def model(g: Any, c: Any, m: int, y: Any) -> None:
         y[i] = y[i] if y[i] > DARK else DARK
 
 
-@lean_sums
+@inlined_sums
 def weights(x: Any, y: Any, m: int, r: Any, q: Any) -> None:
     """``r = x / y`` and ``q = x / y^2``."""
     for i in range(m):
@@ -117,7 +115,7 @@ def projection(g: Any, r: Any, m: int, out: Any) -> None:
         out[k], out[k + 1] = a0, a1
 
 
-@lean
+@inlined
 def slope(g: Any, x: Any, c: Any, m: int, y: Any, r: Any, q: Any, gradient: Any) -> None:
     """``gradient_k = sum r g_k`` at ``c``."""
     if g.shape[0] == 4:
@@ -128,7 +126,7 @@ def slope(g: Any, x: Any, c: Any, m: int, y: Any, r: Any, q: Any, gradient: Any)
         projection(g, r, m, gradient)
 
 
-@lean
+@inlined
 def derivatives(g: Any, x: Any, c: Any, m: int, y: Any, r: Any, q: Any, gradient: Any, hessian: Any) -> None:
     """``gradient_k = sum r g_k`` and ``hessian = sum q g g'`` (its lower triangle) from one evaluation of the model."""
     wide = g.shape[0]
@@ -148,7 +146,7 @@ def derivatives(g: Any, x: Any, c: Any, m: int, y: Any, r: Any, q: Any, gradient
                 _tile2(g, k, j, q, m, hessian)
 
 
-@lean_sums
+@inlined_sums
 def _slope4(g: Any, x: Any, c: Any, m: int, gradient: Any) -> None:
     c0, c1, c2, c3 = c[0], c[1], c[2], c[3]
     a0 = a1 = a2 = a3 = 0.0
@@ -161,7 +159,7 @@ def _slope4(g: Any, x: Any, c: Any, m: int, gradient: Any) -> None:
     gradient[0], gradient[1], gradient[2], gradient[3] = a0, a1, a2, a3
 
 
-@lean_sums
+@inlined_sums
 def _derivatives4(g: Any, x: Any, c: Any, m: int, gradient: Any, hessian: Any) -> None:
     c0, c1, c2, c3 = c[0], c[1], c[2], c[3]
     a0 = a1 = a2 = a3 = 0.0
@@ -220,7 +218,7 @@ def _tile2(g: Any, k: int, j: int, q: Any, m: int, hessian: Any) -> None:
     hessian[k, j], hessian[k, j + 1], hessian[k + 1, j], hessian[k + 1, j + 1] = h00, h01, h10, h11
 
 
-@lean_sums
+@inlined_sums
 def log_likelihood(x: Any, bits: Any, m: int, exponent: Any, mantissa: Any, mantissa_bits: Any) -> float:
     """``sum x log y``; ``bits`` are those of y, ``exponent`` and ``mantissa`` with its own bits are room to work in.
 
@@ -243,7 +241,7 @@ def log_likelihood(x: Any, bits: Any, m: int, exponent: Any, mantissa: Any, mant
     return total
 
 
-@lean
+@inlined
 def scatter(table: Any, channel: Any, first: int, last: int, weight: Any, shares: Any) -> None:
     """Add ``weight_i shares`` to the row of the table of each filled channel of a pixel."""
     for i in range(last - first):

@@ -13,8 +13,8 @@ import numba
 import numpy as np
 
 from scalehsi.kernels.poisson_loops import DARK, derivatives, gather, log_likelihood, model, scatter, slope, weights
-from scalehsi.kernels.poisson_steps import Step, maximise, quadratic
-from scalehsi.kernels.vectors import lean, lean_sums
+from scalehsi.kernels.poisson_steps import Step, maximise, quadratic, quadratic4
+from scalehsi.kernels.vectors import inlined, lean, lean_sums
 
 EM_STEPS: Final = 3
 NEWTON_STEPS: Final = 24
@@ -50,7 +50,7 @@ def _room(indptr: Any, n: int, wide: int) -> tuple[Pixel, Step]:
     m = longest + 16
     y, mantissa = np.empty(m), np.empty(m)
     pixel = Pixel(
-        np.empty((wide, m)),
+        np.zeros((wide, m)),
         np.empty(m),
         y,
         np.empty(m),
@@ -143,7 +143,7 @@ def multiply_rows(
             scatter(table, channel, first, last, pixel.r, shares)
 
 
-@lean
+@inlined
 def _add(pixel: Any, step: Any, m: int, c: Any, p: int, sums: Any) -> None:
     """Write down the abundances of a pixel, and add them and the likelihood; leaves the model in ``pixel.y``."""
     n = c.shape[1]
@@ -157,7 +157,7 @@ def _add(pixel: Any, step: Any, m: int, c: Any, p: int, sums: Any) -> None:
         sums[0] += log_likelihood(pixel.x, pixel.bits, m, pixel.along, pixel.mantissa, pixel.mantissa_bits)
 
 
-@lean
+@inlined
 def _solve(
     pixel: Any,
     step: Any,
@@ -193,13 +193,22 @@ def _solve(
     return int(m)
 
 
-@lean
+@inlined
 def _newton(pixel: Any, step: Any, m: int, total: float, linear: Any, ridge: Any, simplex: int) -> None:
     """Newton steps from ``step.now`` to the minimum; one that goes past the lowest point of its line is shortened."""
     n, now, before, right = linear.shape[0], step.now, step.before, step.right
     gradient, hessian = step.gradient, step.hessian
-    derivatives(pixel.g, pixel.x, now, m, pixel.y, pixel.r, pixel.q, gradient, hessian)
-    for _ in range(NEWTON_STEPS):
+    fall = 0.0
+    for which in range(NEWTON_STEPS + 1):
+        derivatives(pixel.g, pixel.x, now, m, pixel.y, pixel.r, pixel.q, gradient, hessian)
+        if which > 0:
+            end = 0.0
+            for k in range(n):
+                end += (now[k] - before[k]) * (linear[k] + ridge[k] * now[k] - gradient[k])
+            if end > -PAST * fall:
+                _go_back(pixel, step, m, linear, ridge, fall)
+        if which == NEWTON_STEPS:
+            return
         # Minimise g.d + 1/2 d'Hd over now + d >= 0, written for the new value itself. As the data's part of H times
         # now is the data's part of the gradient, H need not be multiplied; that of the ridge cancels.
         floor = _floor(hessian, linear) if simplex else 0.0
@@ -208,7 +217,10 @@ def _newton(pixel: Any, step: Any, m: int, total: float, linear: Any, ridge: Any
             right[k] = 2.0 * gradient[k] - linear[k] + stiff * now[k]
             hessian[k, k] += stiff + ridge[k]
             before[k] = now[k]
-        quadratic(step, linear, simplex)
+        if now.shape[0] == 4 and not simplex:
+            quadratic4(step, linear)
+        else:
+            quadratic(step, linear, simplex)
         decrement, fall = 0.0, 0.0
         for k in range(n):
             d = now[k] - before[k]
@@ -219,13 +231,6 @@ def _newton(pixel: Any, step: Any, m: int, total: float, linear: Any, ridge: Any
             decrement += 2.0 * part * d
         if decrement < DECREMENT * total or not fall < 0.0:
             return
-        derivatives(pixel.g, pixel.x, now, m, pixel.y, pixel.r, pixel.q, gradient, hessian)
-        end = 0.0
-        for k in range(n):
-            end += (now[k] - before[k]) * (linear[k] + ridge[k] * now[k] - gradient[k])
-        if end > -PAST * fall:
-            _go_back(pixel, step, m, linear, ridge, fall)
-            derivatives(pixel.g, pixel.x, now, m, pixel.y, pixel.r, pixel.q, gradient, hessian)
 
 
 @lean
@@ -241,7 +246,10 @@ def _floor(hessian: Any, linear: Any) -> float:
 
 @lean
 def _go_back(pixel: Any, step: Any, m: int, linear: Any, ridge: Any, fall: float) -> None:
-    """Put ``step.now`` back along its step, to where the slope of the objective is small: found by halving."""
+    """Put ``step.now`` back along its step, to where the slope of the objective is small: found by halving.
+
+    Leaves the derivatives there.
+    """
     n, now, before, x, y, along = linear.shape[0], step.now, step.before, pixel.x, pixel.y, pixel.along
     level, curve = 0.0, 0.0
     for k in range(n):
@@ -267,6 +275,7 @@ def _go_back(pixel: Any, step: Any, m: int, linear: Any, ridge: Any, fall: float
             break
     for k in range(n):
         now[k] = before[k] + low * now[k]
+    derivatives(pixel.g, x, now, m, y, pixel.r, pixel.q, step.gradient, step.hessian)
 
 
 @lean_sums

@@ -26,16 +26,27 @@ LANES: Final = 8
 """Numbers of float64 in the widest register; where registers are narrower the compiler takes several."""
 UNCOUNTED: Final[dict[str, Any]] = {"_nrt": False} if hasattr(DefaultOptions, "_nrt") else {}
 """Numba's own name for a function without counted references; should it go, all is the same but slower."""
+LEAN: Final[dict[str, Any]] = {"cache": True, "nogil": True, "error_model": "numpy", **UNCOUNTED}
 
 
 def lean(function: Function) -> Function:
     """Compile a function that makes no arrays: no counted references, and division by zero gives Inf."""
-    return cast(Function, numba.njit(cache=True, nogil=True, error_model="numpy", **UNCOUNTED)(function))
+    return cast(Function, numba.njit(**LEAN)(function))
 
 
 def lean_sums(function: Function) -> Function:
     """The same, and sums may be reordered."""
-    return cast(Function, numba.njit(cache=True, nogil=True, error_model="numpy", fastmath=FAST, **UNCOUNTED)(function))
+    return cast(Function, numba.njit(fastmath=FAST, **LEAN)(function))
+
+
+def inlined(function: Function) -> Function:
+    """As `lean`, for a function of many arrays that is called in one or two places: it costs more to call than to run."""
+    return cast(Function, numba.njit(forceinline=True, **LEAN)(function))
+
+
+def inlined_sums(function: Function) -> Function:
+    """As `inlined`, and sums may be reordered."""
+    return cast(Function, numba.njit(fastmath=FAST, forceinline=True, **LEAN)(function))
 
 
 def whole_rows(n: int, lanes: int = LANES) -> int:

@@ -7,19 +7,17 @@ from __future__ import annotations
 
 import math
 from functools import partial
-from typing import TYPE_CHECKING, Any, Final
+from typing import Any, Final
 
 import numpy as np
 import xarray as xr
 
 from scalehsi.blocks import Blocks, map_fold
 from scalehsi.cube import navigation_dims
-from scalehsi.kernels import classic, endmembers, frobenius
+from scalehsi.kernels import classic, endmembers, frobenius, poisson
 from scalehsi.models.base import State, Stats, require
+from scalehsi.models.settings import Settings
 from scalehsi.schema import COMPONENT
-
-if TYPE_CHECKING:
-    from scalehsi.models.nmf import NMF
 
 Float = np.ndarray[Any, np.dtype[np.float64]]
 
@@ -31,12 +29,12 @@ SHARP: Final = 1e-3
 """Steps between neighbours below this part of a map's root mean square are smoothed, larger ones are edges."""
 
 
-def needed(model: NMF) -> bool:
+def needed(model: Settings) -> bool:
     """Whether a fit with these settings carries maps."""
     return bool(model.smoothness) or model.solver in classic.RULES
 
 
-def check(model: NMF, cube: xr.DataArray) -> None:
+def check(model: Settings, cube: xr.DataArray) -> None:
     """Refuse maps that are too many to travel."""
     if needed(model):
         size = 4 * model.n_components * math.prod(cube.shape[:-1])
@@ -48,11 +46,13 @@ def check(model: NMF, cube: xr.DataArray) -> None:
         )
 
 
-def step(model: NMF, view: Blocks, state: State) -> tuple[State, Stats]:
+def step(model: Settings, view: Blocks, state: State) -> tuple[State, Stats]:
     """One pass with the maps of the last one, and the step of the endmembers that goes with it."""
     s, norm = state["s"], not np.isfinite(state["norm"])
     if model.smoothness:
         return _smooth_step(model, view, state, norm=norm)
+    if model.loss == "poisson":
+        return _multiplicative_step(view, state)
     ridge = float(state["ridge"])
     fn = partial(classic.update, rule=model.solver, ridge=ridge)
     given = [_maps(view, state["c"])] if "c" in state else []
@@ -66,7 +66,24 @@ def step(model: NMF, view: Blocks, state: State) -> tuple[State, Stats]:
     return {**state, "s": new, "kept": new, "ridge": np.asarray(ridge), "objective": np.asarray(value)}, Stats(value)
 
 
-def _smooth_step(model: NMF, view: Blocks, state: State, *, norm: bool) -> tuple[State, Stats]:
+def _multiplicative_step(view: Blocks, state: State) -> tuple[State, Stats]:
+    """The rule of Lee and Seung for counts; the first maps share every pixel's counts out evenly."""
+    s = state["s"]
+    given = [_maps(view, state["c"])] if "c" in state else []
+    state, sums = _pass(_multiplied, view, given, {"s": s}, state, name="nmf-mu")
+    value = poisson.objective(sums, s, float(state["entropy"]))
+    new = np.where(state["free"][:, None], poisson.improve_multiplicative(sums, s), s)
+    return {**state, "s": new, "kept": new, "objective": np.asarray(value)}, Stats(value)
+
+
+def _multiplied(x: Any, c: Any = None, *, s: Float) -> tuple[dict[str, Any], dict[str, Any]]:
+    if c is None:
+        even = np.asarray(x, dtype=np.float64).sum(axis=1)[:, None] / (len(s) * s.sum(axis=1))
+        c = np.ascontiguousarray(even)
+    return poisson.update_from(x, np.ascontiguousarray(c, dtype=np.float64), s=s)
+
+
+def _smooth_step(model: Settings, view: Blocks, state: State, *, norm: bool) -> tuple[State, Stats]:
     s = state["s"]
     diagonal, target = _pull(model, state) if "c" in state else (np.zeros((*view.shape, len(s))),) * 2
     given = [_maps(view, diagonal), _maps(view, target)]
@@ -96,7 +113,7 @@ def _maps(view: Blocks, values: np.ndarray[Any, Any]) -> xr.DataArray:
     return xr.DataArray(np.nan_to_num(values), dims=(*navigation_dims(view.cube), COMPONENT))
 
 
-def _bonds(model: NMF, state: State) -> tuple[dict[int, Float], dict[int, Float]]:
+def _bonds(model: Settings, state: State) -> tuple[dict[int, Float], dict[int, Float]]:
     """Weights and differences of neighbours along y and x; pixels that are masked out (NaN) hold nobody."""
     c = np.asarray(state["c"], dtype=np.float64)
     axes = (c.ndim - 3, c.ndim - 2)
@@ -113,7 +130,7 @@ def _bonds(model: NMF, state: State) -> tuple[dict[int, Float], dict[int, Float]
     return weights, differences
 
 
-def _pull(model: NMF, state: State) -> tuple[Float, Float]:
+def _pull(model: Settings, state: State) -> tuple[Float, Float]:
     """The separable bound of the penalty at the last maps (De Pierro 1995, doi:10.1109/42.370409): ``d`` and ``t``."""
     c = np.asarray(state["c"], dtype=np.float64)
     power = np.sum(state["s"] ** 2, axis=1)

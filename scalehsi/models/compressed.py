@@ -8,7 +8,7 @@ itself, and is an iteration of the full fit too; when it disagrees, or would sti
 from __future__ import annotations
 
 import logging
-from typing import TYPE_CHECKING, Any, Final
+from typing import Any, Final
 
 import numpy as np
 
@@ -17,10 +17,8 @@ from scalehsi.kernels import frobenius, sketch
 from scalehsi.models.base import State, Stats
 from scalehsi.models.binning import branch
 from scalehsi.models.losses import channel_weights
+from scalehsi.models.settings import Settings
 from scalehsi.models.survey import Survey
-
-if TYPE_CHECKING:
-    from scalehsi.models.nmf import NMF
 
 Float = np.ndarray[Any, np.dtype[np.float64]]
 
@@ -42,7 +40,7 @@ def size(n_components: int) -> int:
     return 3 * n_components + 8
 
 
-def wanted(model: NMF, view: Blocks) -> bool:
+def wanted(model: Settings, view: Blocks) -> bool:
     """Whether a fit goes by the subspace: on request, or because the cube is read again each pass."""
     if not model.compress or not model.compressible or view.n_energies <= 2 * size(model.n_components):
         return False
@@ -52,7 +50,7 @@ def wanted(model: NMF, view: Blocks) -> bool:
     return True
 
 
-def begin(model: NMF, view: Blocks, seen: Survey, state: State) -> State:
+def begin(model: Settings, view: Blocks, seen: Survey, state: State) -> State:
     """The first reading: a basis of the cube's strongest directions."""
     weights = _weights(model, state)
     first = sketch.first_basis(seen.sample, size(model.n_components), **weights)
@@ -66,7 +64,7 @@ def begin(model: NMF, view: Blocks, seen: Survey, state: State) -> State:
     }
 
 
-def sums_of(model: NMF, view: Blocks, s: Float, state: State) -> dict[str, Any]:
+def sums_of(model: Settings, view: Blocks, s: Float, state: State) -> dict[str, Any]:
     """The sums of a pass at ``s``, from the subspace."""
     weights, basis = _weights(model, state), state["basis"]
     given = {"basis": basis, **weights}
@@ -80,7 +78,7 @@ def sums_of(model: NMF, view: Blocks, s: Float, state: State) -> dict[str, Any]:
     return {**sums, "N": (sums["N"] @ basis.T) / root}
 
 
-def followed(model: NMF, state: State, stats: Stats) -> tuple[State, Stats]:
+def followed(model: Settings, state: State, stats: Stats) -> tuple[State, Stats]:
     """After a step in the subspace: whether it is time to check."""
     trace = np.append(state["trace"][1:], stats.objective)
     gain = trace[0] - trace[-1]
@@ -111,7 +109,7 @@ def agreed(value: float, after: float, state: State) -> bool:
     return False
 
 
-def _weights(model: NMF, state: State) -> dict[str, Any]:
+def _weights(model: Settings, state: State) -> dict[str, Any]:
     if not model.weighting:
         return {}
     return {"w": channel_weights(state["spectrum"] / float(state["pixels"])), "weigh_pixels": True}

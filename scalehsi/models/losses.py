@@ -7,16 +7,14 @@ diagonal of ``G`` and as a pull beside it, so that they cost nothing.
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import Any, Protocol
 
 import numpy as np
 
 from scalehsi.blocks import BlockFunction
 from scalehsi.kernels import endmembers, frobenius, missing, poisson, relevance
 from scalehsi.models.base import State
-
-if TYPE_CHECKING:
-    from scalehsi.models.nmf import NMF
+from scalehsi.models.settings import Settings
 
 Float = np.ndarray[Any, np.dtype[np.float64]]
 Sums = dict[str, Any]
@@ -49,7 +47,7 @@ class Loss(Protocol):
 class LeastSquares:
     """``1/2 sum v w (x - c s)^2`` and the costs of priors."""
 
-    def __init__(self, model: NMF) -> None:
+    def __init__(self, model: Settings) -> None:
         self.model = model
         self.update: BlockFunction = frobenius.update
 
@@ -170,7 +168,7 @@ class LeastSquares:
 class Incomplete(LeastSquares):
     """Least squares over the voxels that were measured; the others are NaN."""
 
-    def __init__(self, model: NMF) -> None:
+    def __init__(self, model: Settings) -> None:
         super().__init__(model)
         self.update = missing.update
 
@@ -186,7 +184,7 @@ class Incomplete(LeastSquares):
 class Counts:
     """``sum c s - x log(c s)``, the likelihood of counts, and the costs of priors."""
 
-    def __init__(self, model: NMF) -> None:
+    def __init__(self, model: Settings) -> None:
         self.model = model
         self.update: BlockFunction = poisson.update
 

@@ -31,7 +31,7 @@ from scalehsi.models.base import (
     require,
 )
 from scalehsi.models.losses import Counts, Incomplete, LeastSquares, Loss, channel_weights
-from scalehsi.models.starts import STARTS, first_endmembers, given_endmembers
+from scalehsi.models.starts import READINGS, STARTS, first_endmembers, given_endmembers
 from scalehsi.models.survey import survey
 from scalehsi.schema import ABUNDANCES, COMPONENT, ENDMEMBERS, ENERGY, MEAN_SPECTRUM, InputError
 
@@ -291,7 +291,8 @@ class NMF(Model):
         seen = survey(view, seed=seed, counts=self.counts, least=4 * k, missing=self.missing)
         if len(seen.sample) == 0:
             raise InputError("every pixel of the sample is empty; mask the empty part of the cube, or bin it")
-        factor = binning.factor(self.bin_factor, view, seen, squares=self.loss == "frobenius", least=16 * k)
+        single = self.loss == "frobenius" or self._textbook
+        factor = binning.factor(self.bin_factor, view, seen, squares=single, least=16 * k)
         fitted, target = seen, view
         if factor > 1:
             target = binning.binned(view, factor)
@@ -472,7 +473,8 @@ class NMF(Model):
             sums = 8 * channels * k
             work = frobenius.STRIP * (2 * 4 * channels + 8 * k)
         # One for the survey (a second where nearly all pixels are masked or empty, or for its bins), one for the maps.
-        return Cost(passes=self.max_iter + 2, sums_bytes=sums, work_bytes=work, columns=k + 1)
+        started = READINGS[self.start] if isinstance(self.start, str) and self.start in READINGS else 0
+        return Cost(passes=self.max_iter + 2 + started, sums_bytes=sums, work_bytes=work, columns=k + 1)
 
 
 def _listed() -> str:

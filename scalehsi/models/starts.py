@@ -85,7 +85,7 @@ def first_endmembers(
     Raises
     ------
     InputError
-        For a name that is not known.
+        For a name that is not known, and for missing values with "nndsvd" and "nndsvda".
     """
     choice("start", how, STARTS)
     mean = seen.spectrum / max(1, seen.pixels)
@@ -121,6 +121,10 @@ def _singular(
     probe, _ = np.linalg.qr(drawn)
     shared: dict[str, Any] = {"probe": probe / column[:, None], "weigh_pixels": counts}
     _, sums = map_fold(pca.moments, view, shared=shared, name="nndsvd-range")
+    require(
+        np.isfinite(sums["moment"]).all(),
+        "singular vectors need every value, and some of this cube are missing; take start='sample' or 'multistart'",
+    )
     _, vectors = singular.nystrom(sums["moment"] / column[:, None], probe, n_components)
     shared = {"vectors": vectors, "column": column, "weigh_pixels": counts}
     _, sums = map_fold(singular.halves, view, shared=shared, name="nndsvd-signs")

@@ -40,9 +40,9 @@ def built(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return tmp_path_factory.mktemp("kernels")
 
 
-@pytest.fixture(params=["first to last", "last to first", pytest.param("gpu", marks=pytest.mark.gpu)])
+@pytest.fixture(params=["stand-in", pytest.param("gpu", marks=pytest.mark.gpu)])
 def cupy(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> Iterator[Any]:
-    """CuPy, or its stand-in with threads that run in one order or the other."""
+    """CuPy, or its stand-in."""
     if request.param == "gpu":
         module = pytest.importorskip("cupy")
         try:
@@ -51,7 +51,7 @@ def cupy(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> Ite
             pytest.skip("needs an NVIDIA GPU")
         yield module
         return
-    host = Host(request.getfixturevalue("built"), backwards=request.param == "last to first")
+    host = Host(request.getfixturevalue("built"))
     monkeypatch.setitem(sys.modules, "cupy", host)
     yield host
 
@@ -85,8 +85,17 @@ def assert_close(found: dict[str, Any], wanted: dict[str, Any], names: tuple[str
 # Least squares.
 
 
-@pytest.mark.parametrize("weights", ["none", "channels", "channels and pixels"])
-@pytest.mark.parametrize("dtype", ["u1", "u2", "f4", "i4"])  # i4 becomes f4
+@pytest.mark.parametrize(
+    ("dtype", "weights"),
+    [
+        ("f4", "none"),
+        ("f4", "channels"),
+        ("f4", "channels and pixels"),
+        ("u1", "channels and pixels"),
+        ("u2", "none"),
+        ("i4", "channels"),
+    ],
+)
 def test_least_squares_gives_the_sums_of_the_cpu_for_any_dtype(cupy: Any, dtype: str, weights: str) -> None:
     x, s = scene(150, 70, 3)
     options: dict[str, Any] = {} if weights == "none" else {"w": 1 / np.maximum(x.mean(axis=0), 0.05)}
@@ -328,9 +337,15 @@ def test_a_block_without_counts_has_sums_of_zero(cupy: Any) -> None:
 # Order, compilers, refusals.
 
 
-@pytest.mark.parametrize("which", ["frobenius", "poisson"])
-def test_no_order_of_threads_and_blocks_changes_a_bit(built: Path, monkeypatch: pytest.MonkeyPatch, which: str) -> None:
-    x, s = scene(400, 90, 6)
+@pytest.mark.parametrize(
+    ("which", "channels", "components"),
+    [("frobenius", 90, 6), ("frobenius", 600, 20), ("poisson", 60, 6), ("poisson", 50, 12)],
+)
+def test_no_order_of_threads_and_blocks_changes_a_bit(
+    built: Path, monkeypatch: pytest.MonkeyPatch, which: str, channels: int, components: int
+) -> None:
+    """A missing barrier shows here: a warp that runs first overwrites what another has yet to read."""
+    x, s = scene(700 if which == "frobenius" else 90, channels, components)
     found = []
     for backwards in (False, True):
         monkeypatch.setitem(sys.modules, "cupy", host := Host(built, backwards=backwards))

@@ -91,7 +91,7 @@ def test_a_matrix_that_is_not_symmetric_gives_a_fixed_point(seed: int) -> None:
 
 
 def test_more_sets_than_are_kept_change_nothing() -> None:
-    gram, b = problem(3, 12, channels=40, pixels=SETS * 8)
+    gram, b = problem(3, 14, channels=40, pixels=2 * SETS)
     assert_allclose(solved(FREE, gram, b), nnls(gram, b), rtol=1e-6, atol=1e-8)
 
 

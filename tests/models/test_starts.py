@@ -233,6 +233,24 @@ def test_an_unknown_start_is_refused_with_the_nearest() -> None:
         start(counts_cube((4, 4, 3)), "nnsvd", 2)
 
 
+@pytest.mark.parametrize("how", STARTS)
+def test_values_that_are_missing(how: str, scene: Any) -> None:
+    values = scene[0].values.astype("f4")
+    values[np.random.default_rng(0).random(values.shape) < 1e-3] = np.nan
+    view = open_blocks(scene[0].copy(data=values), block_bytes=60_000)
+    seen = survey(view, seed=0, counts=False, missing=True)
+    if how in ("nndsvd", "nndsvda"):
+        with pytest.raises(InputError, match=r"singular vectors need every value, .* take start='sample'"):
+            first_endmembers(view, seen, how, 4, counts=False, seed=0)
+        return
+    s = first_endmembers(view, seen, how, 4, counts=False, seed=0)
+    sound(s, 4, 96)
+    full = start(scene[0], how, 4)
+    cosine = s @ full.T / np.outer(np.linalg.norm(s, axis=1), np.linalg.norm(full, axis=1))
+    if how != "random":
+        assert cosine.max(axis=1).min() > 0.95
+
+
 # Starts that are given.
 
 

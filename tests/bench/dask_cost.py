@@ -1,0 +1,292 @@
+"""What Dask adds to a pass: the same kernel over the same blocks in a bare loop, and streaming against pure reading.
+
+Resident: a pass of `map_fold` beside a loop that calls the kernel on the very blocks that the workers hold, on all
+workers at once. Streamed: a pass beside what reading and decompressing alone takes (zarr, no Dask), and beside a loop
+that reads a chunk and calls the kernel. Both sides take turns, and the fastest of each counts.
+
+Run with: python -m tests.bench.dask_cost [--quick] [--repeats 9]
+"""
+
+from __future__ import annotations
+
+import argparse
+import contextlib
+import math
+import tempfile
+import time
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import dask
+import dask.array as da
+import numpy as np
+import xarray as xr
+import zarr
+from distributed import Client, LocalCluster
+from zarr.codecs import ZstdCodec
+
+import scalehsi as hsi
+from scalehsi.blocks import Blocks, map_fold, open_blocks
+from scalehsi.kernels import frobenius
+
+MiB = 2**20
+CHANNELS = 1024
+COMPONENTS = 6
+RESIDENT = ((64, 16.0), (1024, 0.25), (16, 64.0))
+"""Blocks, and MiB of each."""
+CHUNK = (96, 96)
+"""Pixels of a stored chunk: 18 MiB of 16-bit counts."""
+CODECS = ("zstd", "own")
+
+
+class Work(NamedTuple):
+    """The two sides of a comparison, each giving its seconds."""
+
+    bare: Callable[[], float]
+    ours: Callable[[], float]
+
+
+def spectra() -> np.ndarray:
+    e = np.linspace(0, 1, CHANNELS)
+    peaks = [np.exp(-((e - m) ** 2) / 0.01) + 0.05 for m in np.linspace(0.1, 0.9, COMPONENTS)]
+    return np.stack([peak / peak.sum() for peak in peaks])
+
+
+def mixtures(block_info: Any = None, *, counts: bool) -> np.ndarray:
+    """A block of noisy mixtures: float32 intensities, or 16-bit counts of 3000 a pixel."""
+    place, shape = block_info[None]["array-location"], block_info[None]["chunk-shape"]
+    rng = np.random.default_rng([start for start, _ in place])
+    c = rng.random((math.prod(shape[:-1]), COMPONENTS), dtype=np.float32) ** 3
+    x = 3000 * c @ spectra().astype(np.float32)
+    x = rng.poisson(x).astype(np.uint16) if counts else x + rng.random(x.shape, dtype=np.float32)
+    return x.reshape(shape)
+
+
+def cube_of(chunks: tuple[tuple[int, ...], ...], *, counts: bool) -> xr.DataArray:
+    dtype = np.dtype(np.uint16 if counts else np.float32)
+    data = da.map_blocks(
+        mixtures, chunks=(*chunks, (CHANNELS,)), dtype=dtype, meta=np.empty((0, 0, 0), dtype), counts=counts
+    )
+    return hsi.make_cube(data, energy=np.arange(float(CHANNELS)), energy_units="eV")
+
+
+@contextlib.contextmanager
+def scheduler(where: str) -> Iterator[Client | None]:
+    """Two threads of this process, or two worker processes of one thread each."""
+    if where == "threads":
+        with dask.config.set(scheduler="threads", num_workers=2):
+            yield None
+        return
+    options = {"n_workers": 2, "threads_per_worker": 1, "memory_limit": "3GiB", "dashboard_address": None}
+    with LocalCluster(host="127.0.0.1", **options) as cluster, Client(cluster) as client:
+        yield client
+
+
+def timed(call: Callable[[], Any]) -> float:
+    begin = time.perf_counter()
+    call()
+    return time.perf_counter() - begin
+
+
+def compare(work: Work, repeats: int) -> tuple[float, float]:
+    """The fastest seconds of each side, which take turns; the first turn of each warms up."""
+    turns = [(work.bare(), work.ours()) for _ in range(repeats + 1)][1:]
+    return min(bare for bare, _ in turns), min(ours for _, ours in turns)
+
+
+# Resident.
+
+
+def loop(tiles: Sequence[Any], s: np.ndarray) -> float:
+    return timed(lambda: [frobenius.update(tile.x, s=s) for tile in tiles])
+
+
+def loop_of_worker(s: np.ndarray, dask_worker: Any = None) -> tuple[float, int]:
+    """The bare loop over what this worker holds."""
+    tiles = [tile for held in list(dask_worker.data.values()) for tile in getattr(held, "values", ())]
+    return loop(tiles, s), len(tiles)
+
+
+def tiles_of(view: Blocks) -> list[Any]:
+    """The tiles that this process holds."""
+    tiles: list[Any] = []
+
+    def look(x: Any, *, tile: Any) -> Any:
+        tiles.append(tile)
+        return {}, {"n": 1}
+
+    map_fold(look, view, tile=True)
+    return tiles
+
+
+def resident(blocks: int, mebibytes: float, where: str, *, repeats: int = 9) -> dict[str, Any]:
+    """A pass over blocks that are held, beside the bare loop over them."""
+    pixels = max(1, int(mebibytes * MiB) // (4 * CHANNELS))
+    s = spectra()
+    with scheduler(where) as client, ThreadPoolExecutor(2) as pool:
+        cube = cube_of(((1,) * blocks, (pixels,)), counts=False)
+        view = open_blocks(cube, resident=True, block_bytes=4 * CHANNELS * pixels)
+        assert len(view) == blocks
+
+        def ours() -> float:
+            return timed(lambda: map_fold(frobenius.update, view, shared={"s": s}, name="nmf-frobenius"))
+
+        if client is None:
+            tiles = tiles_of(view)
+            halves = tiles[: blocks // 2], tiles[blocks // 2 :]
+            bare = partial_timed(pool, halves, s)
+        else:
+            map_fold(frobenius.update, view, shared={"s": s})
+
+            def bare() -> float:
+                found = client.run(loop_of_worker, s).values()
+                assert sum(n for _, n in found) == blocks
+                return max(seconds for seconds, _ in found)
+
+        cpu = time.process_time()
+        bare_s, ours_s = compare(Work(bare, ours), repeats)
+        cpu = (time.process_time() - cpu) / (repeats + 1)
+    return {
+        "kind": "resident",
+        "where": where,
+        "blocks": blocks,
+        "block_mib": mebibytes,
+        "bundle": view.step,
+        "bare_ms": 1e3 * bare_s,
+        "dask_ms": 1e3 * ours_s,
+        "overhead_ms_a_block": 1e3 * (ours_s - bare_s) / blocks,
+        # With worker processes this process is the client and the scheduler, and nothing else.
+        "scheduler_ms_a_block": math.nan if client is None else 1e3 * cpu / blocks,
+        "ratio": ours_s / bare_s,
+    }
+
+
+def partial_timed(pool: ThreadPoolExecutor, halves: Sequence[Any], s: np.ndarray) -> Callable[[], float]:
+    return lambda: timed(lambda: list(pool.map(lambda half: loop(half, s), halves)))
+
+
+# Streamed.
+
+
+def store(path: Path, codec: str, side: int) -> xr.DataArray:
+    """A cube of counts on disk: ``zstd`` as zarr writes by default, ``own`` as `scalehsi.save` does."""
+    along = (*[CHUNK[0]] * (side // CHUNK[0]),)
+    cube = cube_of((along, along), counts=True)
+    if codec == "own":
+        hsi.save(cube, path)
+    else:
+        encoding = {"counts": {"compressors": (ZstdCodec(level=3),), "chunks": (*CHUNK, CHANNELS)}}
+        plain = cube.drop_attrs().rename("counts").to_dataset()
+        plain["energy"].attrs["units"] = "eV"
+        plain.to_zarr(path, encoding=encoding, zarr_format=3, consolidated=False)
+    return hsi.open_cube(path)
+
+
+def read(path: Path, part: int, parts: int, s: np.ndarray | None = None) -> float:
+    """Read and decompress every so-many-th chunk, and call the kernel on it if endmembers are given."""
+    array = zarr.open_group(path, mode="r")["counts"]
+    corners = [
+        (y, x) for y in range(0, array.shape[0], array.chunks[0]) for x in range(0, array.shape[1], array.chunks[1])
+    ]
+    begin = time.perf_counter()
+    for y, x in corners[part::parts]:
+        block = array[y : y + array.chunks[0], x : x + array.chunks[1]]
+        if s is not None:
+            frobenius.update(block.reshape(-1, CHANNELS), s=s)
+    return time.perf_counter() - begin
+
+
+def read_of_worker(path: Path, s: np.ndarray | None, dask_worker: Any = None) -> float:
+    return read(path, int(dask_worker.name), 2, s)
+
+
+def streamed(codec: str, where: str, *, side: int = 576, repeats: int = 5, **options: Any) -> dict[str, Any]:
+    """A pass that reads the cube, beside pure reading and beside a loop that reads and calls the kernel."""
+    s = spectra()
+    with tempfile.TemporaryDirectory() as folder, scheduler(where) as client, ThreadPoolExecutor(2) as pool:
+        path = Path(folder) / "cube.zarr"
+        cube = store(path, codec, side)
+        view = open_blocks(cube, resident=False, **options)
+
+        def alone(ends: np.ndarray | None) -> float:
+            if client is not None:
+                return max(client.run(read_of_worker, path, ends).values())
+            return timed(lambda: list(pool.map(lambda part: read(path, part, 2, ends), range(2))))
+
+        def ours() -> float:
+            return timed(lambda: map_fold(frobenius.update, view, shared={"s": s}, name="nmf-frobenius"))
+
+        reads = []
+
+        def bare() -> float:
+            reads.append(alone(None))
+            return alone(s)
+
+        loop_s, ours_s = compare(Work(bare, ours), repeats)
+        pure_s = min(reads[1:])
+        stored = sum(file.stat().st_size for file in path.rglob("*") if file.is_file())
+    rate = cube.nbytes / 1e6
+    return {
+        "kind": "streamed",
+        "where": where,
+        "codec": codec,
+        "blocks": len(view),
+        "block_mib": view.block_bytes / MiB,
+        "bundle": view.step,
+        "compression": cube.nbytes / stored,
+        "read_mb_s": rate / pure_s,
+        "loop_mb_s": rate / loop_s,
+        "dask_mb_s": rate / ours_s,
+        "ratio_to_read": pure_s / ours_s,
+        "ratio_to_loop": loop_s / ours_s,
+    }
+
+
+# The table.
+
+
+def table(
+    *,
+    cases: Sequence[tuple[int, float]] = RESIDENT,
+    codecs: Sequence[str] = CODECS,
+    where: Sequence[str] = ("threads", "cluster"),
+    side: int = 576,
+    repeats: int = 9,
+) -> list[dict[str, Any]]:
+    """One dict for each measurement; at most 1 GiB of data at a time."""
+    rows = [resident(*case, place, repeats=repeats) for place in where for case in cases]
+    return rows + [streamed(codec, place, side=side, repeats=repeats) for place in where for codec in codecs]
+
+
+def markdown(rows: Sequence[dict[str, Any]]) -> str:
+    """The rows as Markdown, one table for each kind."""
+    tables = []
+    for kind in dict.fromkeys(row["kind"] for row in rows):
+        ours = [{k: v for k, v in row.items() if k != "kind"} for row in rows if row["kind"] == kind]
+        lines = [f"| {kind}: " + " | ".join(ours[0]) + " |", "|---" * len(ours[0]) + "|"]
+        lines += ["| " + " | ".join(_cell(value) for value in row.values()) + " |" for row in ours]
+        tables.append("\n".join(lines))
+    return "\n\n".join(tables)
+
+
+def _cell(value: Any) -> str:
+    return (
+        ("-" if math.isnan(value) else f"{value:.3g}" if value < 100 else f"{value:.0f}")
+        if isinstance(value, float)
+        else str(value)
+    )
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--quick", action="store_true", help="a few MiB, to see that it runs")
+    parser.add_argument("--repeats", type=int, default=9)
+    given = parser.parse_args()
+    options: dict[str, Any] = {"cases": ((8, 1.0),), "side": 2 * CHUNK[0]} if given.quick else {}
+    print(markdown(table(repeats=1 if given.quick else given.repeats, **options)))
+
+
+if __name__ == "__main__":
+    main()
