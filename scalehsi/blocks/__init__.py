@@ -14,8 +14,9 @@ without a used pixel is passed over.
 
 from scalehsi.blocks.compute import Capacity, Report, capacity
 from scalehsi.blocks.fold import BlockFunction, add, map_fold, map_pixels
+from scalehsi.blocks.pixels import Pixels
 from scalehsi.blocks.tile import Place, Tile
-from scalehsi.blocks.view import Blocks, Pixels, open_blocks
+from scalehsi.blocks.view import Blocks, open_blocks
 
 __all__ = [
     "BlockFunction",

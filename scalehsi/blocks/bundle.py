@@ -32,7 +32,7 @@ FAN_IN: Final = 4
 worker of 600 MiB dies and one of 1 GiB takes four times as long."""
 HELD_A_THREAD: Final = 2
 """Bundles a thread, at least, that a cluster holds: they are where they are, so that more would not balance better."""
-READ_A_THREAD: Final = 4
+READ_A_THREAD: Final = 3
 """Bundles a thread, at least, that go to whoever is free: the last of them keeps one thread busy and others waiting."""
 BUNDLE_BYTES: Final = 256 * MiB
 """A pass over so much takes 50 ms and more, beside which a task's cost of 1 to 2 ms is little; and more than that one
@@ -60,7 +60,7 @@ def bundle_size(blocks: int, *, threads: int, block_bytes: int, held: bool) -> i
     ----------
     blocks, threads, block_bytes : int
     held : bool
-        True where workers of a cluster hold the bundles.
+        True where workers of a cluster hold the bundles; False where who is free takes one, and reads its blocks.
 
     Examples
     --------
@@ -75,7 +75,9 @@ def bundle_size(blocks: int, *, threads: int, block_bytes: int, held: bool) -> i
 
     def seconds(size: int) -> float:
         rounds = math.ceil(math.ceil(blocks / size) / threads)
-        return rounds * (size * block_bytes / PASS_BYTES + TASK_SECONDS)
+        # Nobody works while the first block of a bundle is read.
+        worked = size if held else size + 1
+        return rounds * (worked * block_bytes / PASS_BYTES + TASK_SECONDS)
 
     return min(reversed(sizes), key=seconds)
 

@@ -19,8 +19,9 @@ from scalehsi.blocks.bundle import Bundle, Combine, Sums, cut_bundles, fold_bund
 from scalehsi.blocks.compute import Report, attempts, on_cluster, run
 from scalehsi.blocks.feed import Feed, attempt, to_device
 from scalehsi.blocks.graph import tasks
+from scalehsi.blocks.pixels import Pixels
 from scalehsi.blocks.tile import Tile
-from scalehsi.blocks.view import Blocks, Pixels, open_blocks
+from scalehsi.blocks.view import Blocks, open_blocks
 from scalehsi.chunks import MiB
 from scalehsi.schema import InputError
 
@@ -110,7 +111,7 @@ def map_fold(
         raise InputError(
             "the mask leaves no pixel (True = use); turn it round with cube.assign_coords(mask=~cube.mask)"
         )
-    return {k: Pixels(view, parts, step) for k, parts in held.items()}, sums
+    return {k: Pixels(view.cuts, parts, step) for k, parts in held.items()}, sums
 
 
 def map_pixels(
@@ -136,7 +137,7 @@ def map_pixels(
     job = _Job(fn, tuple(keep), view.device, tile=False, step=1, tries=attempts(), combine=add)
     blocks = _tasks(job, view, view.lazy_feeds(), aligned, shared=shared, halo=0, name=name)
     return {
-        k: Pixels(view, tasks(view.key(f"{name}-{k}"), [(partial(_row_of, i), (block,)) for block in blocks]))
+        k: Pixels(view.cuts, tasks(view.key(f"{name}-{k}"), [(partial(_row_of, i), (block,)) for block in blocks]))
         for i, k in enumerate(keep, start=1)
     }
 

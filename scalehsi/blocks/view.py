@@ -1,17 +1,14 @@
-"""A cube cut into blocks of work, and the handles of what is aligned with its pixels."""
+"""A cube cut into blocks of work, opened once for all passes over it."""
 
 from __future__ import annotations
 
-import itertools
 import math
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
 from functools import cached_property, partial
 from typing import Any
 
 import dask
 import dask.array as da
-import numpy as np
 import xarray as xr
 from dask.delayed import Delayed
 
@@ -23,10 +20,11 @@ from scalehsi.blocks.bundle import bundle_size, cut_bundles
 from scalehsi.blocks.compute import LITERAL_LIMIT, RETRIES, Report, attempts, capacity, on_cluster, quiet_graphs
 from scalehsi.blocks.cut import Cuts
 from scalehsi.blocks.feed import Feed
+from scalehsi.blocks.pixels import Pixels
 from scalehsi.blocks.reading import Piece, apart, closed
 from scalehsi.blocks.tile import Place
 from scalehsi.cube import check_cube, navigation_dims
-from scalehsi.schema import MASK, InputError
+from scalehsi.schema import InputError
 
 Derivation = tuple["Blocks", Callable[..., Any], Mapping[str, Any], str]
 
@@ -211,7 +209,7 @@ class Blocks:
 
     def align(self, values: xr.DataArray) -> Pixels:
         """Make a handle of maps: dims the cube's pixel dims and any others, which become the columns in their order."""
-        return Pixels(self, self._rows(values, 0, self.step), self.step)
+        return Pixels(self.cuts, self._rows(values, 0, self.step), self.step)
 
     def _rows(self, values: xr.DataArray, halo: int, step: int) -> tuple[Delayed, ...]:
         dims = navigation_dims(self.cube)
@@ -248,76 +246,6 @@ class Blocks:
 def _columns(make: Callable[..., Any], *given: Any) -> int | None:
     """Columns of the first tile that has a pixel."""
     return next((int(tile.x.shape[-1]) for tile in make(*given) if tile.core.any()), None)
-
-
-@dataclass(frozen=True)
-class Pixels:
-    """A pixel-aligned handle: one array of P rows a block, wherever it lives.
-
-    Attributes
-    ----------
-    view : Blocks
-    held : tuple of Delayed
-        Bundles of the rows of ``step`` blocks each; with a ``step`` of 0 the rows of a block each.
-    step : int
-    """
-
-    view: Blocks
-    held: tuple[Delayed, ...]
-    step: int = 0
-
-    @property
-    def parts(self) -> tuple[Delayed, ...]:
-        """The rows of each block."""
-        if not self.step:
-            return self.held
-        slices = cut_bundles(len(self.view), self.step)
-        return graph.tasks(
-            self.view.key("rows"),
-            [
-                (partial(feeds.pick, i), (bundle,))
-                for bundle, part in zip(self.held, slices, strict=True)
-                for i in range(part.stop - part.start)
-            ],
-        )
-
-    def bundled(self, step: int) -> tuple[Delayed, ...]:
-        """The rows in bundles of ``step`` blocks."""
-        if step == self.step:
-            return self.held
-        parts = self.parts
-        slices = cut_bundles(len(self.view), step)
-        return graph.tasks(self.view.key("bundle"), [(feeds.pack, parts[part]) for part in slices])
-
-    def to_dataarray(
-        self, columns: Mapping[str, int] | None = None, *, dtype: Any = np.float32, fill: float = np.nan
-    ) -> xr.DataArray:
-        """Give the maps as a lazy DataArray, dims ``(*columns, ..., "y", "x")``, chunked like the blocks.
-
-        Parameters
-        ----------
-        columns : mapping of str to int, optional
-            Names and sizes of the trailing dims of the rows; none for one number a pixel.
-        dtype : dtype, default float32
-        fill : float, default NaN
-            What stands where the mask leaves a pixel out.
-        """
-        columns = dict(columns or {})
-        if np.dtype(dtype).kind not in "fc" and np.isnan(fill):
-            raise InputError(f"{np.dtype(dtype)} maps cannot hold NaN where the mask leaves a pixel out; type fill=-1")
-        view = self.view
-        tail = tuple(columns.values())
-        made = [partial(tiles.maps, place.shape, tail, np.dtype(dtype), fill) for place in view.places()]
-        given = view.cuts.masked(self.parts)
-        name = view.key("maps")
-        grid = (*((n,) for n in tail), *view.grid)
-        cells = itertools.product(*(range(len(sizes)) for sizes in grid))
-        calls = {(name, *cell): call for cell, call in zip(cells, zip(made, given, strict=True), strict=True)}
-        whole = graph.layer_of_tasks(name, calls)
-        dims = navigation_dims(view.cube)
-        coords = {k: v for k, v in view.cube.coords.items() if set(map(str, v.dims)) <= set(dims) and k != MASK}
-        array = da.Array(whole, name, chunks=grid, dtype=np.dtype(dtype))
-        return xr.DataArray(array, dims=(*columns, *dims), coords=coords)
 
 
 def open_blocks(

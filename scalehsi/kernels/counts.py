@@ -11,10 +11,10 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any, Final
 
-import numba
 import numpy as np
 
 from scalehsi import arrays
+from scalehsi.kernels.vectors import lean
 from scalehsi.schema import InputError
 
 Floats = np.ndarray[Any, np.dtype[np.float64]]
@@ -199,28 +199,36 @@ def _dense_strips(rows: np.ndarray[Any, Any]) -> Iterator[Rows]:
     height = min(STRIP, pixels)
     padded = np.zeros((height, words * 8 // dtype.itemsize), dtype=dtype)
     channel, value = np.empty(padded.size, dtype=np.int32), np.empty(padded.size)
-    indptr = np.zeros(height + 1, dtype=np.int64)
+    indptr, some = np.zeros(height + 1, dtype=np.int64), np.empty(words, dtype=np.int32)
     for start in range(0, pixels, STRIP):
         part = slice(start, min(start + STRIP, pixels))
         strip = padded[: part.stop - start]
         strip[:, :channels] = rows[part]
-        filled = _scan(strip.view(np.uint64), strip, indptr, channel, value)
+        filled = _scan(strip.view(np.uint64), strip, indptr, channel, value, some)
         yield part, indptr[: part.stop - start + 1], channel[:filled], value[:filled]
 
 
-@numba.njit(cache=True, nogil=True)
-def _scan(words: Any, x: Any, indptr: Any, channel: Any, value: Any) -> int:
-    """Write down what is above zero: row by row, from 0 on; gives how many."""
+@lean
+def _scan(words: Any, x: Any, indptr: Any, channel: Any, value: Any, some: Any) -> int:
+    """Write down what is above zero: row by row, from 0 on; gives how many.
+
+    Without branches, which would be guessed wrong every other time: each find is written where the next one will
+    overwrite it unless it counts. First the words that are not empty, into ``some``, then the channels in them.
+    """
     lanes = x.shape[1] // words.shape[1]
     filled = 0
     for p in range(x.shape[0]):
+        found = 0
         for w in range(words.shape[1]):
-            if words[p, w] == 0:
-                continue
-            for e in range(w * lanes, (w + 1) * lanes):
-                found = x[p, e]
-                channel[filled], value[filled] = e, found
-                # Without a branch, which would be guessed wrong every other time; the next one overwrites.
-                filled += found > 0
+            some[found] = w
+            found += words[p, w] != 0
+        begin = filled
+        for i in range(found):
+            first = some[i] * lanes
+            for e in range(first, first + lanes):
+                channel[filled] = e
+                filled += x[p, e] > 0
+        for i in range(begin, filled):
+            value[i] = x[p, channel[i]]
         indptr[p + 1] = filled
     return filled

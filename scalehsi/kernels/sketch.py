@@ -17,10 +17,8 @@ from scalehsi.kernels.frobenius import pixel_weight, strips
 Float = np.ndarray[Any, np.dtype[np.float64]]
 
 
-def power(
-    x: arrays.Array, *, basis: Float, w: Float | None = None, weigh_pixels: bool = False
-) -> tuple[dict[str, Any], dict[str, Any]]:
-    """One step of subspace iteration: ``x' (x basis)``, which turns a basis towards the strongest directions.
+def compress(x: arrays.Array, *, basis: Float, w: Float | None = None, weigh_pixels: bool = False) -> arrays.Array:
+    """``b = x basis``, shape (P, L), float32.
 
     Parameters
     ----------
@@ -30,28 +28,7 @@ def power(
         Weight of each channel; ``x`` is taken times its root.
     weigh_pixels : bool
         Divide by the root of the mean of each pixel.
-
-    Returns
-    -------
-    pixels : empty dict
-    sums : dict
-        ``turned`` (E, L) and ``norm``, the sum of the squares of the weighted data.
     """
-    xp = arrays.array_namespace(x)
-    total: dict[str, Any] = {}
-    for scaled in _scaled(xp, x, w, weigh_pixels=weigh_pixels):
-        parts = {
-            "turned": xp.matrix_transpose(scaled) @ (scaled @ arrays.to_device_like(basis, x, scaled.dtype)),
-            "norm": xp.sum(scaled * scaled, dtype=xp.float64),
-        }
-        for key, value in parts.items():
-            host = arrays.to_host(value).astype(np.float64)
-            total[key] = host if key not in total else total[key] + host
-    return {}, total
-
-
-def compress(x: arrays.Array, *, basis: Float, w: Float | None = None, weigh_pixels: bool = False) -> arrays.Array:
-    """``b = x basis``, shape (P, L), float32; arguments as in `power`."""
     xp = arrays.array_namespace(x)
     parts = [
         xp.astype(scaled @ arrays.to_device_like(basis, x, scaled.dtype), xp.float32, copy=False)
@@ -60,22 +37,31 @@ def compress(x: arrays.Array, *, basis: Float, w: Float | None = None, weigh_pix
     return xp.concat(parts, axis=0)
 
 
-def first_basis(
+def strongest(
     sample: np.ndarray[Any, Any], size: int, *, w: Float | None = None, weigh_pixels: bool = False
-) -> Float:
-    """The strongest directions of a sample of pixels, shape (E, L), orthonormal; L is at most its rank."""
-    scaled = np.concatenate(
-        [np.asarray(part, dtype=np.float64) for part in _scaled(np, sample, w, weigh_pixels=weigh_pixels)]
-    )
+) -> tuple[Float, float]:
+    """The strongest directions of a sample of pixels, and how much of its power they hold.
+
+    Parameters
+    ----------
+    sample : array, shape (S, E)
+    size : int
+        L.
+    w, weigh_pixels
+        As in `compress`.
+
+    Returns
+    -------
+    basis : array, shape (E, L)
+        Orthonormal; fewer columns where the sample has fewer directions.
+    share : float
+        Above 0, at most 1.
+    """
+    scaled = np.concatenate([np.asarray(p, np.float64) for p in _scaled(np, sample, w, weigh_pixels=weigh_pixels)])
     values, vectors = np.linalg.eigh(scaled.T @ scaled)
     strong = values > 1e-14 * values[-1]
-    return np.asarray(vectors[:, strong][:, ::-1][:, :size])
-
-
-def orthonormal(turned: Float) -> Float:
-    """An orthonormal basis of the columns, shape (E, L); what rounding alone made is left out."""
-    left, sizes, _ = np.linalg.svd(turned, full_matrices=False)
-    return np.asarray(left[:, sizes > 1e-12 * sizes[0]])
+    kept = values[strong][::-1][:size]
+    return np.asarray(vectors[:, strong][:, ::-1][:, :size]), float(kept.sum() / values.sum())
 
 
 def _scaled(xp: Any, x: arrays.Array, w: Float | None, *, weigh_pixels: bool) -> Any:

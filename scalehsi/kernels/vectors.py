@@ -40,7 +40,8 @@ def lean_sums(function: Function) -> Function:
 
 
 def inlined(function: Function) -> Function:
-    """As `lean`, for a function of many arrays that is called in one or two places: it costs more to call than to run."""
+    """As `lean`, for a function of many arrays that is called in one or two places: it costs more to call than to
+    run."""
     return cast(Function, numba.njit(forceinline=True, **LEAN)(function))
 
 

@@ -1,8 +1,8 @@
 """A fit in a small subspace: a few readings of the cube in place of one an iteration.
 
-One reading turns a basis, taken from the sample, towards the cube's strongest directions; a second leaves L numbers a
-pixel with the workers, and all iterations run on these. A third, at the end, checks the objective against the cube
-itself, and is an iteration of the full fit too; when it disagrees, or would still gain, the full fit goes on there.
+The subspace is that of the strongest directions of the sample, which is spread over the whole cube. One reading leaves
+L numbers a pixel with the workers, and all iterations run on these. Another, at the end, checks the objective against
+the cube itself, and is an iteration of the full fit too; when it disagrees, or would still gain, the full fit goes on.
 """
 
 from __future__ import annotations
@@ -28,8 +28,8 @@ CHECK: Final = 2
 """Phases of a fit: passes over the cube; over the subspace; the reading that checks."""
 BOUND: Final = 1e-3
 """Largest disagreement, relative, between the objective in the subspace and that of the cube."""
-GAIN: Final = 2e-4
-"""Largest relative gain of one more step on the cube at which the fit counts as done."""
+GAIN: Final = 1e-3
+"""Largest relative gain of the step that the check takes on the cube, at which the fit counts as done."""
 WINDOW: Final = 5
 
 log = logging.getLogger("scalehsi")
@@ -50,16 +50,14 @@ def wanted(model: Settings, view: Blocks) -> bool:
     return True
 
 
-def begin(model: Settings, view: Blocks, seen: Survey, state: State) -> State:
-    """The first reading: a basis of the cube's strongest directions."""
-    weights = _weights(model, state)
-    first = sketch.first_basis(seen.sample, size(model.n_components), **weights)
-    _, sums = map_fold(sketch.power, view, shared={"basis": first, **weights}, name="nmf-sketch")
+def begin(model: Settings, seen: Survey, state: State) -> State:
+    """Start in the subspace of the sample's strongest directions; reads nothing."""
+    basis, share = sketch.strongest(seen.sample, size(model.n_components), **_weights(model, state))
     return {
         **state,
         "phase": np.asarray(SMALL),
-        "basis": sketch.orthonormal(sums["turned"]),
-        "norm": np.asarray(sums["norm"]),
+        "basis": basis,
+        "share": np.asarray(share),
         "trace": np.full(WINDOW + 1, np.nan),
     }
 
@@ -71,11 +69,14 @@ def sums_of(model: Settings, view: Blocks, s: Float, state: State) -> dict[str, 
     small = branch(view, "compress", lambda: view.derive(sketch.compress, shared=given, name="nmf-compress"))
     root = np.sqrt(weights["w"]) if weights else np.ones(s.shape[1])
     scaled = s * root
-    shared = {"s": scaled @ basis, "gram": scaled @ scaled.T, "norm": False}
+    # The power of the whole data, which the objective starts from, is a guess until the reading that checks.
+    new = not np.isfinite(state["norm"])
+    shared = {"s": scaled @ basis, "gram": scaled @ scaled.T, "norm": new}
     if model.simplex:
         shared["simplex"] = True
     _, sums = map_fold(frobenius.update, small, shared=shared, name="nmf-subspace")
-    return {**sums, "N": (sums["N"] @ basis.T) / root}
+    guess = {"norm": sums["norm"] / float(state["share"])} if new else {}
+    return {**sums, **guess, "N": (sums["N"] @ basis.T) / root}
 
 
 def followed(model: Settings, state: State, stats: Stats) -> tuple[State, Stats]:
@@ -83,10 +84,10 @@ def followed(model: Settings, state: State, stats: Stats) -> tuple[State, Stats]
     trace = np.append(state["trace"][1:], stats.objective)
     gain = trace[0] - trace[-1]
     flat = bool(np.isfinite(trace).all()) and bool(gain <= model.tol * WINDOW * abs(trace[-1]))
-    check = stats.done or (flat and stats.progressing) or int(state["passes"]) >= model.max_iter - 1
+    check = stats.done or (flat and stats.progressing)
     new = {**state, "trace": trace, "phase": np.asarray(CHECK if check else SMALL)}
     if check:
-        new["s"] = new["kept"]
+        new |= {"s": new["kept"], "guess": new["norm"], "norm": np.asarray(np.nan)}
     return new, Stats(stats.objective, progressing=stats.progressing, settled=False)
 
 
@@ -99,7 +100,7 @@ def agreed(value: float, after: float, state: State) -> bool:
         The objective of the cube where the subspace ended, and after one more step of the endmembers.
     state : State
     """
-    promised = float(state["objective"])
+    promised = float(state["objective"] + 0.5 * (state["norm"] - state["guess"]))
     scale = max(abs(value), 1e-300)
     apart, gain = abs(value - promised) / scale, (value - after) / scale
     if apart <= BOUND and gain <= GAIN:

@@ -97,8 +97,8 @@ def fit(
         ``endmembers`` (component, energy) in the cube's intensity unit, ``abundances`` (component, ..., y, x),
         ``objective`` (iteration), ``residual`` (..., y, x) root mean square over channels, ``residual_spectrum``
         (energy) mean of data minus model, and the method's own; ``attrs["status"]`` and ``attrs["advice"]`` say how it
-        ended. Maps of up to 64 MiB are computed; larger ones are lazy and read the cube when used (`scalehsi.save`
-        does it once).
+        ended, ``attrs["readings"]`` how often the whole cube was read. Maps of up to 64 MiB are computed; larger ones
+        are lazy and read the cube when used (`scalehsi.save` does it once).
 
     Raises
     ------
@@ -135,7 +135,9 @@ def fit(
         with _stoppable():
             state, history, status, advice = _iterate(view, model, seed, saved, saver, tracker)
             tracker.enter("maps", len(history))
-            return _finish(view, model, state, history, (status, advice), seed=seed, residual=residual)
+            result = _finish(view, model, state, history, (status, advice), seed=seed, residual=residual)
+            result.attrs["readings"] = _readings(view)
+            return result
     except _Stop as stop:
         where = saver.flush()
         done = f"after {saver.iteration} iterations"
@@ -275,6 +277,11 @@ def _finish_given(
         status=ending[0],
         advice=ending[1],
     )
+
+
+def _readings(view: Blocks) -> int:
+    """Full readings of the cube: by its own passes, and by those over what was made of it."""
+    return view.reads + sum(_readings(made) for made in view.branches.values() if made.cube is not view.cube)
 
 
 def _map_bytes(view: Blocks, columns: int) -> int:

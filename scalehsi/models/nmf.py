@@ -100,8 +100,8 @@ class NMF(Model):
         Penalty on the second differences of endmembers, "frobenius" without weighting only; 1 halves, roughly, what
         alternates from channel to channel.
     compress : bool or "auto", default "auto"
-        "frobenius" without costs and smoothness: fit in a subspace of 3 K + 8 directions, found in one reading and
-        checked in another, with four or five readings of the cube in all in place of one an iteration. When the check
+        "frobenius" without costs and smoothness: fit in a subspace of 3 K + 8 directions and check the end
+        against the cube, with four readings of it in all in place of one an iteration. When the check
         fails the fit goes on with the cube. "auto" does so for cubes that are read again each pass.
     fixed : mapping, optional
         ``{"endmembers": DataArray}`` of dims (component, energy): spectra that are known. They come first in the result
@@ -321,7 +321,7 @@ class NMF(Model):
         state["s"] = s
         s = self._loss.unit(s, s, state)
         state = {**state, **extrapolation.start(s)}
-        return compressed.begin(self, view, seen, state) if compressed.wanted(self, view) else state
+        return compressed.begin(self, seen, state) if compressed.wanted(self, view) else state
 
     def _first(self, target: Blocks, seen: Any, cube: xr.DataArray, seed: int) -> Float:
         if isinstance(self.start, str):

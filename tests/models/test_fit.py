@@ -26,6 +26,14 @@ MODELS = [
     hsi.NMF(4, max_iter=8, tol=0),
     hsi.NMF(4, weighting="poisson", max_iter=8, tol=0),
     hsi.NMF(4, loss="poisson", max_iter=8, tol=0),
+    hsi.NMF(4, loss="poisson", bin_factor=1, sparsity=0.1, max_iter=8, tol=0),
+    hsi.NMF(4, loss="poisson", solver="mu", max_iter=8, tol=0),
+    hsi.NMF(4, compress=True, max_iter=8, tol=0),
+    hsi.NMF(4, simplex=True, max_iter=8, tol=0),
+    hsi.NMF(4, sparsity=0.02, max_iter=8, tol=0),
+    hsi.NMF(4, orthogonality=0.1, ard="exponential", max_iter=8, tol=0),
+    hsi.NMF(4, smoothness=0.1, max_iter=8, tol=0),
+    hsi.NMF(4, solver="hals", max_iter=8, tol=0),
     hsi.PCA(4),
     hsi.PCA(4, weighting=None, centre=True),
     hsi.PCA(4, solver="randomized", oversample=8),
@@ -35,7 +43,8 @@ TOLERANCE = 1e-5
 
 
 def name(model: Model) -> str:
-    words = [str(v) for k, v in model.settings().items() if k in ("loss", "weighting", "solver")]
+    plain = type(model)(4).settings()
+    words = [str(v) for k, v in model.settings().items() if k not in ("max_iter", "tol") and v != plain[k]]
     return "-".join((model.name, *words))
 
 
