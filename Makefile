@@ -47,6 +47,8 @@ format: $(VENV)/.test
 
 bench: $(VENV)/.test
 	$(BIN)/python -m tests.bench.corners
+	$(BIN)/python -m tests.bench.nmf
 
 clean:
+	find scalehsi tests -name '*.nb[ci]' -delete
 	rm -rf $(VENV) $(DEMO) build *.egg-info .pytest_cache .mypy_cache .ruff_cache

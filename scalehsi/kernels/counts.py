@@ -23,7 +23,7 @@ Rows = tuple[slice, Integers, np.ndarray[Any, np.dtype[np.int32]], Floats]
 
 STRIP: Final = 64
 """Pixels of a dense strip: few, as its buffers have room for every channel of each."""
-FILLED: Final = 32768
+FILLED: Final = 8192
 """Filled channels of a sparse strip: its buffers stay in cache, and the cost of a call is spread over many."""
 NARROW: Final = 65536
 """Up to so many channels their numbers fit in two bytes."""

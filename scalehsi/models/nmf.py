@@ -185,6 +185,8 @@ class NMF(Model):
         binning.check(self.bin_factor, squares=squares)
         choice("solver", self.solver, SOLVERS)
         require(self.compress in (True, False, "auto"), f"compress is True, False or 'auto', got {self.compress!r}")
+        for name in ("simplex", "missing"):
+            require(isinstance(getattr(self, name), bool), f"{name} is True or False, got {getattr(self, name)!r}")
         choice("smoothness_kind", self.smoothness_kind, ("quadratic", "tv"))
         for name in ("orthogonality", "sparsity", "smoothness", "spectral_smoothness"):
             value = getattr(self, name)
@@ -392,7 +394,9 @@ class NMF(Model):
         keep = self._kept(new, sums)
         for name in ("s", "kept", "safe", "free", "lam", "xi"):
             new[name] = new[name][keep]
-        return new, Stats(value, settled=still and bool(keep.all()) and int(state["passes"]) >= SETTLED)
+        settled = still and bool(keep.all()) and int(state["passes"]) >= SETTLED
+        left = f"The objective settled; {len(new['s'])} of {self.n_components} components are relevant."
+        return new, Stats(value, settled=settled, advice=left)
 
     def _kept(self, state: State, sums: dict[str, Any]) -> np.ndarray[Any, np.dtype[np.bool_]]:
         """Components that stay: relevant ones, and of near copies the heavier; fixed ones always do."""

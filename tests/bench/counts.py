@@ -11,8 +11,8 @@ from __future__ import annotations
 
 import argparse
 import time
+import tracemalloc
 from collections.abc import Callable, Iterator
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -110,19 +110,14 @@ def cpu(function: Callable[[], object], repeats: int) -> float:
     return min(seconds)
 
 
-def peak(function: Callable[[], object]) -> float:
-    """Bytes that a run adds to the memory of this process at its highest; NaN where the system does not say."""
-    status, reset = Path("/proc/self/status"), Path("/proc/self/clear_refs")
-    if not reset.exists():
-        return float("nan")
-
-    def now(name: str) -> int:
-        return next(int(line.split()[1]) * 1024 for line in status.read_text().splitlines() if line.startswith(name))
-
-    reset.write_text("5")  # forgets the highest so far
-    before = now("VmRSS")
+def peak(function: Callable[[], object]) -> int:
+    """Bytes that a run has in arrays at its highest, beside its arguments."""
     function()
-    return float(now("VmHWM") - before)
+    tracemalloc.start()
+    function()
+    _, highest = tracemalloc.get_traced_memory()
+    tracemalloc.stop()
+    return highest
 
 
 def row(what: str, unit: str, ours: float, other: float) -> dict[str, Any]:

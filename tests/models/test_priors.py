@@ -255,6 +255,7 @@ def test_every_rule_comes_near_the_exact_solver_in_more_readings(solver: str) ->
         ({"bin_factor": 4}, "belongs to loss='poisson'"),
         ({"loss": "poisson", "bin_factor": 0}, "whole number of at least 1"),
         ({"start": "nndsv"}, "did you mean 'nndsvd'"),
+        ({"simplex": "yes"}, "simplex is True or False"),
         ({"restarts": 0}, "restarts is a whole number"),
         ({"fixed": {"maps": 1}}, "fixed has no 'maps'"),
         ({"fixed": {"endmembers": np.ones((2, 3))}}, "DataArray of dims"),
