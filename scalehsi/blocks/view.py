@@ -136,6 +136,7 @@ class Blocks:
 
         Examples
         --------
+        >>> import numpy as np
         >>> from scalehsi.blocks import map_fold
         >>> from scalehsi.cube import make_cube
         >>> view = open_blocks(make_cube(np.ones((4, 5, 6)), energy=range(6), energy_units="eV"))

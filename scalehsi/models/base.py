@@ -65,12 +65,15 @@ class Cost:
         What a kernel allocates beside the block.
     columns : int
         Numbers a pixel in the maps.
+    kept_bytes : int
+        What the workers keep of each pixel between passes where they do not keep the cube.
     """
 
     passes: int
     sums_bytes: int
     work_bytes: int
     columns: int
+    kept_bytes: int = 0
 
 
 @dataclass(frozen=True)

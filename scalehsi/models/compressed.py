@@ -44,10 +44,8 @@ def wanted(model: Settings, view: Blocks) -> bool:
     """Whether a fit goes by the subspace: on request, or because the cube is read again each pass."""
     if not model.compress or not model.compressible or view.n_energies <= 2 * size(model.n_components):
         return False
-    if model.compress == "auto":
-        pixels = int(np.prod(view.shape))
-        return not view.resident and 4 * pixels * size(model.n_components) <= capacity().memory // 2
-    return True
+    fits = 4 * int(np.prod(view.shape)) * size(model.n_components) <= capacity().memory // 2
+    return fits and (model.compress is True or not view.resident)
 
 
 def begin(model: Settings, seen: Survey, state: State) -> State:

@@ -470,15 +470,21 @@ class NMF(Model):
 
     def cost(self, shape: tuple[int, ...], itemsize: int) -> Cost:
         k, channels = self.n_components, shape[-1]
+        # One for the survey (a second where nearly all pixels are masked or empty), one for the maps.
+        passes = self.max_iter + 2 + (READINGS.get(self.start, 0) if isinstance(self.start, str) else 0)
+        kept = 0
         if self.loss == "poisson":
             sums = 8 * channels * (k + k * (k + 1) // 2)
-            work = 8 * channels * (poisson.STRIP + k + 3)
+            work = poisson.STRIP * channels * (itemsize + 12) + 8 * channels * (16 * k + k * (k + 1))
+            passes += self.bin_factor != 1 and not self._textbook  # the bins have a survey of their own
         else:
             sums = 8 * channels * k
             work = frobenius.STRIP * (2 * 4 * channels + 8 * k)
-        # One for the survey (a second where nearly all pixels are masked or empty, or for its bins), one for the maps.
-        started = READINGS[self.start] if isinstance(self.start, str) and self.start in READINGS else 0
-        return Cost(passes=self.max_iter + 2 + started, sums_bytes=sums, work_bytes=work, columns=k + 1)
+            if self.compress and self.compressible and channels > 2 * compressed.size(k):
+                kept = 4 * compressed.size(k)
+        if self.start in ("nndsvd", "nndsvda"):
+            sums = max(sums, 8 * channels * (k + 12))
+        return Cost(passes=passes, sums_bytes=sums, work_bytes=work, columns=k + 1, kept_bytes=kept)
 
 
 def _listed() -> str:

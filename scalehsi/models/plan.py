@@ -111,7 +111,10 @@ def plan(cube: xr.DataArray, model: Model) -> Plan:
     threads = max(1, here.threads // here.workers)
     working = threads * (COPIES * view.block_bytes + cost.work_bytes + 2 * cost.sums_bytes)
     cube_bytes = math.prod(cube.shape) * cube.dtype.itemsize
-    held = math.ceil(cube_bytes / here.workers) if view.resident else 0
+    # A model keeps numbers of its own where these fill at most half of the memory, and does without otherwise.
+    own = cost.kept_bytes * math.prod(cube.shape[:-1])
+    kept = cube_bytes if view.resident else own if own <= here.memory // 2 else 0
+    held = math.ceil(kept / here.workers)
     found = Plan(
         model=model.name,
         cube_bytes=cube_bytes,

@@ -22,9 +22,9 @@ from scalehsi.models.base import Model
 from scalehsi.schema import InputError
 
 MODELS: dict[str, Model] = {
-    "frobenius": hsi.NMF(3, max_iter=4, tol=0),
+    "frobenius": hsi.NMF(3, max_iter=4, tol=0, compress=False),
     "weighted": hsi.NMF(2, weighting="poisson", max_iter=2, tol=0),
-    "poisson": hsi.NMF(4, loss="poisson", max_iter=3, tol=0),
+    "poisson": hsi.NMF(4, loss="poisson", bin_factor=1, max_iter=3, tol=0),
     "pca": hsi.PCA(3),
     "sketch": hsi.PCA(2, solver="randomized", power=1, oversample=3),
 }
@@ -46,6 +46,20 @@ def large(side: int, channels: int, *, chunk: int, dtype: str = "u2") -> xr.Data
 
 
 # Figures and reality.
+
+
+def test_a_fit_in_a_subspace_keeps_its_numbers_and_says_so(monkeypatch: pytest.MonkeyPatch) -> None:
+    cube = large(4000, 1024, chunk=16)
+    use(monkeypatch, memory=2**33)
+    small, full = (hsi.plan(cube, hsi.NMF(3, compress=flag)) for flag in ("auto", False))
+    assert not small.resident
+    assert small.worker_bytes - full.worker_bytes == 4 * 17 * 4000 * 4000
+
+
+def test_bins_of_counts_are_surveyed_too() -> None:
+    cube = counts_cube((30, 20, 16))
+    bins, single = (hsi.plan(cube, hsi.NMF(3, loss="poisson", bin_factor=b)) for b in ("auto", 1))
+    assert bins.passes == single.passes + 1
 
 
 @pytest.mark.parametrize("scheduler", ["synchronous", "threads"])
