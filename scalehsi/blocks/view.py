@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Mapping
 from functools import cached_property, partial
-from typing import Any
+from typing import Any, Final
 
 import dask
 import dask.array as da
@@ -25,6 +25,11 @@ from scalehsi.blocks.reading import Piece, apart, closed
 from scalehsi.blocks.tile import Place
 from scalehsi.cube import check_cube, navigation_dims
 from scalehsi.schema import InputError
+
+STREAMED_BYTES: Final = 8 * chunks.MiB
+"""Stored chunks below this are put together to a block also where the cube is read in every pass."""
+STREAMED_BLOCKS: Final = 16384
+"""Beyond so many, blocks grow to their usual size first: the graph of a pass, and of lazy maps, has a part for each."""
 
 Derivation = tuple["Blocks", Callable[..., Any], Mapping[str, Any], str]
 
@@ -268,8 +273,9 @@ def open_blocks(
         True: the blocks stay in the workers' memory between passes. False: they are read again each pass. Default: they
         stay if they fill at most half of the memory.
     block_bytes : int, optional
-        Upper size of a block in bytes. Default: up to 64 MiB, at least two blocks a thread, and small enough that a
-        worker's threads and their copies stay within its memory.
+        Upper size of a block in bytes. Default: up to 64 MiB for a resident cube, a stored chunk (or some 8 MiB of
+        them) for a streamed one, at least two blocks a thread, and small enough that a worker's threads and their
+        copies stay within its memory.
 
     Raises
     ------
@@ -305,11 +311,16 @@ def open_blocks(
         cube.dtype.itemsize,
         storage=cube.chunks[:-1] if cube.chunks is not None else None,
         block_bytes=most,
-        min_blocks=1 if block_bytes else _enough_blocks(total, here.threads),
+        min_blocks=1 if block_bytes else _enough_blocks(total, here.threads, resident=resident),
     )
     return Blocks(Cuts(cube, grid), device=arrays.resolve_device(device), resident=resident, threads=here.threads)
 
 
-def _enough_blocks(total: int, threads: int) -> int:
-    """Two blocks a thread balance the load, but a block under 4 MiB costs more to schedule than to compute."""
-    return max(1, min(2 * threads, total // (4 * chunks.MiB)))
+def _enough_blocks(total: int, threads: int, *, resident: bool) -> int:
+    """Two blocks a thread balance the load, but a block under 4 MiB costs more to schedule than to compute.
+
+    Where the cube is read in every pass, putting chunks together to a block costs 10 % of the time, and a task works on
+    many blocks anyway: then blocks are as small as chunks.
+    """
+    enough = max(1, min(2 * threads, total // (4 * chunks.MiB)))
+    return enough if resident else max(enough, min(STREAMED_BLOCKS, total // STREAMED_BYTES))

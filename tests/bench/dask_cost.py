@@ -36,9 +36,10 @@ CHANNELS = 1024
 COMPONENTS = 6
 RESIDENT = ((64, 16.0), (1024, 0.25), (16, 64.0))
 """Blocks, and MiB of each."""
-CHUNK = (96, 96)
-"""Pixels of a stored chunk: 18 MiB of 16-bit counts."""
-CODECS = ("zstd", "own")
+CHUNK = (64, 64)
+"""Pixels of a stored chunk: 16 MiB of float32, 8 of 16-bit counts."""
+STREAMED = (("zstd", "uint16"), ("zstd", "float32"), ("own", "uint16"), ("own", "float32"))
+"""How a cube is compressed (zstd as zarr does by default, or as `scalehsi.save` does), and its dtype."""
 
 
 class Work(NamedTuple):
@@ -60,7 +61,7 @@ def mixtures(block_info: Any = None, *, counts: bool) -> np.ndarray:
     rng = np.random.default_rng([start for start, _ in place])
     c = rng.random((math.prod(shape[:-1]), COMPONENTS), dtype=np.float32) ** 3
     x = 3000 * c @ spectra().astype(np.float32)
-    x = rng.poisson(x).astype(np.uint16) if counts else x + rng.random(x.shape, dtype=np.float32)
+    x = rng.poisson(x).astype(np.uint16) if counts else x + np.sqrt(x) * rng.standard_normal(x.shape, dtype=np.float32)
     return x.reshape(shape)
 
 
@@ -170,10 +171,10 @@ def partial_timed(pool: ThreadPoolExecutor, halves: Sequence[Any], s: np.ndarray
 # Streamed.
 
 
-def store(path: Path, codec: str, side: int) -> xr.DataArray:
-    """A cube of counts on disk: ``zstd`` as zarr writes by default, ``own`` as `scalehsi.save` does."""
+def store(path: Path, codec: str, dtype: str, side: int) -> xr.DataArray:
+    """A cube on disk."""
     along = (*[CHUNK[0]] * (side // CHUNK[0]),)
-    cube = cube_of((along, along), counts=True)
+    cube = cube_of((along, along), counts=dtype == "uint16")
     if codec == "own":
         hsi.save(cube, path)
     else:
@@ -202,12 +203,14 @@ def read_of_worker(path: Path, s: np.ndarray | None, dask_worker: Any = None) ->
     return read(path, int(dask_worker.name), 2, s)
 
 
-def streamed(codec: str, where: str, *, side: int = 576, repeats: int = 5, **options: Any) -> dict[str, Any]:
+def streamed(
+    codec: str, dtype: str, where: str, *, side: int = 512, repeats: int = 5, **options: Any
+) -> dict[str, Any]:
     """A pass that reads the cube, beside pure reading and beside a loop that reads and calls the kernel."""
     s = spectra()
     with tempfile.TemporaryDirectory() as folder, scheduler(where) as client, ThreadPoolExecutor(2) as pool:
         path = Path(folder) / "cube.zarr"
-        cube = store(path, codec, side)
+        cube = store(path, codec, dtype, side)
         view = open_blocks(cube, resident=False, **options)
 
         def alone(ends: np.ndarray | None) -> float:
@@ -232,6 +235,7 @@ def streamed(codec: str, where: str, *, side: int = 576, repeats: int = 5, **opt
         "kind": "streamed",
         "where": where,
         "codec": codec,
+        "dtype": dtype,
         "blocks": len(view),
         "block_mib": view.block_bytes / MiB,
         "bundle": view.step,
@@ -250,14 +254,14 @@ def streamed(codec: str, where: str, *, side: int = 576, repeats: int = 5, **opt
 def table(
     *,
     cases: Sequence[tuple[int, float]] = RESIDENT,
-    codecs: Sequence[str] = CODECS,
+    stores: Sequence[tuple[str, str]] = STREAMED,
     where: Sequence[str] = ("threads", "cluster"),
-    side: int = 576,
+    side: int = 512,
     repeats: int = 9,
 ) -> list[dict[str, Any]]:
     """One dict for each measurement; at most 1 GiB of data at a time."""
     rows = [resident(*case, place, repeats=repeats) for place in where for case in cases]
-    return rows + [streamed(codec, place, side=side, repeats=repeats) for place in where for codec in codecs]
+    return rows + [streamed(*kind, place, side=side, repeats=repeats) for place in where for kind in stores]
 
 
 def markdown(rows: Sequence[dict[str, Any]]) -> str:

@@ -115,6 +115,19 @@ def test_there_are_two_blocks_a_thread_unless_they_get_too_small(monkeypatch: py
     assert len(open_blocks(counts_cube((16, 16, 64)))) == 1
 
 
+def test_blocks_of_a_streamed_cube_are_stored_chunks_and_small_chunks_are_put_together() -> None:
+    for side, want in ((64, 4 * MiB * 2), (128, 16 * MiB), (256, 64 * MiB)):
+        cube = lazy_cube((512, 512, 1024), chunks=(side, side, 1024))
+        assert open_blocks(cube, resident=False).block_bytes == want
+    # So many blocks are enough of them; a chunk is not cut for it; and what is asked for is given.
+    many = open_blocks(lazy_cube((16384, 16384, 2048), chunks=(64, 64, 2048)), resident=False)
+    assert (len(many), many.block_bytes) == (2**14, 32 * MiB)
+    huge = lazy_cube((512, 512, 1024), chunks=(512, 400, 1024))
+    assert open_blocks(huge, resident=False).grid == ((512,), (400, 112))
+    assert open_blocks(cube, resident=False, block_bytes=64 * MiB).block_bytes == 64 * MiB
+    assert open_blocks(lazy_cube((512, 512, 1024)), resident=False, block_bytes=64 * MiB).block_bytes > 32 * MiB
+
+
 def test_a_spectrum_that_no_worker_can_hold_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
     pretend(monkeypatch, memory=6 * 2 * 2 * MiB)
     open_blocks(lazy_cube((2, 2, 2 * MiB)))
