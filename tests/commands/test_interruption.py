@@ -23,14 +23,27 @@ from scalehsi.models.checkpoint import FILE
 def slow(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A cube whose fit takes some tens of milliseconds an iteration."""
     path = tmp_path_factory.mktemp("slow") / "map.zarr"
-    settings = ("--set", "shape=48,48", "--set", "n_channels=256", "--set", "counts_per_pixel=200")
+    settings = ("--set", "shape=96,96", "--set", "n_channels=512", "--set", "counts_per_pixel=400")
     assert main(["simulate", "chequerboard", str(path), *settings, "--quiet"]) == 0
     return path
 
 
 def endless(cube: Path, result: Path, checkpoint: Path) -> list[str]:
-    """The words of a fit that does not end by itself."""
-    how = ["-k", "4", "--set", "loss=poisson", "--set", "tol=0", "--seed", "3", "--checkpoint", str(checkpoint)]
+    """The words of a fit that does not end by itself for a while."""
+    how = [
+        "-k",
+        "4",
+        "--set",
+        "loss=poisson",
+        "--set",
+        "bin_factor=1",
+        "--set",
+        "tol=0",
+        "--seed",
+        "3",
+        "--checkpoint",
+        str(checkpoint),
+    ]
     return ["fit", str(cube), str(result), *how, "--json"]
 
 
