@@ -106,6 +106,7 @@ class Bar:
         self._force = force
         self._bar: Any = None
         self._task: Any = None
+        self._stage = ""
 
     def __call__(self, progress: Progress) -> None:
         if self._bar is None:
@@ -118,7 +119,9 @@ class Bar:
         value = "" if progress.objective is None else f"objective {progress.objective:.6g}"
         seconds = "" if progress.remaining is None else f"at most {_clock(progress.remaining)} left"
         done = progress.iteration + part if progress.stage != "maps" else progress.max_iter
-        self._bar.update(self._task, completed=done, description=words, value=value, seconds=seconds)
+        # A stage that is over before the bar is drawn again is shown all the same.
+        new, self._stage = progress.stage != self._stage, progress.stage
+        self._bar.update(self._task, completed=done, description=words, value=value, seconds=seconds, refresh=new)
 
     def close(self) -> None:
         if self._bar is not None:

@@ -89,7 +89,7 @@ def test_a_stopped_fit_goes_on_to_the_same_numbers(run, answer, same, slow, tmp_
     if number == signal.SIGKILL:
         assert status == -signal.SIGKILL
     else:
-        assert status == 130
+        assert status == 130, err[-3000:]
         said = json.loads(out.splitlines()[-1])
         assert (said["exit"], said["checkpoint"], said["iteration"]) == (130, str(checkpoint), done)
         line = err.splitlines()[-1]
