@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 import xarray as xr
 
-from scalehsi.blocks import map_pixels, open_blocks
+from scalehsi.blocks import map_pixels, open_blocks, open_surrounded
 from scalehsi.chunks import work_chunks
 from scalehsi.cube import check_cube, with_history
 from scalehsi.models.catalogue import model_class
@@ -49,9 +49,15 @@ def project(result: xr.Dataset, cube: xr.DataArray) -> xr.DataArray:
     _same_axis(result, cube)
     model = model_class(str(result.attrs["model"])).from_settings(settings_of(result))
     fn, shared = model.projector(result)
-    view = open_blocks(cube, resident=False)
+    view = open_surrounded(cube) if model.halo else open_blocks(cube, resident=False)
     handle = map_pixels(
-        fn, view, shared={**shared, "residual": False}, keep=[ABUNDANCES], name=f"{model.name.lower()}-project"
+        fn,
+        view,
+        shared={**shared, "residual": False},
+        keep=[ABUNDANCES],
+        halo=model.halo,
+        tile=model.halo > 0,
+        name=f"{model.name.lower()}-project",
     )[ABUNDANCES]
     maps = handle.to_dataarray({COMPONENT: result.sizes[COMPONENT]})
     maps = maps.assign_coords({COMPONENT: result[COMPONENT]}).rename(ABUNDANCES)

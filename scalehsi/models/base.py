@@ -99,6 +99,11 @@ class Model:
         """Where the kernels of these settings run; ``device="auto"`` chooses among them."""
         return ("cpu", "cuda")
 
+    @property
+    def halo(self) -> int:
+        """Pixels along y and x that the projector sees around a block; with any it is called with a ``tile``, too."""
+        return 0
+
     def check(self, cube: xr.DataArray) -> None:
         """Refuse a cube whose metadata do not fit the settings. Reads no values."""
 
@@ -122,7 +127,7 @@ class Model:
         """What a fit of a cube of that shape needs."""
         return Cost(self.max_iter + 2, 0, 0, 1)
 
-    def settings(self) -> dict[str, Any]:
+    def to_settings(self) -> dict[str, Any]:
         """The settings as plain values that JSON can hold."""
         values = {f.name: getattr(self, f.name) for f in dataclasses.fields(self)}
         return {k: v.item() if isinstance(v, np.generic) else v for k, v in values.items()}

@@ -269,7 +269,7 @@ class NMF(Model):
         )
         return ("cpu", "cuda") if plain else ("cpu",)
 
-    def settings(self) -> dict[str, Any]:
+    def to_settings(self) -> dict[str, Any]:
         start = self.start if isinstance(self.start, str) else GIVEN
         plain = {k: v for k, v in vars(self).items() if k not in ("start", "fixed")}
         plain = {k: v.item() if isinstance(v, np.generic) else v for k, v in plain.items()}
