@@ -11,7 +11,7 @@ import xarray as xr
 
 from scalehsi import arrays
 from scalehsi.blocks import BlockFunction, Blocks
-from scalehsi.cube import energy_kev, navigation_dims
+from scalehsi.cube import energy_kev
 from scalehsi.kernels import frobenius, mixture, poisson
 from scalehsi.kernels.classic import leftover
 from scalehsi.kernels.nnls import nnls
@@ -34,7 +34,7 @@ from scalehsi.models.fit import settle
 from scalehsi.models.nmf import NMF
 from scalehsi.models.scan import choose_bins
 from scalehsi.models.survey import survey
-from scalehsi.schema import COMPONENT, ENDMEMBERS, ENERGY, MEAN_SPECTRUM, X, Y
+from scalehsi.schema import COMPONENT, ENDMEMBERS, ENERGY, MEAN_SPECTRUM
 
 Float = np.ndarray[Any, np.dtype[np.float64]]
 

@@ -25,7 +25,7 @@ from scalehsi.models.nmf import NMF
 from scalehsi.models.survey import Survey
 from scalehsi.prepare import bin as add_up
 from scalehsi.prepare import thin
-from scalehsi.schema import ENERGY, MASK, X, Y, InputError
+from scalehsi.schema import ENERGY, MASK, InputError, X, Y
 
 Float = np.ndarray[Any, np.dtype[np.float64]]
 
@@ -190,13 +190,11 @@ def _added(cube: xr.DataArray, size: int) -> xr.DataArray:
 
 def _predict(x: Any, other: Any, *, s: Float) -> tuple[dict[str, Any], dict[str, Any]]:
     """Logarithm of the likelihood of the other half of each bin, shares from this one."""
-    theta = mixture.shares(x, s=s, alpha=ALPHA)
-    value = np.zeros(x.shape[0])
-    for p in range(x.shape[0]):
-        row = np.asarray(other[p])
-        filled = np.flatnonzero(row)
-        value[p] = float(row[filled] @ np.log(np.maximum(theta[p] @ s[:, filled], 1e-12)))
-    return {"value": value}, {"n": 1}
+    theta, st = mixture.shares(x, s=s, alpha=ALPHA), np.ascontiguousarray(s.T)
+    pixel, channel = np.nonzero(other)
+    model = np.einsum("nk,nk->n", theta[pixel], st[channel])
+    weight = other[pixel, channel] * np.log(np.maximum(model, 1e-12))
+    return {"value": np.bincount(pixel, weights=weight, minlength=x.shape[0])}, {"n": 1}
 
 
 def _table(sizes: list[int], values: Float, angles: Float, total: float) -> xr.Dataset:
