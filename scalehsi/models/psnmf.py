@@ -32,7 +32,7 @@ from scalehsi.models.base import (
 )
 from scalehsi.models.fit import settle
 from scalehsi.models.nmf import NMF
-from scalehsi.models.scan import choose_bins
+from scalehsi.models.scan import choose_bins, likely_bins
 from scalehsi.models.survey import survey
 from scalehsi.schema import COMPONENT, ENDMEMBERS, ENERGY, MEAN_SPECTRUM
 
@@ -62,8 +62,8 @@ class PSNMF(Model):
         K, the number of endmembers. `scan_bins` tells how many the counts show.
     bin_factor : "auto", int or (int, int), default "auto"
         Pixels of a bin along y and x. Large bins have good statistics, and the rarest phase must still fill one.
-        "auto" lets the data decide, by the likelihood of counts that were held out (`scan_bins`): costs one reading,
-        and some seconds.
+        "auto" lets the data decide: `scan_bins` scores sizes by the likelihood of counts that were held out, and the
+        one of the best three whose mixture explains the data best is taken. Costs one reading, and some seconds.
     loss : {"poisson", "frobenius"}, default "poisson"
         - "poisson": for counts (whole numbers). The spectra of the bins are refined on smaller bins of some 400 counts
           by a mixture model with a Dirichlet prior, which says that pixels are mostly pure.
@@ -176,35 +176,38 @@ class PSNMF(Model):
 
     def init(self, view: Blocks, seed: int) -> State:
         seen = survey(view, seed=seed, counts=self.loss == "poisson", least=4 * self.n_components)
-        sides = binning.sides(self.bin_factor)
-        if sides is None:
-            side = int(choose_bins(view.cube, seen, self.coarse, seed=seed).attrs["chosen"])
-            sides = (side, side)
         plain: State = {
             "spectrum": seen.spectrum,
             "pixels": np.asarray(seen.pixels),
             "filled": np.asarray(seen.filled),
-            "sides": np.asarray(sides),
         }
-        bins = binning.binned(view, *sides)
+        given = binning.sides(self.bin_factor)
+        tried = [given]
+        if given is None:
+            scan = choose_bins(view.cube, self.n_components, seed=seed)
+            tried = [(size, size) for size in likely_bins(scan)]
+            plain |= {"scan_bin": scan["bin"].values, "scan_score": scan["score"].values}
         if not self.mixed:
-            return {**plain, "fine": np.asarray(sides), **self.coarse.init(bins, seed), "kind": np.asarray(0)}
-        found, _ = settle(bins, self.coarse, seed)
+            sides = np.asarray(tried[0])
+            bins = binning.binned(view, *map(int, sides))
+            return {**plain, "sides": sides, "fine": sides, **self.coarse.init(bins, seed)}
         counts = float(seen.spectrum.sum()) / max(1, seen.filled)
+        return min((self._start(view, sides, counts, plain, seed) for sides in tried), key=_objective)
+
+    def _start(self, view: Blocks, sides: Any, counts: float, state: State, seed: int) -> State:
+        """The mixture on small bins, from a factorisation of large ones."""
+        found, _ = settle(binning.binned(view, *sides), self.coarse, seed)
         fine = binning.fine(sides, counts, self.n_components, view.shape)
-        state = {**plain, "fine": np.asarray(fine)}
+        state = {**state, "sides": np.asarray(sides), "fine": np.asarray(fine)}
         return shares.begin(self, self._fine(view, state), found["kept"], state)
 
     def step(self, view: Blocks, state: State) -> tuple[State, Stats]:
         if self.mixed:
             return shares.step(self, self._fine(view, state), state)
-        bins = binning.binned(view, *(int(n) for n in state["sides"]))
-        # Both stages keep what they share under the same names; the bins' sums are the coarse model's own.
-        new, stats = self.coarse.step(bins, state)
-        return new, stats
+        return self.coarse.step(binning.binned(view, *map(int, state["sides"])), state)
 
     def _fine(self, view: Blocks, state: State) -> Blocks:
-        return binning.without_zeros(binning.binned(view, *(int(n) for n in state["fine"])))
+        return binning.without_zeros(binning.binned(view, *map(int, state["fine"])))
 
     def finish(self, view: Blocks, state: State) -> Variables:
         if self.mixed:
@@ -238,7 +241,7 @@ class PSNMF(Model):
     def _paper_spectra(self, view: Blocks, state: State) -> Float:
         """Spectra of the bins with the scale at which the abundances of a bin come nearest to a sum of one."""
         s = state["kept"]
-        bins = binning.binned(view, *(int(n) for n in state["sides"]))
+        bins = binning.binned(view, *map(int, state["sides"]))
         sums = shares.moments(bins, s)
         return np.asarray(s * shares.yields(sums["M"], sums["C"])[:, None] / float(np.prod(state["sides"])))
 
@@ -275,6 +278,10 @@ class PSNMF(Model):
     def cost(self, shape: tuple[int, ...], itemsize: int) -> Cost:
         k, channels = self.n_components, shape[-1]
         return Cost(passes=6, sums_bytes=16 * channels * k, work_bytes=64 * 4 * channels, columns=k + 1)
+
+
+def _objective(state: State) -> float:
+    return float(state["objective"])
 
 
 def _maps(

@@ -22,7 +22,6 @@ from scalehsi.kernels import mixture
 from scalehsi.models.base import is_number, require
 from scalehsi.models.fit import settle
 from scalehsi.models.nmf import NMF
-from scalehsi.models.survey import Survey
 from scalehsi.prepare import bin as add_up
 from scalehsi.prepare import thin
 from scalehsi.schema import ENERGY, MASK, InputError, X, Y
@@ -41,6 +40,7 @@ SPAN: Final = 8
 WINDOW: Final = 192
 """Side of the windows of a large map that are looked at: a multiple of all bins that are tried."""
 WINDOWS: Final = 4
+LIKELY: Final = 3
 ALPHA: Final = 0.02
 GROUPS: Final = 512
 """Groups of channels at most in the test of the number of components."""
@@ -253,9 +253,15 @@ def _common(x: Any, other: Any, *, cuts: Any, scale: Any) -> tuple[dict[str, Any
     return {}, {"product": (one * weight * scale).T @ (two * weight * scale)}
 
 
-def choose_bins(cube: xr.DataArray, seen: Survey, model: NMF, *, seed: int) -> xr.Dataset:
+def choose_bins(cube: xr.DataArray, n_components: int, *, seed: int) -> xr.Dataset:
     """The scan by which `scalehsi.PSNMF` chooses its bins; cubes of other numbers than counts are cut by a rule."""
     if cube.dtype.kind in "ui":
-        return scan_bins(cube, n_components=model.n_components, seed=seed)
+        return scan_bins(cube, n_components=n_components, seed=seed)
     side = max(1, min(cube.shape[-3:-1]) // (4 * SPAN))
-    return xr.Dataset(coords={"bin": [side]}, attrs={"chosen": side})
+    return xr.Dataset({"score": ("bin", [0.0])}, coords={"bin": [side]}, attrs={"chosen": side})
+
+
+def likely_bins(scan: xr.Dataset) -> list[int]:
+    """The sizes of the best scores, three at most; the chosen one first."""
+    best = scan["bin"].values[np.argsort(-scan["score"].values, kind="stable")][:LIKELY]
+    return [scan.attrs["chosen"], *(int(size) for size in best if size != scan.attrs["chosen"])]
