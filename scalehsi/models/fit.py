@@ -243,7 +243,9 @@ def _finish(
     name = f"{model.name.lower()}-maps"
     seen: dict[str, Any] = {"halo": model.halo, "tile": model.halo > 0}
     # A halo is read along: the cube's own blocks with it would be a second copy.
-    target = branch(view, "maps", lambda: open_surrounded(view.cube, device=view.device)) if model.halo else view
+    target = view
+    if model.halo:
+        target = branch(view, "maps", lambda: open_surrounded(view.cube, device=view.device, packed=model.packed))
     handles, sums = map_fold(fn, target, shared=shared, keep=wanted if home else (), name=name, **seen)
     if not home:
         lazy = target if model.halo else open_blocks(view.cube, device=view.device, resident=False)
