@@ -195,9 +195,12 @@ def _iterate(
     return state, history, status or "max_iter", advice if status == "converged" else ""
 
 
-def settle(view: Blocks, model: Model, seed: int) -> tuple[State, list[float]]:
-    """Run the loop of a model to its end, as a part of another model: no checkpoint, no result, no word about it."""
-    state, history, rejected = model.init(view, seed), [], 0
+def settle(view: Blocks, model: Model, seed: int, *, state: State | None = None) -> tuple[State, list[float]]:
+    """Run the loop of a model to its end, as a part of another model: no checkpoint, no result, no word about it.
+
+    From the given state, or from the model's first one.
+    """
+    state, history, rejected = model.init(view, seed) if state is None else state, [], 0
     while len(history) < model.max_iter:
         new, stats = model.step(view, state)
         if not np.isfinite(stats.objective):

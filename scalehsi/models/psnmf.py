@@ -197,7 +197,11 @@ class PSNMF(Model):
             bins = binning.binned(view, *map(int, sides))
             return {**plain, "sides": sides, "fine": sides, **self.coarse.init(bins, seed)}
         counts = float(seen.spectrum.sum()) / max(1, seen.filled)
-        return min((self._start(view, sides, counts, plain, seed) for sides in tried), key=_objective)
+        best = min((self._start(view, sides, counts, plain, seed) for sides in tried), key=_objective)
+        if not shares.sampled(best):
+            return best
+        best, _ = settle(view, self, seed, state=best)
+        return shares.whole(self, self._fine(view, best), best)
 
     def _start(self, view: Blocks, sides: Any, counts: float, state: State, seed: int) -> State:
         """The mixture on small bins, from a factorisation of large ones."""
