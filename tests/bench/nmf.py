@@ -9,10 +9,10 @@ import argparse
 from collections.abc import Callable
 from pathlib import Path
 
-from tests.bench import counts, dask_cost, least_squares, priors
+from tests.bench import counts, dask_cost, least_squares, priors, variants
 from tests.bench.machine import markdown, product_rate, read_rate
 
-PARTS = ("speed", "threads", "convergence", "compression", "scaling", "counts", "dask", "priors")
+PARTS = ("speed", "threads", "convergence", "variants", "compression", "scaling", "counts", "dask", "priors")
 
 
 def draw(traces: dict[str, least_squares.Trace], file: Path) -> None:
@@ -60,6 +60,7 @@ def main() -> None:
         "speed": lambda: least_squares.speed(pixels=size * size, energies=channels),
         "threads": lambda: least_squares.threads(size=size),
         "convergence": convergence,
+        "variants": lambda: variants.table(size=size, channels=channels),
         "compression": lambda: (
             least_squares.compression(((64, 256, 4),)) if args.quick else least_squares.compression()
         ),
