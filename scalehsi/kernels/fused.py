@@ -112,7 +112,7 @@ def _tile_sums(
         for k in range(n):
             a[p, k] = c[p, k]
             cv[p, k] = v * c[p, k]
-            used[k] += c[p, k]
+            used[k] += v * c[p, k]
         for k in range(n):
             for j in range(n):
                 big_m[k, j] += np.float64(cv[p, k]) * np.float64(a[p, j])

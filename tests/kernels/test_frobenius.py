@@ -53,6 +53,7 @@ def twin(x: Float, s: Float, *, w: Float | None = None, weigh_pixels: bool = Fal
         "c": c,
         "N": (c * v[:, None]).T @ x,
         "M": (c * v[:, None]).T @ c,
+        "C": v @ c,
         "norm": (v[:, None] * w * x**2).sum(),
         "objective": 0.5 * (v[:, None] * w * rest**2).sum(),
         "residual": np.sqrt((rest**2).mean(axis=1)),
@@ -71,7 +72,7 @@ def test_sums_and_objective_are_those_of_plain_numpy_for_any_dtype(dtype: str, w
     want = twin(x, s, **options(weights, x))
     pixels, sums = frobenius.update(x.astype(dtype), s=s, **options(weights, x))
     assert pixels == {}
-    for name in ("N", "M", "norm"):
+    for name in ("N", "M", "C", "norm"):
         assert_allclose(sums[name], want[name], rtol=1e-5, atol=1e-6 * np.abs(want[name]).max(), err_msg=name)
     value = frobenius.objective(sums, s, options(weights, x).get("w"))
     assert_allclose(value, want["objective"], rtol=1e-6)
