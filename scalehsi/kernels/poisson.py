@@ -19,12 +19,13 @@ import numba
 import numpy as np
 
 from scalehsi import arrays
-from scalehsi.kernels import counts
+from scalehsi.kernels import counts, cuda
 from scalehsi.kernels.counts import Counts
 from scalehsi.kernels.nnls import solve_one
 from scalehsi.kernels.poisson_loops import from_table, padded, table_width
 from scalehsi.kernels.poisson_rows import multiply_rows, solve_rows
 from scalehsi.kernels.vectors import FAST, aligned_zeros, whole_rows
+from scalehsi.schema import InputError
 
 Float = np.ndarray[Any, np.dtype[np.float64]]
 
@@ -50,7 +51,8 @@ def update(
     ----------
     x : array, shape (P, E), or Counts
         Counts, any real dtype, none negative. Cost is by the channels that hold counts, not by E, but for a quick
-        search of a dense block for them.
+        search of a dense block for them. On a GPU (a CuPy array, or what `kernels.cuda.resident` made of one, which
+        saves a sort at each pass) without ``tau``, ``ridge`` and simplex, up to 32 components; not run on one yet.
     s : array, shape (K, E)
     tau : array, shape (K,), optional
         Added to the objective is ``tau_k c_k``: sparsity, or one over the scale of an exponential prior. Not negative.
@@ -74,6 +76,8 @@ def update(
     >>> sums["N"].shape, sums["H"].shape, round(float(sums["C"].sum()), 6)
     ((3, 2), (3, 3), 12.0)
     """
+    if _on_gpu(x, s, tau=tau, ridge=ridge, simplex=simplex):
+        return cuda.poisson_update(x, s=arrays.to_host(s))
     table, total = aligned_zeros(s.shape[1], table_width(len(s))), np.zeros(1 + 2 * len(s))
     for _ in _solved(x, s, tau, ridge, table, total, simplex=simplex):
         pass
@@ -106,6 +110,8 @@ def abundances(
     sums : dict
         ``residual_spectrum`` (E,) sum of data minus model, ``likelihood``, ``C``; with ``ridge`` also ``CC``.
     """
+    if _on_gpu(x, s, tau=tau, ridge=ridge, simplex=simplex):
+        return cuda.poisson_abundances(x, s=arrays.to_host(s), residual=residual)
     ends = np.ascontiguousarray(_columns(s).T)
     found = np.empty((x.shape[0], len(s)), dtype=np.float32)
     rms, spectrum = np.empty(x.shape[0], dtype=np.float32), np.zeros(s.shape[1])
@@ -198,6 +204,18 @@ def improve_multiplicative(sums: dict[str, Float], s: Float) -> Float:
 def _multiplied(sums: dict[str, Float], st: Float) -> Float:
     used = sums["C"] > 0
     return np.asarray(st * np.where(used, sums["N"] / np.where(used, sums["C"], 1.0), 1.0))
+
+
+def _on_gpu(x: Any, s: Any, *, tau: Any, ridge: Any, simplex: bool) -> bool:
+    """Whether the kernels written for a GPU take this block; what they do not do runs on the host."""
+    plain = tau is None and ridge is None and not simplex and s.shape[0] <= cuda.MOST
+    held = isinstance(x, cuda.Resident)
+    if held and not plain:
+        raise InputError(
+            "counts that lie on the GPU are fitted without costs and constraints, and with at most "
+            f"{cuda.MOST} components; fit with device='cpu'"
+        )
+    return held or (plain and arrays.is_cupy(x))
 
 
 def _solved(

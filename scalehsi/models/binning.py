@@ -8,6 +8,7 @@ from collections.abc import Callable
 from typing import Any, Final
 
 from scalehsi.blocks import Blocks, capacity, open_blocks
+from scalehsi.kernels import cuda
 from scalehsi.kernels.counts import Counts
 from scalehsi.models.base import is_number, require
 from scalehsi.models.survey import Survey
@@ -22,6 +23,8 @@ DENSE: Final = 0.15
 """Share of filled values from which on a dense block of single bytes is as small."""
 BYTES: Final = 4
 """Of a filled value: its channel in two, its counts in one or two."""
+BYTES_ON_GPU: Final = 10
+"""The same there, by pixels and by channels, with the number of the pixel."""
 
 
 def check(bin_factor: Any, *, squares: bool) -> None:
@@ -62,9 +65,14 @@ def factor(bin_factor: int | str, view: Blocks, seen: Survey, *, squares: bool, 
 
 
 def sparse(view: Blocks, seen: Survey) -> bool:
-    """Whether the counts of a view are so few that they are kept without their zeros: smaller, and none to look for."""
-    size = (BYTES * seen.density * view.n_energies + 8) * math.prod(view.shape)
-    return view.device == "cpu" and seen.density < DENSE and size <= capacity().memory // 2
+    """Whether the counts of a view are kept without their zeros.
+
+    On the CPU where they are so few that it is smaller, and none are to look for at each pass. On a GPU its kernels
+    take no others, and sorting them by channel costs more than a pass, so always where they fit.
+    """
+    bytes_ = BYTES if view.device == "cpu" else BYTES_ON_GPU
+    size = (bytes_ * seen.density * view.n_energies + 8) * math.prod(view.shape)
+    return (view.device == "cuda" or seen.density < DENSE) and size <= capacity().memory // 2
 
 
 def binned(view: Blocks, bins: int) -> Blocks:
@@ -75,8 +83,9 @@ def binned(view: Blocks, bins: int) -> Blocks:
 
 
 def without_zeros(view: Blocks) -> Blocks:
-    """The view with `Counts` for blocks; what it held densely may go once these are made."""
-    return branch(view, "sparse", lambda: view.derive(Counts.from_dense, name="nmf-counts"))
+    """The view with `Counts` for blocks, on a GPU `cuda.Resident`; what it held densely may go once these are made."""
+    make = Counts.from_dense if view.device == "cpu" else cuda.resident
+    return branch(view, "sparse", lambda: view.derive(make, name="nmf-counts"))
 
 
 def branch(view: Blocks, name: str, make: Callable[[], Blocks]) -> Blocks:

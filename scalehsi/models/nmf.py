@@ -14,7 +14,7 @@ from scalehsi import arrays
 from scalehsi.blocks import BlockFunction, Blocks, map_fold
 from scalehsi.blocks.blas import one_blas_thread
 from scalehsi.cube import navigation_dims
-from scalehsi.kernels import classic, frobenius, missing, poisson, relevance
+from scalehsi.kernels import classic, cuda, frobenius, missing, poisson, relevance
 from scalehsi.kernels.nnls import nnls
 from scalehsi.models import binning, carried, compressed, extrapolation, held
 from scalehsi.models.base import (
@@ -32,7 +32,7 @@ from scalehsi.models.base import (
 )
 from scalehsi.models.losses import SETTLED, Counts, Incomplete, LeastSquares, Loss, channel_weights
 from scalehsi.models.starts import READINGS, STARTS, first_endmembers, given_endmembers
-from scalehsi.models.survey import survey
+from scalehsi.models.survey import Survey, survey
 from scalehsi.schema import ABUNDANCES, COMPONENT, ENDMEMBERS, ENERGY, MEAN_SPECTRUM, InputError
 
 Float = np.ndarray[Any, np.dtype[np.float64]]
@@ -83,7 +83,8 @@ class NMF(Model):
         Shape ``a`` of the inverse-gamma prior of these scales, above 1; its scale follows from the data.
     sparsity : float, default 0
         Linear cost of abundances. With "frobenius" in units of the root mean square length of a pixel's spectrum (0.01
-        is mild), with "poisson" in units of one count.
+        is mild), with "poisson" in units of one count. With ``weighting`` it is a cost of shares of the pixel's mean,
+        so that bright pixels do not pay more.
     smoothness : float, default 0
         Pull between the abundances of neighbours along y and x, "frobenius" only, in units of the endmember's own
         power: 0.1 is mild, 10 strong. Carries the maps from pass to pass.
@@ -264,10 +265,10 @@ class NMF(Model):
 
     @property
     def devices(self) -> tuple[arrays.Device, ...]:
-        plain = self.loss == "frobenius" and not (
-            self.simplex or self.orthogonality or self.smoothness or self.missing or self._textbook
-        )
-        return ("cpu", "cuda") if plain else ("cpu",)
+        special = self.simplex or self.orthogonality or self.smoothness or self.missing or self._textbook
+        if self.loss == "poisson":
+            special = special or self.ard or self.sparsity or self.n_components > cuda.MOST
+        return ("cpu",) if special else ("cpu", "cuda")
 
     def settings(self) -> dict[str, Any]:
         start = self.start if isinstance(self.start, str) else GIVEN
@@ -302,8 +303,7 @@ class NMF(Model):
         s = self._first(target, fitted, view.cube, seed)
         known = held.known_endmembers(self.fixed, view.cube)
         s[: len(known)] = known
-        norm = float(np.sqrt(seen.norm / max(1, seen.pixels)))
-        mean = float(seen.spectrum.sum()) / max(1, seen.pixels * view.n_energies)
+        level, mean = self._scale(seen)
         state: State = {
             "spectrum": seen.spectrum,
             "pixels": np.asarray(seen.pixels),
@@ -311,7 +311,7 @@ class NMF(Model):
             "bin": np.asarray(factor),
             "sparse": np.asarray(self.loss == "poisson" and binning.sparse(target, fitted)),
             "norm": np.asarray(np.nan),
-            "level": np.asarray(norm),
+            "level": np.asarray(level),
             "free": np.arange(k) >= len(known),
             "lam": np.full(k, np.nan),
             "sigma2": np.asarray(np.nan),
@@ -340,6 +340,16 @@ class NMF(Model):
             # On the simplex a spectrum is what a whole pixel of it would show.
             s = s * float(seen.spectrum.sum()) / max(1, seen.pixels)
         return np.array(s, dtype=np.float64)
+
+    def _scale(self, seen: Survey) -> tuple[float, float]:
+        """Root mean square length of a pixel's spectrum, and mean value, both as the loss weighs them."""
+        spectrum = seen.spectrum / max(1, seen.pixels)
+        if not self.weighting:
+            return float(np.sqrt(seen.norm / max(1, seen.pixels))), float(spectrum.mean())
+        w = channel_weights(spectrum)
+        square = float(np.mean(seen.sample.astype(np.float64) ** 2 @ w)) * seen.filled / max(1, seen.pixels)
+        # Abundances are costed as shares of their pixel's mean.
+        return float(np.sqrt(square)), float(np.mean(spectrum * np.sqrt(w)) / max(float(spectrum.mean()), 1e-300))
 
     def step(self, view: Blocks, state: State) -> tuple[State, Stats]:
         """One pass at ``s``; then a better, extrapolated ``s``, or back to the last one known to be good."""
