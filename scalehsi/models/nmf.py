@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import numbers
 from collections.abc import Mapping
 from dataclasses import KW_ONLY, dataclass
 from typing import Any, ClassVar, Final
@@ -14,33 +13,18 @@ from scalehsi import arrays
 from scalehsi.blocks import BlockFunction, Blocks, map_fold
 from scalehsi.blocks.blas import one_blas_thread
 from scalehsi.cube import navigation_dims
-from scalehsi.kernels import classic, frobenius, missing, poisson, relevance
+from scalehsi.kernels import frobenius, missing, poisson, relevance
 from scalehsi.kernels.nnls import nnls
-from scalehsi.models import binning, carried, compressed, extrapolation, held
-from scalehsi.models.base import (
-    Cost,
-    Model,
-    State,
-    Stats,
-    Variables,
-    check_components,
-    check_weighting,
-    choice,
-    is_number,
-    register,
-    require,
-)
+from scalehsi.models import binning, carried, compressed, extrapolation, held, rules
+from scalehsi.models.base import Cost, Model, State, Stats, Variables, check_components, register, require
 from scalehsi.models.losses import Counts, Incomplete, LeastSquares, Loss, channel_weights
-from scalehsi.models.starts import READINGS, STARTS, first_endmembers, given_endmembers
+from scalehsi.models.settings import GIVEN
+from scalehsi.models.starts import READINGS, first_endmembers, given_endmembers
 from scalehsi.models.survey import survey
 from scalehsi.schema import ABUNDANCES, COMPONENT, ENDMEMBERS, ENERGY, MEAN_SPECTRUM, InputError
 
 Float = np.ndarray[Any, np.dtype[np.float64]]
 
-LOSSES: Final = ("frobenius", "poisson")
-SOLVERS: Final = ("exact", *classic.RULES)
-GIVEN: Final = "given"
-"""What settings say of a start or of fixed endmembers that were handed over as arrays."""
 SHIFT: Final = "abundance_cost"
 EXTRA: Final = "abundance_coupling"
 SETTLED: Final = 20
@@ -174,73 +158,7 @@ class NMF(Model):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        check_components(self.n_components)
-        choice("loss", self.loss, LOSSES)
-        check_weighting(self.weighting)
-        squares = self.loss == "frobenius"
-        require(
-            squares or not self.weighting,
-            "weighting='poisson' belongs to loss='frobenius'; loss='poisson' weighs counts by itself",
-        )
-        binning.check(self.bin_factor, squares=squares)
-        choice("solver", self.solver, SOLVERS)
-        require(self.compress in (True, False, "auto"), f"compress is True, False or 'auto', got {self.compress!r}")
-        for name in ("simplex", "missing"):
-            require(isinstance(getattr(self, name), bool), f"{name} is True or False, got {getattr(self, name)!r}")
-        choice("smoothness_kind", self.smoothness_kind, ("quadratic", "tv"))
-        for name in ("orthogonality", "sparsity", "smoothness", "spectral_smoothness"):
-            value = getattr(self, name)
-            require(is_number(value, numbers.Real) and value >= 0, f"{name} is a number of at least 0, got {value!r}")
-        require(self.orthogonality <= 1, f"orthogonality is a weight from 0 to 1, got {self.orthogonality!r}")
-        require(self.ard in (None, *relevance.PRIORS), f"ard={self.ard!r} is not known; it is None, {_listed()}")
-        shape = self.ard_shape
-        require(is_number(shape, numbers.Real) and shape > 1, f"ard_shape is above 1, got {shape!r}")
-        require(
-            is_number(self.restarts, numbers.Integral) and self.restarts >= 1,
-            f"restarts is a whole number of at least 1, got {self.restarts!r}",
-        )
-        if isinstance(self.start, str):
-            choice("start", self.start, (*STARTS, GIVEN))
-        held.check(self.fixed, self.n_components)
-        self._check_together()
-
-    def _check_together(self) -> None:
-        """Refuse what has no meaning, or no method here, in combination."""
-        squares = self.loss == "frobenius"
-        for name in ("orthogonality", "smoothness", "missing"):
-            require(squares or not getattr(self, name), f"{name} belongs to loss='frobenius'")
-        plain = not (self.weighting or self.simplex or self.costly or self.spectral_smoothness)
-        special = {"smoothness": self.smoothness, "missing": self.missing, "solver": self._textbook}
-        for name, on in special.items():
-            require(
-                plain or not on,
-                f"{name}={getattr(self, name)!r} goes with plain least squares alone: without weighting, simplex, "
-                "sparsity, ard, orthogonality and spectral_smoothness",
-            )
-        count = sum(map(bool, special.values()))
-        require(count <= 1, "of smoothness, missing and a textbook solver take one")
-        require(
-            self.compress is not True or self.compressible,
-            "compress=True goes with loss='frobenius' without costs, smoothness, missing and textbook solvers",
-        )
-        require(squares or self.solver in ("exact", "mu"), f"solver={self.solver!r} belongs to loss='frobenius'")
-        require(
-            (squares and not self.weighting) or not self.spectral_smoothness,
-            "spectral_smoothness belongs to loss='frobenius' without weighting",
-        )
-        require(
-            not (self.spectral_smoothness and self.costly),
-            "spectral_smoothness does not go together with sparsity, ard or orthogonality",
-        )
-        require(
-            not (self.simplex and self.costly),
-            "simplex=True fixes the sum of the abundances, so that sparsity, ard and orthogonality have no hold on it; "
-            "leave one of them out",
-        )
-        require(
-            not (self.simplex and self.weighting),
-            "weighting='poisson' weighs whole pixels, which simplex=True forbids; use loss='poisson'",
-        )
+        rules.check(self)
 
     @property
     def costly(self) -> bool:
@@ -250,11 +168,12 @@ class NMF(Model):
     @property
     def compressible(self) -> bool:
         """True where the iterations can run in a subspace of the data."""
-        special = self.smoothness or self.missing or self._textbook or self.spectral_smoothness
+        special = self.smoothness or self.missing or self.textbook or self.spectral_smoothness
         return self.loss == "frobenius" and not self.costly and not special
 
     @property
-    def _textbook(self) -> bool:
+    def textbook(self) -> bool:
+        """True where the rules of the textbooks take the place of exact pixels."""
         return self.solver != "exact"
 
     @property
@@ -265,7 +184,7 @@ class NMF(Model):
     @property
     def devices(self) -> tuple[arrays.Device, ...]:
         plain = self.loss == "frobenius" and not (
-            self.simplex or self.orthogonality or self.smoothness or self.missing or self._textbook
+            self.simplex or self.orthogonality or self.smoothness or self.missing or self.textbook
         )
         return ("cpu", "cuda") if plain else ("cpu",)
 
@@ -293,7 +212,7 @@ class NMF(Model):
         seen = survey(view, seed=seed, counts=self.counts, least=4 * k, missing=self.missing)
         if len(seen.sample) == 0:
             raise InputError("every pixel of the sample is empty; mask the empty part of the cube, or bin it")
-        single = self.loss == "frobenius" or self._textbook
+        single = self.loss == "frobenius" or self.textbook
         factor = binning.factor(self.bin_factor, view, seen, squares=single, least=16 * k)
         fitted, target = seen, view
         if factor > 1:
@@ -476,7 +395,7 @@ class NMF(Model):
         if self.loss == "poisson":
             sums = 8 * channels * (k + k * (k + 1) // 2)
             work = poisson.STRIP * channels * (itemsize + 12) + 8 * channels * (16 * k + k * (k + 1))
-            passes += self.bin_factor != 1 and not self._textbook  # the bins have a survey of their own
+            passes += self.bin_factor != 1 and not self.textbook  # the bins have a survey of their own
         else:
             sums = 8 * channels * k
             work = frobenius.STRIP * (2 * 4 * channels + 8 * k)
@@ -485,10 +404,6 @@ class NMF(Model):
         if self.start in ("nndsvd", "nndsvda"):
             sums = max(sums, 8 * channels * (k + 12))
         return Cost(passes=passes, sums_bytes=sums, work_bytes=work, columns=k + 1, kept_bytes=kept)
-
-
-def _listed() -> str:
-    return " or ".join(repr(p) for p in relevance.PRIORS)
 
 
 def _share(mean: Float, s: Float) -> Float:
