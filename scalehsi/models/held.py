@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 import xarray as xr
 
+from scalehsi.models.axis import check_axis
 from scalehsi.models.base import require
 from scalehsi.schema import COMPONENT, ENDMEMBERS, ENERGY, suggest
 
@@ -40,17 +41,5 @@ def known_endmembers(fixed: Mapping[str, Any] | str | None, cube: xr.DataArray) 
     if not isinstance(fixed, Mapping) or ENDMEMBERS not in fixed:
         return np.zeros((0, cube.shape[-1]))
     spectra: xr.DataArray = fixed[ENDMEMBERS].transpose(COMPONENT, ENERGY)
-    require(
-        spectra.sizes[ENERGY] == cube.shape[-1],
-        f"fixed['endmembers'] has {spectra.sizes[ENERGY]} channels, the cube {cube.shape[-1]}; "
-        "bring them onto its axis with .interp(energy=cube.energy)",
-    )
-    if ENERGY in spectra.coords and ENERGY in cube.coords:
-        there, here = np.asarray(spectra[ENERGY], dtype=float), np.asarray(cube[ENERGY], dtype=float)
-        step = abs(here[-1] - here[0]) / max(1, here.size - 1)
-        require(
-            np.allclose(there, here, rtol=0, atol=0.1 * step or 1e-9),
-            f"fixed['endmembers'] runs from {there[0]:g} to {there[-1]:g}, the cube from {here[0]:g} to {here[-1]:g}; "
-            "bring them onto its axis with .interp(energy=cube.energy)",
-        )
+    check_axis("fixed['endmembers']", spectra, cube)
     return np.asarray(spectra.values, dtype=np.float64)
