@@ -214,11 +214,10 @@ def _update_here(
     x: np.ndarray[Any, Any], given: Float, problem: Problem, known: Any, w: Float | None, *, weigh_pixels: bool,
     norm: bool,
 ) -> dict[str, Any]:  # fmt: skip
-    even, unit = scaled(problem)
+    even, unit = scaled(problem, known)
     parts = parted(even, known)
     n, channels = problem.weighted.shape
     big_n, big_m, used, power = np.zeros((n, channels)), np.zeros((n, n)), np.zeros(n), 0.0
-    given = given * unit[parts.order[n - given.shape[1] :]]
     for part, slab in _slabs(x):
         buffer = _buffer(slab)
         rows, kind, gram, shift, pull = _arguments(slab, parts)
@@ -236,10 +235,9 @@ def _abundances_here(
     x: np.ndarray[Any, Any], given: Float, s: Float, problem: Problem, known: Any, w: Float | None, *,
     weigh_pixels: bool, residual: bool,
 ) -> tuple[dict[str, Any], dict[str, Any]]:  # fmt: skip
-    even, unit = scaled(problem)
+    even, unit = scaled(problem, known)
     parts = parted(even, known)
     n, channels = problem.weighted.shape
-    given = given * unit[parts.order[n - given.shape[1] :]]
     c = np.empty((len(x), n))
     rms, spectrum, loss = np.empty(len(x), dtype=np.float32), np.zeros(channels), 0.0
     for part, slab in _slabs(x):

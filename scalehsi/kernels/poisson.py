@@ -334,7 +334,8 @@ def _newton_channels(st: Any, em: Any, big_n: Any, big_h: Any, c: Any, new: Any)
         if top <= 0.0:
             continue  # no counts here: the multiplicative value, zero, stands
         for k in range(n):
-            hessian[k, k] += 1e-9 * top
+            # Relative to itself: components need not have comparable units.
+            hessian[k, k] += 1e-9 * (hessian[k, k] if hessian[k, k] > 0.0 else top)
         for k in range(n):
             right[k] = big_n[e, k] - c[k]
             for j in range(n):

@@ -74,13 +74,15 @@ def make_problem(s: Any, w: Any, gram: Any, shift: Any, *, simplex: bool) -> Pro
     return Problem(SIMPLEX if simplex else COUPLED if coupled else FREE, weighted, matrix, linear)
 
 
-def scaled(problem: Problem) -> tuple[Problem, Float]:
+def scaled(problem: Problem, known: Sequence[int] | Integers | None = None) -> tuple[Problem, Float]:
     """In units in which every component has length one, so that tolerances mean the same for all; and the lengths.
 
-    On the simplex abundances have a unit of their own, so there it is the loss that is scaled.
+    On the simplex abundances have a unit of their own, so there it is the loss that is scaled. So have those that are
+    given, and keep it: their sums are then the same bits whatever the endmembers are.
     """
     length = np.sqrt(np.diag(problem.gram))
     unit = np.where(length > 0, length, 1.0)
+    unit[np.array([] if known is None else known, dtype=np.int64)] = 1.0
     if problem.kind == SIMPLEX:
         unit = np.full_like(unit, length.max(initial=0.0) or 1.0)
     gram = problem.gram / np.outer(unit, unit)

@@ -29,7 +29,8 @@ def project(result: xr.Dataset, cube: xr.DataArray) -> xr.DataArray:
     Returns
     -------
     xarray.DataArray, dims (component, ..., y, x)
-        Lazy, chunked like the cube's blocks; solved as the model solves them (NMF: exactly, pixel by pixel).
+        Lazy, chunked like the cube's blocks; solved as the model solves them (NMF: exactly, pixel by pixel). Maps that
+        were fixed in the fit belong to its cube: here all abundances are found.
 
     Raises
     ------

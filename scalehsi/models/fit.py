@@ -224,10 +224,11 @@ def _finish(
     n = frame.sizes[COMPONENT]
     wanted = [ABUNDANCES, *([RESIDUAL] if residual else [])]
     home = _map_bytes(view, n + residual) <= HOME_BYTES
-    handles, sums = map_fold(fn, view, shared=shared, keep=wanted if home else (), name=f"{model.name.lower()}-maps")
+    name = f"{model.name.lower()}-maps"
+    handles, sums = map_fold(fn, view, *model.along(view), shared=shared, keep=wanted if home else (), name=name)
     if not home:
         lazy = open_blocks(view.cube, device=view.device, resident=False)
-        handles = map_pixels(fn, lazy, shared=shared, keep=wanted, name=f"{model.name.lower()}-maps")
+        handles = map_pixels(fn, lazy, *model.along(lazy), shared=shared, keep=wanted, name=name)
     variables[ABUNDANCES] = _maps(handles[ABUNDANCES], {COMPONENT: n}, home=home)
     if residual:
         pixels = float(state["pixels"])

@@ -6,7 +6,7 @@ import numbers
 from typing import Final
 
 from scalehsi.kernels import classic, relevance
-from scalehsi.models import binning, held
+from scalehsi.models import binning, held, known_maps
 from scalehsi.models.base import check_components, check_weighting, choice, is_number, require
 from scalehsi.models.settings import GIVEN, Settings
 from scalehsi.models.starts import STARTS
@@ -58,6 +58,7 @@ def _check_each(model: Settings) -> None:
     if isinstance(model.start, str):
         choice("start", model.start, (*STARTS, GIVEN))
     held.check(model.fixed, model.n_components)
+    known_maps.check(model.fixed, model.n_components)
 
 
 def _check_together(model: Settings) -> None:
@@ -72,11 +73,18 @@ def _check_together(model: Settings) -> None:
             f"{name}={getattr(model, name)!r} goes with plain least squares alone: without weighting, simplex, "
             "sparsity, ard, orthogonality and spectral_smoothness",
         )
+    if known_maps.maps_of(model.fixed) is not None:
+        for name in ("simplex", "ard", "orthogonality", *special):
+            require(
+                not (special[name] if name in special else getattr(model, name)),
+                f"{known_maps.NAME} does not go together with {name}={getattr(model, name)!r}; leave one of them out",
+            )
     count = sum(map(bool, special.values()))
     require(count <= 1, "of smoothness, missing and a textbook solver take one")
     require(
         model.compress is not True or model.compressible,
-        "compress=True goes with loss='frobenius' without costs, smoothness, missing and textbook solvers",
+        "compress=True goes with loss='frobenius' without costs, smoothness, missing and textbook solvers, and where "
+        "maps are fixed without weighting and for fewer than all components",
     )
     require(squares or model.solver in ("exact", "mu"), f"solver={model.solver!r} belongs to loss='frobenius'")
     require(
