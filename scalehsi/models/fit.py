@@ -244,10 +244,11 @@ def _finish(
     seen: dict[str, Any] = {"halo": model.halo, "tile": model.halo > 0}
     # A halo is read along: the cube's own blocks with it would be a second copy.
     target = branch(view, "maps", lambda: open_surrounded(view.cube, device=view.device)) if model.halo else view
-    handles, sums = map_fold(fn, target, shared=shared, keep=wanted if home else (), name=name, **seen)
+    along = model.along(target)
+    handles, sums = map_fold(fn, target, *along, shared=shared, keep=wanted if home else (), name=name, **seen)
     if not home:
         lazy = target if model.halo else open_blocks(view.cube, device=view.device, resident=False)
-        handles = map_pixels(fn, lazy, shared=shared, keep=wanted, name=name, **seen)
+        handles = map_pixels(fn, lazy, *model.along(lazy), shared=shared, keep=wanted, name=name, **seen)
     variables[ABUNDANCES] = _maps(handles[ABUNDANCES], {COMPONENT: n}, home=home)
     if residual:
         pixels = float(state["pixels"])
