@@ -1,9 +1,9 @@
 """Hyperparameters by the exact likelihood: lengths outside, everything else inside, at a cost that forgets the image.
 
 For given lengths the data enter through the eigenvalues ``g = lambda mu`` of the spatial covariance and the rotated
-maps ``z`` alone, and ``-log L = 1/2 sum (log|g B + D| + z' (g B + D)^-1 z)``. Eigenvalues that are close share a node (with
-weights that are linear in log g between two nodes, so that nothing jumps): then ``n_b`` and ``S_b = sum z z'`` of some
-200 nodes are all there is, and ``B`` and ``D`` are found from these (Rakitsch et al. 2013 for the decoupling of maps).
+maps ``z`` alone, and ``-log L = 1/2 sum (log|g B + D| + z' (g B + D)^-1 z)``. Eigenvalues that are close share a node
+(with weights that are linear in log g between two nodes, so that nothing jumps): then ``n_b`` and ``S_b = sum z z'`` of
+some 200 nodes are all there is, and ``B`` and ``D`` are found from these (Rakitsch et al. 2013 for the decoupling).
 """
 
 from __future__ import annotations
