@@ -7,7 +7,7 @@ diagonal of ``G`` and as a pull beside it, so that they cost nothing.
 
 from __future__ import annotations
 
-from typing import Any, Protocol
+from typing import Any, Final, Protocol
 
 import numpy as np
 
@@ -19,6 +19,11 @@ from scalehsi.models.settings import Settings
 
 Float = np.ndarray[Any, np.dtype[np.float64]]
 Sums = dict[str, Any]
+
+SETTLED: Final = 20
+"""Iterations before relevance switches components off for good. Until then pulls are taken at their word: they swing,
+and a swing drives out what is there twice, which eased from the first they do not (measured: 3 of 8 components of a
+mixture of 3 against 4 to 6)."""
 
 
 class Loss(Protocol):
@@ -130,7 +135,11 @@ class LeastSquares:
         if self.model.orthogonality:
             w = self.weights(state)
             weighted = s if w is None else s * w
-            found["xi"] = relevance.orthogonality_pull(sums, weighted, weighted @ s.T, self.shift(state))
+            pull = relevance.orthogonality_pull(sums, weighted, weighted @ s.T, self.shift(state))
+            if int(state["passes"]) < SETTLED:
+                found |= {"xi": pull, "drift": pull - state["xi"]}
+            else:
+                found |= relevance.eased(pull, state["xi"], state["ease"], state["drift"])
         return found
 
     def _prior(self, state: State) -> dict[str, float]:

@@ -17,7 +17,7 @@ from scalehsi.kernels import frobenius, missing, poisson, relevance
 from scalehsi.kernels.nnls import nnls
 from scalehsi.models import binning, carried, compressed, extrapolation, held, known_maps, rules
 from scalehsi.models.base import Cost, Model, State, Stats, Variables, check_components, register, require
-from scalehsi.models.losses import Counts, Incomplete, LeastSquares, Loss, channel_weights, normed
+from scalehsi.models.losses import SETTLED, Counts, Incomplete, LeastSquares, Loss, channel_weights, normed
 from scalehsi.models.settings import GIVEN
 from scalehsi.models.starts import READINGS, first_endmembers, given_endmembers
 from scalehsi.models.survey import Survey, survey
@@ -27,10 +27,10 @@ Float = np.ndarray[Any, np.dtype[np.float64]]
 
 SHIFT: Final = "abundance_cost"
 EXTRA: Final = "abundance_coupling"
-SETTLED: Final = 20
-"""Iterations before relevance switches components off for good."""
 STILL: Final = 1e-4
 """Largest change of an endmember, relative to the largest value, at which a fixed point counts as reached."""
+SETTLING: Final = 0.01
+"""Largest change of a pull at which it does: relative to the largest of them, or to so small a one."""
 
 
 @register
@@ -254,6 +254,8 @@ class NMF(Model):
             "lam": np.full(k, np.nan),
             "sigma2": np.asarray(np.nan),
             "xi": np.zeros(k),
+            "ease": np.full(k, relevance.EASE),
+            "drift": np.zeros(k),
             "prior": np.asarray(relevance.prior_scale(mean, k, view.n_energies, self.ard_shape)),
             "passes": np.asarray(0),
             "ridge": np.asarray(carried.RIDGE),
@@ -344,14 +346,17 @@ class NMF(Model):
         loss, s = self._loss, state["s"]
         state = {**state, **loss.lag(sums, s, state)}
         better = loss.unit(loss.improve(sums, s, state)[0], s, state)
+        still = float(np.abs(better - s).max()) <= STILL * float(s.max())
+        if self.orthogonality and int(state["passes"]) >= SETTLED:
+            better = loss.unit(s + relevance.pace(state["ease"]) * (better - s), s, state)
         new, _ = extrapolation.ahead(
             value, better, better, state, lambda at, fallback: loss.unit(at, fallback, state), far=False
         )
-        still = float(np.abs(better - s).max()) <= STILL * float(s.max())
+        still = still and float(np.abs(state["drift"]).max()) <= SETTLING * max(float(state["xi"].max()), SETTLING)
         if not self.ard:
             return new, Stats(value, settled=still)
         keep = self._kept(new, sums)
-        for name in ("s", "kept", "safe", "free", "lam", "xi"):
+        for name in ("s", "kept", "safe", "free", "lam", "xi", "ease", "drift"):
             new[name] = new[name][keep]
         settled = still and bool(keep.all()) and int(state["passes"]) >= SETTLED
         left = f"The objective settled; {len(new['s'])} of {self.n_components} components are relevant."

@@ -1,4 +1,4 @@
-"""What NMF can be told besides the data: sums to one, orthogonality, relevance, sparsity, smoothness, what is known."""
+"""What NMF can be told besides the data: sums to one, sparsity, smoothness, what is known."""
 
 from __future__ import annotations
 
@@ -7,22 +7,14 @@ from typing import Any
 import numpy as np
 import pytest
 import xarray as xr
-from numpy.testing import assert_allclose, assert_array_equal
+from numpy.testing import assert_allclose
+from scenes import diode
 
 import scalehsi as hsi
 from scalehsi.cube import make_cube
 from scalehsi.schema import InputError
 
 Float = np.ndarray[Any, np.dtype[np.float64]]
-
-
-def diode(size: int = 32, channels: int = 256, seed: int = 0) -> tuple[xr.DataArray, xr.Dataset]:
-    """Three phases that lie apart and share most of their spectra: the case that soft orthogonality was made for."""
-    lazy, truth = hsi.simulate.chequerboard(
-        (size, size), n_channels=channels, n_components=3, squares=(1, 3), seed=seed,
-        counts_per_pixel=2e4, background=0.5, mixing=0.0, border=0.02,
-    )  # fmt: skip
-    return lazy.compute(), truth
 
 
 def mixture(seed: int = 0, *, size: int = 16, channels: int = 30) -> tuple[xr.DataArray, Float, Float]:
@@ -58,76 +50,6 @@ def test_abundances_on_the_simplex_sum_to_one_in_every_pixel(loss: str) -> None:
     found = result["endmembers"].values[np.asarray(match)]
     assert hsi.metrics.nmse(truth["endmembers"].values, found) < 0.02
     assert_allclose(hsi.project(result, cube), result["abundances"], atol=1e-4)
-
-
-# Soft orthogonality and relevance.
-
-
-def test_soft_orthogonality_separates_phases_that_lie_apart() -> None:
-    cube, truth = diode()
-    plain = angles(hsi.fit(cube, hsi.NMF(3), seed=0), truth)
-    soft = angles(hsi.fit(cube, hsi.NMF(3, orthogonality=0.1), seed=0), truth)
-    assert soft.max() < 1.5
-    assert soft.mean() < plain.mean() / 3
-
-
-@pytest.mark.parametrize(
-    "seed", [0, 1, pytest.param(2, marks=pytest.mark.slow), pytest.param(3, marks=pytest.mark.slow)]
-)
-def test_relevance_leaves_the_three_phases_of_ten_components(seed: int) -> None:
-    cube, truth = diode(seed=seed)
-    result = hsi.fit(cube, hsi.NMF(10, ard="exponential", orthogonality=0.5), seed=seed)
-    assert result.sizes["component"] == 3
-    assert angles(result, truth).max() < 1.5
-    assert result["relevance"].dims == ("component",)
-    assert (result["relevance"].values > 0.1).all()
-    assert result["relevance"].max() == 1.0
-
-
-@pytest.mark.parametrize("ard", ["exponential", "half-normal"])
-def test_relevance_without_orthogonality_drops_copies(ard: str) -> None:
-    cube, _, _ = mixture(1)
-    result = hsi.fit(cube, hsi.NMF(8, ard=ard, max_iter=400), seed=0)
-    assert 3 <= result.sizes["component"] < 8
-
-
-def test_no_orthogonality_is_plain_nmf() -> None:
-    cube, _, _ = mixture(2)
-    one, other = (hsi.fit(cube, hsi.NMF(3, **kw), seed=0) for kw in ({}, {"orthogonality": 0.0}))
-    assert_array_equal(one["endmembers"], other["endmembers"])
-
-
-def reference(x: Float, s: Float, *, w: float, passes: int) -> tuple[Float, Float]:
-    """ARD-SO as published: one component's map after the other, then one spectrum after the other, all in memory."""
-    p, channels = x.shape
-    k = len(s)
-    a, mean = 1.0 + 1e-15, x.mean()
-    b = mean * (a - 1) * np.sqrt(channels) / k
-    s = s / np.linalg.norm(s, axis=1, keepdims=True)
-    c = np.maximum(x @ np.linalg.pinv(s), 0.0) + 1e-3 * mean
-    lam, sigma2 = (c.sum(axis=0) + b) / (p + a + 1), ((x - c @ s) ** 2).mean()
-    for _ in range(passes):
-        for j in range(k):
-            others = np.arange(k) != j
-            rest = c[:, others].sum(axis=1)
-            new = x @ s[j] - c[:, others] @ (s[others] @ s[j]) - sigma2 / lam[j]
-            new -= w * (rest @ new) / (rest @ rest) * rest
-            c[:, j] = np.maximum(new, 0.0)
-        for j in range(k):
-            others = np.arange(k) != j
-            new = np.maximum(x.T @ c[:, j] - s[others].T @ (c[:, others].T @ c[:, j]), 0.0)
-            s[j] = new / np.linalg.norm(new)
-        lam, sigma2 = (c.sum(axis=0) + b) / (p + a + 1), ((x - c @ s) ** 2).mean()
-    return s, lam
-
-
-@pytest.mark.parametrize("w", [0.05, 0.5])
-def test_fixed_point_is_that_of_the_published_algorithm(w: float) -> None:
-    cube, _ = diode(20, 96)
-    ours = hsi.fit(cube, hsi.NMF(3, ard="exponential", orthogonality=w, max_iter=500, tol=1e-9), seed=0)
-    s, lam = reference(cube.values.reshape(-1, 96).astype(float), ours["endmembers"].values.copy(), w=w, passes=2000)
-    assert np.rad2deg(hsi.metrics.spectral_angle(ours["endmembers"].values, s)).max() < 0.1
-    assert_allclose(ours["relevance"], lam / lam.max(), rtol=0.01)
 
 
 # Sparsity and smoothness.
