@@ -25,12 +25,15 @@ if TYPE_CHECKING:
     from scalehsi.models.nmf import NMF
     from scalehsi.models.pca import PCA
     from scalehsi.models.plan import plan
+    from scalehsi.models.psnmf import PSNMF
+    from scalehsi.models.scan import scan_bins
     from scalehsi.report import report
     from scalehsi.schema import InputError, Interrupted
 
 __all__ = [
     "NMF",
     "PCA",
+    "PSNMF",
     "InputError",
     "Interrupted",
     "check_cube",
@@ -48,12 +51,14 @@ __all__ = [
     "reconstruct",
     "report",
     "save",
+    "scan_bins",
     "simulate",
 ]
 
 _HOMES = {
     "NMF": "scalehsi.models.nmf",
     "PCA": "scalehsi.models.pca",
+    "PSNMF": "scalehsi.models.psnmf",
     "InputError": "scalehsi.schema",
     "Interrupted": "scalehsi.schema",
     "check_cube": "scalehsi.cube",
@@ -69,6 +74,7 @@ _HOMES = {
     "reconstruct": "scalehsi.models.apply",
     "report": "scalehsi.report",
     "save": "scalehsi.io",
+    "scan_bins": "scalehsi.models.scan",
 }
 
 try:

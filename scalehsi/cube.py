@@ -222,6 +222,20 @@ def length_factor(units: str) -> float | None:
     return LENGTH_UNITS.get(units)
 
 
+def energy_kev(cube: xr.DataArray | xr.Dataset) -> np.ndarray[Any, np.dtype[np.float64]] | None:
+    """The energy axis in keV, or None where its units are no energy.
+
+    Examples
+    --------
+    >>> energy_kev(make_cube(np.ones((1, 1, 2)), energy=[100, 200], energy_units="eV")).tolist()
+    [0.1, 0.2]
+    """
+    if ENERGY not in cube.coords:
+        return None
+    factor = energy_factor(str(cube[ENERGY].attrs.get("units", "")))
+    return None if factor is None else np.asarray(cube[ENERGY].values, dtype=np.float64) * (factor / 1000.0)
+
+
 def pixel_size_nm(cube: xr.DataArray | xr.Dataset, dim: str = X) -> float | None:
     """Step of a pixel axis in nanometres, or None where there is no calibration.
 

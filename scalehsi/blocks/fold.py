@@ -120,13 +120,15 @@ def map_pixels(
     *aligned: Pixels | xr.DataArray,
     shared: Mapping[str, Any] | None = None,
     keep: Sequence[str],
+    halo: int = 0,
+    tile: bool = False,
     name: str = "map-pixels",
 ) -> dict[str, Pixels]:
     """The lazy half of `map_fold`: handles of what is per pixel, computed when somebody asks, sums dropped.
 
     Parameters
     ----------
-    fn, cube, aligned, shared, keep, name
+    fn, cube, aligned, shared, keep, halo, tile, name
         As in `map_fold`.
 
     Returns
@@ -134,8 +136,8 @@ def map_pixels(
     dict of str to Pixels
     """
     view = cube if isinstance(cube, Blocks) else open_blocks(cube, resident=False)
-    job = _Job(fn, tuple(keep), view.device, tile=False, step=1, tries=attempts(), combine=add)
-    blocks = _tasks(job, view, view.lazy_feeds(), aligned, shared=shared, halo=0, name=name)
+    job = _Job(fn, tuple(keep), view.device, tile=tile, step=1, tries=attempts(), combine=add)
+    blocks = _tasks(job, view, view.lazy_feeds(halo), aligned, shared=shared, halo=halo, name=name)
     return {
         k: Pixels(view.cuts, tasks(view.key(f"{name}-{k}"), [(partial(_row_of, i), (block,)) for block in blocks]))
         for i, k in enumerate(keep, start=1)

@@ -75,6 +75,8 @@ class Tile:
         Absolute row-major pixel numbers: the counter for random numbers.
     core : array of bool, shape (P,)
         True for the used pixels of the block itself. Sums must count these alone.
+    used : array of bool, shape (P,)
+        True for the used pixels of the tile, those of the halo too.
     shape : tuple of int
         Size of the tile along the navigation dims, halo included.
     """
@@ -82,10 +84,11 @@ class Tile:
     x: Any
     index: np.ndarray[Any, Any]
     core: np.ndarray[Any, Any]
+    used: np.ndarray[Any, Any]
     shape: tuple[int, ...]
 
     def __sizeof__(self) -> int:
-        return int(self.x.nbytes + self.index.nbytes + self.core.nbytes)
+        return int(self.x.nbytes + self.index.nbytes + self.core.nbytes + self.used.nbytes)
 
 
 def load(place: Place, device: arrays.Device, raw: Any, mask: Any = None) -> Tile:
@@ -93,10 +96,11 @@ def load(place: Place, device: arrays.Device, raw: Any, mask: Any = None) -> Til
     used = np.ones(x.shape[0], dtype=bool) if mask is None else np.asarray(mask).reshape(-1)
     index = place.index()
     if place.has_halo:
-        return Tile(arrays.to_device(x, device), index, place.core() & used, place.outer)
+        return Tile(arrays.to_device(x, device), index, place.core() & used, used, place.outer)
     if not used.all():
         x, index = x[used], index[used]
-    return Tile(arrays.to_device(np.ascontiguousarray(x), device), index, np.ones(x.shape[0], dtype=bool), place.outer)
+    own = np.ones(x.shape[0], dtype=bool)
+    return Tile(arrays.to_device(np.ascontiguousarray(x), device), index, own, own, place.outer)
 
 
 def rows(navigation: int, device: arrays.Device, raw: Any, mask: Any = None) -> Any:

@@ -64,6 +64,7 @@ class Blocks:
         self._sources: dict[tuple[int, int], tuple[Feed, ...]] = {}
         self._reads = 0
         self.branches: dict[str, Blocks] = {}
+        self.companions: dict[str, Pixels] = {}
 
     def __len__(self) -> int:
         return len(self.cuts)
@@ -72,6 +73,11 @@ class Blocks:
     def block_bytes(self) -> int:
         """Bytes of the largest block in the cube's own dtype."""
         return math.prod(max(sizes) for sizes in self.grid) * int(self.cube.shape[-1]) * self.cube.dtype.itemsize
+
+    @property
+    def derived(self) -> bool:
+        """True for a view that was made of another one by `derive`; its readings are that one's."""
+        return self._derivation is not None
 
     @cached_property
     def n_energies(self) -> int:
@@ -159,8 +165,7 @@ class Blocks:
 
     def feeds(self, halo: int = 0) -> tuple[Feed, ...]:
         """Where each task of a pass gets its tiles: held by the workers when resident, read again when streamed."""
-        if self._derivation is not None and halo:
-            raise InputError("a derived view has no halo; pass the halo to a pass over the cube's own blocks")
+        self._refuse_halo(halo)
         if halo not in self._held and self.resident:
             name = "load" if self._derivation is None else self._derivation[-1]
             calls = [(partial(feeds.gather, feed.make), feed.takes) for feed in self._stream(halo)]
@@ -169,16 +174,21 @@ class Blocks:
             self._held[halo] = graph.gathered(self.key("loaded"), loaded)
         return tuple(map(feeds.from_held, self._held[halo])) if halo in self._held else self._stream(halo)
 
-    def lazy_feeds(self) -> tuple[Feed, ...]:
+    def lazy_feeds(self, halo: int = 0) -> tuple[Feed, ...]:
         """A feed for each block alone, without starting anything: a lazy map costs the blocks that are asked for."""
-        if 0 in self._held:
-            slices = cut_bundles(len(self), self.step)
+        self._refuse_halo(halo)
+        if halo in self._held:
+            slices = cut_bundles(len(self), 1 if halo else self.step)
             return tuple(
                 feeds.one_of_held(bundle, i)
-                for bundle, part in zip(self._held[0], slices, strict=True)
+                for bundle, part in zip(self._held[halo], slices, strict=True)
                 for i in range(part.stop - part.start)
             )
-        return self._source(0, 1) if self._derivation is None else self._converted(self._derivation[0].lazy_feeds())
+        return self._source(halo, 1) if self._derivation is None else self._converted(self._derivation[0].lazy_feeds())
+
+    def _refuse_halo(self, halo: int) -> None:
+        if self._derivation is not None and halo:
+            raise InputError("a derived view has no halo; pass the halo to a pass over the cube's own blocks")
 
     def _stream(self, halo: int) -> tuple[Feed, ...]:
         """Feeds of a pass that reads the cube, which is counted."""
@@ -213,9 +223,17 @@ class Blocks:
         """The reading of each block, or None where blocks cannot be read apart from each other."""
         return closed(self.key("common"), self.cuts.cut(self.cube.data))
 
-    def align(self, values: xr.DataArray) -> Pixels:
-        """Make a handle of maps: dims the cube's pixel dims and any others, which become the columns in their order."""
-        return Pixels(self.cuts, self._rows(values, 0, self.step), self.step)
+    def align(self, values: xr.DataArray, *, hold: bool = False) -> Pixels:
+        """Make a handle of maps: dims the cube's pixel dims and any others, which become the columns in their order.
+
+        With ``hold`` the rows are put into the workers' memory now, and stay there as long as the handle; else they are
+        cut out of the maps in every pass.
+        """
+        rows = self._rows(values, 0, self.step)
+        if hold:
+            with quiet_graphs():
+                rows = graph.gathered(self.key("aligned"), dask.persist(*rows, retries=RETRIES))
+        return Pixels(self.cuts, rows, self.step)
 
     def _rows(self, values: xr.DataArray, halo: int, step: int) -> tuple[Delayed, ...]:
         dims = navigation_dims(self.cube)
@@ -314,6 +332,11 @@ def open_blocks(
         min_blocks=1 if block_bytes else _enough_blocks(total, here.threads, resident=resident),
     )
     return Blocks(Cuts(cube, grid), device=arrays.resolve_device(device), resident=resident, threads=here.threads)
+
+
+def open_surrounded(cube: xr.DataArray, *, device: str = "cpu") -> Blocks:
+    """Cut a cube for one pass with a halo: blocks as large as memory allows, as their rims are read twice, not held."""
+    return open_blocks(cube, device=device, resident=False, block_bytes=chunks.WORK_BLOCK_BYTES)
 
 
 def _enough_blocks(total: int, threads: int, *, resident: bool) -> int:

@@ -12,7 +12,7 @@ Reference for the Poisson factorisation: Lee and Seung 2001.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from typing import Any, Final
 
 import numba
@@ -22,8 +22,10 @@ from scalehsi import arrays
 from scalehsi.kernels import counts, cuda
 from scalehsi.kernels.counts import Counts
 from scalehsi.kernels.nnls import solve_one
+from scalehsi.kernels.poisson_known import known_columns, solve_rows_known
 from scalehsi.kernels.poisson_loops import from_table, padded, table_width
 from scalehsi.kernels.poisson_rows import multiply_rows, solve_rows
+from scalehsi.kernels.problem import given_rows
 from scalehsi.kernels.vectors import FAST, aligned_zeros, whole_rows
 from scalehsi.schema import InputError
 
@@ -39,11 +41,13 @@ FLOOR: Final = 0.02
 
 def update(
     x: arrays.Array | Counts,
+    given: Float | None = None,
     *,
     s: Float,
     tau: Float | None = None,
     ridge: Float | None = None,
     simplex: bool = False,
+    known: Sequence[int] | None = None,
 ) -> tuple[dict[str, Any], dict[str, Any]]:
     """One pass over a block: the sums that the next ``s`` and the objective need.
 
@@ -52,7 +56,9 @@ def update(
     x : array, shape (P, E), or Counts
         Counts, any real dtype, none negative. Cost is by the channels that hold counts, not by E, but for a quick
         search of a dense block for them. On a GPU (a CuPy array, or what `kernels.cuda.resident` made of one, which
-        saves a sort at each pass) without ``tau``, ``ridge`` and simplex, up to 32 components; not run on one yet.
+        saves a sort at each pass) with ``s`` alone, up to 32 components; not run on one yet.
+    given : array, shape (P, F), optional
+        Abundances that are known, of the components ``known``; the others are solved beside them.
     s : array, shape (K, E)
     tau : array, shape (K,), optional
         Added to the objective is ``tau_k c_k``: sparsity, or one over the scale of an exponential prior. Not negative.
@@ -60,7 +66,9 @@ def update(
         Added to the objective is ``ridge_k c_k^2 / 2``: one over the square of the scale of a half-normal prior. Not
         negative.
     simplex : bool, default False
-        The abundances of each pixel sum to one, and ``s`` carries the number of counts.
+        The abundances of each pixel sum to one, and ``s`` carries the number of counts. Not with ``given``.
+    known : sequence of int, shape (F,), optional
+        The components of ``given``.
 
     Returns
     -------
@@ -76,10 +84,10 @@ def update(
     >>> sums["N"].shape, sums["H"].shape, round(float(sums["C"].sum()), 6)
     ((3, 2), (3, 3), 12.0)
     """
-    if _on_gpu(x, s, tau=tau, ridge=ridge, simplex=simplex):
+    if _on_gpu(x, s, plain=tau is None and ridge is None and given is None and not simplex):
         return cuda.poisson_update(x, s=arrays.to_host(s))
     table, total = aligned_zeros(s.shape[1], table_width(len(s))), np.zeros(1 + 2 * len(s))
-    for _ in _solved(x, s, tau, ridge, table, total, simplex=simplex):
+    for _ in _solved(x, s, tau, ridge, table, total, simplex=simplex, given=given, known=known):
         pass
     big_n, big_h = from_table(table, _columns(s))
     return {}, {"N": big_n, "H": big_h} | _sums(total, len(s), ridge)
@@ -87,18 +95,20 @@ def update(
 
 def abundances(
     x: arrays.Array | Counts,
+    given: Float | None = None,
     *,
     s: Float,
     residual: bool = True,
     tau: Float | None = None,
     ridge: Float | None = None,
     simplex: bool = False,
+    known: Sequence[int] | None = None,
 ) -> tuple[dict[str, Any], dict[str, Any]]:
     """The last pass over a block: maximum-likelihood abundances, and what the model leaves.
 
     Parameters
     ----------
-    x, s, tau, ridge, simplex
+    x, given, s, tau, ridge, simplex, known
         As in `update`.
     residual : bool, default True
         False leaves out the residuals and their cost, which is by all channels, 2 P E K flops.
@@ -110,13 +120,14 @@ def abundances(
     sums : dict
         ``residual_spectrum`` (E,) sum of data minus model, ``likelihood``, ``C``; with ``ridge`` also ``CC``.
     """
-    if _on_gpu(x, s, tau=tau, ridge=ridge, simplex=simplex):
+    if _on_gpu(x, s, plain=tau is None and ridge is None and given is None and not simplex):
         return cuda.poisson_abundances(x, s=arrays.to_host(s), residual=residual)
     ends = np.ascontiguousarray(_columns(s).T)
     found = np.empty((x.shape[0], len(s)), dtype=np.float32)
     rms, spectrum = np.empty(x.shape[0], dtype=np.float32), np.zeros(s.shape[1])
     total = np.zeros(1 + 2 * len(s))
-    for part, c in _solved(x, s, tau, ridge, np.zeros((0, 8)), total, simplex=simplex):
+    none = np.zeros((0, 8))
+    for part, c in _solved(x, s, tau, ridge, none, total, simplex=simplex, given=given, known=known):
         found[part] = c
         for start in range(part.start, part.stop if residual else 0, STRIP):
             some = slice(start, min(start + STRIP, part.stop))
@@ -206,9 +217,9 @@ def _multiplied(sums: dict[str, Float], st: Float) -> Float:
     return np.asarray(st * np.where(used, sums["N"] / np.where(used, sums["C"], 1.0), 1.0))
 
 
-def _on_gpu(x: Any, s: Any, *, tau: Any, ridge: Any, simplex: bool) -> bool:
+def _on_gpu(x: Any, s: Any, *, plain: bool) -> bool:
     """Whether the kernels written for a GPU take this block; what they do not do runs on the host."""
-    plain = tau is None and ridge is None and not simplex and s.shape[0] <= cuda.MOST
+    plain = plain and s.shape[0] <= cuda.MOST
     held = isinstance(x, cuda.Resident)
     if held and not plain:
         raise InputError(
@@ -227,8 +238,13 @@ def _solved(
     total: Float,
     *,
     simplex: bool,
+    given: Float | None = None,
+    known: Sequence[int] | None = None,
 ) -> Iterator[tuple[slice, Float]]:
     """Runs of pixels with their exact abundances (overwritten by the next run's); the sums grow along."""
+    if given is not None or known is not None:
+        yield from _solved_beside(x, given, s, tau, ridge, table, total, known=known, simplex=simplex)
+        return
     st = _columns(s)
     linear, squares = _terms(st.T, tau, ridge)
     wide = _wide(st)
@@ -238,6 +254,29 @@ def _solved(
         if rows > len(c):
             c = np.empty((rows, len(s)))
         solve_rows(indptr, channel, value, wide, linear, squares, int(simplex), c[:rows], table, total)
+        yield part, c[:rows]
+
+
+def _solved_beside(
+    x: arrays.Array | Counts, given: Any, s: Float, tau: Any, ridge: Any, table: Float, total: Float, *, known: Any,
+    simplex: bool,
+) -> Iterator[tuple[slice, Float]]:  # fmt: skip
+    """`_solved` with abundances that are known."""
+    if simplex:
+        raise ValueError("on the simplex the abundances of all components are sought")
+    maps = given_rows(given, known, x.shape[0])
+    st = _columns(s)
+    free, held, wide, ground = known_columns(st, known)
+    linear, squares = (terms[free] for terms in _terms(st.T, tau, ridge))
+    c = np.empty((STRIP, len(s)))
+    for part, indptr, channel, value in counts.strips(x):
+        rows = part.stop - part.start
+        if rows > len(c):
+            c = np.empty((rows, len(s)))
+        there = maps[part]
+        solve_rows_known(
+            indptr, channel, value, wide, ground, free, held, linear, squares, there, c[:rows], table, total
+        )
         yield part, c[:rows]
 
 
@@ -313,7 +352,8 @@ def _newton_channels(st: Any, em: Any, big_n: Any, big_h: Any, c: Any, new: Any)
         if top <= 0.0:
             continue  # no counts here: the multiplicative value, zero, stands
         for k in range(n):
-            hessian[k, k] += 1e-9 * top
+            # Relative to itself: components need not have comparable units.
+            hessian[k, k] += 1e-9 * (hessian[k, k] if hessian[k, k] > 0.0 else top)
         for k in range(n):
             right[k] = big_n[e, k] - c[k]
             for j in range(n):

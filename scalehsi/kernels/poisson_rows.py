@@ -42,7 +42,7 @@ class Pixel(NamedTuple):
 
 
 @numba.njit(cache=True, nogil=True)
-def _room(indptr: Any, n: int, wide: int) -> tuple[Pixel, Step]:
+def room(indptr: Any, n: int, wide: int) -> tuple[Pixel, Step]:
     """Room for the longest row, and for steps in K components."""
     longest = 0
     for p in range(indptr.shape[0] - 1):
@@ -62,7 +62,7 @@ def _room(indptr: Any, n: int, wide: int) -> tuple[Pixel, Step]:
     )
     step = Step(
         np.zeros(wide),
-        np.empty(n),
+        np.zeros(wide),
         np.zeros(wide),
         np.zeros((wide, wide)),
         np.empty(n),
@@ -96,7 +96,7 @@ def solve_rows(
     (1 + 2 K,): the likelihood, the sums of c and of its square are added.
     """
     n = linear.shape[0]
-    pixel, step = _room(indptr, n, st.shape[1])
+    pixel, step = room(indptr, n, st.shape[1])
     shares = np.zeros(table.shape[1])
     for p in range(c.shape[0]):
         first, last = indptr[p], indptr[p + 1]
@@ -126,7 +126,7 @@ def multiply_rows(
 ) -> None:
     """One multiplicative update of ``c`` (P, K) in place; then N into ``table`` (E, K or more), and sums as above."""
     n = linear.shape[0]
-    pixel, step = _room(indptr, n, st.shape[1])
+    pixel, step = room(indptr, n, st.shape[1])
     shares = np.zeros(table.shape[1])
     for p in range(c.shape[0]):
         first, last = indptr[p], indptr[p + 1]
@@ -183,7 +183,7 @@ def _solve(
             slope(pixel.g, pixel.x, now, m, pixel.y, pixel.r, pixel.q, step.gradient)
             maximise(step, linear, ridge, simplex)
     if m > 0 or simplex:
-        _newton(pixel, step, m, total, linear, ridge, simplex)
+        newton(pixel, step, m, total, linear, ridge, simplex)
     if simplex:
         rounded = 0.0
         for k in range(n):
@@ -194,11 +194,17 @@ def _solve(
 
 
 @inlined
-def _newton(pixel: Any, step: Any, m: int, total: float, linear: Any, ridge: Any, simplex: int) -> None:
-    """Newton steps from ``step.now`` to the minimum; one that goes past the lowest point of its line is shortened."""
+def newton(pixel: Any, step: Any, m: int, total: float, linear: Any, ridge: Any, simplex: int) -> None:
+    """Newton steps from ``step.now`` to the minimum; one that goes past the lowest point of its line is shortened.
+
+    What stands in row K of ``g`` with a share in ``step.now`` is a background, and keeps that share.
+    """
     n, now, before, right = linear.shape[0], step.now, step.before, step.right
     gradient, hessian = step.gradient, step.hessian
-    fall = 0.0
+    fall, ground = 0.0, 0.0
+    if n < now.shape[0]:
+        ground = now[n]
+        before[n] = ground
     for which in range(NEWTON_STEPS + 1):
         derivatives(pixel.g, pixel.x, now, m, pixel.y, pixel.r, pixel.q, gradient, hessian)
         if which > 0:
@@ -217,10 +223,16 @@ def _newton(pixel: Any, step: Any, m: int, total: float, linear: Any, ridge: Any
             right[k] = 2.0 * gradient[k] - linear[k] + stiff * now[k]
             hessian[k, k] += stiff + ridge[k]
             before[k] = now[k]
+        if ground > 0.0:
+            now[n] = 0.0
+            for k in range(n):
+                right[k] -= ground * hessian[n, k]
         if now.shape[0] == 4 and not simplex:
             quadratic4(step, linear)
         else:
             quadratic(step, linear, simplex)
+        if ground > 0.0:
+            now[n] = ground
         decrement, fall = 0.0, 0.0
         for k in range(n):
             d = now[k] - before[k]

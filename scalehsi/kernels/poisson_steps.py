@@ -18,7 +18,7 @@ SMALL: Final = 1e-12
 
 
 class Step(NamedTuple):
-    """Room for the steps of one pixel in K components; ``now``, ``gradient`` and ``hessian`` have more, empty ones.
+    """Room for the steps of one pixel in K components; ``now``, ``before``, ``gradient`` and ``hessian`` have more.
 
     now: the abundances. before: those before the step. gradient, hessian (its lower triangle) and right: of the model.
     z: solution on the members of the set. factors: L below the diagonal, the inverse of D on it, L D above. forward,

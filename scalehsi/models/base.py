@@ -17,7 +17,7 @@ import numpy as np
 import xarray as xr
 
 from scalehsi import arrays
-from scalehsi.blocks import BlockFunction, Blocks
+from scalehsi.blocks import BlockFunction, Blocks, Pixels
 from scalehsi.schema import InputError, suggest
 
 State = dict[str, np.ndarray[Any, Any]]
@@ -67,6 +67,8 @@ class Cost:
         Numbers a pixel in the maps.
     kept_bytes : int
         What the workers keep of each pixel between passes where they do not keep the cube.
+    aligned_bytes : int
+        What goes along with each pixel in every pass; the workers keep it where they keep the cube.
     """
 
     passes: int
@@ -74,6 +76,7 @@ class Cost:
     work_bytes: int
     columns: int
     kept_bytes: int = 0
+    aligned_bytes: int = 0
 
 
 @dataclass(frozen=True)
@@ -99,6 +102,11 @@ class Model:
         """Where the kernels of these settings run; ``device="auto"`` chooses among them."""
         return ("cpu", "cuda")
 
+    @property
+    def halo(self) -> int:
+        """Pixels along y and x that the projector sees around a block; with any it is called with a ``tile``, too."""
+        return 0
+
     def check(self, cube: xr.DataArray) -> None:
         """Refuse a cube whose metadata do not fit the settings. Reads no values."""
 
@@ -118,11 +126,15 @@ class Model:
         """A block function that gives ``abundances`` (and ``residual``) of any pixels, and its shared arguments."""
         raise TypeError(f"{type(self).__name__} does not define projector")
 
+    def along(self, view: Blocks) -> tuple[Pixels | xr.DataArray, ...]:
+        """What goes along with the pixels in the last pass of a fit, behind ``x`` in the function of `projector`."""
+        return ()
+
     def cost(self, shape: tuple[int, ...], itemsize: int) -> Cost:
         """What a fit of a cube of that shape needs."""
         return Cost(self.max_iter + 2, 0, 0, 1)
 
-    def settings(self) -> dict[str, Any]:
+    def to_settings(self) -> dict[str, Any]:
         """The settings as plain values that JSON can hold."""
         values = {f.name: getattr(self, f.name) for f in dataclasses.fields(self)}
         return {k: v.item() if isinstance(v, np.generic) else v for k, v in values.items()}

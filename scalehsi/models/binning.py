@@ -7,6 +7,8 @@ import numbers
 from collections.abc import Callable
 from typing import Any, Final
 
+import xarray as xr
+
 from scalehsi.blocks import Blocks, capacity, open_blocks
 from scalehsi.kernels import cuda
 from scalehsi.kernels.counts import Counts
@@ -64,6 +66,54 @@ def factor(bin_factor: int | str, view: Blocks, seen: Survey, *, squares: bool, 
     return int(bin_factor)
 
 
+FINE: Final = 400.0
+"""Counts of a bin on which a mixture of counts is fitted: below 300 its spectra suffer (measured)."""
+FINE_BYTES: Final = 64 * 2**20
+"""What the mixture carries of its bins, at most; more of them become larger."""
+
+
+def check_pair(bin_factor: Any) -> None:
+    """Refuse what is neither "auto", a whole number nor a pair of them along y and x."""
+    pair = bin_factor if isinstance(bin_factor, (tuple, list)) else (bin_factor,) * 2
+    whole = len(pair) == 2 and all(is_number(n, numbers.Integral) and n >= 1 for n in pair)
+    require(
+        whole or bin_factor == "auto",
+        f"bin_factor is 'auto', a whole number of at least 1 or two of them (y, x), got {bin_factor!r}",
+    )
+
+
+def check_room(bin_factor: Any, cube: xr.DataArray) -> None:
+    """Refuse bins that are larger than the map."""
+    given = sides(bin_factor)
+    if given is not None:
+        rows, columns = cube.shape[-3:-1]
+        require(
+            given[0] <= rows and given[1] <= columns,
+            f"bin_factor={bin_factor!r} is more than the {rows} x {columns} pixels of the map; take smaller bins",
+        )
+
+
+def sides(bin_factor: Any) -> tuple[int, int] | None:
+    """Pixels of a bin along y and x, or None where these are still to be found."""
+    if isinstance(bin_factor, str):
+        return None
+    pair = bin_factor if isinstance(bin_factor, (tuple, list)) else (bin_factor,) * 2
+    return int(pair[0]), int(pair[1])
+
+
+def fine(coarse: tuple[int, int], counts: float, components: int, shape: tuple[int, ...]) -> tuple[int, int]:
+    """Bins of some 400 counts, at most as large as the coarse ones unless there were too many of them.
+
+    Examples
+    --------
+    >>> fine((12, 12), 147.0, 3, (180, 180)), fine((9, 9), 18.0, 3, (180, 180)), fine((4, 4), 3.0, 3, (180, 180))
+    ((2, 2), (5, 5), (4, 4))
+    """
+    wanted = max(1, math.ceil(math.sqrt(FINE / max(counts, 1e-9))))
+    least = math.ceil(math.sqrt(4 * components * math.prod(shape) / FINE_BYTES))
+    return tuple(max(least, min(wanted, side)) for side in coarse)  # type: ignore[return-value]
+
+
 def sparse(view: Blocks, seen: Survey) -> bool:
     """Whether the counts of a view are kept without their zeros.
 
@@ -75,11 +125,13 @@ def sparse(view: Blocks, seen: Survey) -> bool:
     return (view.device == "cuda" or seen.density < DENSE) and size <= capacity().memory // 2
 
 
-def binned(view: Blocks, bins: int) -> Blocks:
+def binned(view: Blocks, rows: int, columns: int | None = None) -> Blocks:
     """The view itself, or that of the cube with pixels added up; opened once, and kept with the view."""
-    if bins == 1:
+    columns = rows if columns is None else columns
+    if rows == columns == 1:
         return view
-    return branch(view, f"bin-{bins}", lambda: open_blocks(add_up(view.cube, **{Y: bins, X: bins}), device=view.device))
+    factors = {Y: rows, X: columns}
+    return branch(view, f"bin-{rows}-{columns}", lambda: open_blocks(add_up(view.cube, **factors), device=view.device))
 
 
 def without_zeros(view: Blocks) -> Blocks:

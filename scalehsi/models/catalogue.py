@@ -7,9 +7,10 @@ from typing import Final
 from scalehsi.models.base import REGISTRY, Model
 from scalehsi.models.nmf import NMF
 from scalehsi.models.pca import PCA
+from scalehsi.models.psnmf import PSNMF
 from scalehsi.schema import InputError, suggest
 
-MODELS: Final[tuple[type[Model], ...]] = (NMF, PCA)
+MODELS: Final[tuple[type[Model], ...]] = (NMF, PCA, PSNMF)
 """Importing them registers them; one of your own joins with `scalehsi.models.base.register`."""
 
 

@@ -114,7 +114,7 @@ class Checkpoint:
 
 
 def _identity(model: Model, seed: int, cube: xr.DataArray) -> dict[str, Any]:
-    settings = {k: v for k, v in model.settings().items() if k not in LOOSE}
+    settings = {k: v for k, v in model.to_settings().items() if k not in LOOSE}
     energy = np.asarray(cube[ENERGY].values, dtype=np.float64)
     plain = {
         "model": model.name,

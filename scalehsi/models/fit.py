@@ -18,10 +18,11 @@ import numpy as np
 import xarray as xr
 
 from scalehsi import arrays
-from scalehsi.blocks import Blocks, Pixels, capacity, map_fold, map_pixels, open_blocks
+from scalehsi.blocks import Blocks, Pixels, capacity, map_fold, map_pixels, open_blocks, open_surrounded
 from scalehsi.cube import check_cube
 from scalehsi.kernels.classic import leftover
 from scalehsi.models.base import Model, State, Variables, is_number, require
+from scalehsi.models.binning import branch
 from scalehsi.models.checkpoint import Checkpoint, Saved
 from scalehsi.models.progress import Bar, Listener, Tracker
 from scalehsi.result import make_result
@@ -194,6 +195,21 @@ def _iterate(
     return state, history, status or "max_iter", advice if status == "converged" else ""
 
 
+def settle(view: Blocks, model: Model, seed: int) -> tuple[State, list[float]]:
+    """Run the loop of a model to its end, as a part of another model: no checkpoint, no result, no word about it."""
+    state, history, rejected = model.init(view, seed), [], 0
+    while len(history) < model.max_iter:
+        new, stats = model.step(view, state)
+        if not np.isfinite(stats.objective):
+            break
+        state = new
+        history.append(float(stats.objective))
+        rejected = 0 if stats.progressing else rejected + 1
+        if stats.done or (stats.settled and _judge(history, model.tol, rejected=rejected)):
+            break
+    return state, history
+
+
 def _judge(history: list[float], tol: float, *, rejected: int) -> Status | None:
     """Converged when the mean relative gain of the last iterations is at most ``tol``; None to go on."""
     if rejected >= PATIENCE:
@@ -224,10 +240,15 @@ def _finish(
     n = frame.sizes[COMPONENT]
     wanted = [ABUNDANCES, *([RESIDUAL] if residual else [])]
     home = _map_bytes(view, n + residual) <= HOME_BYTES
-    handles, sums = map_fold(fn, view, shared=shared, keep=wanted if home else (), name=f"{model.name.lower()}-maps")
+    name = f"{model.name.lower()}-maps"
+    seen: dict[str, Any] = {"halo": model.halo, "tile": model.halo > 0}
+    # A halo is read along: the cube's own blocks with it would be a second copy.
+    target = branch(view, "maps", lambda: open_surrounded(view.cube, device=view.device)) if model.halo else view
+    along = model.along(target)
+    handles, sums = map_fold(fn, target, *along, shared=shared, keep=wanted if home else (), name=name, **seen)
     if not home:
-        lazy = open_blocks(view.cube, device=view.device, resident=False)
-        handles = map_pixels(fn, lazy, shared=shared, keep=wanted, name=f"{model.name.lower()}-maps")
+        lazy = target if model.halo else open_blocks(view.cube, device=view.device, resident=False)
+        handles = map_pixels(fn, lazy, *model.along(lazy), shared=shared, keep=wanted, name=name, **seen)
     variables[ABUNDANCES] = _maps(handles[ABUNDANCES], {COMPONENT: n}, home=home)
     if residual:
         pixels = float(state["pixels"])
@@ -238,7 +259,7 @@ def _finish(
         variables,
         cube=view.cube,
         model=model.name,
-        settings=model.settings(),
+        settings=model.to_settings(),
         seed=seed,
         objective=history,
         status=ending[0],
@@ -271,7 +292,7 @@ def _finish_given(
         variables,
         cube=view.cube,
         model=model.name,
-        settings=model.settings(),
+        settings=model.to_settings(),
         seed=seed,
         objective=history,
         status=ending[0],
@@ -281,7 +302,7 @@ def _finish_given(
 
 def _readings(view: Blocks) -> int:
     """Full readings of the cube: by its own passes, and by those over what was made of it."""
-    return view.reads + sum(_readings(made) for made in view.branches.values() if made.cube is not view.cube)
+    return view.reads + sum(_readings(made) for made in view.branches.values() if not made.derived)
 
 
 def _map_bytes(view: Blocks, columns: int) -> int:

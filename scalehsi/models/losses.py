@@ -13,6 +13,7 @@ import numpy as np
 
 from scalehsi.blocks import BlockFunction
 from scalehsi.kernels import endmembers, frobenius, missing, poisson, relevance
+from scalehsi.models import known_maps
 from scalehsi.models.base import State
 from scalehsi.models.settings import Settings
 
@@ -67,6 +68,8 @@ class LeastSquares:
             found |= {"w": self.weights(state), "weigh_pixels": True}
         if self.model.simplex:
             found["simplex"] = True
+        if own := known_maps.numbers(self.model.fixed):
+            found["known"] = own
         shift, gram = self.shift(state), self.gram(s, state)
         if shift.any():
             found["shift"] = shift
@@ -80,7 +83,8 @@ class LeastSquares:
         shift = np.full(k, self.model.sparsity * float(state["level"]))
         if self.model.ard == "exponential" and np.isfinite(state["lam"]).all():
             shift = shift + float(state["sigma2"]) / state["lam"]
-        return shift
+        shift[known_maps.mapped(self.model.fixed, k)] = 0.0
+        return np.asarray(shift)
 
     def ridge(self, s: Float, state: State) -> Float:
         """Quadratic cost of each component's abundance, shape (K,)."""
@@ -152,7 +156,8 @@ class LeastSquares:
         n, m, free = sums["N"], sums["M"], state["free"]
         if self.model.costly:
             root = np.sqrt(self._even(state, s))
-            new = endmembers.unit_length(n * root, m, s * root, free=free) / root
+            own = known_maps.mapped(self.model.fixed, len(s))
+            new = endmembers.unit_length(n * root, m, s * root, free=free, own=own) / root
         elif self.model.spectral_smoothness:
             new = endmembers.smooth(n, m, s, strength=self.model.spectral_smoothness, free=free)
         else:
@@ -166,12 +171,13 @@ class LeastSquares:
     def unit(self, s: Float, fallback: Float, state: State) -> Float:
         if self.model.simplex:
             return np.where(s.any(axis=1, keepdims=True), s, fallback)
+        free = normed(self.model, state)
         if not self.model.costly:
-            return unit_rows(s, fallback, state["free"])
+            return unit_rows(s, fallback, free)
         root = np.sqrt(self._even(state, s))
         filled = np.where(s.any(axis=1, keepdims=True), s, fallback)
         length = np.linalg.norm(filled * root, axis=1, keepdims=True)
-        return np.where(state["free"][:, None], filled / np.where(length > 0, length, 1.0), s)
+        return np.where(free[:, None], filled / np.where(length > 0, length, 1.0), s)
 
 
 class Incomplete(LeastSquares):
@@ -206,14 +212,17 @@ class Counts:
             found["ridge"] = ridge
         if self.model.simplex:
             found["simplex"] = True
+        if own := known_maps.numbers(self.model.fixed):
+            found["known"] = own
         return found
 
     def shift(self, state: State) -> Float:
         """Linear cost of each component's abundance, shape (K,), beside the sum of its spectrum."""
-        shift = np.full(len(state["s"]), self.model.sparsity)
+        shift = np.full(len(state["s"]), float(self.model.sparsity))
         if self.model.ard == "exponential" and np.isfinite(state["lam"]).all():
             shift = shift + 1.0 / state["lam"]
-        return shift
+        shift[known_maps.mapped(self.model.fixed, len(shift))] = 0.0
+        return np.asarray(shift)
 
     def ridge(self, state: State) -> Float:
         if self.model.ard == "half-normal" and np.isfinite(state["lam"]).all():
@@ -244,7 +253,8 @@ class Counts:
 
     def improve(self, sums: Sums, s: Float, state: State) -> tuple[Float, Float]:
         # With unit sums held by multipliers the cost of the abundances joins the sum of the spectrum.
-        used = sums["C"] if self.model.simplex else sums["C"] * (1.0 + self.shift(state) / s.sum(axis=1))
+        level = np.maximum(s.sum(axis=1), 1e-300)
+        used = sums["C"] if self.model.simplex else sums["C"] * (1.0 + self.shift(state) / level)
         newton, safe = poisson.improve({**sums, "C": used}, s)
         held = ~state["free"][:, None]
         return np.where(held, s, newton), np.where(held, s, safe)
@@ -252,7 +262,12 @@ class Counts:
     def unit(self, s: Float, fallback: Float, state: State) -> Float:
         if self.model.simplex:
             return np.where(s.any(axis=1, keepdims=True), s, fallback)
-        return unit_rows(s, fallback, state["free"])
+        return unit_rows(s, fallback, normed(self.model, state))
+
+
+def normed(model: Settings, state: State) -> np.ndarray[Any, np.dtype[np.bool_]]:
+    """Components whose endmembers have a norm, shape (K,): neither they nor their abundances were given."""
+    return np.asarray(state["free"] & ~known_maps.mapped(model.fixed, len(state["free"])))
 
 
 def channel_weights(mean: Float) -> Float:

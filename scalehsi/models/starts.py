@@ -21,6 +21,7 @@ from scalehsi.blocks.graph import tasks
 from scalehsi.kernels import bins as binned
 from scalehsi.kernels import geometry, pca, singular
 from scalehsi.kernels import starts as kernels
+from scalehsi.models.axis import check_axis
 from scalehsi.models.base import choice, require
 from scalehsi.models.survey import SAMPLE_BYTES, Survey
 from scalehsi.schema import COMPONENT, ENDMEMBERS, ENERGY, InputError
@@ -288,7 +289,7 @@ def given_endmembers(
             "rename them with .rename(old='component')",
         )
         start = start.transpose(COMPONENT, ENERGY)
-        _check_axis(start, cube)
+        check_axis("start", start, cube)
     try:
         s = np.array(start, dtype=np.float64)
     except (TypeError, ValueError) as error:
@@ -313,20 +314,3 @@ def given_endmembers(
         f"start has {empty.size} spectra of zeros, the first is number {empty[:1].sum()}; leave them out",
     )
     return np.asarray(s / s.sum(axis=1, keepdims=True))
-
-
-def _check_axis(start: xr.DataArray, cube: xr.DataArray) -> None:
-    repair = "bring it onto the cube's axis with .interp(energy=cube.energy)"
-    channels = int(cube.shape[-1])
-    require(
-        start.sizes[ENERGY] == channels,
-        f"start has {start.sizes[ENERGY]} channels, the cube {channels}; {repair}",
-    )
-    if ENERGY not in start.coords or ENERGY not in cube.coords:
-        return
-    there, here = np.asarray(start[ENERGY], dtype=float), np.asarray(cube[ENERGY], dtype=float)
-    step = abs(here[-1] - here[0]) / max(1, here.size - 1)
-    require(
-        np.allclose(there, here, rtol=0, atol=0.1 * step or 1e-9),
-        f"start runs from {there[0]:g} to {there[-1]:g}, the cube from {here[0]:g} to {here[-1]:g}; {repair}",
-    )

@@ -45,7 +45,7 @@ def test_fit_takes_settings_of_every_kind(answer, scene, tmp_path):
     assert (
         stored.items() >= {"n_components": 2, "loss": "poisson", "tol": 1e-3, "weighting": None, "max_iter": 4}.items()
     )
-    assert stored == hsi.NMF(2, loss="poisson", tol=1e-3, max_iter=4).settings()
+    assert stored == hsi.NMF(2, loss="poisson", tol=1e-3, max_iter=4).to_settings()
     assert attrs["seed"] == 5
 
 

@@ -253,7 +253,8 @@ def test_the_newton_step_is_the_minimum_of_each_channels_quadratic_model_above_i
         hessian = np.zeros((3, 3))
         hessian[lower] = sums["H"][e]
         hessian += np.tril(hessian, -1).T
-        hessian += 1e-9 * hessian.max() * np.eye(3)
+        own = np.diag(hessian)
+        hessian += 1e-9 * np.diag(np.where(own > 0, own, own.max()))
         right = sums["N"][e] - sums["C"] + hessian @ (s[:, e] - floor[:, e])
         root = np.linalg.cholesky(hessian)
         best, _ = optimize.nnls(root.T, np.linalg.solve(root, right))

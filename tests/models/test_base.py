@@ -45,17 +45,17 @@ MODELS: list[tuple[type[Model], dict[str, Any]]] = [
 @pytest.mark.parametrize(("model", "settings"), MODELS)
 def test_settings_survive_json_and_make_the_same_model(model: type[Model], settings: dict[str, Any]) -> None:
     made = model(**settings)
-    again = model.from_settings(json.loads(json.dumps(made.settings())))
+    again = model.from_settings(json.loads(json.dumps(made.to_settings())))
     assert again == made
-    assert again.settings() == made.settings()
-    assert set(made.settings()) >= {"max_iter", "tol", *settings}
+    assert again.to_settings() == made.to_settings()
+    assert set(made.to_settings()) >= {"max_iter", "tol", *settings}
     assert model_class(made.name) is model_class(made.name.lower()) is model
 
 
 def test_numpys_numbers_are_numbers() -> None:
     # A fit that fails to write its settings down fails when all the work is done.
     made = hsi.NMF(np.int64(2), max_iter=np.int32(3), tol=np.float32(0.5))
-    assert json.loads(json.dumps(made.settings())) == hsi.NMF(2, max_iter=3, tol=0.5).settings()
+    assert json.loads(json.dumps(made.to_settings())) == hsi.NMF(2, max_iter=3, tol=0.5).to_settings()
     result = hsi.fit(counts_cube((3, 4, 5)), made)
     assert json.loads(result.attrs["settings"])["n_components"] == 2
 

@@ -43,8 +43,8 @@ TOLERANCE = 1e-5
 
 
 def name(model: Model) -> str:
-    plain = type(model)(4).settings()
-    words = [str(v) for k, v in model.settings().items() if k not in ("max_iter", "tol") and v != plain[k]]
+    plain = type(model)(4).to_settings()
+    words = [str(v) for k, v in model.to_settings().items() if k not in ("max_iter", "tol") and v != plain[k]]
     return "-".join((model.name, *words))
 
 

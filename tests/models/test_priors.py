@@ -195,7 +195,7 @@ def test_fixed_endmembers_must_fit_the_cube() -> None:
     with pytest.raises(InputError, match="has 10 channels, the cube 30"):
         hsi.fit(cube, hsi.NMF(3, fixed={"endmembers": short}), seed=0)
     moved = spectra(s, cube).assign_coords(energy=cube.energy + 5)
-    with pytest.raises(InputError, match="bring them onto its axis"):
+    with pytest.raises(InputError, match="bring it onto the cube's axis"):
         hsi.fit(cube, hsi.NMF(3, fixed={"endmembers": moved}), seed=0)
     with pytest.raises(InputError, match="more than n_components=2"):
         hsi.NMF(2, fixed={"endmembers": spectra(s, cube)})

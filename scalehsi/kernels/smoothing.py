@@ -1,0 +1,49 @@
+"""Smoothing of spectra by as much as the detector lets pass anyway."""
+
+from __future__ import annotations
+
+from typing import Any, Final
+
+import numpy as np
+from scipy.signal import savgol_filter
+
+Float = np.ndarray[Any, np.dtype[np.float64]]
+
+ORDER: Final = 4
+"""Of the polynomial: it follows a Gaussian peak over a window a little wider than the peak."""
+
+
+def smooth_peaks(spectra: Float, *, widths: Float) -> Float:
+    """Fit a polynomial of fourth order to a window around each channel (Savitzky and Golay), none below zero.
+
+    Parameters
+    ----------
+    spectra : array, shape (K, E)
+        Not negative, on evenly spaced channels.
+    widths : array, shape (E,)
+        Length of the window at each channel, in channels. A window of 1.3 times the width of a peak (full width at half
+        maximum) takes off half of the noise and changes the peak by less than 1 %; windows below 7 channels do nothing.
+
+    Returns
+    -------
+    array, shape (K, E)
+
+    References
+    ----------
+    Savitzky and Golay 1964, doi:10.1021/ac60214a047.
+
+    Examples
+    --------
+    >>> e = np.arange(200.0)
+    >>> peak = np.exp(-np.log(2) * ((e - 100) / 5) ** 2)[None]
+    >>> bool(np.abs(smooth_peaks(peak, widths=np.full(200, 13.0)) - peak).max() < 0.01)
+    True
+    """
+    odd = 2 * np.round((np.asarray(widths, dtype=np.float64) - 1) / 2).astype(np.int64) + 1
+    odd = np.minimum(odd, spectra.shape[1] - (1 - spectra.shape[1] % 2))
+    out = np.array(spectra, dtype=np.float64)
+    for width in np.unique(odd):
+        if width > ORDER + 1:
+            here = odd == width
+            out[:, here] = savgol_filter(spectra, int(width), ORDER, axis=1)[:, here]
+    return np.maximum(out, 0.0)

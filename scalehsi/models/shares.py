@@ -1,0 +1,120 @@
+"""Spectra from bins by a mixture of counts: the prior is lowered in steps, and the posteriors of the bins go along.
+
+The posteriors travel with the state, as maps do in `scalehsi.models.carried`: they are K numbers a bin. They have many
+optima, one for each choice of components that are off; lowering the prior step by step leads to a good one, where
+starting with the final prior stays near the first guess.
+"""
+
+from __future__ import annotations
+
+from typing import Any, Final, Protocol
+
+import numpy as np
+import xarray as xr
+
+from scalehsi.blocks import Blocks, map_fold
+from scalehsi.cube import navigation_dims
+from scalehsi.kernels import frobenius, mixture
+from scalehsi.kernels.nnls import nnls
+from scalehsi.models.base import State, Stats
+from scalehsi.schema import COMPONENT
+
+Float = np.ndarray[Any, np.dtype[np.float64]]
+
+LADDER: Final = (0.5, 0.2, 0.1, 0.05)
+"""Parameters of the prior before the last one."""
+RUNGS: Final = 8
+"""Passes with each."""
+POWER: Final = 1.8
+"""A step of the spectra goes so much further than the rule says, in logarithms; up to 2 it still converges."""
+SLACK: Final = 1e-9
+"""What the bound may fall by, relative, without meaning anything: posteriors travel as float32."""
+
+
+class Mixed(Protocol):
+    """What the settings of a mixture are asked for."""
+
+    @property
+    def concentration(self) -> float: ...
+
+
+def begin(model: Mixed, bins: Blocks, s: Float, state: State) -> State:
+    """From the spectra of larger bins (K, E) to those with the final prior; reads the bins 33 times at most."""
+    s, gamma = mixture.without_zeros(s), None
+    for alpha in [a for a in LADDER if a > model.concentration]:
+        for i in range(RUNGS):
+            gamma, sums = _pass(bins, gamma, s, alpha, restart=i == 0)
+            s = mixture.improve(sums, s, power=POWER)
+    gamma, sums = _pass(bins, gamma, s, model.concentration, restart=True)
+    safe = mixture.improve(sums, s)
+    return {
+        **state,
+        "s": mixture.improve(sums, s, power=POWER),
+        "kept": s,
+        "safe": safe,
+        "gamma": gamma,
+        "T": np.asarray(sums["T"]),
+        "TT": np.asarray(sums["TT"]),
+        "objective": np.asarray(-sums["bound"]),
+    }
+
+
+def step(model: Mixed, bins: Blocks, state: State) -> tuple[State, Stats]:
+    """One pass at ``s``; then further on, or back to the step that cannot fail."""
+    s, best = state["s"], float(state["objective"])
+    gamma, sums = _pass(bins, state["gamma"], s, model.concentration)
+    value = -float(sums["bound"])
+    if value > best + SLACK * abs(best):
+        tried = np.array_equal(s, state["safe"])
+        return {**state, "s": state["safe"]}, Stats(best, done=tried, progressing=False)
+    value = min(value, best)
+    new = {
+        **state,
+        "s": mixture.improve(sums, s, power=POWER),
+        "kept": s,
+        "safe": mixture.improve(sums, s),
+        "gamma": gamma,
+        "T": np.asarray(sums["T"]),
+        "TT": np.asarray(sums["TT"]),
+        "objective": np.asarray(value),
+    }
+    return new, Stats(value)
+
+
+def spectra(state: State) -> tuple[Float, float]:
+    """Spectra (K, E) of a bin that is all of one phase, and the number of pixels of a bin."""
+    return state["safe"] * yields(state["TT"], state["T"])[:, None], float(np.prod(state["fine"]))
+
+
+def yields(second: Float, first: Float) -> Float:
+    """Counts of a bin that is all of one component, (K,): with them the fractions of the bins come nearest to one.
+
+    Least squares over the bins, ``sum_b (sum_k t_bk / d_k - 1)^2``, from ``second`` = sum t t' and ``first`` = sum t. A
+    component that never takes a whole bin is told from how the total falls or rises with it.
+
+    Examples
+    --------
+    >>> counts = np.array([[100.0, 0.0], [50.0, 40.0], [0.0, 80.0]])
+    >>> yields(counts.T @ counts, counts.sum(axis=0)).round(6).tolist()
+    [100.0, 80.0]
+    """
+    inverse = nnls(np.asarray(second, dtype=np.float64), np.asarray(first, dtype=np.float64)[None])[0]
+    total = float(np.sum(first))
+    # A component without use for the sum gets the yield of the average bin.
+    average = float(np.sum(second)) / total if total > 0 else 1.0
+    return np.asarray(np.where(inverse > 0, 1.0 / np.where(inverse > 0, inverse, 1.0), average))
+
+
+def moments(bins: Blocks, s: Float) -> dict[str, Any]:
+    """Sums of the abundances of bins on given spectra, and of their products."""
+    _, sums = map_fold(frobenius.update, bins, shared={"s": s, "norm": False}, name="psnmf-scale")
+    return sums
+
+
+def _pass(bins: Blocks, gamma: Any, s: Float, alpha: float, *, restart: bool = False) -> tuple[Any, dict[str, Any]]:
+    dims = (*navigation_dims(bins.cube), COMPONENT)
+    given = [] if gamma is None else [xr.DataArray(np.nan_to_num(gamma, nan=alpha), dims=dims)]
+    shared = {"s": s, "alpha": alpha, "restart": restart}
+    handles, sums = map_fold(mixture.update, bins, *given, shared=shared, keep=["gamma"], name="psnmf-mixture")
+    maps = handles["gamma"].to_dataarray({COMPONENT: len(s)}, dtype=np.float32).compute()
+    return np.ascontiguousarray(np.moveaxis(maps.values, 0, -1)), sums
