@@ -10,6 +10,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+import xarray as xr
 from cuda_host import Host
 from numpy.testing import assert_allclose
 
@@ -39,17 +40,20 @@ def cupy(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> Ite
             pytest.skip("needs an NVIDIA GPU")
         yield module
         return
-    host = Host(request.getfixturevalue("built"))
-    monkeypatch.setitem(sys.modules, "cupy", host)
-    yield host
+    yield _in_place(Host(request.getfixturevalue("built")), monkeypatch)
 
 
 @pytest.fixture
 def host(built: Path, monkeypatch: pytest.MonkeyPatch) -> Host:
     """The stand-in alone."""
-    found = Host(built)
-    monkeypatch.setitem(sys.modules, "cupy", found)
-    return found
+    return _in_place(Host(built), monkeypatch)
+
+
+def _in_place(host: Host, monkeypatch: pytest.MonkeyPatch) -> Host:
+    """The stand-in as the module ``cupy``; but for xarray, which looks for CuPy once and remembers what it found."""
+    xr.DataArray([0.0], coords={"x": [0.0]}, dims="x")
+    monkeypatch.setitem(sys.modules, "cupy", host)
+    return host
 
 
 @pytest.fixture

@@ -194,6 +194,7 @@ class NMF(Model):
 
     @property
     def devices(self) -> tuple[arrays.Device, ...]:
+        """Least squares but for what is listed, and counts alone, have kernels for a GPU; not run on one yet."""
         special = self.simplex or self.orthogonality or self.smoothness or self.missing or self.textbook
         if self.loss == "poisson":
             special = special or self.ard or self.sparsity or self.n_components > cuda.MOST
