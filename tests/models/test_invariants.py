@@ -97,7 +97,8 @@ def scenes(draw: st.DrawFn, *, name: str = "exact", least: int = 2) -> tuple[xr.
     level = draw(st.sampled_from([3.0, 40.0]))
     s, c = rng.random((components, channels)) ** 2, rng.random((rows, columns, components)) ** 2
     x = rng.poisson(level * c @ s).astype(float)
-    if draw(st.booleans()):
+    # An empty pixel on the simplex is any mixture of endmembers of the same brightness, as those of a start are.
+    if "simplex" not in name and draw(st.booleans()):
         x[rng.integers(rows), rng.integers(columns)] = 0
         x[..., rng.integers(channels)] = 0
     x[0, 0] += 1  # not all of it is empty
@@ -211,8 +212,9 @@ def test_nothing_is_negative_and_the_objective_never_rises(name: str, data: st.D
     assert (result["abundances"] >= 0).all()
     if kind.settings.get("simplex"):
         np.testing.assert_allclose(result["abundances"].sum("component"), 1.0, atol=1e-5)
-    # A posterior of fewer components is another one.
-    if kind.falls and result.sizes["component"] == len(s):
+    # A posterior of fewer components is another one, and without bound while one of them goes.
+    relevant = result.get("relevance", xr.ones_like(result["component"], dtype=float)).min() > 1e-4
+    if kind.falls and relevant and result.sizes["component"] == len(s):
         objective = result["objective"].values
         power = float((np.nan_to_num(cube.values) ** 2).sum())
         rounding = 1e-7 if kind.carried else 1e-9
