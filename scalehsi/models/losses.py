@@ -197,6 +197,8 @@ class Counts:
             found["ridge"] = ridge
         if self.model.simplex:
             found["simplex"] = True
+        if self.model.missing:
+            found["missing"] = True
         return found
 
     def shift(self, state: State) -> Float:

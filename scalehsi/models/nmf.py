@@ -90,7 +90,10 @@ class NMF(Model):
     smoothness_kind : {"quadratic", "tv"}
         "quadratic" blurs all differences; "tv" (total variation) keeps steps.
     missing : bool, default False
-        Take NaN in a cube of floats for voxels that were not measured: they have no weight. "frobenius" only.
+        Take NaN in a cube of floats for voxels that were not measured: they have no weight. With "frobenius" it goes
+        without other options of the loss; with "poisson" together with ``simplex``, ``ard`` and ``sparsity``, and
+        ``bin_factor`` is 1. A channel that no pixel measured becomes zero with "poisson" and keeps its start with
+        "frobenius".
     solver : {"exact", "als", "mals", "hals", "mu"}, default "exact"
         "exact" solves the abundances of each pixel and extrapolates the spectra: fewest readings, nothing kept between
         them. The others are the rules of the textbooks, one cheap step of both factors a reading, for comparison:
@@ -207,16 +210,20 @@ class NMF(Model):
     def _check_together(self) -> None:
         """Refuse what has no meaning, or no method here, in combination."""
         squares = self.loss == "frobenius"
-        for name in ("orthogonality", "smoothness", "missing"):
+        for name in ("orthogonality", "smoothness"):
             require(squares or not getattr(self, name), f"{name} belongs to loss='frobenius'")
         plain = not (self.weighting or self.simplex or self.costly or self.spectral_smoothness)
         special = {"smoothness": self.smoothness, "missing": self.missing, "solver": self._textbook}
         for name, on in special.items():
             require(
-                plain or not on,
+                plain or not on or (name == "missing" and not squares),
                 f"{name}={getattr(self, name)!r} goes with plain least squares alone: without weighting, simplex, "
                 "sparsity, ard, orthogonality and spectral_smoothness",
             )
+        require(
+            squares or not self.missing or self.bin_factor in ("auto", 1),
+            "missing=True takes single pixels, as bins would be of different numbers of them; leave bin_factor out",
+        )
         count = sum(map(bool, special.values()))
         require(count <= 1, "of smoothness, missing and a textbook solver take one")
         require(
@@ -293,7 +300,7 @@ class NMF(Model):
         seen = survey(view, seed=seed, counts=self.counts, least=4 * k, missing=self.missing)
         if len(seen.sample) == 0:
             raise InputError("every pixel of the sample is empty; mask the empty part of the cube, or bin it")
-        single = self.loss == "frobenius" or self._textbook
+        single = self.loss == "frobenius" or self.missing or self._textbook
         factor = binning.factor(self.bin_factor, view, seen, squares=single, least=16 * k)
         fitted, target = seen, view
         if factor > 1:
@@ -309,7 +316,7 @@ class NMF(Model):
             "pixels": np.asarray(seen.pixels),
             "entropy": np.asarray(fitted.entropy),
             "bin": np.asarray(factor),
-            "sparse": np.asarray(self.loss == "poisson" and binning.sparse(target, fitted)),
+            "sparse": np.asarray(self.loss == "poisson" and not seen.lost and binning.sparse(target, fitted)),
             "norm": np.asarray(np.nan),
             "level": np.asarray(norm),
             "free": np.arange(k) >= len(known),
@@ -453,6 +460,8 @@ class NMF(Model):
         if self.simplex:
             shared["simplex"] = True
         if self.loss == "poisson":
+            if self.missing:
+                shared["missing"] = True
             if shift is not None:
                 shared["tau"] = shift
             if extra is not None:
@@ -476,7 +485,10 @@ class NMF(Model):
         if self.loss == "poisson":
             sums = 8 * channels * (k + k * (k + 1) // 2)
             work = poisson.STRIP * channels * (itemsize + 12) + 8 * channels * (16 * k + k * (k + 1))
-            passes += self.bin_factor != 1 and not self._textbook  # the bins have a survey of their own
+            if self.missing:
+                sums, work = sums + 8 * channels * k, work + 8 * channels * (poisson.STRIP + 3 * k)
+            # The bins have a survey of their own.
+            passes += self.bin_factor != 1 and not self._textbook and not self.missing
         else:
             sums = 8 * channels * k
             work = frobenius.STRIP * (2 * 4 * channels + 8 * k)

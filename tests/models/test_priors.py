@@ -219,6 +219,55 @@ def test_missing_voxels_are_as_if_never_measured() -> None:
         hsi.fit(holes, hsi.NMF(3), seed=0)
 
 
+def with_holes(cube: xr.DataArray, share: float) -> xr.DataArray:
+    holes = cube.astype("f4").where(np.random.default_rng(0).random(cube.shape) > share)
+    holes.attrs = cube.attrs
+    return holes
+
+
+def test_missing_counts_are_as_if_never_measured() -> None:
+    cube, truth = hsi.simulate.chequerboard((32, 32), n_channels=96)
+    holes = with_holes(cube, 0.4)
+    model = hsi.NMF(4, loss="poisson", missing=True)
+    result = hsi.fit(holes, model, seed=0)
+    assert np.diff(result["objective"]).max() <= 1e-9 * float(result["objective"][0])
+    full = hsi.fit(cube, hsi.NMF(4, loss="poisson", bin_factor=1), seed=0)
+    assert angles(result, truth).max() < angles(full, truth).max() + 2.0
+    # Filled with zeros instead, the same holes take their share of every map.
+    assert_allclose(result["abundances"].sum("component").mean(), full["abundances"].sum("component").mean(), rtol=0.02)
+    assert_allclose(hsi.project(result, holes), result["abundances"], rtol=1e-4, atol=1e-5)
+    left = (holes - hsi.reconstruct(result)).values
+    assert_allclose(result["residual"], np.sqrt(np.nanmean(left**2, axis=-1)), rtol=1e-4)
+    with pytest.raises(InputError, match="NaN"):
+        hsi.fit(holes, hsi.NMF(4, loss="poisson"), seed=0)
+
+
+@pytest.mark.parametrize("options", [{}, {"simplex": True}, {"sparsity": 0.1}, {"ard": "exponential", "max_iter": 30}])
+def test_no_missing_counts_change_nothing(options: dict[str, Any]) -> None:
+    cube, _ = hsi.simulate.chequerboard((16, 16), n_channels=64)
+    want = hsi.fit(cube.astype("f4").assign_attrs(cube.attrs), hsi.NMF(3, loss="poisson", bin_factor=1, **options))
+    found = hsi.fit(with_holes(cube, -1.0), hsi.NMF(3, loss="poisson", missing=True, **options))
+    assert_allclose(found["endmembers"], want["endmembers"], rtol=1e-6, atol=1e-12)
+    assert_allclose(found["abundances"], want["abundances"], rtol=1e-5, atol=1e-6)
+    assert_allclose(found["objective"], want["objective"], rtol=1e-12)
+
+
+def test_a_pixel_of_missing_counts_is_as_if_masked_and_a_channel_is_zero() -> None:
+    cube, _ = hsi.simulate.chequerboard((16, 16), n_channels=64)
+    used = np.random.default_rng(1).random((16, 16)) > 0.2
+    masked = with_holes(cube, 0.1)
+    masked[..., 9] = np.nan
+    pixels = masked.where(xr.DataArray(used, dims=("y", "x")))
+    masked, pixels = masked.assign_coords(mask=(("y", "x"), used)), pixels.assign_attrs(cube.attrs)
+    model = hsi.NMF(3, loss="poisson", missing=True)
+    want, found = hsi.fit(masked, model, seed=0), hsi.fit(pixels, model, seed=0)
+    assert_allclose(found["endmembers"], want["endmembers"], rtol=1e-4, atol=1e-6)
+    assert_allclose(found["objective"][-1], want["objective"][-1], rtol=1e-8)
+    assert_allclose(found["abundances"].values[:, used], want["abundances"].values[:, used], rtol=1e-3, atol=1e-3)
+    assert not found["abundances"].values[:, ~used].any()
+    assert not found["endmembers"][:, 9].any()
+
+
 # Rules of the textbooks.
 
 
@@ -250,6 +299,9 @@ def test_every_rule_comes_near_the_exact_solver_in_more_readings(solver: str) ->
         ({"solver": "hal"}, "did you mean 'hals'"),
         ({"solver": "hals", "ard": "exponential"}, "plain least squares alone"),
         ({"missing": True, "smoothness": 1.0}, "take one"),
+        ({"missing": True, "simplex": True}, "plain least squares alone"),
+        ({"loss": "poisson", "missing": True, "solver": "mu"}, "take one"),
+        ({"loss": "poisson", "missing": True, "bin_factor": 2}, "takes single pixels"),
         ({"compress": "yes"}, "compress is True, False or 'auto'"),
         ({"compress": True, "loss": "poisson"}, "compress=True goes with"),
         ({"bin_factor": 4}, "belongs to loss='poisson'"),
