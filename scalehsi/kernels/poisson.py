@@ -23,10 +23,10 @@ import numpy as np
 from scalehsi import arrays
 from scalehsi.kernels import counts
 from scalehsi.kernels.counts import Counts
-from scalehsi.kernels.nnls import solve_one
-from scalehsi.kernels.poisson_loops import from_table, padded, table_width
-from scalehsi.kernels.poisson_missing import add_missed, at_least_two, measured_parts, measuring
+from scalehsi.kernels.poisson_loops import padded, shares_of, table_width
+from scalehsi.kernels.poisson_missing import add_missed, measured_parts, measuring
 from scalehsi.kernels.poisson_rows import multiply_rows, solve_rows
+from scalehsi.kernels.poisson_steps import quadratic, quadratic4, room
 from scalehsi.kernels.vectors import FAST, aligned_zeros, whole_rows
 
 Float = np.ndarray[Any, np.dtype[np.float64]]
@@ -82,11 +82,12 @@ def update(
     ((3, 2), (3, 3), 12.0)
     """
     table, total = aligned_zeros(s.shape[1], table_width(len(s))), np.zeros(1 + 2 * len(s))
-    missed = np.zeros_like(at_least_two(s), dtype=np.float64)
+    missed = np.zeros((max(len(s), 2), s.shape[1] if missing else 0))
     for _, c, lost in _solved(x, s, tau, ridge, table, total, simplex=simplex, missing=missing):
         add_missed(lost, c, missed)
-    big_n, big_h = from_table(table, _columns(s))
-    sums = {"N": big_n, "H": big_h} | _sums(total, len(s), ridge)
+    big_h = table[:, : len(s) * (len(s) + 1) // 2].copy()
+    del table
+    sums = {"N": shares_of(big_h, _columns(s)), "H": big_h} | _sums(total, len(s), ridge)
     return {}, (sums | {"missed": np.ascontiguousarray(missed[: len(s)].T)} if missing else sums)
 
 
@@ -232,8 +233,7 @@ def _solved(
     """Runs of pixels with their exact abundances and masks (overwritten by the next run's); the sums grow along."""
     st = _columns(s)
     linear, squares = _terms(st.T, tau, ridge)
-    wide = _wide(st)
-    ends = np.ascontiguousarray(st.T)
+    wide, ends = _wide(st), np.ascontiguousarray(st.T) if missing else st.T
     c = np.empty((STRIP, len(s)))
     for (part, indptr, channel, value), lost in counts.measured_strips(x) if missing else _nothing_lost(x):
         rows = part.stop - part.start
@@ -276,7 +276,9 @@ def _columns(s: Float) -> Float:
 
 
 def _wide(st: Float) -> Float:
-    """``st`` (E, K) with as many empty endmembers more as the loops want."""
+    """``st`` (E, K) with as many empty endmembers more as the loops want; itself where they want none."""
+    if st.shape[1] == padded(st.shape[1]):
+        return np.ascontiguousarray(st)
     wide = np.zeros((st.shape[0], padded(st.shape[1])))
     wide[:, : st.shape[1]] = st
     return wide
@@ -317,26 +319,31 @@ def _newton_channels(st: Any, em: Any, big_n: Any, big_h: Any, c: Any, new: Any)
     ``c`` (E, K) multiplies the endmembers in the objective.
     """
     channels, n = st.shape
-    hessian, right, value = np.empty((n, n)), np.empty(n), np.empty(n)
-    passive, order = np.empty(n, dtype=np.bool_), np.empty(n, dtype=np.int64)
-    chol, z = np.empty((n, n)), np.empty(n)
+    step, linear = room(n, max(n, 4)), np.empty(n)
+    value, hessian, right, gradient = step.now, step.hessian, step.right, step.gradient
     for e in range(channels):
-        index, top = 0, 0.0
+        top = 0.0
         for k in range(n):
-            for j in range(k + 1):
-                hessian[k, j] = big_h[e, index]
-                hessian[j, k] = big_h[e, index]
-                index += 1
-            top = max(top, hessian[k, k])
+            top = max(top, big_h[e, k * (k + 3) // 2])
         if top <= 0.0:
             continue  # no counts here: the multiplicative value, zero, stands
+        index = 0
         for k in range(n):
+            linear[k], gradient[k] = c[e, k], big_n[e, k]
+            value[k] = max(st[e, k] - FLOOR * em[e, k], 0.0)
+            right[k] = 0.0
+            for j in range(k + 1):
+                hessian[k, j] = big_h[e, index]
+                index += 1
             hessian[k, k] += 1e-9 * top
         for k in range(n):
-            right[k] = big_n[e, k] - c[e, k]
-            for j in range(n):
+            right[k] += gradient[k] - linear[k] + hessian[k, k] * (st[e, k] - FLOOR * em[e, k])
+            for j in range(k):
                 right[k] += hessian[k, j] * (st[e, j] - FLOOR * em[e, j])
-            value[k] = max(st[e, k] - FLOOR * em[e, k], 0.0)
-        solve_one(hessian, right, value, passive, chol, z, order)
+                right[j] += hessian[k, j] * (st[e, k] - FLOOR * em[e, k])
+        if n <= 4:
+            quadratic4(step, linear)
+        else:
+            quadratic(step, linear, 0)
         for k in range(n):
             new[e, k] = FLOOR * em[e, k] + value[k]

@@ -41,7 +41,8 @@ def measured_parts(lost: Float, s: Float, *, hide: bool) -> Float:
     >>> measured_parts(lost, np.array([[0.25, 0.5, 0.25], [0.0, 0.5, 0.5]]), hide=True)[:2].tolist()
     [[1.0, 1.0], [0.25, 1.0]]
     """
-    whole, wide = s.sum(axis=1), at_least_two(s)
+    whole = s.sum(axis=1)
+    wide = s if len(s) > 1 else np.concatenate([s, np.zeros_like(s)])  # the products need two rows
     gone = np.empty((len(lost), len(wide)))
     dots(lost, wide, gone)
     seen = whole - gone[:, : len(s)]
@@ -54,11 +55,6 @@ def add_missed(lost: Float, c: Float, missed: Float) -> None:
         wide = np.zeros((len(lost), len(missed)))
         wide[: len(c), : c.shape[1]] = c
         add_outer(lost, wide, missed)
-
-
-def at_least_two(s: Float) -> Float:
-    """``s`` (K, E) with a row of zeros more when K is 1, as the products need two."""
-    return s if len(s) > 1 else np.concatenate([s, np.zeros_like(s)])
 
 
 def measuring(sums: dict[str, Any]) -> Float:

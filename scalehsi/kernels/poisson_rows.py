@@ -13,7 +13,7 @@ import numba
 import numpy as np
 
 from scalehsi.kernels.poisson_loops import DARK, derivatives, gather, log_likelihood, model, scatter, slope, weights
-from scalehsi.kernels.poisson_steps import Step, maximise, quadratic, quadratic4
+from scalehsi.kernels.poisson_steps import Step, maximise, quadratic, quadratic4, room
 from scalehsi.kernels.vectors import inlined, lean, lean_sums
 
 EM_STEPS: Final = 3
@@ -60,20 +60,7 @@ def _room(indptr: Any, n: int, wide: int) -> tuple[Pixel, Step]:
         mantissa,
         mantissa.view(np.int64),
     )
-    step = Step(
-        np.zeros(wide),
-        np.empty(n),
-        np.zeros(wide),
-        np.zeros((wide, wide)),
-        np.empty(n),
-        np.empty(n),
-        np.empty((n, n)),
-        np.empty(n),
-        np.empty(n),
-        np.empty(n),
-        np.empty(n, dtype=np.int64),
-    )
-    return pixel, step
+    return pixel, room(n, wide)
 
 
 @numba.njit(cache=True, nogil=True)
