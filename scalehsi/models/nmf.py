@@ -31,7 +31,7 @@ from scalehsi.models.base import (
     require,
 )
 from scalehsi.models.losses import Counts, Incomplete, LeastSquares, Loss, channel_weights
-from scalehsi.models.starts import READINGS, STARTS, first_endmembers, given_endmembers
+from scalehsi.models.starts import READINGS, STARTS, brightness, first_endmembers, given_endmembers
 from scalehsi.models.survey import survey
 from scalehsi.schema import ABUNDANCES, COMPONENT, ENDMEMBERS, ENERGY, MEAN_SPECTRUM, InputError
 
@@ -301,14 +301,15 @@ class NMF(Model):
         if len(seen.sample) == 0:
             raise InputError("every pixel of the sample is empty; mask the empty part of the cube, or bin it")
         single = self.loss == "frobenius" or self.missing or self._textbook
-        factor = binning.factor(self.bin_factor, view, seen, squares=single, least=16 * k)
+        factor = binning.factor(self.bin_factor, view, seen, squares=single, least=16 * k, whole=self.simplex)
         fitted, target = seen, view
         if factor > 1:
-            target = binning.binned(view, factor)
+            target = binning.binned(view, factor, whole=self.simplex)
             fitted = survey(target, seed=seed, counts=self.counts, least=4 * k)
         s = self._first(target, fitted, view.cube, seed)
         known = held.known_endmembers(self.fixed, view.cube)
-        s[: len(known)] = known
+        # On the simplex a bin of so many pixels shows as many times the spectrum of one.
+        s[: len(known)] = known * (factor**2 if self.simplex else 1)
         norm = float(np.sqrt(seen.norm / max(1, seen.pixels)))
         mean = float(seen.spectrum.sum()) / max(1, seen.pixels * view.n_energies)
         state: State = {
@@ -342,8 +343,7 @@ class NMF(Model):
         else:
             s = given_endmembers(self.start, cube, self.n_components)
         if self.simplex:
-            # On the simplex a spectrum is what a whole pixel of it would show.
-            s = s * float(seen.spectrum.sum()) / max(1, seen.pixels)
+            s = s * brightness(seen, s, counts=self.counts)[:, None]
         return np.array(s, dtype=np.float64)
 
     def step(self, view: Blocks, state: State) -> tuple[State, Stats]:
@@ -375,7 +375,7 @@ class NMF(Model):
 
     def _target(self, view: Blocks, state: State) -> Blocks:
         """What the passes run over: the cube, its bins, its counts without their zeros."""
-        target = binning.binned(view, int(state["bin"]))
+        target = binning.binned(view, int(state["bin"]), whole=self.simplex)
         return binning.without_zeros(target) if bool(state["sparse"]) else target
 
     def _checked(self, sums: dict[str, Any], value: float, state: State) -> tuple[State, Stats]:
@@ -423,7 +423,7 @@ class NMF(Model):
         """Endmembers, scaled and sorted by what they carry in the mean spectrum; the fixed ones first, as given."""
         mean = state["spectrum"] / float(state["pixels"])
         s, free = state["kept"], state["free"]
-        scale = np.ones(len(s))
+        scale = np.full(len(s), 1.0 / int(state["bin"]) ** 2)
         if not self.simplex:
             total = abs(float(mean.sum())) or 1.0
             scale = np.where(free, total / np.maximum(s.sum(axis=1), 1e-300), 1.0)

@@ -60,6 +60,47 @@ def test_abundances_on_the_simplex_sum_to_one_in_every_pixel(loss: str) -> None:
     assert_allclose(hsi.project(result, cube), result["abundances"], atol=1e-4)
 
 
+def counted(seed: int = 0, *, size: int = 26) -> tuple[xr.DataArray, Float, Float]:
+    """Counts of grains of different density, their endmembers (K, E) and abundances (y, x, K) that sum to one."""
+    rng = np.random.default_rng(seed)
+    s = rng.random((3, 40)) ** 4
+    s *= np.array([[30.0], [60.0], [120.0]]) / s.sum(axis=1, keepdims=True)
+    c = np.repeat(np.repeat(rng.dirichlet([0.4] * 3, (size // 13, size // 13)), 13, axis=0), 13, axis=1)
+    x = rng.poisson(c @ s).astype("u2")
+    return make_cube(x, energy=np.arange(40) * 1.0, energy_units="keV"), s, c
+
+
+@pytest.mark.parametrize("known", [0, 1])
+def test_on_the_simplex_spectra_of_bins_are_those_of_single_pixels(known: int) -> None:
+    cube, s, c = counted(size=52)
+    truth = xr.Dataset({"endmembers": spectra(s, cube)})
+    fixed = {"endmembers": spectra(s[:known], cube)} if known else None
+    result = hsi.fit(cube, hsi.NMF(3, loss="poisson", simplex=True, bin_factor=4, fixed=fixed, max_iter=400), seed=0)
+    assert int(result["bin_factor"]) == 4
+    match = np.asarray(hsi.metrics.match(truth["endmembers"], result["endmembers"]))
+    found = result.isel(component=match)
+    assert_allclose(found["endmembers"].sum("energy"), s.sum(axis=1), rtol=0.1)
+    assert_allclose(found["endmembers"][:known], s[:known], rtol=1e-12)
+    assert_allclose(found["abundances"].mean(("y", "x")), c.mean(axis=(0, 1)), atol=0.05)
+
+
+def test_on_the_simplex_bins_with_masked_pixels_are_left_out() -> None:
+    cube, _, _ = counted(size=52)
+    used = np.ones((52, 52), dtype=bool)
+    used[1::8, 2] = False
+    masked = cube.assign_coords(mask=(("y", "x"), used))
+    model = hsi.NMF(3, loss="poisson", simplex=True, bin_factor=4)
+    found = hsi.fit(masked, model, seed=0)["endmembers"]
+    whole = used.copy()
+    whole[:, :4] = np.repeat(np.repeat(used.reshape(13, 4, 13, 4).all(axis=(1, 3))[:, :1], 4, axis=0), 4, axis=1)
+    want = hsi.fit(cube.assign_coords(mask=(("y", "x"), whole)), model, seed=0)["endmembers"]
+    assert_allclose(found, want, rtol=1e-3, atol=1e-3)
+    # Where a whole bin is nowhere left, "auto" takes single pixels.
+    used[::2, ::2] = False
+    masked = cube.assign_coords(mask=(("y", "x"), used))
+    assert "bin_factor" not in hsi.fit(masked, hsi.NMF(3, loss="poisson", simplex=True, max_iter=5), seed=0)
+
+
 # Soft orthogonality and relevance.
 
 
