@@ -214,6 +214,8 @@ class Counts:
             found["simplex"] = True
         if own := known_maps.numbers(self.model.fixed):
             found["known"] = own
+        if self.model.missing:
+            found["missing"] = True
         return found
 
     def shift(self, state: State) -> Float:

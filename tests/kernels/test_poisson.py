@@ -469,6 +469,20 @@ def test_on_the_simplex_permutations_and_empty_pixels() -> None:
     assert_allclose(poisson.abundances(x, s=0 * s, simplex=True)[0]["abundances"], 1 / 3, atol=1e-6)
 
 
+@pytest.mark.parametrize("faint", [1e-8, 8.55e-15, 1e-18, 1e-60, 1e-200])
+@pytest.mark.parametrize("brightness", [[2.178, 2.782, 3.856], [2.0, 2.0, 2.0], [3.0, 2.0, 2.0 + 4e-16]])
+def test_on_the_simplex_where_the_counts_are_an_endmember_may_be_next_to_nothing(
+    faint: float, brightness: list[float]
+) -> None:
+    x = np.array([[0.0, 1.0]])
+    there = np.array([faint, 0.147, 0.252])
+    s = np.stack([np.array(brightness) - there, there], axis=1)
+    c = poisson.abundances(x, s=s, simplex=True)[0]["abundances"][0].astype(np.float64)
+    assert_allclose(c.sum(), 1.0, atol=1e-6)
+    values = [float((w @ s).sum() - np.log(w @ there)) for w in (c, *(c + 1e-3 * (np.eye(3) - c)))]
+    assert values[0] <= min(values) + 1e-9
+
+
 def test_on_the_simplex_the_sums_lead_downhill() -> None:
     s, x = scene(17, pixels=80)
     now = s * x.sum(axis=1).mean()
