@@ -261,7 +261,7 @@ class NMF(Model):
             "xi": np.zeros(k),
             "ease": np.full(k, relevance.EASE),
             "drift": np.zeros(k),
-            "prior": np.asarray(relevance.prior_scale(mean, k, view.n_energies, self.ard_shape)),
+            "prior": np.asarray(relevance.prior_scale(mean * factor**2, k, view.n_energies, self.ard_shape)),
             "passes": np.asarray(0),
             "ridge": np.asarray(carried.RIDGE),
         }
@@ -399,7 +399,10 @@ class NMF(Model):
             maps = np.moveaxis(state["c"] / scale, -1, 0)[order]
             found[ABUNDANCES] = xr.DataArray(maps, dims=(COMPONENT, *navigation_dims(view.cube)))
         loss = self._loss
-        shift, extra = loss.shift(state), loss.extra(s, state)
+        # Scales that were learned from bins are those of so many pixels together.
+        power = 2.0 if self.ard == "half-normal" else 1.0
+        single = {**state, "lam": state["lam"] / float(state["bin"]) ** (2 * power)}
+        shift, extra = loss.shift(single), loss.extra(s, single)
         if shift.any():
             found[SHIFT] = xr.DataArray((shift * scale)[order], dims=(COMPONENT,))
         if extra.any():

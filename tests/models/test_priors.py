@@ -154,6 +154,16 @@ def test_neighbours_across_a_mask_do_not_hold_together() -> None:
 # What is known, and what is not.
 
 
+@pytest.mark.parametrize("ard", ["exponential", "half-normal"])
+def test_relevance_learned_from_bins_does_not_depend_on_their_size(ard: str) -> None:
+    cube, _, _ = counted(size=52)
+    large, small = (hsi.fit(cube, hsi.NMF(3, loss="poisson", ard=ard, bin_factor=b), seed=0) for b in (4, 2))
+    assert large.sizes["component"] == small.sizes["component"] == 3
+    name = "abundance_cost" if ard == "exponential" else "abundance_coupling"
+    costs = [np.sort(np.diag(r[name]) if r[name].ndim == 2 else r[name]) for r in (large, small)]
+    assert_allclose(costs[0], costs[1], rtol=0.5)
+
+
 @pytest.mark.parametrize("loss", ["frobenius", "poisson"])
 def test_fixed_endmembers_stay_and_come_first(loss: str) -> None:
     cube, s, _ = mixture(6)
