@@ -89,7 +89,7 @@ def update(
     -------
     pixels : empty dict
     sums : dict
-        ``N`` (K, E) = sum v c' x, ``M`` (K, K) = sum v c' c, ``C`` (K,) = sum c, ``norm`` = sum v w x^2.
+        ``N`` (K, E) = sum v c' x, ``M`` (K, K) = sum v c' c, ``C`` (K,) = sum v c, ``norm`` = sum v w x^2.
     """
     if _on_gpu(x, s, special=simplex or known is not None):
         there = {"s": s, "w": w, "gram": gram, "shift": shift}
@@ -106,7 +106,7 @@ def update(
         parts = {
             "N": xp.matrix_transpose(cv) @ strip,
             "M": xp.astype(xp.matrix_transpose(cv), xp.float64) @ xp.astype(c, xp.float64),
-            "C": xp.sum(xp.astype(c, xp.float64), axis=0),
+            "C": xp.sum(xp.astype(cv, xp.float64), axis=0),
         }
         if norm:
             square = strip * strip if v is None else strip * strip * v

@@ -117,11 +117,11 @@ def _tile_sums(
         for k in range(sought):
             a[p, k] = c[p, k]
             cv[p, k] = v * c[p, k]
-            used[k] += c[p, k]
+            used[k] += v * c[p, k]
         for f in range(known):
             a[p, sought + f] = given[p, f]
             cv[p, sought + f] = v * given[p, f]
-            used[sought + f] += given[p, f]
+            used[sought + f] += v * given[p, f]
         for k in range(n):
             for j in range(n):
                 big_m[k, j] += np.float64(cv[p, k]) * np.float64(a[p, j])

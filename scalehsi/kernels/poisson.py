@@ -21,7 +21,7 @@ import numba
 import numpy as np
 
 from scalehsi import arrays
-from scalehsi.kernels import counts
+from scalehsi.kernels import counts, cuda
 from scalehsi.kernels.counts import Counts
 from scalehsi.kernels.poisson_known import known_columns, solve_rows_known
 from scalehsi.kernels.poisson_loops import padded, shares_of, table_width
@@ -30,6 +30,7 @@ from scalehsi.kernels.poisson_rows import multiply_rows, solve_rows
 from scalehsi.kernels.poisson_steps import quadratic, quadratic4, step_room
 from scalehsi.kernels.problem import given_rows
 from scalehsi.kernels.vectors import FAST, aligned_zeros, whole_rows
+from scalehsi.schema import InputError
 
 Float = np.ndarray[Any, np.dtype[np.float64]]
 
@@ -58,7 +59,8 @@ def update(
     ----------
     x : array, shape (P, E), or Counts
         Counts, any real dtype, none negative. Cost is by the channels that hold counts, not by E, but for a quick
-        search of a dense block for them.
+        search of a dense block for them. On a GPU (a CuPy array, or what `kernels.cuda.resident` made of one, which
+        saves a sort at each pass) with ``s`` alone, up to 32 components; not run on one yet.
     given : array, shape (P, F), optional
         Abundances that are known, of the components ``known``; the others are solved beside them.
     s : array, shape (K, E)
@@ -89,6 +91,8 @@ def update(
     >>> sums["N"].shape, sums["H"].shape, round(float(sums["C"].sum()), 6)
     ((3, 2), (3, 3), 12.0)
     """
+    if _on_gpu(x, s, plain=tau is None and ridge is None and given is None and not simplex):
+        return cuda.poisson_update(x, s=arrays.to_host(s))
     table, total = aligned_zeros(s.shape[1], table_width(len(s))), np.zeros(1 + 2 * len(s))
     missed = np.zeros((max(len(s), 2), s.shape[1] if missing else 0))
     beside: dict[str, Any] = {"given": given, "known": known, "missing": missing}
@@ -129,6 +133,8 @@ def abundances(
     sums : dict
         ``residual_spectrum`` (E,) sum of data minus model, ``likelihood``, ``C``; with ``ridge`` also ``CC``.
     """
+    if _on_gpu(x, s, plain=tau is None and ridge is None and given is None and not simplex):
+        return cuda.poisson_abundances(x, s=arrays.to_host(s), residual=residual)
     ends = np.ascontiguousarray(_columns(s).T)
     found = np.empty((x.shape[0], len(s)), dtype=np.float32)
     rms, spectrum = np.empty(x.shape[0], dtype=np.float32), np.zeros(s.shape[1])
@@ -230,6 +236,18 @@ def improve_multiplicative(sums: dict[str, Float], s: Float) -> Float:
 def _multiplied(big_n: Float, c: Float, st: Float) -> Float:
     used = c > 0
     return np.asarray(st * np.where(used, big_n / np.where(used, c, 1.0), 1.0))
+
+
+def _on_gpu(x: Any, s: Any, *, plain: bool) -> bool:
+    """Whether the kernels written for a GPU take this block; what they do not do runs on the host."""
+    plain = plain and s.shape[0] <= cuda.MOST
+    held = isinstance(x, cuda.Resident)
+    if held and not plain:
+        raise InputError(
+            "counts that lie on the GPU are fitted without costs and constraints, and with at most "
+            f"{cuda.MOST} components; fit with device='cpu'"
+        )
+    return held or (plain and arrays.is_cupy(x))
 
 
 def _solved(

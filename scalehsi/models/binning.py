@@ -10,6 +10,7 @@ from typing import Any, Final
 import xarray as xr
 
 from scalehsi.blocks import Blocks, capacity, open_blocks
+from scalehsi.kernels import cuda
 from scalehsi.kernels.counts import Counts
 from scalehsi.models.base import is_number, require
 from scalehsi.models.survey import Survey
@@ -24,6 +25,8 @@ DENSE: Final = 0.15
 """Share of filled values from which on a dense block of single bytes is as small."""
 BYTES: Final = 4
 """Of a filled value: its channel in two, its counts in one or two."""
+BYTES_ON_GPU: Final = 10
+"""The same there, by pixels and by channels, with the number of the pixel."""
 
 
 def check(bin_factor: Any, *, squares: bool) -> None:
@@ -121,9 +124,14 @@ def fine(coarse: tuple[int, int], counts: float, components: int, shape: tuple[i
 
 
 def sparse(view: Blocks, seen: Survey) -> bool:
-    """Whether the counts of a view are so few that they are kept without their zeros: smaller, and none to look for."""
-    size = (BYTES * seen.density * view.n_energies + 8) * math.prod(view.shape)
-    return view.device == "cpu" and seen.density < DENSE and size <= capacity().memory // 2
+    """Whether the counts of a view are kept without their zeros.
+
+    On the CPU where they are so few that it is smaller, and none are to look for at each pass. On a GPU its kernels
+    take no others, and sorting them by channel costs more than a pass, so always where they fit.
+    """
+    bytes_ = BYTES if view.device == "cpu" else BYTES_ON_GPU
+    size = (bytes_ * seen.density * view.n_energies + 8) * math.prod(view.shape)
+    return (view.device == "cuda" or seen.density < DENSE) and size <= capacity().memory // 2
 
 
 def binned(view: Blocks, rows: int, columns: int | None = None, *, whole: bool = False) -> Blocks:
@@ -152,8 +160,9 @@ def _unmasked(view: Blocks, factors: dict[Any, int]) -> Any:
 
 
 def without_zeros(view: Blocks) -> Blocks:
-    """The view with `Counts` for blocks; what it held densely may go once these are made."""
-    return branch(view, "sparse", lambda: view.derive(Counts.from_dense, name="nmf-counts"))
+    """The view with `Counts` for blocks, on a GPU `cuda.Resident`; what it held densely may go once these are made."""
+    make = Counts.from_dense if view.device == "cpu" else cuda.resident
+    return branch(view, "sparse", lambda: view.derive(make, name="nmf-counts"))
 
 
 def branch(view: Blocks, name: str, make: Callable[[], Blocks]) -> Blocks:

@@ -76,7 +76,9 @@ def fit(
     seed : int, default 0
         Random numbers are counted on the seed and the absolute pixel: neither chunks nor schedulers change a result.
     device : {"auto", "cpu", "cuda"}
-        "cuda" without a usable GPU is an error; "auto" takes one if there is one, and logs its choice.
+        "cuda" without a usable GPU is an error; "auto" takes one if there is one and the model with these settings runs
+        on it (``model.devices``), and logs its choice. Whole fits with "cuda" have run through CUDA kernels compiled
+        for a CPU, but not on a GPU yet.
     checkpoint : path, optional
         A folder for the state. It is written every ``checkpoint_every`` iterations, and when the process gets SIGTERM
         or SIGINT, as queues send before a job's wall time ends.

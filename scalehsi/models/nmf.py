@@ -13,7 +13,7 @@ from scalehsi import arrays
 from scalehsi.blocks import BlockFunction, Blocks, Pixels, map_fold
 from scalehsi.blocks.blas import one_blas_thread
 from scalehsi.cube import navigation_dims
-from scalehsi.kernels import frobenius, missing, poisson, relevance
+from scalehsi.kernels import cuda, frobenius, missing, poisson, relevance
 from scalehsi.kernels.nnls import nnls
 from scalehsi.models import binning, carried, compressed, extrapolation, held, known_maps, rules
 from scalehsi.models.base import Cost, Model, State, Stats, Variables, check_components, register, require
@@ -67,7 +67,8 @@ class NMF(Model):
         Shape ``a`` of the inverse-gamma prior of these scales, above 1; its scale follows from the data.
     sparsity : float, default 0
         Linear cost of abundances. With "frobenius" in units of the root mean square length of a pixel's spectrum (0.01
-        is mild), with "poisson" in units of one count.
+        is mild), with "poisson" in units of one count. With ``weighting`` it is a cost of shares of the pixel's mean,
+        so that bright pixels do not pay more.
     smoothness : float, default 0
         Pull between the abundances of neighbours along y and x, "frobenius" only, in units of the endmember's own
         power: 0.1 is mild, 10 strong. Carries the maps from pass to pass.
@@ -196,15 +197,11 @@ class NMF(Model):
 
     @property
     def devices(self) -> tuple[arrays.Device, ...]:
-        plain = self.loss == "frobenius" and not (
-            self.simplex
-            or self.orthogonality
-            or self.smoothness
-            or self.missing
-            or self.textbook
-            or known_maps.numbers(self.fixed)
-        )
-        return ("cpu", "cuda") if plain else ("cpu",)
+        """Least squares but for what is listed, and counts alone, have kernels for a GPU; not run on one yet."""
+        special = self.simplex or self.orthogonality or self.smoothness or self.missing or self.textbook
+        if self.loss == "poisson":
+            special = special or self.ard or self.sparsity or self.n_components > cuda.MOST
+        return ("cpu",) if special or known_maps.numbers(self.fixed) else ("cpu", "cuda")
 
     def to_settings(self) -> dict[str, Any]:
         start = self.start if isinstance(self.start, str) else GIVEN
@@ -245,8 +242,7 @@ class NMF(Model):
         # On the simplex a bin of so many pixels shows as many times the spectrum of one.
         known = known * (factor**2 if self.simplex else 1)
         s = self._begin(view, target, fitted, known, factor=factor, seed=seed)
-        norm = float(np.sqrt(seen.norm / max(1, seen.pixels)))
-        mean = float(seen.spectrum.sum()) / max(1, seen.pixels * view.n_energies)
+        level, mean = self._scale(seen)
         state: State = {
             "spectrum": seen.spectrum,
             "pixels": np.asarray(seen.pixels),
@@ -254,7 +250,7 @@ class NMF(Model):
             "bin": np.asarray(factor),
             "sparse": np.asarray(self.loss == "poisson" and not seen.lost and binning.sparse(target, fitted)),
             "norm": np.asarray(np.nan),
-            "level": np.asarray(norm),
+            "level": np.asarray(level),
             "free": np.arange(k) >= len(known),
             "lam": np.full(k, np.nan),
             "sigma2": np.asarray(np.nan),
@@ -300,6 +296,16 @@ class NMF(Model):
         if self.simplex:
             s = s * brightness(seen, s, counts=self.counts)[:, None]
         return np.array(s, dtype=np.float64)
+
+    def _scale(self, seen: Survey) -> tuple[float, float]:
+        """Root mean square length of a pixel's spectrum, and mean value, both as the loss weighs them."""
+        spectrum = seen.spectrum / max(1, seen.pixels)
+        if not self.weighting:
+            return float(np.sqrt(seen.norm / max(1, seen.pixels))), float(spectrum.mean())
+        w = channel_weights(spectrum)
+        square = float(np.mean(seen.sample.astype(np.float64) ** 2 @ w)) * seen.filled / max(1, seen.pixels)
+        # Abundances are costed as shares of their pixel's mean.
+        return float(np.sqrt(square)), float(np.mean(spectrum * np.sqrt(w)) / max(float(spectrum.mean()), 1e-300))
 
     def step(self, view: Blocks, state: State) -> tuple[State, Stats]:
         """One pass at ``s``; then a better, extrapolated ``s``, or back to the last one known to be good."""

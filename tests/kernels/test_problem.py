@@ -40,7 +40,7 @@ def twin(x: Float, s: Float, maps: Float, known: list[int], w: Float, v: Float) 
         "c": c,
         "N": (c * v[:, None]).T @ x,
         "M": (c * v[:, None]).T @ c,
-        "C": c.sum(axis=0),
+        "C": v @ c,
         "objective": 0.5 * (v[:, None] * w * (x - c @ s) ** 2).sum(),
         "residual": np.sqrt(((x - c @ s) ** 2).mean(axis=1)),
     }
