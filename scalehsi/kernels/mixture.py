@@ -79,7 +79,7 @@ def update(
     --------
     >>> x = np.array([[9, 1, 0], [0, 1, 9]], dtype="uint8")
     >>> pixels, sums = update(x, s=np.array([[0.8, 0.2, 0.0], [0.0, 0.2, 0.8]]), alpha=0.1)
-    >>> pixels["gamma"].round(1).tolist(), round(float(sums["N"].sum()), 6)
+    >>> pixels["gamma"].astype(float).round(1).tolist(), round(float(sums["N"].sum()), 6)
     ([[10.1, 0.1], [0.1, 10.1]], 20.0)
     """
     k, wide = len(s), _columns(s)
