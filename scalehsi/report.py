@@ -7,14 +7,13 @@ import re
 import secrets
 import shutil
 import socket
-import sys
-import types
 from pathlib import Path
-from typing import Any, Final
+from typing import Final
 
 import xarray as xr
 
 from scalehsi.atomic import clean_leftovers
+from scalehsi.callables import make_callable
 from scalehsi.reporting import compare
 from scalehsi.reporting.digest import digest
 from scalehsi.reporting.gallery import draw, render
@@ -144,15 +143,4 @@ def _write(target: Path, files: dict[str, bytes]) -> None:
     shutil.rmtree(old, ignore_errors=True)
 
 
-class _CallableModule(types.ModuleType):
-    """A module that is called as its function.
-
-    ``scalehsi.report`` is the public name of the function, but importing this module by its own name first would put
-    the module in its place; with this, either can be called.
-    """
-
-    def __call__(self, *args: Any, **options: Any) -> Path:
-        return report(*args, **options)
-
-
-sys.modules[__name__].__class__ = _CallableModule
+make_callable(__name__)

@@ -47,8 +47,8 @@ TABLES_KEV: Final = 0.0003
 k-factors that were measured with another table would be off by a whole channel."""
 
 MN_KA_KEV: Final = 5.8951
-FANO: Final = 2.5e-3
-"""Growth of the squared width with energy in keV: 8 ln 2 times the Fano factor times the energy of a pair."""
+FANO: Final = 2.33e-3
+"""Growth of the squared width with energy, keV: 8 ln 2, Fano's factor 0.115, and 3.65 eV for a pair in silicon."""
 
 
 class Foil(NamedTuple):
@@ -100,12 +100,12 @@ def width_of(resolution_ev: float) -> Width:
     Examples
     --------
     >>> width_of(130.0)([5.8951, 0.525]).round(4).tolist()
-    [0.13, 0.0588]
+    [0.13, 0.0662]
     """
 
     def width(energy_kev: ArrayLike) -> Floats:
         energy = np.asarray(energy_kev, dtype=np.float64)
-        return np.sqrt(np.maximum((resolution_ev * 1e-3) ** 2 + FANO * (energy - MN_KA_KEV), 1e-6))
+        return np.sqrt(np.maximum((resolution_ev * 1e-3) ** 2 + FANO * (energy - MN_KA_KEV), 0.03**2))
 
     return width
 
