@@ -9,7 +9,7 @@ import xarray as xr
 
 from scalehsi import arrays
 from scalehsi.blocks import map_pixels, open_blocks
-from scalehsi.kernels.cliff_lorimer import atomic_shares, mass_shares, share_errors
+from scalehsi.kernels.cliff_lorimer import atomic_shares, mass_shares, mixed_shares, share_errors
 from scalehsi.kernels.templates import Floats
 from scalehsi.quantify.options import Options, Setup
 from scalehsi.quantify.sources import Spectra, endmember_counts, of_cube, of_result
@@ -40,37 +40,33 @@ def result_maps(result: xr.Dataset, options: Options, *, counts: Any = None) -> 
         found = measure(x, setup)
         rows.append(np.maximum(found.fit.intensity, 0.0) / strength if strength > 0 else found.fit.intensity * 0.0)
         leaving.append(found.leaving)
-    lines = np.stack(rows).astype(np.float32)
+    counted = np.stack(rows)
+    # In units in which float32 keeps its digits.
+    atoms = counted / np.stack(leaving) * setup.factors
+    atoms /= float(atoms.max())
     dims = map_dims(result)
     maps = result[ABUNDANCES].transpose(*dims, COMPONENT)
     maps = maps if maps.chunks is None else maps.chunk({COMPONENT: -1})
     made = xr.apply_ufunc(
         _compose,
         maps,
-        kwargs={
-            "lines": lines,
-            "corrected": (lines / np.stack(leaving)).astype(np.float32),
-            "factors": setup.factors,
-            "masses": setup.masses,
-        },
+        kwargs={"atoms": atoms, "counts": counted, "masses": setup.masses},
         input_core_dims=[[COMPONENT]],
         output_core_dims=[[QUANTITY, ELEMENT]],
         dask="parallelized",
         output_dtypes=[np.float32],
         dask_gufunc_kwargs={"output_sizes": {QUANTITY: len(NAMES), ELEMENT: len(setup.peaks)}},
     )
-    return _dataset(made, NAMES, setup, spectra, dims)
+    out = _dataset(made, NAMES, setup, spectra, dims)
+    out.attrs["errors"] = "Maps of a result have none: they are as sure as its abundances and spectra are."
+    return out
 
 
-def _compose(maps: Any, *, lines: Any, corrected: Any, factors: Any, masses: Any) -> Any:
+def _compose(maps: Any, *, atoms: Any, counts: Any, masses: Any) -> Any:
     """Abundances (..., K) to composition and net counts (..., 3, n)."""
-    rows = np.ascontiguousarray(maps, dtype=np.float32).reshape(-1, maps.shape[-1])
-    out = np.empty((len(rows), len(NAMES), lines.shape[1]), dtype=np.float32)
-    shares = atomic_shares(rows @ corrected, factors, masses=masses)
-    out[:, 0] = 100 * shares
-    out[:, 1] = 100 * mass_shares(shares, masses)
-    out[:, 2] = rows @ lines
-    return out.reshape(*maps.shape[:-1], *out.shape[1:])
+    made = mixed_shares(maps.reshape(-1, maps.shape[-1]), atoms, counts, masses)
+    made[:, :2] *= 100
+    return made.reshape(*maps.shape[:-1], *made.shape[1:])
 
 
 def cube_maps(cube: xr.DataArray, options: Options) -> xr.Dataset:

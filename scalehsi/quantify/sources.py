@@ -15,6 +15,9 @@ from scalehsi.result import check_result, map_dims
 from scalehsi.schema import ABUNDANCES, COMPONENT, ENDMEMBERS, ENERGY, InputError
 
 REGION: Final = "region"
+UNSMOOTHED: Final = "unsmoothed_endmembers"
+"""Where a result keeps its spectra as the counts made them: smoothed ones would pretend to smaller errors."""
+
 SIGNED: Final = 1e-3
 """Spectra that fall below zero by more than this part of their largest value are no spectra of counts."""
 
@@ -103,7 +106,8 @@ def endmember_counts(
     """Sums of the abundances (region, component), and the endmembers (component, energy)."""
     check_result(result)
     refuse_eels(result.attrs)
-    spectra = result[ENDMEMBERS].transpose(COMPONENT, ENERGY).astype(np.float64)
+    spectra = result[UNSMOOTHED if UNSMOOTHED in result else ENDMEMBERS]
+    spectra = spectra.transpose(COMPONENT, ENERGY).astype(np.float64)
     lowest, highest = float(spectra.min()), float(spectra.max())
     if lowest < -SIGNED * max(highest, 0.0):
         raise InputError(
