@@ -82,7 +82,8 @@ def quantify(
         The source's ``beam_energy_keV``, else 200 keV.
     fwhm : float, "estimate" or callable, optional
         Width of the peaks: resolution at Mn Ka in eV (130 is usual), or a function of the energy, both in keV.
-        "estimate" fits one factor to the sum of the spectra. Default: 0.01 E + 0.065 keV.
+        "estimate" fits a factor, and a shift of the energy axis of at most 40 eV, to the sum of the spectra (a second
+        or two). Default: 0.01 E + 0.065 keV.
     energy_range : (float, float), keV, optional
         What is fitted; from 1.3 peak widths below the lowest line to the end of the axis by default.
     counts : float or sequence of float, optional

@@ -107,12 +107,15 @@ class Setup:
     factors : array (n,)
         Atoms for a count of each peak without absorption, up to a common scale.
     masses : array (n,), g/mol
+    shift_kev : float
+        What was added to the energy axis, because its zero was off.
     """
 
     options: Options
     templates: Templates
     factors: Floats
     masses: Floats
+    shift_kev: float = 0.0
 
     @property
     def peaks(self) -> tuple[Peak, ...]:
@@ -145,7 +148,7 @@ class Setup:
         return relative
 
 
-def make_setup(options: Options, energies: Floats, *, width: Width | None = None) -> Setup:
+def make_setup(options: Options, energies: Floats, *, width: Width | None = None, shift_kev: float = 0.0) -> Setup:
     """Put the options on an energy axis.
 
     Parameters
@@ -155,12 +158,15 @@ def make_setup(options: Options, energies: Floats, *, width: Width | None = None
         Rising channel centres.
     width : callable, optional
         Peak width instead of that of the options.
+    shift_kev : float
+        Added to the energies.
 
     Raises
     ------
     InputError
         If a line lies outside the axis, an element is unknown, a k-factor is missing, or the axis is too short.
     """
+    energies = energies + shift_kev
     use = energies >= LOWEST_KEV
     if int(use.sum()) < LEAST_CHANNELS:
         raise InputError(
@@ -185,7 +191,7 @@ def make_setup(options: Options, energies: Floats, *, width: Width | None = None
         fitted_kev=options.energy_range,
     )
     masses = np.array([atomic_weight(element) for element in options.elements])
-    made = Setup(options, templates, np.ones(len(masses)), masses)
+    made = Setup(options, templates, np.ones(len(masses)), masses, shift_kev)
     return replace(made, factors=_factors(made))
 
 

@@ -26,6 +26,9 @@ SETTLED: Final = 1e-5
 
 WIDTHS: Final = (0.6, 1.8)
 """Bounds of an estimated peak width, in usual widths."""
+SHIFT_KEV: Final = 0.04
+"""Largest error of the energy axis that is looked for."""
+_SEARCH: Final[dict[str, Any]] = {"method": "bounded", "options": {"xatol": 2e-4}}
 
 
 class Measured(NamedTuple):
@@ -91,22 +94,32 @@ def errors_of(found: Measured, setup: Setup) -> tuple[Floats, Floats, Floats]:
 
 
 def prepare(spectra: Spectra, options: Options) -> Setup:
-    """The setup for some spectra; a peak width that is to be estimated is estimated from their sum."""
+    """The setup for some spectra; what is to be estimated of the detector is estimated from their sum."""
     if options.fwhm != ESTIMATE:
         return make_setup(options, spectra.energies)
     whole = spectra.values.sum(axis=0)
 
-    def misfit(factor: float) -> float:
-        setup = make_setup(options, spectra.energies, width=scaled_width(factor))
-        with one_blas_thread():
-            fit = fit_spectrum(whole, setup.templates, setup.thin)
-        inside = setup.templates.used
-        data, model = whole[inside], fit.expected[inside]
-        ratio = np.where(data > 0, data / model, 1.0)
-        return float((data * np.log(ratio) - data + model).sum())
+    def made(factor: float, shift: float) -> Setup:
+        return make_setup(options, spectra.energies, width=scaled_width(factor), shift_kev=shift)
 
-    best = minimize_scalar(misfit, bounds=WIDTHS, method="bounded", options={"xatol": 1e-3})
-    return make_setup(options, spectra.energies, width=scaled_width(float(best.x)))
+    factor, shift = 1.0, 0.0
+    # One after the other: a peak's middle hardly hangs on its width, so the second round changes little.
+    for _ in range(2):
+        found = minimize_scalar(lambda d: _misfit(whole, made(factor, d)), bounds=(-SHIFT_KEV, SHIFT_KEV), **_SEARCH)  # noqa: B023
+        shift = float(found.x)
+        found = minimize_scalar(lambda f: _misfit(whole, made(f, shift)), bounds=WIDTHS, **_SEARCH)  # noqa: B023
+        factor = float(found.x)
+    return made(factor, shift)
+
+
+def _misfit(x: Floats, setup: Setup) -> float:
+    """How much less likely the data are under the fit than under themselves (half the Poisson deviance)."""
+    with one_blas_thread():
+        fit = fit_spectrum(x, setup.templates, setup.thin)
+    inside = setup.templates.used
+    data, model = x[inside], fit.expected[inside]
+    ratio = np.where(data > 0, data / model, 1.0)
+    return float((data * np.log(ratio) - data + model).sum())
 
 
 def quantify_spectra(spectra: Spectra, options: Options) -> xr.Dataset:
@@ -175,6 +188,7 @@ def attributes(setup: Setup, known: Mapping[str, Any], *, counted: bool) -> dict
         "thickness_nm": foil.thickness_nm or None,
         "density": foil.density or None,
         "takeoff_deg": foil.takeoff_deg if foil.mass_path else None,
+        "energy_shift_eV": round(1000 * setup.shift_kev, 2),
         "fwhm_MnKa_eV": round(1000 * float(setup.templates.width(5.8951)), 2),
     }
     source = "xraylib's lines, yields and attenuation, Bethe cross sections fitted to distorted waves, and the detector"
