@@ -15,6 +15,7 @@ import xarray as xr
 from scalehsi.atomic import clean_leftovers
 from scalehsi.callables import make_callable
 from scalehsi.reporting import compare
+from scalehsi.reporting.composition import composition_of
 from scalehsi.reporting.digest import digest
 from scalehsi.reporting.gallery import draw, render
 from scalehsi.reporting.marks import component_marks
@@ -25,7 +26,9 @@ from scalehsi.schema import InputError
 __all__ = ["report"]
 
 PAGE: Final = "index.html"
-OURS: Final = re.compile(r"index\.html|(maps|composite|spectra|spectrum-\d+|objective|residual|scree|truth)\.png")
+OURS: Final = re.compile(
+    r"index\.html|(maps|composite|spectra|spectrum-\d+|composition|objective|residual|scree|truth)\.png"
+)
 """Names of all files that a report may write; nothing else is ever replaced."""
 
 
@@ -78,9 +81,10 @@ def report(
     view = digest(result)
     known = None if truth is None else compare.digest_truth(view, truth)
     marks = component_marks(view)
-    pictures = render(draw(view, marks, known))
+    composition = composition_of(result, view)
+    pictures = render(draw(view, marks, known, composition))
     heading = title or view.title or f"{view.model} of a spectrum image"
-    text = compose(result, view, marks=marks, pictures=pictures, known=known, title=heading)
+    text = compose(result, view, marks=marks, pictures=pictures, known=known, title=heading, composition=composition)
     files = {picture.file: picture.png for part in pictures.values() for picture in part}
     _write(target, {**files, PAGE: text.encode("utf-8")})
     return target / PAGE

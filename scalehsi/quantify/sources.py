@@ -106,8 +106,7 @@ def endmember_counts(
     """Sums of the abundances (region, component), and the endmembers (component, energy)."""
     check_result(result)
     refuse_eels(result.attrs)
-    spectra = result[UNSMOOTHED if UNSMOOTHED in result else ENDMEMBERS]
-    spectra = spectra.transpose(COMPONENT, ENERGY).astype(np.float64)
+    spectra = raw_endmembers(result)
     lowest, highest = float(spectra.min()), float(spectra.max())
     if lowest < -SIGNED * max(highest, 0.0):
         raise InputError(
@@ -120,6 +119,12 @@ def endmember_counts(
         return maps.sum(dims).compute(), spectra
     sums = [maps.where(_on(mask, result[ABUNDANCES].isel({COMPONENT: 0})), 0.0).sum(dims) for mask in regions.values()]
     return xr.concat(sums, dim=REGION).compute(), spectra
+
+
+def raw_endmembers(result: xr.Dataset) -> xr.DataArray:
+    """The endmembers (component, energy) as the counts made them, not smoothed."""
+    spectra = result[UNSMOOTHED if UNSMOOTHED in result else ENDMEMBERS]
+    return spectra.transpose(COMPONENT, ENERGY).astype(np.float64)
 
 
 def of_cube(cube: xr.DataArray, regions: Mapping[str, xr.DataArray] | None, *, counts: Any = None) -> Spectra:

@@ -4,19 +4,25 @@ from __future__ import annotations
 
 import json
 import math
+from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any, Final, NamedTuple
 
 import numpy as np
 import xarray as xr
 
 from scalehsi.cube import energy_kev
+from scalehsi.kernels.families import choose_peaks
 from scalehsi.kernels.lines import line_table
+from scalehsi.kernels.templates import Foil
+from scalehsi.quantify import quantify, sources
 from scalehsi.reporting import style
+from scalehsi.reporting.digest import Digest
 from scalehsi.reporting.identify import pretty_family
+from scalehsi.schema import COMPONENT, ENERGY, ENERGY_UNITS, InputError
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
-    from matplotlib.figure import Figure
+    from matplotlib.figure import Figure, SubFigure
 
 Array = np.ndarray[Any, Any]
 
@@ -28,6 +34,11 @@ ROW: Final = 1.05
 LABEL_GAP: Final = 1.3 * style.SMALL / 72
 DETECTED: Final = 3.0
 """An element counts as found when it is so many standard errors above zero."""
+LEAST_PERCENT: Final = 0.05
+"""The same in atomic per cent where no errors are known."""
+TOGETHER: Final = 0.06
+TWICE: Final = 0.4
+"""keV within which a line gets no name beside another, and beside one of the same name."""
 
 
 class _Name(NamedTuple):
@@ -55,10 +66,94 @@ def names_of_spectra(found: xr.Dataset) -> list[str]:
     return [f"{dim.capitalize()} {label}" if label.isdigit() else label for label in labels]
 
 
-def draw_fit(found: xr.Dataset, *, which: int = 0, colour: str | None = None) -> Figure:
-    """Draw one spectrum of a quantification: data, model, continuum, the lines that were measured, and what is left."""
+class Composition(NamedTuple):
+    """What the report says of the composition: the quantification, and which elements it had to leave out."""
+
+    found: xr.Dataset
+    left_out: tuple[str, ...]
+
+
+def composition_of(result: xr.Dataset, view: Digest) -> Composition | None:
+    """Quantify the components of a result whose elements are known; None where that has no meaning.
+
+    The maps are not read again: the digest has their sums.
+    """
+    if view.signal != "EDS" or view.signed or view.energy_unit not in ENERGY_UNITS or not view.elements:
+        return None
+    spectra = xr.DataArray(
+        sources.raw_endmembers(result).values * _sums(view)[:, None],
+        dims=(COMPONENT, ENERGY),
+        coords={COMPONENT: list(view.names), ENERGY: (ENERGY, view.energy, {"units": view.energy_unit})},
+        attrs={"signal": "EDS", "units": view.intensity_unit},
+    )
+    beam = float(result.attrs.get("beam_energy_keV") or Foil().beam_kev)
+    ends = float(view.energy_kev.min()), float(view.energy_kev.max())
+    usable = [element for element in view.elements if _has_line(element, ends, beam)]
+    try:
+        found = quantify(spectra, usable, beam_kev=beam, maps=False)
+    except InputError:
+        return None
+    return Composition(found, tuple(element for element in view.elements if element not in usable))
+
+
+def _sums(view: Digest) -> Array:
+    """Sums of the abundances of each component."""
+    strength = np.nansum(view.endmembers, axis=1)
+    sums: Array = np.where(strength > 0, view.totals / np.where(strength > 0, strength, 1.0), 0.0)
+    return sums
+
+
+def _has_line(element: str, ends: tuple[float, float], beam_kev: float) -> bool:
+    try:
+        choose_peaks([element], energy_range=ends, beam_kev=beam_kev)
+    except InputError:
+        return False
+    return True
+
+
+def composition_words(composition: Composition) -> str:
+    """How the table of the report came about, and how far to trust it."""
+    words = (
+        "Atomic per cent from the spectra above: overlapping lines solved together, continuum taken off, Cliff-Lorimer "
+        "ratios with computed k-factors (trust them to some 5 % for K lines, 10 to 20 % for L and M lines). Absorption "
+        "is not corrected, so soft lines (C, N, O, F, Na) read low in thick places; scalehsi quantify takes thickness, "
+        "density and k-factors of your own. "
+    )
+    if np.isfinite(composition.found["intensity_std"].values).any():
+        words += "Errors are those of counting alone, one standard error; a grey number is not clear of zero. "
+    else:
+        words += f"{composition.found.attrs['errors']} "
+    words += "Elements of the grid or the holder (often Cu, C) count here like the others."
+    if composition.left_out:
+        words += f" Left out, as no line of theirs lies on the energy axis: {', '.join(composition.left_out)}."
+    return words
+
+
+def draw_fits(found: xr.Dataset, *, which: Sequence[int] | None = None, colours: Sequence[str] = ()) -> Figure:
+    """Draw spectra of a quantification: data, fit, continuum, names of the lines, and what the fit leaves.
+
+    Parameters
+    ----------
+    found : xarray.Dataset
+        Of `scalehsi.quantify`, without maps.
+    which : sequence of int, optional
+        Which of its spectra, counted from 0; all by default.
+    colours : sequence of str, optional
+        One for each spectrum of ``found``; those of components by default.
+    """
+    titles = names_of_spectra(found)
+    chosen = range(len(titles)) if which is None else which
     dim = spectrum_dim(found)
-    one = found if dim is None else found.isel({dim: which})
+    figure = style.new_figure(style.WIDTH, FIT_HEIGHT * max(len(chosen), 1))
+    parts = figure.subfigures(max(len(chosen), 1), 1, squeeze=False)[:, 0]
+    for part, number in zip(parts, chosen, strict=False):
+        one = found if dim is None else found.isel({dim: number})
+        ink = colours[number] if number < len(colours) else style.colour(number)
+        _draw_fit(part, one, titles[number] if len(titles) > 1 else "", ink)
+    return figure
+
+
+def _draw_fit(part: SubFigure, one: xr.Dataset, title: str, ink: str) -> None:
     energy = energy_kev(one)
     assert energy is not None
     order = np.argsort(energy)
@@ -66,24 +161,32 @@ def draw_fit(found: xr.Dataset, *, which: int = 0, colour: str | None = None) ->
     data, model, background = (
         np.asarray(one[name].values, dtype=np.float64)[order] for name in ("spectrum", "model", "background")
     )
-    figure = style.new_figure(style.WIDTH, FIT_HEIGHT)
-    top, bottom = figure.subplots(2, 1, sharex=True, height_ratios=(3, 1))
-    ink = colour or style.COLOURS[0]
+    top, bottom = part.subplots(2, 1, sharex=True, height_ratios=(3, 1))
     _spectrum(top, energy, data, model, background, ink)
     counted = str(one["spectrum"].attrs.get("units", "")) == "counts"
     left = (data - model) / (np.sqrt(np.maximum(model, 1e-12)) if counted else float(np.nanmax(model, initial=1e-300)))
     bottom.axhline(0.0, color=style.FAINT, linewidth=0.6)
     bottom.plot(energy, left, color=style.INK, linewidth=0.7)
     style.tidy(top, ylabel=f"{'Counts' if counted else 'Intensity'} per channel\n(log scale)")
-    style.tidy(
-        bottom, xlabel="Energy (keV)", ylabel="Data - model\n(noise = 1)" if counted else "Data - model\n(max = 1)"
-    )
+    unit = "noise = 1" if counted else "max = 1"
+    style.tidy(bottom, xlabel="Energy (keV)", ylabel=f"Data - fit\n({unit})")
     names = _names(one, energy, model, background, counted=counted)
     fitted = energy[np.isfinite(model)]
     highest = max((name.energy for name in names), default=float(fitted[-1]))
     bottom.set_xlim(float(fitted[0]) - 0.1, min(float(energy[-1]), 1.08 * highest + 0.3))
-    _label(top, names, data, ink)
-    return figure
+    _label(top, names, ink)
+    top.text(
+        0.99,
+        0.8,
+        title,
+        transform=top.transAxes,
+        ha="right",
+        va="top",
+        fontsize=style.TEXT,
+        color=ink,
+        fontweight="bold",
+        parse_math=False,
+    )
 
 
 def _spectrum(axes: Axes, energy: Array, data: Array, model: Array, background: Array, ink: str) -> None:
@@ -100,27 +203,35 @@ def _spectrum(axes: Axes, energy: Array, data: Array, model: Array, background: 
 
 
 def _names(one: xr.Dataset, energy: Array, model: Array, background: Array, *, counted: bool) -> list[_Name]:
-    """The measured lines, and further ones of the same elements that show."""
-    found = []
-    for text, at in zip(one["line"].values, one["line_energy"].values, strict=True):
-        element, family = str(text).split(" ")
-        found.append(_Name(float(at), f"{element} {pretty_family(family)}", measured=True))
+    """The measured lines, and further ones of the elements that were found where they show."""
+    named, present = [], []
+    for position, text in enumerate(map(str, one["line"].values)):
+        element, family = text.split(" ")
+        seen = is_found(one, position)
+        present += [element] * seen
+        named.append(_Name(float(one["line_energy"][position]), f"{element} {pretty_family(family)}", seen))
     extra = json.loads(one.attrs.get("settings", "{}")).get("extra", [])
-    table = line_table(
-        [*map(str, one["element"].values), *extra], energy_range=(float(energy[0]), float(energy[-1])), minimum=MINOR
-    )
     measured = {str(line) for line in one["line"].values}
-    for line in table:
+    table = line_table([*present, *extra], energy_range=(float(energy[0]), float(energy[-1])), minimum=MINOR)
+    for line in sorted(table, key=lambda line: -line.intensity):
         channel = int(np.argmin(np.abs(energy - line.energy_kev)))
         net, noise = model[channel] - background[channel], math.sqrt(max(background[channel], 1e-12))
-        near = any(abs(name.energy - line.energy_kev) < 0.06 for name in found)
+        text = f"{line.element} {pretty_family(line.family)}"
+        apart = [(abs(name.energy - line.energy_kev), name.text) for name in named]
+        near = any(distance < (TWICE if other == text else TOGETHER) for distance, other in apart)
         shows = net > SEEN * noise if counted else net > 0.05 * np.nanmax(model)
-        if f"{line.element} {line.family}" not in measured and shows and not near:
-            found.append(_Name(line.energy_kev, f"{line.element} {pretty_family(line.family)}", measured=False))
-    return sorted(found)
+        if line.name not in measured and shows and not near:
+            named.append(_Name(line.energy_kev, text, measured=False))
+    return sorted(named)
 
 
-def _label(axes: Axes, names: list[_Name], data: Array, ink: str) -> None:
+def is_found(one: xr.Dataset, position: int) -> bool:
+    """Whether an element of one spectrum stands clear of zero."""
+    share, error = float(one["atomic_percent"][position]), float(one["atomic_percent_std"][position])
+    return share > (DETECTED * error if math.isfinite(error) else LEAST_PERCENT)
+
+
+def _label(axes: Axes, names: list[_Name], ink: str) -> None:
     """Names upright in a row above the axes, each with a thin line down to its peak."""
     low, high = axes.get_xlim()
     shown = [name for name in names if low < name.energy < high]
@@ -165,7 +276,9 @@ def with_error(value: float, error: float) -> str:
         return "none"
     if not (math.isfinite(error) and error > 0):
         return f"{value:.2f}"
-    digits = min(max(-math.floor(math.log10(error)) + (f"{error:.0e}"[0] == "1"), 0), 3)
+    # One digit of the error, two where the first is a one.
+    shown = f"{error:.0e}"
+    digits = min(max(-math.floor(math.log10(float(shown))) + (shown[0] == "1"), 0), 3)
     return f"{value:.{digits}f} ± {error:.{digits}f}"
 
 
