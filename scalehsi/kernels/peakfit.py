@@ -152,7 +152,7 @@ def fit_windows(x: Floats, templates: Templates, columns: Columns) -> PeakFit:
     seen = np.isfinite(model)
     expected = np.maximum(x, 0.0)
     wide = np.maximum(model[seen], FLOOR * float(x.mean()))
-    freedom = max(int(seen.sum()) - 3 * len(lines), 1)
+    freedom = max(int(seen.sum()) - len(lines), 1)
     chi = float(((x[seen] - model[seen]) ** 2 / wide).sum() / freedom)
     return PeakFit(operator @ x, operator, expected, model, background, chi)
 

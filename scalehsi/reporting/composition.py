@@ -269,7 +269,7 @@ def with_error(value: float, error: float) -> str:
 
     Examples
     --------
-    >>> with_error(18.432, 0.027), with_error(50.123, 0.35), with_error(3.2, float("nan")), with_error(0.001, 0.02)
+    >>> with_error(18.432, 0.027), with_error(50.123, 0.36), with_error(3.2, float("nan")), with_error(0.001, 0.02)
     ('18.43 ± 0.03', '50.1 ± 0.4', '3.20', '0.00 ± 0.02')
     """
     if not math.isfinite(value):
