@@ -21,6 +21,8 @@ SOFT_KEV: Final = 1.0
 SOFT_TRUST: Final = 0.3
 """L and M lines below `SOFT_KEV` come from valence electrons and are absorbed in nanometres: taken only in need."""
 
+GREEK: Final = str.maketrans("αβγζηℓ", "abgznl")
+
 MAIN: Final[dict[str, tuple[str, ...]]] = {"K": ("Ka",), "L": ("La", "Ll"), "M": ("Ma", "Mz")}
 """The main family of a shell; the second where the tables have no first (Ca has no La, lanthanides no Ma)."""
 
@@ -47,15 +49,21 @@ class Peak(NamedTuple):
 
 
 def split_name(name: str) -> tuple[str, str]:
-    """Element and family of a line's name; the family is empty where only an element is named.
+    """Element and family of a line's name, in our spelling; the family is empty where only an element is named.
 
     Examples
     --------
-    >>> split_name("Fe_Ka"), split_name("Nd La"), split_name("Si")
-    (('Fe', 'Ka'), ('Nd', 'La'), ('Si', ''))
+    >>> split_name("Fe_Ka"), split_name("Nd Lβ1"), split_name("Pt-LA"), split_name("Si")
+    (('Fe', 'Ka'), ('Nd', 'Lb1'), ('Pt', 'La'), ('Si', ''))
     """
     element, _, family = name.strip().replace("_", " ").replace("-", " ").partition(" ")
-    return element, family.strip()
+    return element, _spelled(family)
+
+
+def _spelled(family: str) -> str:
+    """``Kα``, ``KA`` and ``ka`` are ``Ka``; a transition keeps its name, such as ``M5O3``."""
+    plain = family.strip().translate(GREEK)
+    return plain if plain[1:2].isdigit() else plain[:1].upper() + plain[1:].lower()
 
 
 def choose_peaks(
@@ -130,7 +138,7 @@ def _asked(lines: Sequence[str] | Mapping[str, str], elements: Sequence[str]) ->
     if isinstance(lines, str):
         lines = [lines]
     pairs = (
-        [(element, split_name(line)[1] or line) for element, line in lines.items()]
+        [(element, split_name(line)[1] or _spelled(line)) for element, line in lines.items()]
         if isinstance(lines, Mapping)
         else [split_name(line) for line in lines]
     )

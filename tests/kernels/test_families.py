@@ -39,7 +39,7 @@ def test_what_is_beside_covers_lines_too():
 
 
 @pytest.mark.parametrize(
-    "lines", [["Fe_La", "Pt_Ma"], ["Fe La", "Pt-Ma"], {"Fe": "La", "Pt": "Ma"}, {"Fe": "Fe_La", "Pt": "Ma"}]
+    "lines", [["Fe_La", "Pt_Ma"], ["Fe Lα", "Pt-MA"], {"Fe": "La", "Pt": "Ma"}, {"Fe": "Fe_La", "Pt": "Ma"}]
 )
 def test_the_user_overrides_the_choice(lines):
     assert chosen("Fe Pt", lines=lines) == ["Fe La", "Pt Ma"]
@@ -59,7 +59,7 @@ def test_a_beam_below_an_edge_excites_nothing():
             r"H has no main line on the energy axis of 0.200 to 20.000 keV \(it has none at all\); leave H out",
         ),
         (["O"], {"energy_range": (0.8, 20)}, r"O has no main line .* \(Ka at 0.525 keV\); leave O out"),
-        (["Fe"], {"lines": ["Fe_KA"]}, "Fe has no line 'KA'; did you mean 'Ka'"),
+        (["Fe"], {"lines": ["Fe_Kz"]}, "Fe has no line 'Kz'; did you mean 'Kb'. Known: Ka, Kb, La"),
         (["Pt"], {"lines": ["Pt_La"], "energy_range": (0.2, 9)}, "Pt La lies at 9.43. keV, outside the energy axis"),
         (["Fe"], {"lines": ["Pt_La"]}, "the line Pt La is of no element that is asked for"),
         (["Fe"], {"lines": ["Fe"]}, "lines has 'Fe' without a family; type something like 'Fe_Ka'"),
