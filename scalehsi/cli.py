@@ -282,6 +282,77 @@ def reconstruct(
 
 @app.command()
 @command
+def quantify(
+    session: Session,
+    source: Annotated[Path, typer.Argument(metavar="SOURCE", help="A result, or a spectrum image.")],
+    elements: Annotated[
+        str | None, typer.Option("--elements", "-e", metavar="A,B,...", help="Of the sample, such as Mg,Si,O.")
+    ] = None,
+    extra: Annotated[
+        str | None,
+        typer.Option(metavar="A,B,...", help="In the spectrum but not in the sample, such as Cu of the grid."),
+    ] = None,
+    maps: Annotated[bool, typer.Option("--maps", help="Every pixel, into the store of --out.")] = False,
+    method: Annotated[str, typer.Option(metavar="fit|windows", help="How net counts are found.")] = "fit",
+    k_factors: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--k-factor", metavar="LINE=VALUE", help="Such as Fe_Ka=1.32; one for each element. Else computed."
+        ),
+    ] = None,
+    k_units: Annotated[str, typer.Option(metavar="weight|atomic", help="What the k-factors make.")] = "weight",
+    counted: Annotated[
+        str, typer.Option(metavar="window|family", help="What the k-factors were measured for.")
+    ] = "window",
+    lines: Annotated[
+        list[str] | None, typer.Option("--line", metavar="LINE", help="A line to use, such as Pt_La; may be repeated.")
+    ] = None,
+    thickness: Annotated[float | None, typer.Option(metavar="NM", help="Of the foil, to correct absorption.")] = None,
+    density: Annotated[float | None, typer.Option(metavar="G_CM3", help="Of the foil, to correct absorption.")] = None,
+    takeoff: Annotated[float | None, typer.Option(metavar="DEG", help="Elevation of the detector; 35.")] = None,
+    beam: Annotated[float | None, typer.Option(metavar="KEV", help="Beam energy; that of the file, else 200.")] = None,
+    fwhm: Annotated[
+        str | None, typer.Option(metavar="EV|estimate", help="Width of the peaks at Mn Ka, such as 130, or estimate.")
+    ] = None,
+    out: Annotated[Path | None, typer.Option(metavar="FILE", help="Write it: a .csv table or a .zarr store.")] = None,
+    figure: Annotated[Path | None, typer.Option(metavar="FILE.png", help="Draw the fitted spectra.")] = None,
+    dataset: Dataset = None,
+    overwrite: Overwrite = False,
+) -> dict[str, Any]:
+    """Give compositions of EDX spectra in atomic and mass per cent.
+
+    Of the components of a result, of the sum of a spectrum image, or with --maps of every pixel:
+
+    \b
+    scalehsi quantify result.zarr --elements Mg,Si,Al,Ca,Fe,O --extra Cu
+    scalehsi quantify result.zarr -e Mg,Si,O --thickness 100 --density 4.5 --out table.csv --figure fit.png
+    scalehsi quantify map.zarr -e Fe,Pt --maps --out composition.zarr
+    """
+    return commands.quantify(
+        session,
+        source,
+        elements=elements,
+        extra=extra,
+        maps=maps,
+        method=method,
+        k_factors=commands.settings_of(k_factors, option="--k-factor Fe_Ka=1.32") if k_factors else "computed",
+        k_units=k_units,
+        counted=counted,
+        lines=tuple(lines or ()),
+        thickness_nm=thickness,
+        density=density,
+        takeoff_deg=takeoff,
+        beam_kev=beam,
+        fwhm=float(fwhm) if fwhm and fwhm.replace(".", "", 1).isdigit() else fwhm,
+        out=out,
+        figure=figure,
+        dataset=dataset,
+        overwrite=overwrite,
+    )
+
+
+@app.command()
+@command
 def compare(
     session: Session,
     truth: Annotated[Path, typer.Argument(metavar="TRUTH", help="What scalehsi simulate wrote beside its cube.")],

@@ -27,6 +27,7 @@ from typing import TYPE_CHECKING, Literal
 import xarray as xr
 
 from scalehsi.reporting import compare, quality
+from scalehsi.reporting import composition as composition_drawing
 from scalehsi.reporting import maps as maps_drawing
 from scalehsi.reporting import spectra as spectra_drawing
 from scalehsi.reporting.digest import Digest, digest
@@ -35,7 +36,7 @@ from scalehsi.schema import InputError, suggest
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
-__all__ = ["comparison", "composite", "maps", "objective", "residual", "scree", "spectra"]
+__all__ = ["comparison", "composite", "composition", "maps", "objective", "residual", "scree", "spectra"]
 
 
 def maps(result: xr.Dataset | Digest) -> Figure:
@@ -80,6 +81,39 @@ def composite(result: xr.Dataset | Digest) -> Figure:
             "draw scalehsi.plots.maps(result), or fit hsi.NMF"
         )
     return maps_drawing.draw_composite(view)
+
+
+def composition(found: xr.Dataset, *, which: Sequence[int] | None = None) -> Figure:
+    """Draw the fit behind a composition: each spectrum with its lines, continuum, and what the fit leaves.
+
+    Bold names are the lines that were measured, grey ones further lines of the same elements that show.
+
+    Parameters
+    ----------
+    found : xarray.Dataset
+        Of `scalehsi.quantify`, for components, regions or spectra (maps hold no spectra).
+    which : sequence of int, optional
+        Which spectra, counted from 0; all by default.
+
+    Returns
+    -------
+    matplotlib.figure.Figure
+
+    Raises
+    ------
+    InputError
+        When the Dataset holds no fitted spectra, or there is no such spectrum.
+    """
+    missing = [name for name in ("spectrum", "model", "background", "line") if name not in found]
+    if missing:
+        raise InputError(
+            f"this Dataset has no {missing[0]!r}; give what hsi.quantify(source, maps=False) returns for spectra"
+        )
+    count = len(composition_drawing.names_of_spectra(found))
+    wrong = [number for number in which or () if not 0 <= number < count]
+    if wrong:
+        raise InputError(f"there is no spectrum {wrong[0]}: there are {count}, counted from 0")
+    return composition_drawing.draw_fits(found, which=which)
 
 
 def spectra(

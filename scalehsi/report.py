@@ -7,15 +7,15 @@ import re
 import secrets
 import shutil
 import socket
-import sys
-import types
 from pathlib import Path
-from typing import Any, Final
+from typing import Final
 
 import xarray as xr
 
 from scalehsi.atomic import clean_leftovers
+from scalehsi.callables import make_callable
 from scalehsi.reporting import compare
+from scalehsi.reporting.composition import composition_of
 from scalehsi.reporting.digest import digest
 from scalehsi.reporting.gallery import draw, render
 from scalehsi.reporting.marks import component_marks
@@ -26,7 +26,9 @@ from scalehsi.schema import InputError
 __all__ = ["report"]
 
 PAGE: Final = "index.html"
-OURS: Final = re.compile(r"index\.html|(maps|composite|spectra|spectrum-\d+|objective|residual|scree|truth)\.png")
+OURS: Final = re.compile(
+    r"index\.html|(maps|composite|spectra|spectrum-\d+|composition|objective|residual|scree|truth)\.png"
+)
 """Names of all files that a report may write; nothing else is ever replaced."""
 
 
@@ -79,9 +81,10 @@ def report(
     view = digest(result)
     known = None if truth is None else compare.digest_truth(view, truth)
     marks = component_marks(view)
-    pictures = render(draw(view, marks, known))
+    composition = composition_of(result, view)
+    pictures = render(draw(view, marks, known, composition))
     heading = title or view.title or f"{view.model} of a spectrum image"
-    text = compose(result, view, marks=marks, pictures=pictures, known=known, title=heading)
+    text = compose(result, view, marks=marks, pictures=pictures, known=known, title=heading, composition=composition)
     files = {picture.file: picture.png for part in pictures.values() for picture in part}
     _write(target, {**files, PAGE: text.encode("utf-8")})
     return target / PAGE
@@ -144,15 +147,4 @@ def _write(target: Path, files: dict[str, bytes]) -> None:
     shutil.rmtree(old, ignore_errors=True)
 
 
-class _CallableModule(types.ModuleType):
-    """A module that is called as its function.
-
-    ``scalehsi.report`` is the public name of the function, but importing this module by its own name first would put
-    the module in its place; with this, either can be called.
-    """
-
-    def __call__(self, *args: Any, **options: Any) -> Path:
-        return report(*args, **options)
-
-
-sys.modules[__name__].__class__ = _CallableModule
+make_callable(__name__)

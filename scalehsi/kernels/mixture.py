@@ -23,7 +23,7 @@ from scipy.ndimage import gaussian_filter
 from scalehsi import arrays
 from scalehsi.kernels import counts
 from scalehsi.kernels.counts import Counts
-from scalehsi.kernels.poisson_loops import FILL, gather, log_likelihood, model, padded, projection, scatter, weights
+from scalehsi.kernels.poisson_loops import FILL, gather, log_likelihood, model, padded, scatter, slope, weights
 from scalehsi.kernels.vectors import aligned_zeros, lean, whole_rows
 
 Float = np.ndarray[Any, np.dtype[np.float64]]
@@ -34,6 +34,7 @@ FAINT: Final = 1e-4
 """Smallest share with which a component starts: one that is off could not come back."""
 FAINT_SHARE: Final = 1e-3
 """Of the mean spectrum in spectra that come from least squares."""
+HALF_LOG_2PI: Final = 0.5 * math.log(2.0 * math.pi)
 REACH: Final = 3.0
 """A Gaussian is cut off at so many standard deviations."""
 
@@ -79,7 +80,7 @@ def update(
     --------
     >>> x = np.array([[9, 1, 0], [0, 1, 9]], dtype="uint8")
     >>> pixels, sums = update(x, s=np.array([[0.8, 0.2, 0.0], [0.0, 0.2, 0.8]]), alpha=0.1)
-    >>> pixels["gamma"].round(1).tolist(), round(float(sums["N"].sum()), 6)
+    >>> pixels["gamma"].astype(float).round(1).tolist(), round(float(sums["N"].sum()), 6)
     ([[10.1, 0.1], [0.1, 10.1]], 20.0)
     """
     k, wide = len(s), _columns(s)
@@ -116,6 +117,32 @@ def shares(x: arrays.Array | Counts, *, s: Float, alpha: Float | float, steps: i
         own = prior if len(prior) == 1 else prior[part]
         _infer_rows(indptr, channel, value, wide, own, gamma[part], np.zeros((0, 8)), np.zeros(0), 1, steps, tol)
     return np.asarray(gamma / gamma.sum(axis=1, keepdims=True))
+
+
+def log_predictive(x: arrays.Array | Counts, theta: Float, *, s: Float) -> Float:
+    """Logarithm of the likelihood of counts in each pixel, shape (P,), but for what the counts alone decide.
+
+    Parameters
+    ----------
+    x : array, shape (P, E), or Counts
+    theta : array, shape (P, K)
+        Shares, such as those of other counts of the same pixels.
+    s : array, shape (K, E)
+        Rows of unit sum, and nowhere zero.
+
+    Examples
+    --------
+    >>> x = np.array([[3, 1]], dtype="uint8")
+    >>> found = log_predictive(x, np.array([[1.0]]), s=np.array([[0.75, 0.25]]))
+    >>> bool(abs(found[0] - (3 * np.log(0.75) + np.log(0.25))) < 1e-12)
+    True
+    """
+    wide, out = _columns(s), np.empty(x.shape[0])
+    rows = np.zeros((x.shape[0], wide.shape[1]))
+    rows[:, : len(s)] = theta
+    for part, indptr, channel, value in counts.strips(x):
+        _predict_rows(indptr, channel, value, wide, rows[part], out[part])
+    return out
 
 
 def shares_of_neighbours(
@@ -219,15 +246,44 @@ def _blurred(values: Float, width: float) -> Float:
 
 
 @lean
-def _digamma(x: float) -> float:
-    """The derivative of the logarithm of the gamma function, for x above 0."""
-    found = 0.0
-    while x < 6.0:
-        found -= 1.0 / x
-        x += 1.0
-    f = 1.0 / (x * x)
-    tail = f * (1 / 12 - f * (1 / 120 - f * (1 / 252 - f * (1 / 240 - f / 132))))
-    return found + math.log(x) - 0.5 / x - tail
+def _shift(x: float) -> tuple[float, float, float]:
+    """What leads from x to x + 6, where the series below are good: y, log(G(x + 6) / G(x)), psi(x + 6) - psi(x)."""
+    if x >= 6.0:
+        return x, 0.0, 0.0
+    u = x * (x + 5.0)
+    a, b = u + 4.0, u + 6.0
+    product = u * a * b
+    return x + 6.0, math.log(product), (2.0 * x + 5.0) * (a * b + u * (a + b)) / product
+
+
+@lean
+def _digamma_tail(y: float) -> float:
+    """``log(y) - psi(y)`` for y of 6 and more."""
+    f = 1.0 / (y * y)
+    return 0.5 / y + f * (1 / 12 - f * (1 / 120 - f * (1 / 252 - f * (1 / 240 - f / 132))))
+
+
+@lean
+def _exp_digamma(x: float) -> float:
+    """``exp(psi(x))`` for x above 0, without a logarithm."""
+    y, less = x, 0.0
+    if x < 6.0:
+        u = x * (x + 5.0)
+        a, b = u + 4.0, u + 6.0
+        y, less = x + 6.0, (2.0 * x + 5.0) * (a * b + u * (a + b)) / (u * a * b)
+    return y * math.exp(-(less + _digamma_tail(y)))
+
+
+@lean
+def _gamma_logs(x: float) -> tuple[float, float]:
+    """The logarithm of the gamma function and its derivative, for x above 0."""
+    y, log_less, less = _shift(x)
+    log = math.log(y)
+    inverse = 1.0 / y
+    f = inverse * inverse
+    tail = inverse * (1 / 12 - f * (1 / 360 - f * (1 / 1260 - f * (1 / 1680 - f * (1 / 1188 - f * (691 / 360360))))))
+    value = (y - 0.5) * log - y + HALF_LOG_2PI + tail - log_less
+    return value, log - _digamma_tail(y) - less
 
 
 @numba.njit(cache=True, nogil=True)
@@ -258,9 +314,12 @@ def _infer_rows(
     g, x, y = np.zeros((wide, m_most)), np.empty(m_most), np.empty(m_most)
     r, q, along, mantissa = np.empty(m_most), np.empty(m_most), np.empty(m_most), np.empty(m_most)
     w, gradient, share = np.zeros(wide), np.zeros(wide), np.zeros(table.shape[1])
+    constant = 0.0
     for p in range(pixels):
         first, last = indptr[p], indptr[p + 1]
         own = prior[p if prior.shape[0] > 1 else 0]
+        if table.shape[0] > 0 and (p == 0 or prior.shape[0] > 1):
+            constant = _constant(own)
         m, total = gather(st, channel, value, first, last, g, x)
         _begin(gamma[p], own, total, start)
         amount = 0.0
@@ -268,10 +327,8 @@ def _infer_rows(
             amount += own[k]
         for _ in range(steps if m > 0 else 0):
             for k in range(n):
-                w[k] = math.exp(_digamma(gamma[p, k]))
-            model(g, w, m, y)
-            weights(x, y, m, r, q)
-            projection(g, r, m, gradient)
+                w[k] = _exp_digamma(gamma[p, k])
+            slope(g, x, w, m, y, r, q, gradient)
             change = 0.0
             for k in range(n):
                 new = own[k] + w[k] * gradient[k]
@@ -281,7 +338,7 @@ def _infer_rows(
                 break
         if table.shape[0] > 0:
             for k in range(n):
-                w[k] = math.exp(_digamma(gamma[p, k]))
+                w[k] = _exp_digamma(gamma[p, k])
             likelihood = 0.0
             if m > 0:
                 model(g, w, m, y)
@@ -290,7 +347,22 @@ def _infer_rows(
                     share[k] = w[k]
                 scatter(table, channel, first, last, r, share)
                 likelihood = log_likelihood(x, y.view(np.int64), m, along, mantissa, mantissa.view(np.int64))
-            _add(gamma[p], own, total, likelihood, sums)
+            _add(gamma[p], own, constant, total, likelihood, sums)
+
+
+@numba.njit(cache=True, nogil=True)
+def _predict_rows(indptr: Any, channel: Any, value: Any, st: Any, theta: Any, out: Any) -> None:
+    """Logarithms of the likelihood of a strip; theta (P, width of st)."""
+    longest = 0
+    for p in range(len(out)):
+        longest = max(longest, indptr[p + 1] - indptr[p])
+    m_most = longest + FILL
+    g, x, y = np.zeros((st.shape[1], m_most)), np.empty(m_most), np.empty(m_most)
+    along, mantissa = np.empty(m_most), np.empty(m_most)
+    for p in range(len(out)):
+        m, _ = gather(st, channel, value, indptr[p], indptr[p + 1], g, x)
+        model(g, theta[p], m, y)
+        out[p] = log_likelihood(x, y.view(np.int64), m, along, mantissa, mantissa.view(np.int64))
 
 
 @lean
@@ -307,20 +379,31 @@ def _begin(gamma: Any, own: Any, total: float, start: int) -> None:
 
 
 @lean
-def _add(gamma: Any, own: Any, total: float, likelihood: float, sums: Any) -> None:
+def _constant(own: Any) -> float:
+    """What the prior alone gives to the bound of a pixel."""
+    whole, parts = 0.0, 0.0
+    for k in range(own.shape[0]):
+        whole += own[k]
+        parts += _gamma_logs(own[k])[0]
+    return _gamma_logs(whole)[0] - parts
+
+
+@lean
+def _add(gamma: Any, own: Any, constant: float, total: float, likelihood: float, sums: Any) -> None:
     """The bound of a pixel, and its counts by component, onto the sums (1 + K + K K,)."""
     n = gamma.shape[0]
-    whole, prior = 0.0, 0.0
+    whole = 0.0
     for k in range(n):
         whole += gamma[k]
-        prior += own[k]
-    level = _digamma(whole)
-    bound = likelihood - total * level + math.lgamma(prior) - math.lgamma(whole)
+    size, level = _gamma_logs(whole)
+    bound = likelihood - total * level + constant - size
     for k in range(n):
-        bound += math.lgamma(gamma[k]) - math.lgamma(own[k]) + (own[k] - gamma[k]) * (_digamma(gamma[k]) - level)
+        size, slope = _gamma_logs(gamma[k])
+        bound += size + (own[k] - gamma[k]) * (slope - level)
     sums[0] += bound
+    part = total / whole
     for k in range(n):
-        count = total * gamma[k] / whole
+        count = part * gamma[k]
         sums[1 + k] += count
         for j in range(n):
-            sums[1 + n + k * n + j] += count * total * gamma[j] / whole
+            sums[1 + n + k * n + j] += count * part * gamma[j]

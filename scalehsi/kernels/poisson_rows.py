@@ -13,7 +13,7 @@ import numba
 import numpy as np
 
 from scalehsi.kernels.poisson_loops import DARK, derivatives, gather, log_likelihood, model, scatter, slope, weights
-from scalehsi.kernels.poisson_steps import Step, maximise, quadratic, quadratic4
+from scalehsi.kernels.poisson_steps import Step, maximise, quadratic, quadratic4, step_room
 from scalehsi.kernels.vectors import inlined, lean, lean_sums
 
 EM_STEPS: Final = 3
@@ -60,20 +60,7 @@ def room(indptr: Any, n: int, wide: int) -> tuple[Pixel, Step]:
         mantissa,
         mantissa.view(np.int64),
     )
-    step = Step(
-        np.zeros(wide),
-        np.zeros(wide),
-        np.zeros(wide),
-        np.zeros((wide, wide)),
-        np.empty(n),
-        np.empty(n),
-        np.empty((n, n)),
-        np.empty(n),
-        np.empty(n),
-        np.empty(n),
-        np.empty(n, dtype=np.int64),
-    )
-    return pixel, step
+    return pixel, step_room(n, wide)
 
 
 @numba.njit(cache=True, nogil=True)
@@ -92,15 +79,18 @@ def solve_rows(
     """Abundances of a strip into ``c`` (P, K), and what they add to the sums.
 
     indptr, channel, value: rows as `scalehsi.kernels.counts.strips` gives them. st (E, wide): endmembers, with empty
-    ones up to `padded`. linear, ridge (K,). simplex: 0 or 1. table (E, `table_width`), or (0, width) for none. sums
-    (1 + 2 K,): the likelihood, the sums of c and of its square are added.
+    ones up to `padded`. linear (P, K), or (1, K) for all pixels. ridge (K,). simplex: 0 or 1. table
+    (E, `table_width`), or (0, width) for none. sums (1 + 2 K,): the likelihood, the sums of c and of its square are
+    added.
     """
-    n = linear.shape[0]
+    n = linear.shape[1]
     pixel, step = room(indptr, n, st.shape[1])
-    shares = np.zeros(table.shape[1])
+    cost, shares = np.empty(n), np.zeros(table.shape[1])
     for p in range(c.shape[0]):
         first, last = indptr[p], indptr[p + 1]
-        m = _solve(pixel, step, st, channel, value, first, last, linear, ridge, simplex)
+        for k in range(n):
+            cost[k] = linear[min(p, linear.shape[0] - 1), k]
+        m = _solve(pixel, step, st, channel, value, first, last, cost, ridge, simplex)
         _add(pixel, step, m, c, p, sums)
         if table.shape[0] > 0 and m > 0:
             weights(pixel.x, pixel.y, m, pixel.r, pixel.q)

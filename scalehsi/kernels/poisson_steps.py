@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from typing import Any, Final, NamedTuple
 
+import numba
 import numpy as np
 
 from scalehsi.kernels.vectors import inlined, lean
@@ -36,6 +37,24 @@ class Step(NamedTuple):
     ones: Any
     direction: Any
     order: Any
+
+
+@numba.njit(cache=True, nogil=True)
+def step_room(n: int, wide: int) -> Step:
+    """Room for steps in K = n components, of which there are ``wide`` with empty ones."""
+    return Step(
+        np.zeros(wide),
+        np.zeros(wide),
+        np.zeros(wide),
+        np.zeros((wide, wide)),
+        np.empty(n),
+        np.empty(n),
+        np.empty((n, n)),
+        np.empty(n),
+        np.empty(n),
+        np.empty(n),
+        np.empty(n, dtype=np.int64),
+    )
 
 
 @inlined

@@ -214,6 +214,8 @@ class Counts:
             found["simplex"] = True
         if own := known_maps.numbers(self.model.fixed):
             found["known"] = own
+        if self.model.missing:
+            found["missing"] = True
         return found
 
     def shift(self, state: State) -> Float:
@@ -246,7 +248,9 @@ class Counts:
         return {"lam": self._scales(sums, state)} if self.model.ard else {}
 
     def _prior(self, state: State) -> dict[str, float]:
-        return {"pixels": float(state["pixels"]), "shape": self.model.ard_shape, "scale": float(state["prior"])}
+        # Of what the passes run over, which may be bins.
+        pixels = float(state["pixels"]) / float(state["bin"]) ** 2
+        return {"pixels": pixels, "shape": self.model.ard_shape, "scale": float(state["prior"])}
 
     def _scales(self, sums: Sums, state: State) -> Float:
         return relevance.scales(str(self.model.ard), sums["C"], _square(sums), **self._prior(state))

@@ -19,7 +19,7 @@ from scalehsi.models import binning, carried, compressed, extrapolation, held, k
 from scalehsi.models.base import Cost, Model, State, Stats, Variables, check_components, register, require
 from scalehsi.models.losses import SETTLED, Counts, Incomplete, LeastSquares, Loss, channel_weights, normed
 from scalehsi.models.settings import GIVEN
-from scalehsi.models.starts import READINGS, first_endmembers, given_endmembers
+from scalehsi.models.starts import READINGS, brightness, first_endmembers, given_endmembers
 from scalehsi.models.survey import Survey, survey
 from scalehsi.schema import ABUNDANCES, COMPONENT, ENDMEMBERS, ENERGY, MEAN_SPECTRUM, InputError
 
@@ -75,7 +75,10 @@ class NMF(Model):
     smoothness_kind : {"quadratic", "tv"}
         "quadratic" blurs all differences; "tv" (total variation) keeps steps.
     missing : bool, default False
-        Take NaN in a cube of floats for voxels that were not measured: they have no weight. "frobenius" only.
+        Take NaN in a cube of floats for voxels that were not measured: they have no weight. With "frobenius" it goes
+        without other options of the loss; with "poisson" together with ``simplex``, ``ard`` and ``sparsity``, and
+        ``bin_factor`` is 1. A channel that no pixel measured becomes zero with "poisson" and keeps its start with
+        "frobenius".
     solver : {"exact", "als", "mals", "hals", "mu"}, default "exact"
         "exact" solves the abundances of each pixel and extrapolates the spectra: fewest readings, nothing kept between
         them. The others are the rules of the textbooks, one cheap step of both factors a reading, for comparison:
@@ -229,13 +232,15 @@ class NMF(Model):
         seen = survey(view, seed=seed, counts=self.counts, least=4 * k, missing=self.missing)
         if len(seen.sample) == 0:
             raise InputError("every pixel of the sample is empty; mask the empty part of the cube, or bin it")
-        single = self.loss == "frobenius" or self.textbook
-        factor = binning.factor(self.bin_factor, view, seen, squares=single, least=16 * k)
+        single = self.loss == "frobenius" or self.missing or self.textbook
+        factor = binning.factor(self.bin_factor, view, seen, squares=single, least=16 * k, whole=self.simplex)
         fitted, target = seen, view
         if factor > 1:
-            target = binning.binned(view, factor)
+            target = binning.binned(view, factor, whole=self.simplex)
             fitted = survey(target, seed=seed, counts=self.counts, least=4 * k)
         known = held.known_endmembers(self.fixed, view.cube)
+        # On the simplex a bin of so many pixels shows as many times the spectrum of one.
+        known = known * (factor**2 if self.simplex else 1)
         s = self._begin(view, target, fitted, known, factor=factor, seed=seed)
         level, mean = self._scale(seen)
         state: State = {
@@ -243,7 +248,7 @@ class NMF(Model):
             "pixels": np.asarray(seen.pixels),
             "entropy": np.asarray(fitted.entropy),
             "bin": np.asarray(factor),
-            "sparse": np.asarray(self.loss == "poisson" and binning.sparse(target, fitted)),
+            "sparse": np.asarray(self.loss == "poisson" and not seen.lost and binning.sparse(target, fitted)),
             "norm": np.asarray(np.nan),
             "level": np.asarray(level),
             "free": np.arange(k) >= len(known),
@@ -252,7 +257,7 @@ class NMF(Model):
             "xi": np.zeros(k),
             "ease": np.full(k, relevance.EASE),
             "drift": np.zeros(k),
-            "prior": np.asarray(relevance.prior_scale(mean, k, view.n_energies, self.ard_shape)),
+            "prior": np.asarray(relevance.prior_scale(mean * factor**2, k, view.n_energies, self.ard_shape)),
             "passes": np.asarray(0),
             "ridge": np.asarray(carried.RIDGE),
         }
@@ -289,8 +294,7 @@ class NMF(Model):
         else:
             s = given_endmembers(self.start, cube, self.n_components)
         if self.simplex:
-            # On the simplex a spectrum is what a whole pixel of it would show.
-            s = s * float(seen.spectrum.sum()) / max(1, seen.pixels)
+            s = s * brightness(seen, s, counts=self.counts)[:, None]
         return np.array(s, dtype=np.float64)
 
     def _scale(self, seen: Survey) -> tuple[float, float]:
@@ -335,7 +339,7 @@ class NMF(Model):
 
     def _target(self, view: Blocks, state: State) -> Blocks:
         """What the passes run over: the cube, its bins, its counts without their zeros."""
-        target = binning.binned(view, int(state["bin"]))
+        target = binning.binned(view, int(state["bin"]), whole=self.simplex)
         return binning.without_zeros(target) if bool(state["sparse"]) else target
 
     def _checked(self, sums: dict[str, Any], value: float, state: State) -> tuple[State, Stats]:
@@ -386,7 +390,7 @@ class NMF(Model):
         """Endmembers, scaled and sorted by what they carry in the mean spectrum; the fixed ones first, as given."""
         mean = state["spectrum"] / float(state["pixels"])
         s, free = state["kept"], normed(self, state)
-        scale = np.ones(len(s))
+        scale = np.full(len(s), 1.0 / int(state["bin"]) ** 2)
         if not self.simplex:
             total = abs(float(mean.sum())) or 1.0
             scale = np.where(free, total / np.maximum(s.sum(axis=1), 1e-300), 1.0)
@@ -401,7 +405,10 @@ class NMF(Model):
             maps = np.moveaxis(state["c"] / scale, -1, 0)[order]
             found[ABUNDANCES] = xr.DataArray(maps, dims=(COMPONENT, *navigation_dims(view.cube)))
         loss = self._loss
-        shift, extra = loss.shift(state), loss.extra(s, state)
+        # Scales that were learned from bins are those of so many pixels together.
+        power = 2.0 if self.ard == "half-normal" else 1.0
+        single = {**state, "lam": state["lam"] / float(state["bin"]) ** (2 * power)}
+        shift, extra = loss.shift(single), loss.extra(s, single)
         if shift.any():
             found[SHIFT] = xr.DataArray((shift * scale)[order], dims=(COMPONENT,))
         if extra.any():
@@ -426,6 +433,8 @@ class NMF(Model):
         if own := known_maps.numbers(self.fixed):
             shared["known"] = own
         if self.loss == "poisson":
+            if self.missing:
+                shared["missing"] = True
             if shift is not None:
                 shared["tau"] = shift
             if extra is not None:
@@ -454,7 +463,10 @@ class NMF(Model):
         if self.loss == "poisson":
             sums = 8 * channels * (k + k * (k + 1) // 2)
             work = poisson.STRIP * channels * (itemsize + 12) + 8 * channels * (16 * k + k * (k + 1))
-            passes += self.bin_factor != 1 and not self.textbook  # the bins have a survey of their own
+            if self.missing:
+                sums, work = sums + 8 * channels * k, work + 8 * channels * (poisson.STRIP + 3 * k)
+            # The bins have a survey of their own.
+            passes += self.bin_factor != 1 and not self.textbook and not self.missing
         else:
             sums = 8 * channels * k
             work = frobenius.STRIP * (2 * 4 * channels + 8 * k)

@@ -63,16 +63,20 @@ def _check_each(model: Settings) -> None:
 
 def _check_together(model: Settings) -> None:
     squares = model.loss == "frobenius"
-    for name in ("orthogonality", "smoothness", "missing"):
+    for name in ("orthogonality", "smoothness"):
         require(squares or not getattr(model, name), f"{name} belongs to loss='frobenius'")
     plain = not (model.weighting or model.simplex or model.costly or model.spectral_smoothness)
     special = {"smoothness": model.smoothness, "missing": model.missing, "solver": model.textbook}
     for name, on in special.items():
         require(
-            plain or not on,
+            plain or not on or (name == "missing" and not squares),
             f"{name}={getattr(model, name)!r} goes with plain least squares alone: without weighting, simplex, "
             "sparsity, ard, orthogonality and spectral_smoothness",
         )
+    require(
+        squares or not model.missing or model.bin_factor in ("auto", 1),
+        "missing=True takes single pixels, as bins would be of different numbers of them; leave bin_factor out",
+    )
     if known_maps.maps_of(model.fixed) is not None:
         for name in ("simplex", "ard", "orthogonality", *special):
             require(

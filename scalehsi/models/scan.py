@@ -190,11 +190,8 @@ def _added(cube: xr.DataArray, size: int) -> xr.DataArray:
 
 def _predict(x: Any, other: Any, *, s: Float) -> tuple[dict[str, Any], dict[str, Any]]:
     """Logarithm of the likelihood of the other half of each bin, shares from this one."""
-    theta, st = mixture.shares(x, s=s, alpha=ALPHA), np.ascontiguousarray(s.T)
-    pixel, channel = np.nonzero(other)
-    model = np.einsum("nk,nk->n", theta[pixel], st[channel])
-    weight = other[pixel, channel] * np.log(np.maximum(model, 1e-12))
-    return {"value": np.bincount(pixel, weights=weight, minlength=x.shape[0])}, {"n": 1}
+    theta = mixture.shares(x, s=s, alpha=ALPHA)
+    return {"value": mixture.log_predictive(other, theta, s=s)}, {"n": 1}
 
 
 def _table(sizes: list[int], values: Float, angles: Float, total: float) -> xr.Dataset:

@@ -7,12 +7,13 @@ starting with the final prior stays near the first guess.
 
 from __future__ import annotations
 
+import math
 from typing import Any, Final, Protocol
 
 import numpy as np
 import xarray as xr
 
-from scalehsi.blocks import Blocks, map_fold
+from scalehsi.blocks import Blocks, Tile, map_fold
 from scalehsi.cube import navigation_dims
 from scalehsi.kernels import frobenius, mixture
 from scalehsi.kernels.nnls import nnls
@@ -112,9 +113,19 @@ def moments(bins: Blocks, s: Float) -> dict[str, Any]:
 
 
 def _pass(bins: Blocks, gamma: Any, s: Float, alpha: float, *, restart: bool = False) -> tuple[Any, dict[str, Any]]:
+    """One pass: posteriors (..., y, x, K), NaN where the mask leaves a bin out, and the sums."""
     dims = (*navigation_dims(bins.cube), COMPONENT)
     given = [] if gamma is None else [xr.DataArray(np.nan_to_num(gamma, nan=alpha), dims=dims)]
     shared = {"s": s, "alpha": alpha, "restart": restart}
-    handles, sums = map_fold(mixture.update, bins, *given, shared=shared, keep=["gamma"], name="psnmf-mixture")
-    maps = handles["gamma"].to_dataarray({COMPONENT: len(s)}, dtype=np.float32).compute()
-    return np.ascontiguousarray(np.moveaxis(maps.values, 0, -1)), sums
+    _, sums = map_fold(_update, bins, *given, shared=shared, tile=True, name="psnmf-mixture")
+    maps = np.full((math.prod(bins.shape), len(s)), np.nan, dtype=np.float32)
+    maps[np.concatenate(sums["index"])] = np.concatenate(sums["gamma"])
+    return maps.reshape(*bins.shape, len(s)), sums
+
+
+def _update(
+    x: Any, gamma: Any = None, *, tile: Tile, s: Float, alpha: float, restart: bool
+) -> tuple[dict[str, Any], dict[str, Any]]:
+    # The posteriors come home as a sum: kept with the workers they would need a second graph in every pass.
+    pixels, sums = mixture.update(x, gamma, s=s, alpha=alpha, restart=restart)
+    return {}, {**sums, "gamma": [pixels["gamma"]], "index": [tile.index]}

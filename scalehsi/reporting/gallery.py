@@ -6,6 +6,7 @@ from collections.abc import Iterator, Sequence
 from typing import TYPE_CHECKING, Final, NamedTuple
 
 from scalehsi.reporting import compare, maps, quality, spectra, style
+from scalehsi.reporting.composition import Composition, draw_fits, names_of_spectra
 from scalehsi.reporting.digest import Digest
 from scalehsi.reporting.findings import component_line
 from scalehsi.reporting.identify import Mark
@@ -34,9 +35,14 @@ class Drawing(NamedTuple):
     caption: str
 
 
-def draw(view: Digest, marks: Sequence[Sequence[Mark]], known: Digest | None) -> list[Drawing]:
+def draw(
+    view: Digest,
+    marks: Sequence[Sequence[Mark]],
+    known: Digest | None,
+    composition: Composition | None = None,
+) -> list[Drawing]:
     """Draw every figure that this result can have."""
-    drawings = [*_maps(view), *_spectra(view, marks), *_quality(view)]
+    drawings = [*_maps(view), *_spectra(view, marks), *_composition(composition), *_quality(view)]
     return drawings if known is None else [*drawings, _truth(view, known)]
 
 
@@ -129,6 +135,22 @@ def _spectra(view: Digest, marks: Sequence[Sequence[Mark]]) -> Iterator[Drawing]
             f"Spectrum of {line}.",
             f"{line}. Vertical axis: {unit}.{strong if spectra.smoothed(view) else ''}",
         )
+
+
+def _composition(composition: Composition | None) -> Iterator[Drawing]:
+    if composition is None:
+        return
+    names = ", ".join(names_of_spectra(composition.found))
+    yield Drawing(
+        "composition",
+        "composition.png",
+        draw_fits(composition.found),
+        f"Spectra of {names} with the fit of their lines and of the continuum.",
+        "The fit behind the table: data (black), continuum (grey) and lines (coloured). Bold names are "
+        "the lines that are measured; grey ones are further lines, or of elements that are not found. Below each: what "
+        "the fit leaves, in units of counting noise; it should mostly stay within 3. A peak that is left belongs to an "
+        "element that is not on the list; up and down across a peak says that the energy axis is slightly off.",
+    )
 
 
 def _quality(view: Digest) -> Iterator[Drawing]:

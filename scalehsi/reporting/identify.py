@@ -100,7 +100,7 @@ def lines_of(elements: Sequence[str], *, beam_kev: float = 200.0) -> dict[str, l
         if not any(raw.family == "Ma" for raw in found):
             kept.discard("M")
         table[element] = [
-            Line(element, _pretty(raw.family), raw.energy_kev, raw.intensity / most, raw.intensity)
+            Line(element, pretty_family(raw.family), raw.energy_kev, raw.intensity / most, raw.intensity)
             for raw in found
             if raw.family[0] in kept and raw.intensity >= LEAST_WEIGHT * (most := strongest[raw.family[0]].intensity)
         ]
@@ -241,7 +241,7 @@ def _deeper(line: Line, other: Line, net: float) -> float:
     return 0.5 * net * other.intensity / line.intensity * float(width_kev(line.energy) / width_kev(other.energy))
 
 
-def _pretty(family: str) -> str:
+def pretty_family(family: str) -> str:
     """A family such as Ka, Lb1 or Ll with its Greek letter and without its number; of M2N4 only the shell."""
     if not family[1:2].islower():
         return family[0]

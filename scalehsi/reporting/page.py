@@ -41,6 +41,7 @@ th, td { text-align: left; padding: 5px 16px 5px 0; border-bottom: 1px solid var
   overflow-wrap: anywhere; }
 th { color: var(--soft); font-weight: 600; }
 td.number, th.number { text-align: right; font-variant-numeric: tabular-nums; }
+.pale { color: #8a8a8a; }
 .swatch { display: inline-block; width: .85em; height: .85em; border-radius: 2px; margin-right: .5em;
   vertical-align: -.06em; }
 .bar { display: inline-block; height: .7em; vertical-align: baseline; border-radius: 2px; margin-right: .6em; }
