@@ -91,7 +91,7 @@ def update(
     >>> sums["N"].shape, sums["H"].shape, round(float(sums["C"].sum()), 6)
     ((3, 2), (3, 3), 12.0)
     """
-    if _on_gpu(x, s, plain=tau is None and ridge is None and given is None and not simplex):
+    if _on_gpu(x, s, plain=tau is None and ridge is None and given is None and not (simplex or missing)):
         return cuda.poisson_update(x, s=arrays.to_host(s))
     table, total = aligned_zeros(s.shape[1], table_width(len(s))), np.zeros(1 + 2 * len(s))
     missed = np.zeros((max(len(s), 2), s.shape[1] if missing else 0))
@@ -133,7 +133,7 @@ def abundances(
     sums : dict
         ``residual_spectrum`` (E,) sum of data minus model, ``likelihood``, ``C``; with ``ridge`` also ``CC``.
     """
-    if _on_gpu(x, s, plain=tau is None and ridge is None and given is None and not simplex):
+    if _on_gpu(x, s, plain=tau is None and ridge is None and given is None and not (simplex or missing)):
         return cuda.poisson_abundances(x, s=arrays.to_host(s), residual=residual)
     ends = np.ascontiguousarray(_columns(s).T)
     found = np.empty((x.shape[0], len(s)), dtype=np.float32)

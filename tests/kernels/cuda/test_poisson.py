@@ -147,7 +147,9 @@ def test_the_kernels_for_counts_take_what_lies_on_a_gpu(device: Any) -> None:
         assert_close(sums, poisson.abundances(x, s=s)[1], ("residual_spectrum", "likelihood", "C"), rtol=1e-5)
 
 
-@pytest.mark.parametrize("more", [{"tau": np.full(3, 0.1)}, {"ridge": np.full(3, 0.1)}, {"simplex": True}], ids=str)
+@pytest.mark.parametrize(
+    "more", [{"tau": np.full(3, 0.1)}, {"ridge": np.full(3, 0.1)}, {"simplex": True}, {"missing": True}], ids=str
+)
 def test_what_the_gpu_does_not_do_is_done_on_the_host_or_refused(device: Any, more: dict[str, Any]) -> None:
     x, s = scene(30, 40, 3)
     s /= s.sum(axis=1, keepdims=True)
