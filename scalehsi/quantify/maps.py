@@ -12,7 +12,7 @@ from scalehsi.blocks import map_pixels, open_blocks
 from scalehsi.kernels.cliff_lorimer import atomic_shares, mass_shares, mixed_shares, share_errors
 from scalehsi.kernels.templates import Floats
 from scalehsi.quantify.options import Options, Setup
-from scalehsi.quantify.sources import Spectra, endmember_counts, of_cube, of_result
+from scalehsi.quantify.sources import Spectra, abundance_sums, of_cube, of_result
 from scalehsi.quantify.spectra import ELEMENT, Measured, attributes, element_coords, measure, prepare
 from scalehsi.result import map_dims
 from scalehsi.schema import ABUNDANCES, COMPONENT, ENERGY
@@ -32,9 +32,9 @@ def result_maps(result: xr.Dataset, options: Options, *, counts: Any = None) -> 
 
     The lines of a pixel are the sum of those of its components, each with the absorption of its own composition.
     """
-    spectra = of_result(result, None, counts=counts)
+    sums = abundance_sums(result)
+    spectra = of_result(result, None, counts=counts, weights=sums)
     setup = prepare(spectra, options)
-    sums, _ = endmember_counts(result)
     rows, leaving = [], []
     for x, strength in zip(spectra.values, sums.values, strict=True):
         found = measure(x, setup)

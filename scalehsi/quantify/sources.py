@@ -8,7 +8,7 @@ from typing import Any, Final, NamedTuple
 import numpy as np
 import xarray as xr
 
-from scalehsi.blocks import map_fold
+from scalehsi.blocks import map_fold, open_blocks
 from scalehsi.cube import check_cube, energy_kev, history_of
 from scalehsi.kernels.templates import Floats
 from scalehsi.result import check_result, map_dims
@@ -81,12 +81,20 @@ def of_spectra(data: xr.DataArray, *, counts: Any = None) -> Spectra:
     return _spectra(rows.reshape(-1, rows.shape[-1]), data, template, counted=counted, counts=counts, attrs=attrs)
 
 
-def of_result(result: xr.Dataset, regions: Mapping[str, xr.DataArray] | None, *, counts: Any = None) -> Spectra:
+def of_result(
+    result: xr.Dataset,
+    regions: Mapping[str, xr.DataArray] | None,
+    *,
+    counts: Any = None,
+    weights: xr.DataArray | None = None,
+) -> Spectra:
     """The spectra of a result's components in counts of the whole map, or those of regions of its maps.
 
-    Cost: one reading of the maps.
+    Cost: one reading of the maps, unless their sums are given as ``weights`` (of `abundance_sums`).
     """
-    weights, spectra = endmember_counts(result, regions)
+    if weights is None:
+        weights = abundance_sums(result, regions)
+    spectra = raw_endmembers(result)
     units = str(result[ENDMEMBERS].attrs.get("units", ""))
     attrs = dict(result.attrs)
     if "components" in attrs and len(attrs["components"]) != weights.sizes.get(COMPONENT, -1):
@@ -100,10 +108,8 @@ def of_result(result: xr.Dataset, regions: Mapping[str, xr.DataArray] | None, *,
     return _spectra(rows, spectra, template.drop_attrs(), counted=units == "counts", counts=counts, attrs=attrs)
 
 
-def endmember_counts(
-    result: xr.Dataset, regions: Mapping[str, xr.DataArray] | None = None
-) -> tuple[xr.DataArray, xr.DataArray]:
-    """Sums of the abundances (region, component), and the endmembers (component, energy)."""
+def abundance_sums(result: xr.Dataset, regions: Mapping[str, xr.DataArray] | None = None) -> xr.DataArray:
+    """Sums of the abundances, of the whole map (component) or of regions (region, component)."""
     check_result(result)
     refuse_eels(result.attrs)
     spectra = raw_endmembers(result)
@@ -116,9 +122,9 @@ def endmember_counts(
     maps = result[ABUNDANCES].fillna(0).astype(np.float64)
     dims = list(map_dims(result))
     if regions is None:
-        return maps.sum(dims).compute(), spectra
+        return maps.sum(dims).compute()
     sums = [maps.where(_on(mask, result[ABUNDANCES].isel({COMPONENT: 0})), 0.0).sum(dims) for mask in regions.values()]
-    return xr.concat(sums, dim=REGION).compute(), spectra
+    return xr.concat(sums, dim=REGION).compute()
 
 
 def raw_endmembers(result: xr.Dataset) -> xr.DataArray:
@@ -133,7 +139,7 @@ def of_cube(cube: xr.DataArray, regions: Mapping[str, xr.DataArray] | None, *, c
     refuse_eels(cube.attrs)
     pixel = cube.isel({ENERGY: 0}, drop=True)
     masks = [] if regions is None else [_on(mask, pixel) for mask in regions.values()]
-    _, sums = map_fold(_sum_block, cube, *masks, name="quantify-sum")
+    _, sums = map_fold(_sum_block, open_blocks(cube, resident=False), *masks, name="quantify-sum")
     if not sums:
         raise InputError("the mask of the cube leaves no pixel; nothing can be quantified")
     rows = np.asarray(sums["spectra"], dtype=np.float64)

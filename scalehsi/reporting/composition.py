@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import math
+import numbers
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any, Final, NamedTuple
 
@@ -86,7 +87,8 @@ def composition_of(result: xr.Dataset, view: Digest) -> Composition | None:
         coords={COMPONENT: list(view.names), ENERGY: (ENERGY, view.energy, {"units": view.energy_unit})},
         attrs={"signal": "EDS", "units": view.intensity_unit},
     )
-    beam = float(result.attrs.get("beam_energy_keV") or Foil().beam_kev)
+    told = result.attrs.get("beam_energy_keV")
+    beam = float(told) if isinstance(told, numbers.Real) and told > 0 else Foil().beam_kev
     ends = float(view.energy_kev.min()), float(view.energy_kev.max())
     usable = [element for element in view.elements if _has_line(element, ends, beam)]
     try:
