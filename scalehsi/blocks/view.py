@@ -31,6 +31,9 @@ STREAMED_BYTES: Final = 8 * chunks.MiB
 STREAMED_BLOCKS: Final = 16384
 """Beyond so many, blocks grow to their usual size first: the graph of a pass, and of lazy maps, has a part for each."""
 
+PACKED_A_THREAD: Final = 8
+"""Blocks a thread, at least, of a pass over counts without their zeros."""
+
 Derivation = tuple["Blocks", Callable[..., Any], Mapping[str, Any], str]
 
 
@@ -49,6 +52,7 @@ class Blocks:
         resident: bool,
         threads: int = 1,
         derivation: Derivation | None = None,
+        packed: bool = False,
     ) -> None:
         self.cuts = cuts
         self.cube = cuts.cube
@@ -60,6 +64,7 @@ class Blocks:
         self.sums_bytes: dict[str, int] = {}
         self._threads = threads
         self._derivation = derivation
+        self._packed = packed and isinstance(cuts.cube.data, da.Array) if derivation is None else False
         self._held: dict[int, tuple[Delayed, ...]] = {}
         self._sources: dict[tuple[int, int], tuple[Feed, ...]] = {}
         self._reads = 0
@@ -203,7 +208,10 @@ class Blocks:
     def _source(self, halo: int, step: int) -> tuple[Feed, ...]:
         """Feeds that read the cube, in bundles of ``step`` blocks."""
         if (halo, step) not in self._sources:
-            raws = apart(self.cuts.cut(self.cube.data, halo)) if halo or self._pieces is None else self._pieces
+            if halo:
+                raws = apart((self.cuts.pack if self._packed else self.cuts.cut)(self.cube.data, halo))
+            else:
+                raws = self._pieces or apart(self.cuts.cut(self.cube.data))
             cut = self.cuts.masks(halo)
             masks = [None] * len(self) if cut is None else closed(self.key("masks"), cut) or apart(cut)
             places = self.cuts.places(halo)
@@ -334,9 +342,20 @@ def open_blocks(
     return Blocks(Cuts(cube, grid), device=arrays.resolve_device(device), resident=resident, threads=here.threads)
 
 
-def open_surrounded(cube: xr.DataArray, *, device: str = "cpu") -> Blocks:
-    """Cut a cube for one pass with a halo: blocks as large as memory allows, as their rims are read twice, not held."""
-    return open_blocks(cube, device=device, resident=False, block_bytes=chunks.WORK_BLOCK_BYTES)
+def open_surrounded(cube: xr.DataArray, *, device: str = "cpu", packed: bool = False) -> Blocks:
+    """Cut a cube for one pass with a halo: blocks as large as memory allows, as their rims are read twice, not held.
+
+    With ``packed`` a lazy cube comes as `scalehsi.kernels.counts.Counts`: no stored chunk is put together with others
+    before it has lost its zeros, so that blocks may be larger and the work on rims less.
+    """
+    if not packed or cube.chunks is None:
+        return open_blocks(cube, device=device, resident=False, block_bytes=chunks.WORK_BLOCK_BYTES)
+    here = capacity()
+    total = math.prod(cube.shape) * cube.dtype.itemsize
+    # Without any zero a block takes two to three times its bytes.
+    most = max(min(here.block_limit // 3, total // (PACKED_A_THREAD * here.threads)), chunks.MiB)
+    grid = chunks.work_chunks(cube.shape, cube.dtype.itemsize, storage=cube.chunks[:-1], block_bytes=most, compact=True)
+    return Blocks(Cuts(cube, grid), device=arrays.resolve_device(device), resident=False, packed=True)
 
 
 def _enough_blocks(total: int, threads: int, *, resident: bool) -> int:

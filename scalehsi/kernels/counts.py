@@ -7,7 +7,7 @@ algorithm that works by the filled channels need not look for them again at ever
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any, Final
 
@@ -123,6 +123,12 @@ class Counts:
         """Part of all channels of all pixels that are filled, 0 to 1."""
         return float(self.indptr[-1] - self.indptr[0]) / max(self.shape[0] * self.shape[1], 1)
 
+    @property
+    def totals(self) -> Floats:
+        """Counts of each pixel, shape (P,)."""
+        running = np.concatenate([[0.0], np.cumsum(self.value, dtype=np.float64)])
+        return np.asarray(running[self.indptr[1:]] - running[self.indptr[:-1]])
+
     def __len__(self) -> int:
         return self.shape[0]
 
@@ -144,6 +150,32 @@ class Counts:
         first, last = int(self.indptr[start]), int(self.indptr[stop])
         part = slice(first, last)
         return Counts(self.indptr[start : stop + 1] - first, self.channel[part], self.value[part], self.n_channels)
+
+    def take(self, rows: Integers) -> Counts:
+        """Some pixels in another order, each as often as its number is given.
+
+        Examples
+        --------
+        >>> few = Counts.from_dense(np.array([[0, 3, 1], [0, 0, 0], [2, 0, 0]], dtype="uint8"))
+        >>> few.take(np.array([2, 0])).to_dense().tolist()
+        [[2, 0, 0], [0, 3, 1]]
+        """
+        lengths = np.diff(self.indptr)[rows]
+        indptr = np.concatenate([[0], np.cumsum(lengths)])
+        place = np.repeat(self.indptr[rows] - indptr[:-1], lengths) + np.arange(indptr[-1])
+        return Counts(indptr, self.channel[place], self.value[place], self.n_channels)
+
+    @classmethod
+    def concatenate(cls, parts: Sequence[Counts]) -> Counts:
+        """The pixels of some blocks, one block after another, in the widest of their dtypes."""
+        ends = np.cumsum([0, *(part.indptr[-1] for part in parts)])
+        indptr = [part.indptr[:-1] + end for part, end in zip(parts, ends, strict=False)]
+        return cls(
+            np.concatenate([*indptr, ends[-1:]]),
+            np.concatenate([part.channel for part in parts]),
+            np.concatenate([part.value for part in parts]),
+            parts[0].n_channels,
+        )
 
     def to_dense(self, dtype: Any = None) -> np.ndarray[Any, Any]:
         """The same block with its zeros, shape (P, E), in the dtype of the counts unless told otherwise."""

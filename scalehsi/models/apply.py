@@ -51,7 +51,7 @@ def project(result: xr.Dataset, cube: xr.DataArray) -> xr.DataArray:
     _same_axis(result, cube)
     model = model_class(str(result.attrs["model"])).from_settings(settings_of(result))
     fn, shared = model.projector(result)
-    view = open_surrounded(cube) if model.halo else open_blocks(cube, resident=False)
+    view = open_surrounded(cube, packed=model.packed) if model.halo else open_blocks(cube, resident=False)
     handle = map_pixels(
         fn,
         view,

@@ -107,6 +107,11 @@ class Model:
         """Pixels along y and x that the projector sees around a block; with any it is called with a ``tile``, too."""
         return 0
 
+    @property
+    def packed(self) -> bool:
+        """True where the projector takes `scalehsi.kernels.counts.Counts`, and rather them than dense blocks."""
+        return False
+
     def check(self, cube: xr.DataArray) -> None:
         """Refuse a cube whose metadata do not fit the settings. Reads no values."""
 

@@ -197,9 +197,12 @@ def _iterate(
     return state, history, status or "max_iter", advice if status == "converged" else ""
 
 
-def settle(view: Blocks, model: Model, seed: int) -> tuple[State, list[float]]:
-    """Run the loop of a model to its end, as a part of another model: no checkpoint, no result, no word about it."""
-    state, history, rejected = model.init(view, seed), [], 0
+def settle(view: Blocks, model: Model, seed: int, *, state: State | None = None) -> tuple[State, list[float]]:
+    """Run the loop of a model to its end, as a part of another model: no checkpoint, no result, no word about it.
+
+    From the given state, or from the model's first one.
+    """
+    state, history, rejected = model.init(view, seed) if state is None else state, [], 0
     while len(history) < model.max_iter:
         new, stats = model.step(view, state)
         if not np.isfinite(stats.objective):
@@ -245,7 +248,9 @@ def _finish(
     name = f"{model.name.lower()}-maps"
     seen: dict[str, Any] = {"halo": model.halo, "tile": model.halo > 0}
     # A halo is read along: the cube's own blocks with it would be a second copy.
-    target = branch(view, "maps", lambda: open_surrounded(view.cube, device=view.device)) if model.halo else view
+    target = view
+    if model.halo:
+        target = branch(view, "maps", lambda: open_surrounded(view.cube, device=view.device, packed=model.packed))
     along = model.along(target)
     handles, sums = map_fold(fn, target, *along, shared=shared, keep=wanted if home else (), name=name, **seen)
     if not home:

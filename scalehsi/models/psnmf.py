@@ -14,6 +14,7 @@ from scalehsi.blocks import BlockFunction, Blocks
 from scalehsi.cube import energy_kev
 from scalehsi.kernels import frobenius, mixture, poisson
 from scalehsi.kernels.classic import leftover
+from scalehsi.kernels.counts import Counts
 from scalehsi.kernels.nnls import nnls
 from scalehsi.kernels.smoothing import smooth_peaks
 from scalehsi.kernels.xrays import linear_fwhm
@@ -158,6 +159,10 @@ class PSNMF(Model):
         return mixture.reach(WIDTHS) if self.mixed and self.neighbours > 0 else 0
 
     @property
+    def packed(self) -> bool:
+        return self.mixed
+
+    @property
     def coarse(self) -> NMF:
         """The factorisation of the bins."""
         if self.settings == "paper":
@@ -192,7 +197,11 @@ class PSNMF(Model):
             bins = binning.binned(view, *map(int, sides))
             return {**plain, "sides": sides, "fine": sides, **self.coarse.init(bins, seed)}
         counts = float(seen.spectrum.sum()) / max(1, seen.filled)
-        return min((self._start(view, sides, counts, plain, seed) for sides in tried), key=_objective)
+        best = min((self._start(view, sides, counts, plain, seed) for sides in tried), key=_objective)
+        if not shares.sampled(best):
+            return best
+        best, _ = settle(view, self, seed, state=best)
+        return shares.whole(self, self._fine(view, best), best)
 
     def _start(self, view: Blocks, sides: Any, counts: float, state: State, seed: int) -> State:
         """The mixture on small bins, from a factorisation of large ones."""
@@ -288,12 +297,13 @@ def _maps(
     x: Any, *, s: Float, simplex: bool, alpha: float, pull: float, residual: bool = True, tile: Any = None
 ) -> tuple[dict[str, Any], dict[str, Any]]:
     """Abundances of the pixels of a block, its neighbours around it, and what they leave."""
+    few = x if isinstance(x, Counts) else Counts.from_dense(x)
     totals = s.sum(axis=1)
     unit = s / np.where(totals > 0, totals, 1.0)[:, None]
-    pixels = x.shape[0]
+    pixels = few.shape[0]
     core = np.ones(pixels, dtype=bool) if tile is None else tile.core
     found = mixture.shares_of_neighbours(
-        x,
+        few,
         s=unit,
         shape=(1, pixels) if tile is None else tile.shape,
         used=core if tile is None else tile.used,
@@ -305,12 +315,12 @@ def _maps(
     if simplex:
         c /= np.maximum(c.sum(axis=1, keepdims=True), 1e-300)
     else:
-        c *= np.asarray(x).sum(axis=1, dtype=np.float64)[:, None]
+        c *= few.totals[:, None]
     c = c.astype(np.float32)
     rows: dict[str, Any] = {"abundances": c}
     if not residual:
         return rows, {}
-    left, sums = leftover(np.ascontiguousarray(x[core]), c[core], s=s)
+    left, sums = leftover(few.take(np.flatnonzero(core)), c[core], s=s)
     rows["residual"] = np.zeros(pixels, dtype=np.float32)
     rows["residual"][core] = left["residual"]
     return rows, sums

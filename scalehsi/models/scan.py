@@ -40,6 +40,8 @@ SPAN: Final = 8
 WINDOW: Final = 192
 """Side of the windows of a large map that are looked at: a multiple of all bins that are tried."""
 WINDOWS: Final = 4
+TILE: Final = 96
+"""Rows of a block: a multiple of all bins that are tried, too."""
 LIKELY: Final = 3
 ALPHA: Final = 0.02
 GROUPS: Final = 512
@@ -107,6 +109,9 @@ def scan_bins(
     require(total > 0, "every count of the cube is zero; is it the right file, or the right dataset of it?")
     sizes = _sizes(bins, region, per_pixel)
     base = math.gcd(*sizes)
+    if region.chunks is not None:
+        # Few blocks, which are cut where bins end: what follows are hundreds of short passes.
+        region = region.chunk({Y: TILE, X: 2 * TILE})
     # All further bins are made of these.
     halves = tuple(_added(half, base).persist() for half in thin(region, seed=seed))
     inner = [size // base for size in sizes]
