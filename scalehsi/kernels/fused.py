@@ -194,9 +194,9 @@ def residual_pass(x: Any, c: Any, s: Any, w: Any, weigh_pixels: int, rms: Any, s
     return loss
 
 
-@numba.njit(cache=True, nogil=True)
+@numba.njit(cache=True, nogil=True, fastmath={"reassoc", "contract"})
 def norm_pass(x: Any, w: Any, weigh_pixels: int) -> float:
-    """``sum v w x^2`` in float64."""
+    """``sum v w x^2`` in float64; sums in any order, or each would wait for the one before (twice a whole pass)."""
     norm = 0.0
     for p in range(x.shape[0]):
         square, total = 0.0, 0.0
