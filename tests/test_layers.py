@@ -34,6 +34,8 @@ LAYERS = {
     "simulate": 3,
     "prepare": 3,
     "result": 3,
+    "windows": 3,
+    "denoising": 3,
     "metrics": 3,
     "quantify": 3,
     "models": 4,
