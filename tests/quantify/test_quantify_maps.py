@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dask
 import numpy as np
 import pytest
 import xarray as xr
@@ -205,3 +206,18 @@ def test_bad_sources_get_one_clear_line(scene, result):
         with pytest.raises(InputError, match=words) as error:
             call()
         assert "\n" not in str(error.value)
+
+
+@pytest.mark.cluster
+def test_workers_give_the_same_numbers(scene, client):
+    cube, truth = scene
+    chunks = {"y": 10, "x": 17}
+    for source, whole in (
+        (cube.chunk(chunks), cube),
+        (truth.assign(abundances=truth["abundances"].chunk(chunks)), truth),
+    ):
+        lazy = hsi.quantify(source, ELEMENTS, maps=True, **FOIL)
+        found = lazy.compute()
+        with dask.config.set(scheduler="synchronous"):
+            wanted = hsi.quantify(whole, ELEMENTS, maps=True, **FOIL).compute()
+        np.testing.assert_allclose(found["atomic_percent"], wanted["atomic_percent"], rtol=1e-4, atol=1e-3)
