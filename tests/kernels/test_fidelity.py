@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+import itertools
 
 import numpy as np
 from hypothesis import given
@@ -30,9 +31,7 @@ def test_any_blocks_give_the_same_sums(seed: int, cuts: list[int], split: bool) 
     shared = {"factors": factors, "windows": [(0, 12), (3, 5)], "seed": 4 if split else None}
     whole = fidelity(x, maps, tile=tile(x, 0), **shared)[1]
     edges = sorted({0, 30, *cuts})
-    parts = [
-        fidelity(x[a:b], maps[a:b], tile=tile(x[a:b], a), **shared)[1] for a, b in zip(edges, edges[1:], strict=False)
-    ]
+    parts = [fidelity(x[a:b], maps[a:b], tile=tile(x[a:b], a), **shared)[1] for a, b in itertools.pairwise(edges)]
     found = functools.reduce(merge, parts)
     assert (
         set(found)
