@@ -36,7 +36,7 @@ Cube = Annotated[Path, typer.Argument(metavar="CUBE", help="A Zarr store, or a f
 Result = Annotated[Path, typer.Argument(metavar="RESULT", help="What scalehsi fit wrote.")]
 Dataset = Annotated[str | None, typer.Option(metavar="NAME", help="Which dataset of the file: its number or title.")]
 Overwrite = Annotated[bool, typer.Option("--overwrite", help="Replace what is there.")]
-ModelName = Annotated[str, typer.Option("--model", "-m", metavar="NAME", help="nmf or pca.")]
+ModelName = Annotated[str, typer.Option("--model", "-m", metavar="NAME", help="nmf, psnmf or pca.")]
 Components = Annotated[
     int | None, typer.Option("--components", "-k", metavar="K", help="How many spectra to look for.")
 ]
@@ -73,8 +73,8 @@ def demo(
 ) -> dict[str, Any]:
     """Run the whole way once: cube, unmix, report.
 
-    Simulates an EDX map of three mantle minerals, unmixes it, and says how near to the truth it came. The last line is
-    the path of the report.
+    Simulates an EDX map of three mantle minerals, unmixes it by PSNMF and, to compare, by standard NMF and PCA, and
+    says how near to the truth each came. The last line is the path of the report.
     """
     return commands.demo(session, folder, pixels=size, counts=counts, seed=seed, overwrite=overwrite)
 
@@ -226,10 +226,12 @@ def fit(
 
     \b
     scalehsi fit map.zarr result.zarr -k 3 --set loss=poisson
+    scalehsi fit map.zarr result.zarr -k 3 --model psnmf
     scalehsi fit map.zarr result.zarr -k 4 --checkpoint run.ckpt
 
-    Settings of nmf: loss (frobenius or poisson), weighting (poisson), max_iter, tol. Settings of pca: weighting,
-    centre, solver, power, oversample.
+    Settings of nmf: loss (frobenius or poisson), weighting (poisson), max_iter, tol. Settings of psnmf, for counts that
+    are too few a pixel: bin_factor (auto, 12 or 12,8), loss, simplex, settings (paper), neighbours, smoothing. Settings
+    of pca: weighting, centre, solver, power, oversample.
     """
     return commands.fit(
         session,
@@ -374,15 +376,40 @@ def report(
     truth: Annotated[
         Path | None, typer.Option(metavar="TRUTH", help="The truth of a simulation, to be set beside the result.")
     ] = None,
+    beside: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--beside", metavar="[NAME=]RESULT", help="A result of another method on the same cube; may be repeated."
+        ),
+    ] = None,
+    cube: Annotated[
+        Path | None, typer.Option(metavar="CUBE", help="What was fitted: a line's map as measured and as denoised.")
+    ] = None,
+    line: Annotated[
+        str | None, typer.Option(metavar="LINE", help="Of that map, such as 'Nd La' or 5.1,5.3; the faintest if not.")
+    ] = None,
     title: Annotated[str | None, typer.Option(metavar="TEXT", help="Heading of the page.")] = None,
     overwrite: Overwrite = False,
 ) -> dict[str, Any]:
     """Write a page that shows a result.
 
     Spectra with their lines, maps with a scale bar, the quality of the fit, and where everything comes from. The page
-    holds its pictures and can be sent by itself.
+    holds its pictures and can be sent by itself. Other methods may be set beside:
+
+    \b
+    scalehsi report psnmf.zarr page --cube map.zarr --line 'Nd La' --beside PCA=pca.zarr
     """
-    return commands.report(session, result, folder, truth=truth, overwrite=overwrite, title=title)
+    return commands.report(
+        session,
+        result,
+        folder,
+        truth=truth,
+        beside=beside or [],
+        cube=cube,
+        line=line,
+        overwrite=overwrite,
+        title=title,
+    )
 
 
 def main(arguments: Sequence[str] | None = None) -> int:

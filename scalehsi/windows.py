@@ -48,7 +48,9 @@ def line_windows(cube: xr.DataArray | xr.Dataset, lines: Sequence[str] | None = 
     axis = energy_kev(cube)
     if axis is None:
         raise InputError("lines need an energy axis in eV or keV; give windows={'name': (low, high)} instead")
-    wanted = list(lines) if lines is not None else list(map(str, cube.attrs.get("elements", ())))
+    known = cube.attrs.get("elements", ())
+    known = known.replace(",", " ").split() if isinstance(known, str) else list(map(str, known))
+    wanted = list(lines) if lines is not None else known
     if not wanted or (lines is None and cube.attrs.get("signal", "EDS") != "EDS"):
         raise InputError(
             "which windows of energy? type lines=['Fe Ka'] or cube.attrs['elements'] = ['Fe', 'O'] for X-ray maps, "

@@ -3,17 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from typing import TYPE_CHECKING, Final, NamedTuple
+from typing import Final
 
 from scalehsi.reporting import compare, maps, quality, spectra, style
 from scalehsi.reporting.composition import Composition, draw_fits, names_of_spectra
 from scalehsi.reporting.digest import Digest
 from scalehsi.reporting.findings import component_line
 from scalehsi.reporting.identify import Mark
-from scalehsi.reporting.page import Picture
-
-if TYPE_CHECKING:
-    from matplotlib.figure import Figure
+from scalehsi.reporting.page import Drawing, Picture
 
 MOST_BYTES: Final = 5_500_000
 """Of all pictures together; embedding makes them a third longer, and the page stays below 8 MB."""
@@ -23,16 +20,6 @@ RESOLUTIONS: Final = (style.DPI, 110, 80, 60, 40)
 
 CSS_PIXELS_PER_INCH: Final = 105
 """A figure of full width fills the page's column."""
-
-
-class Drawing(NamedTuple):
-    """A figure before it is rendered, the section that it belongs to, its file name and its words."""
-
-    section: str
-    file: str
-    figure: Figure
-    alt: str
-    caption: str
 
 
 def draw(
@@ -202,7 +189,12 @@ def _residual_caption(view: Digest) -> str:
             "Spectrum: mean of the data (top) and what the model misses of it (bottom). A good fit leaves noise about "
             "zero; a peak means a missing line or phase, an up-and-down pair a peak that shifts."
         )
-        if view.poisson:
+        if view.unsmoothed is not None:
+            words.append(
+                "The model smoothed its spectra by about the width of a peak, which rounds the tops of lines off: "
+                "up-and-down patterns of a percent of a line come from that."
+            )
+        elif view.poisson:
             words.append(
                 "A converged Poisson fit balances every channel by itself, so here only the map can show a missing "
                 "phase; what is left in the spectrum says how far the fit was from its end."

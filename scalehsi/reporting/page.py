@@ -5,7 +5,10 @@ from __future__ import annotations
 import base64
 from collections.abc import Iterable, Sequence
 from html import escape
-from typing import Final, NamedTuple
+from typing import TYPE_CHECKING, Final, NamedTuple
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
 
 GENERATOR: Final = "scalehsi report"
 
@@ -89,6 +92,25 @@ class Section(NamedTuple):
     anchor: str
     title: str
     body: str
+
+
+class Drawing(NamedTuple):
+    """A figure before it is rendered, the section that it belongs to, its file name and its words."""
+
+    section: str
+    file: str
+    figure: Figure
+    alt: str
+    caption: str
+
+
+class Chapter(NamedTuple):
+    """A section before its figures are rendered: `words` is finished HTML, the figures come below it."""
+
+    anchor: str
+    title: str
+    words: str
+    drawings: list[Drawing]
 
 
 def page(*, title: str, head: str, sections: Sequence[Section], foot: str) -> str:

@@ -14,7 +14,7 @@ from scalehsi.reporting.composition import Composition, composition_words, is_fo
 from scalehsi.reporting.digest import Digest
 from scalehsi.reporting.findings import component_line, find, status_words
 from scalehsi.reporting.identify import Mark
-from scalehsi.reporting.page import Picture, Section
+from scalehsi.reporting.page import Chapter, Picture, Section
 from scalehsi.reporting.provenance import energy_span, map_size, provenance
 from scalehsi.schema import COMPONENT
 
@@ -33,6 +33,7 @@ def compose(
     marks: Sequence[Sequence[Mark]],
     pictures: dict[str, list[Picture]],
     known: Digest | None,
+    chapters: Sequence[Chapter] = (),
     title: str,
     composition: Composition | None = None,
 ) -> str:
@@ -49,6 +50,7 @@ def compose(
         sections.append(Section("rank", "How many components?", _figures(pictures, "rank")))
     if known is not None:
         sections.append(Section("truth", "Against the truth", _truth(view, known) + _figures(pictures, "truth")))
+    sections += [Section(part.anchor, part.title, part.words + _figures(pictures, part.anchor)) for part in chapters]
     sections.append(provenance(result, view))
     foot = f"Written by scalehsi from {view.source or 'a result in memory'}."
     return page.page(title=title, head=_headline(result, view, marks), sections=sections, foot=foot)
