@@ -233,8 +233,20 @@ def thin(cube: xr.DataArray, *, fraction: float = 0.5, seed: int = 0) -> tuple[x
     halves = [kept, rest]
     for i, half in enumerate(halves):
         same = half.assign_coords({n: c for n, c in cube.coords.items() if n not in half.coords})
-        halves[i] = with_history(same, f"thin(fraction={fraction:g}, seed={seed}), {('kept', 'rest')[i]}")
+        halves[i] = with_history(same, thinned(fraction=fraction, seed=seed)[i])
     return halves[0], halves[1]
+
+
+def thinned(*, fraction: float = 0.5, seed: int = 0) -> tuple[str, str]:
+    """What the history of each cube of `thin` says, and so that of a result that was fitted to it.
+
+    Examples
+    --------
+    >>> thinned(seed=3)[0]
+    'thin(fraction=0.5, seed=3), kept'
+    """
+    line = f"thin(fraction={fraction:g}, seed={seed})"
+    return f"{line}, kept", f"{line}, rest"
 
 
 def _given_mask(cube: xr.DataArray, where: Any) -> xr.DataArray:
@@ -363,4 +375,4 @@ def _value(text: str, value: str) -> Any:
     return int(found) if found.is_integer() else found
 
 
-__all__ = ["STEPS", "apply_step", "bin", "crop", "mask", "thin"]
+__all__ = ["STEPS", "apply_step", "bin", "crop", "mask", "thin", "thinned"]

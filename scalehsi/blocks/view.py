@@ -69,6 +69,7 @@ class Blocks:
         self._sources: dict[tuple[int, int], tuple[Feed, ...]] = {}
         self._reads = 0
         self.branches: dict[str, Blocks] = {}
+        self.companions: dict[str, Pixels] = {}
 
     def __len__(self) -> int:
         return len(self.cuts)
@@ -230,9 +231,17 @@ class Blocks:
         """The reading of each block, or None where blocks cannot be read apart from each other."""
         return closed(self.key("common"), self.cuts.cut(self.cube.data))
 
-    def align(self, values: xr.DataArray) -> Pixels:
-        """Make a handle of maps: dims the cube's pixel dims and any others, which become the columns in their order."""
-        return Pixels(self.cuts, self._rows(values, 0, self.step), self.step)
+    def align(self, values: xr.DataArray, *, hold: bool = False) -> Pixels:
+        """Make a handle of maps: dims the cube's pixel dims and any others, which become the columns in their order.
+
+        With ``hold`` the rows are put into the workers' memory now, and stay there as long as the handle; else they are
+        cut out of the maps in every pass.
+        """
+        rows = self._rows(values, 0, self.step)
+        if hold:
+            with quiet_graphs():
+                rows = graph.gathered(self.key("aligned"), dask.persist(*rows, retries=RETRIES))
+        return Pixels(self.cuts, rows, self.step)
 
     def _rows(self, values: xr.DataArray, halo: int, step: int) -> tuple[Delayed, ...]:
         dims = navigation_dims(self.cube)

@@ -17,7 +17,7 @@ import numpy as np
 import xarray as xr
 
 from scalehsi import arrays
-from scalehsi.blocks import BlockFunction, Blocks
+from scalehsi.blocks import BlockFunction, Blocks, Pixels
 from scalehsi.schema import InputError, suggest
 
 State = dict[str, np.ndarray[Any, Any]]
@@ -67,6 +67,8 @@ class Cost:
         Numbers a pixel in the maps.
     kept_bytes : int
         What the workers keep of each pixel between passes where they do not keep the cube.
+    aligned_bytes : int
+        What goes along with each pixel in every pass; the workers keep it where they keep the cube.
     """
 
     passes: int
@@ -74,6 +76,7 @@ class Cost:
     work_bytes: int
     columns: int
     kept_bytes: int = 0
+    aligned_bytes: int = 0
 
 
 @dataclass(frozen=True)
@@ -127,6 +130,10 @@ class Model:
     def projector(self, result: xr.Dataset) -> tuple[BlockFunction, dict[str, Any]]:
         """A block function that gives ``abundances`` (and ``residual``) of any pixels, and its shared arguments."""
         raise TypeError(f"{type(self).__name__} does not define projector")
+
+    def along(self, view: Blocks) -> tuple[Pixels | xr.DataArray, ...]:
+        """What goes along with the pixels in the last pass of a fit, behind ``x`` in the function of `projector`."""
+        return ()
 
     def cost(self, shape: tuple[int, ...], itemsize: int) -> Cost:
         """What a fit of a cube of that shape needs."""

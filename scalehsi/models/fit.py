@@ -76,7 +76,9 @@ def fit(
     seed : int, default 0
         Random numbers are counted on the seed and the absolute pixel: neither chunks nor schedulers change a result.
     device : {"auto", "cpu", "cuda"}
-        "cuda" without a usable GPU is an error; "auto" takes one if there is one, and logs its choice.
+        "cuda" without a usable GPU is an error; "auto" takes one if there is one and the model with these settings runs
+        on it (``model.devices``), and logs its choice. Whole fits with "cuda" have run through CUDA kernels compiled
+        for a CPU, but not on a GPU yet.
     checkpoint : path, optional
         A folder for the state. It is written every ``checkpoint_every`` iterations, and when the process gets SIGTERM
         or SIGINT, as queues send before a job's wall time ends.
@@ -249,10 +251,11 @@ def _finish(
     target = view
     if model.halo:
         target = branch(view, "maps", lambda: open_surrounded(view.cube, device=view.device, packed=model.packed))
-    handles, sums = map_fold(fn, target, shared=shared, keep=wanted if home else (), name=name, **seen)
+    along = model.along(target)
+    handles, sums = map_fold(fn, target, *along, shared=shared, keep=wanted if home else (), name=name, **seen)
     if not home:
         lazy = target if model.halo else open_blocks(view.cube, device=view.device, resident=False)
-        handles = map_pixels(fn, lazy, shared=shared, keep=wanted, name=name, **seen)
+        handles = map_pixels(fn, lazy, *model.along(lazy), shared=shared, keep=wanted, name=name, **seen)
     variables[ABUNDANCES] = _maps(handles[ABUNDANCES], {COMPONENT: n}, home=home)
     if residual:
         pixels = float(state["pixels"])

@@ -44,6 +44,12 @@ LOSSES: Final = ("poisson", "frobenius")
 RAW: Final = "unsmoothed_endmembers"
 PEAKS: Final = 1.3
 """Window of the smoothing, in widths of a peak: half of the noise goes, and a peak changes by less than 1 %."""
+SCANNED: Final = {
+    "score": "logarithm of the likelihood of held-out counts above that of the best bins, per thousand counts",
+    "score_error": "standard error of the difference to the best bins",
+    "stability": "largest angle between spectra of both halves of the counts",
+}
+"""What the result keeps of the scan of bins, as ``bin_score`` and so on."""
 WIDTHS: Final = (2.0, 1.5, 1.25, 1.25, 1.25)
 """Standard deviations in pixels under which neighbours are seen, round by round."""
 
@@ -92,9 +98,11 @@ class PSNMF(Model):
 
     Notes
     -----
-    The result has ``bin_factor`` (of the first stage) and ``fine_bin_factor`` (of the mixture), each along y and x, and
-    ``unsmoothed_endmembers``. With "poisson" the objective is the negative variational bound of the logarithm of the
-    evidence, of the bins. Readings of the cube: one to see what is in it, one or two to bin it, one for the maps.
+    The result has ``bin_factor`` (of the first stage) and ``fine_bin_factor`` (of the mixture), each along y and x,
+    ``unsmoothed_endmembers``, and where bins were chosen ``bin_score``, ``bin_score_error`` and ``bin_stability`` of
+    those that were tried (see `scan_bins`; draw them with `scalehsi.plots.bins`). With "poisson" the objective is the
+    negative variational bound of the logarithm of the evidence, of the bins. Readings of the cube: one to see what is
+    in it, one or two to bin it, one for the maps.
 
     References
     ----------
@@ -191,7 +199,8 @@ class PSNMF(Model):
         if given is None:
             scan = choose_bins(view.cube, self.n_components, seed=seed)
             tried = [(size, size) for size in likely_bins(scan)]
-            plain |= {"scan_bin": scan["bin"].values, "scan_score": scan["score"].values}
+            # By a rule there is nothing to score.
+            plain |= {f"scan_{name}": scan[name].values for name in ("bin", *SCANNED) if "stability" in scan}
         if not self.mixed:
             sides = np.asarray(tried[0])
             bins = binning.binned(view, *map(int, sides))
@@ -245,6 +254,13 @@ class PSNMF(Model):
         for name, key in (("bin_factor", "sides"), ("fine_bin_factor", "fine")):
             if name == "bin_factor" or self.mixed:
                 found[name] = xr.DataArray(state[key], dims=("axis",), attrs={"long_name": f"{words[name]}, y and x"})
+        for name, said in SCANNED.items() if "scan_bin" in state else ():
+            tried = xr.DataArray(state["scan_bin"], dims=("bin",), attrs={"long_name": "pixels of a bin along y and x"})
+            units = {"units": "deg"} if name == "stability" else {}
+            given = {"long_name": said, **units}
+            found[f"bin_{name}"] = xr.DataArray(
+                state[f"scan_{name}"], dims=("bin",), coords={"bin": tried}, attrs=given
+            )
         return found
 
     def _paper_spectra(self, view: Blocks, state: State) -> Float:
