@@ -219,6 +219,8 @@ def thin(cube: xr.DataArray, *, fraction: float = 0.5, seed: int = 0) -> tuple[x
         along = xr.DataArray(np.arange(cube.sizes[dim], dtype=np.int64), dims=dim)
         number = number * cube.sizes[dim] + along
     plain = cube.drop_vars(MASK, errors="ignore")
+    if plain.chunks is not None:
+        plain = plain.chunk({ENERGY: -1})
     kept: xr.DataArray = xr.apply_ufunc(
         divide,
         plain,

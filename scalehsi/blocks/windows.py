@@ -121,7 +121,9 @@ def _meet(shape: tuple[int, ...], offsets: Sequence[tuple[int, ...]], *parts: An
     out = np.zeros(shape, dtype=parts[0].dtype)
     for part, offset in zip(parts, offsets, strict=True):
         # An offset below zero: windows that begin in a chunk before.
-        target = tuple(slice(max(0, o), max(0, min(n, o + m))) for o, n, m in zip(offset, shape, part.shape, strict=True))
+        target = tuple(
+            slice(max(0, o), max(0, min(n, o + m))) for o, n, m in zip(offset, shape, part.shape, strict=True)
+        )
         source = tuple(slice(t.start - o, t.stop - o) for t, o in zip(target, offset, strict=True))
         out[target] += part[source]
     return out

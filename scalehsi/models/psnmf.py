@@ -43,7 +43,7 @@ SETTINGS: Final = ("default", "paper")
 LOSSES: Final = ("poisson", "frobenius")
 RAW: Final = "unsmoothed_endmembers"
 PEAKS: Final = 1.3
-"""Window of the smoothing, in widths of a peak: half of the noise goes, and a peak changes by less than 1 %."""
+"""Window of the smoothing, in widths of a peak: half of the noise goes, as variance, and a peak changes by less than 1 %."""
 SCANNED: Final = {
     "score": "logarithm of the likelihood of held-out counts above that of the best bins, per thousand counts",
     "score_error": "standard error of the difference to the best bins",
@@ -203,8 +203,9 @@ class PSNMF(Model):
             plain |= {f"scan_{name}": scan[name].values for name in ("bin", *SCANNED) if "stability" in scan}
         if not self.mixed:
             sides = np.asarray(tried[0])
-            bins = binning.binned(view, *map(int, sides))
-            return {**plain, "sides": sides, "fine": sides, **self.coarse.init(bins, seed)}
+            found = self.coarse.init(binning.binned(view, *map(int, sides)), seed)
+            # What is known of the cube's pixels stays; the factorisation asks how many bins there are.
+            return {**found, **plain, "bins": found["pixels"], "sides": sides, "fine": sides}
         counts = float(seen.spectrum.sum()) / max(1, seen.filled)
         best = min((self._start(view, sides, counts, plain, seed) for sides in tried), key=_objective)
         if not shares.sampled(best):
@@ -222,7 +223,9 @@ class PSNMF(Model):
     def step(self, view: Blocks, state: State) -> tuple[State, Stats]:
         if self.mixed:
             return shares.step(self, self._fine(view, state), state)
-        return self.coarse.step(binning.binned(view, *map(int, state["sides"])), state)
+        bins = binning.binned(view, *map(int, state["sides"]))
+        found, stats = self.coarse.step(bins, {**state, "pixels": state["bins"]})
+        return {**found, "pixels": state["pixels"]}, stats
 
     def _fine(self, view: Blocks, state: State) -> Blocks:
         return binning.without_zeros(binning.binned(view, *map(int, state["fine"])))

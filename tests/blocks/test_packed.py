@@ -34,10 +34,10 @@ def nearby(counts: Any, used: Any, halo: int) -> np.ndarray[Any, Any]:
     """The rows within a halo, written out: totals of pixels at most so far along y and at any x, and so on."""
     total = counts.sum(axis=-1) * used
     found = np.zeros(total.shape, dtype=np.int64)
-    for dy in range(-halo, halo + 1):
-        for dx in range(-halo, halo + 1):
+    rows, columns = total.shape[-2:]
+    for dy in range(-min(halo, rows - 1), min(halo, rows - 1) + 1):
+        for dx in range(-min(halo, columns - 1), min(halo, columns - 1) + 1):
             moved = np.zeros_like(found)
-            rows, columns = total.shape[-2:]
             target = (..., slice(max(0, -dy), rows - max(0, dy)), slice(max(0, -dx), columns - max(0, dx)))
             source = (..., slice(max(0, dy), rows + min(0, dy)), slice(max(0, dx), columns + min(0, dx)))
             moved[target] = total[source]

@@ -111,8 +111,8 @@ def test_the_bound_never_falls(seed: int, k: int, alpha: float, counts: float) -
         gamma, guess = pixels["gamma"], mixture.improve(sums, guess)
         bounds.append(sums["bound"])
         assert_allclose(guess.sum(axis=1), 1.0, rtol=1e-9)
-    # The posteriors travel as float32.
-    assert (np.diff(bounds) >= -1e-7 * np.abs(bounds[:-1])).all(), bounds
+    # The posteriors travel as float32; without any counts the bound is zero but for rounding.
+    assert (np.diff(bounds) >= -1e-7 * np.abs(bounds[:-1]) - 1e-9).all(), bounds
 
 
 def test_longer_steps_lead_to_the_same_spectra_in_fewer_passes() -> None:
@@ -120,7 +120,7 @@ def test_longer_steps_lead_to_the_same_spectra_in_fewer_passes() -> None:
     x, passes = drawn(400, s, 200.0), {}
     for power in (1.0, 1.8):
         guess, gamma, last = spectra(3, 60, 5), None, -np.inf
-        for i in range(1, 400):
+        for _ in range(1, 400):
             pixels, sums = mixture.update(x, gamma, s=guess, alpha=0.2)
             gamma, guess = pixels["gamma"], mixture.improve(sums, guess, power=power)
             if sums["bound"] - last < 1e-7 * abs(sums["bound"]):

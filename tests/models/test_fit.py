@@ -38,7 +38,7 @@ MODELS = [
     hsi.PCA(4, weighting=None, centre=True),
     hsi.PCA(4, solver="randomized", oversample=8),
     hsi.PSNMF(4, bin_factor=4, max_iter=8, tol=0),
-    hsi.PSNMF(4, bin_factor=(3, 4), settings="paper", max_iter=8, tol=0),
+    hsi.PSNMF(4, bin_factor=(2, 4), settings="paper", max_iter=8, tol=0),
 ]
 TOLERANCE = 1e-5
 """Chunks and schedulers change rounding alone."""

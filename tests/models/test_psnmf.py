@@ -126,13 +126,14 @@ def test_scattered_masked_pixels_are_left_out_of_the_maps(scene: Any) -> None:
 def test_frames_are_no_other_case(scene: Any) -> None:
     """Bins and neighbours lie in y and x alone."""
     cube = scene[0]
-    four = xr.concat([cube, cube[::-1]], dim="time").transpose("time", ...)
+    turned = cube[::-1].assign_coords(y=cube["y"])
+    four = xr.concat([cube, turned], dim="time").transpose("time", ...)
     four.attrs = cube.attrs
     result = hsi.fit(four.chunk({"time": 1, "y": 33}), QUICK, seed=0)
     assert result["abundances"].dims == ("component", "time", "y", "x")
     one = hsi.project(result, cube)
     assert_allclose(result["abundances"][:, 0], one, rtol=1e-5, atol=1e-7)
-    assert_allclose(result["abundances"][:, 1], hsi.project(result, cube[::-1]), rtol=1e-5, atol=1e-7)
+    assert_allclose(result["abundances"][:, 1], hsi.project(result, turned), rtol=1e-5, atol=1e-7)
     assert_alike(result, hsi.fit(four, QUICK, seed=0))
 
 
@@ -193,7 +194,7 @@ def test_the_objective_falls(fitted: xr.Dataset, scene: Any) -> None:
 def test_the_bins_that_were_used_are_told(fitted: xr.Dataset) -> None:
     assert_array_equal(fitted["bin_factor"], [6, 6])
     assert_array_equal(fitted["fine_bin_factor"], [3, 3])  # 80 counts a pixel, 400 a bin
-    assert fitted.attrs["readings"] == 1
+    assert fitted.attrs["readings"] == 4  # what is in it, bins, finer bins, maps
 
 
 def test_spectra_before_smoothing_are_kept_and_smoothing_can_be_off(scene: Any, fitted: xr.Dataset) -> None:
@@ -210,8 +211,10 @@ def test_spectra_before_smoothing_are_kept_and_smoothing_can_be_off(scene: Any, 
 def test_one_component_is_the_mean_spectrum(scene: Any) -> None:
     result = hsi.fit(scene[0], hsi.PSNMF(1, bin_factor=6, smoothing=0), seed=0)
     assert_allclose(result["abundances"], 1.0, rtol=1e-6)
-    whole = scene[0][:66, :60].mean(("y", "x"))
-    assert_allclose(result["endmembers"][0], whole, rtol=1e-3, atol=1e-6)
+    whole, found = scene[0].mean(("y", "x")), result["endmembers"][0]
+    assert_allclose(found / found.sum(), whole / whole.sum(), rtol=1e-4, atol=1e-9)
+    # Least squares of the bins' sums against one: the mean, but for how much these differ.
+    assert float(found.sum() / whole.sum()) == pytest.approx(1.0, abs=0.01)
 
 
 def test_a_large_map_begins_with_a_sample_of_its_bins(scene: Any, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -219,7 +222,7 @@ def test_a_large_map_begins_with_a_sample_of_its_bins(scene: Any, monkeypatch: p
     want = hsi.fit(cube, hsi.PSNMF(3, bin_factor=6), seed=0)
     monkeypatch.setattr(shares, "SAMPLE", 110)  # of 440 bins
     got = hsi.fit(cube, hsi.PSNMF(3, bin_factor=6), seed=0)
-    assert float(got["objective"][-1]) == pytest.approx(float(want["objective"][-1]), rel=1e-5)
+    assert float(got["objective"][-1]) == pytest.approx(float(want["objective"][-1]), rel=1e-3)
     assert angles(truth, got).mean() < angles(truth, want).mean() + 0.1
     assert_alike(hsi.fit(cube.chunk({"y": 13, "x": 20}), hsi.PSNMF(3, bin_factor=6), seed=0), got, factor=5)
 
@@ -293,7 +296,7 @@ def test_settings_that_make_no_sense_are_refused(settings: dict[str, Any], messa
         (lambda c: c.astype("i2") - 1, hsi.PSNMF(3), "values are negative, which counts never are"),
         (lambda c: c * 0, hsi.PSNMF(3), "every value of the cube is zero"),
         (lambda c: c, hsi.PSNMF(301), "n_components=301 is more than the 300 channels"),
-        (lambda c: c.assign_coords(energy=np.arange(300.0)).assign_coords(energy=("energy", np.arange(300.0), {"units": "1"})),
+        (lambda c: c.assign_coords(energy=("energy", np.arange(300.0), {"units": "1"})),
          hsi.PSNMF(3, bin_factor=6, smoothing=1), "smoothing needs an energy axis in eV or keV; type smoothing=0"),
     ],
 )  # fmt: skip
@@ -341,8 +344,10 @@ def test_three_minerals_come_out_of_a_small_map() -> None:
 def test_the_asked_for_angles_and_maps_hold_on_a_scene(dose: int) -> None:
     scenes = importlib.import_module("tests.bench.psnmf_scenes")
     asked = {
-        147: {"mean": 0.65, "each": (0.35, 0.8, 1.3), "raw": 0.9, "maps": (0.0018, 0.0015, 0.0004), "nd": 0.99, "cube": 0.027},
-        18: {"mean": 1.8, "each": (0.75, 3.2, 3.2), "raw": 2.6, "maps": (0.007, 0.006, 0.0015), "nd": 0.97, "cube": 0.055},
+        147: {"mean": 0.65, "each": (0.35, 0.8, 1.3), "raw": 0.9,
+              "maps": (0.0018, 0.0015, 0.0004), "nd": 0.99, "cube": 0.027},
+        18: {"mean": 1.8, "each": (0.75, 3.2, 3.2), "raw": 2.6,
+             "maps": (0.007, 0.006, 0.0015), "nd": 0.97, "cube": 0.055},
     }[dose]  # fmt: skip
     scene = scenes.developers(dose) or scenes.simulated(1, dose)
     result = hsi.fit(scene.cube, hsi.PSNMF(3), seed=0)

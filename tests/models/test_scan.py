@@ -51,11 +51,11 @@ def test_fewer_components_are_counted_too(components: int) -> None:
 def test_a_size_that_mixes_the_phases_scores_worst(found: xr.Dataset) -> None:
     assert found["bin"].values.tolist() == [2, 4, 8, 16, 32]
     assert float(found["score"].max()) == 0.0
-    assert int(found["score"].argmin()) == 4
+    assert int(found["score"].values.argmin()) == 4
     assert not bool(found["plausible"][4])
     assert found.attrs["chosen"] in found["bin"].values[found["plausible"].values]
     assert (found["stability"] >= 0).all()
-    assert float(found["score_error"][int(found["score"].argmax())]) == 0.0
+    assert float(found["score_error"][int(found["score"].values.argmax())]) == 0.0
 
 
 def test_the_chosen_bin_is_near_to_the_best_by_the_truth(scene: Any, found: xr.Dataset) -> None:
@@ -70,8 +70,10 @@ def test_the_chosen_bin_is_near_to_the_best_by_the_truth(scene: Any, found: xr.D
 
     errors = {size: angle(size) for size in (4, 8, 16, 32)}
     assert errors[32] > 3 * min(errors.values())
-    for size in scanning.likely_bins(found)[:2]:
-        assert errors.get(size, np.inf) < min(errors.values()) + 0.8, errors
+    # The best by the truth is among those whose mixtures are compared, and the others are no mixtures of phases.
+    likely = [errors.get(size, np.inf) for size in scanning.likely_bins(found)[:2]]
+    assert min(likely) == min(errors.values())
+    assert max(likely) < errors[16] / 3
 
 
 def test_likely_bins_are_the_best_scores_and_the_chosen_first() -> None:
@@ -129,7 +131,7 @@ def test_of_a_large_map_windows_are_read(monkeypatch: pytest.MonkeyPatch) -> Non
     scan = hsi.scan_bins(lazy, [4, 8])
     assert scan.attrs["rank"] == 3
     assert scan.attrs["counts_per_pixel"] == pytest.approx(float(region.sum()) / (4 * 48 * 48))
-    frames = xr.concat([lazy, lazy[::-1]], dim="time").transpose("time", ...)
+    frames = xr.concat([lazy, lazy[::-1].assign_coords(y=lazy["y"])], dim="time").transpose("time", ...)
     assert scanning._windows(frames).shape == (4 * 48, 48, 300)
 
 
