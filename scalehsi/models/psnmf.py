@@ -43,7 +43,7 @@ SETTINGS: Final = ("default", "paper")
 LOSSES: Final = ("poisson", "frobenius")
 RAW: Final = "unsmoothed_endmembers"
 PEAKS: Final = 1.3
-"""Window of the smoothing, in widths of a peak: half of the noise goes, as variance, and a peak changes by less than 1 %."""
+"""Window of the smoothing, in widths of a peak: half of the noise's variance goes, a peak changes by less than 1 %."""
 SCANNED: Final = {
     "score": "logarithm of the likelihood of held-out counts above that of the best bins, per thousand counts",
     "score_error": "standard error of the difference to the best bins",

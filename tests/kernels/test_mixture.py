@@ -120,13 +120,13 @@ def test_longer_steps_lead_to_the_same_spectra_in_fewer_passes() -> None:
     x, passes = drawn(400, s, 200.0), {}
     for power in (1.0, 1.8):
         guess, gamma, last = spectra(3, 60, 5), None, -np.inf
-        for _ in range(1, 400):
+        for number in range(1, 400):
+            passes[power] = number
             pixels, sums = mixture.update(x, gamma, s=guess, alpha=0.2)
             gamma, guess = pixels["gamma"], mixture.improve(sums, guess, power=power)
             if sums["bound"] - last < 1e-7 * abs(sums["bound"]):
                 break
             last = sums["bound"]
-        passes[power] = i
     assert passes[1.8] < 0.75 * passes[1.0], passes
 
 

@@ -98,7 +98,9 @@ def test_chunks_and_schedulers_change_nothing(
         result = hsi.fit(cube.chunk({**chunks, "energy": 11}), model)
     scale = np.abs(spectra(reference)).max()
     np.testing.assert_allclose(spectra(result), spectra(reference), rtol=0, atol=TOLERANCE * scale * 10)
-    np.testing.assert_allclose(result["objective"], reference["objective"], rtol=TOLERANCE)
+    # A small objective is a difference of sums as large as the first one.
+    slack = 1e-6 * float(np.abs(reference["objective"][0]))
+    np.testing.assert_allclose(result["objective"], reference["objective"], rtol=TOLERANCE, atol=slack)
 
 
 @pytest.mark.parametrize("model", MODELS, ids=name)
