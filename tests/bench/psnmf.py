@@ -1,6 +1,6 @@
 """PSNMF beside what microscopists use, against the truth and the clock: Markdown tables, and what was asked of it.
 
-Run with: python -m tests.bench.psnmf [--only angles maps particles bins time espm scale ...] [--quick]
+Run with: python -m tests.bench.psnmf [--only angles maps composition particles bins time espm scale ...] [--quick]
 
 "espm" needs the environment variable SCALEHSI_ESPM_PYTHON, a Python that can import espm (which is GPL, and no
 dependency of ours); "scale" makes a cube of 8.6 GB in --folder, 0.2 GB on disk.
@@ -29,11 +29,11 @@ from scalehsi.blocks import open_blocks
 from scalehsi.kernels.nnls import nnls
 from scalehsi.models.fit import settle
 from scalehsi.schema import X, Y
-from tests.bench import psnmf_scale, psnmf_scenes
+from tests.bench import psnmf_composition, psnmf_scale, psnmf_scenes
 from tests.bench.machine import markdown
 from tests.bench.psnmf_scenes import PHASES, Float, Scene
 
-PARTS = ("angles", "maps", "particles", "bins", "time", "espm", "scale")
+PARTS = ("angles", "maps", "composition", "particles", "bins", "time", "espm", "scale")
 Row = dict[str, object]
 
 PAPER_BIN = {147: 12, 18: 15}
@@ -48,6 +48,11 @@ MAPS = {147: "<= .0018/.0015/.0004", 18: "<= .007/.006/.0015"}
 LINE = {147: ">= 0.99", 18: ">= 0.97"}
 CUBE = {147: "<= 0.027", 18: "<= 0.055"}
 PARTICLES = {147: ">= 0.75", 18: ">= 0.5"}
+COMPOSITION = {
+    "true spectra": {147: "<= 0.05", 18: "<= 0.05"},
+    "PSNMF": {147: "<= 0.15/0.35/0.5", 18: "<= 0.3/0.9/1.1"},
+}
+TRACE = {147: "0.100 +- 0.010", 18: "0.100 +- 0.020"}
 BINS = {147: "within 0.4", 18: "within 0.6"}
 
 
@@ -156,6 +161,38 @@ def maps(scenes: dict[int, list[Fits]]) -> list[Row]:
                     "asked ": LINE[dose] if ours else "",
                     "error of the cube": f"{np.mean(cubes[name]):.3f} (most {max(cubes[name]):.3f})",
                     "asked  ": CUBE[dose] if ours else "",
+                }
+            )
+    return rows
+
+
+def composition(scenes: dict[int, list[Fits]]) -> list[Row]:
+    """Largest error of each phase's composition: the mean of the scenes, for which numbers are asked, and the worst."""
+    rows: list[Row] = []
+    for dose, all_fits in scenes.items():
+        errors, traces = defaultdict(list), defaultdict(list)
+        for fits in all_fits:
+            scene = fits.scene
+            spectra = {
+                "true spectra": scene.spectra,
+                "spectra with the true maps (Poisson)": psnmf_scenes.known_maps(scene),
+                "PSNMF paper": fits.product("PSNMF paper")[1],
+                "PSNMF": fits.product("PSNMF")[1],
+            }
+            for name, s in spectra.items():
+                found = psnmf_composition.composition(scene, s)
+                errors[name].append(psnmf_composition.largest(found))
+                traces[name].append(psnmf_composition.element_of(found, "Brg", "Nd"))
+        for name, each in errors.items():
+            rows.append(
+                {
+                    "counts": dose,
+                    "composition of": name,
+                    "largest error, at%": slashed(np.mean(each, axis=0)),
+                    "asked": COMPOSITION.get(name, {}).get(dose, ""),
+                    "worst scene": slashed(np.max(each, axis=0)),
+                    "Nd in Brg": f"{min(traces[name]):.3f} to {max(traces[name]):.3f}",
+                    "asked ": TRACE[dose] if name == "PSNMF" else "",
                 }
             )
     return rows
@@ -319,6 +356,7 @@ def main() -> None:
     parts: dict[str, Callable[[dict[int, list[Fits]]], list[Row]]] = {
         "angles": angles,
         "maps": maps,
+        "composition": composition,
         "particles": particles,
         "bins": bins,
         "time": lambda scenes: clock(scenes, repeats),
