@@ -26,3 +26,16 @@ def test_the_default_needs_hardly_more_readings_than_the_best_variant() -> None:
     # What remembers the sets solves the same problems: the same readings, to the last one.
     kept = others[0]
     assert all(default[f"readings to {limit}"] == kept[f"readings to {limit}"] for limit in ("0.01", "0.001"))
+
+
+def test_the_truth_is_the_truth_in_the_tables_of_psnmf() -> None:
+    scenes, composition = bench("psnmf_scenes"), bench("psnmf_composition")
+    scene = scenes.simulated(1, 147, 48)
+    assert scenes.angles(scene.spectra, scene.spectra[::-1])[0].max() < 1e-4
+    assert scenes.angles(scene.spectra, scene.spectra[::-1])[1].tolist() == [2, 1, 0]
+    assert scenes.cube_error(scene, scene.maps, scene.spectra) < 1e-6
+    assert abs(scenes.cube_error(scene, 1.1 * scene.maps, scene.spectra) - 0.1) < 1e-6
+    assert abs(scenes.line_correlation(scene, scene.maps, scene.spectra) - 1) < 1e-9
+    found = composition.composition(scene, scene.spectra)
+    assert composition.largest(found).max() <= 0.05
+    assert abs(composition.element_of(found, "Brg", "Nd") - 0.1) < 0.005
