@@ -38,7 +38,8 @@ class Blocks:
     """A cube cut into blocks of work, opened once for all passes of an algorithm.
 
     Made by `open_blocks`. Keep it alive while its passes run: resident blocks are released with it. ``report`` is
-    called for the blocks of every pass that brings no callable of its own.
+    called for the blocks of every pass that brings no callable of its own. ``branches`` are views that were made of
+    this one, by name, and ``beside`` other data of the same fit.
     """
 
     def __init__(
@@ -64,6 +65,7 @@ class Blocks:
         self._sources: dict[tuple[int, int], tuple[Feed, ...]] = {}
         self._reads = 0
         self.branches: dict[str, Blocks] = {}
+        self.beside: Mapping[str, xr.DataArray] = {}
 
     def __len__(self) -> int:
         return len(self.cuts)

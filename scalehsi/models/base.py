@@ -77,6 +77,29 @@ class Cost:
 
 
 @dataclass(frozen=True)
+class LastPass:
+    """What the loop runs over the cube when the fit has ended, for maps and what the model leaves.
+
+    Attributes
+    ----------
+    fn : callable
+        A block function that gives ``abundances`` and, with ``residual=True``, ``residual`` and the sum
+        ``residual_spectrum`` on the energy axis of the result.
+    shared : dict
+        Its arguments.
+    along : tuple of DataArray
+        Maps over the cube's pixels that go along with the blocks.
+    tile : bool
+        Whether it also asks for the `Tile`.
+    """
+
+    fn: BlockFunction
+    shared: dict[str, Any]
+    along: tuple[xr.DataArray, ...] = ()
+    tile: bool = False
+
+
+@dataclass(frozen=True)
 class Model:
     """Base of all models. Fields of a subclass are its settings, and nothing else is.
 
@@ -85,6 +108,11 @@ class Model:
     """
 
     name: ClassVar[str] = ""
+    sources: ClassVar[tuple[str, ...]] = ()
+    """Names of the data that `scalehsi.fit` takes in a mapping; the first is the cube whose pixels the maps have. None
+    for a model of one cube, which takes it as it is."""
+    optional: ClassVar[tuple[str, ...]] = ()
+    """Those of them that may be left out."""
 
     max_iter: int = dataclasses.field(default=1, kw_only=True)
     tol: float = dataclasses.field(default=0.0, kw_only=True)
@@ -107,6 +135,13 @@ class Model:
     def check(self, cube: xr.DataArray) -> None:
         """Refuse a cube whose metadata do not fit the settings. Reads no values."""
 
+    def check_beside(self, cube: xr.DataArray, beside: Mapping[str, xr.DataArray]) -> None:
+        """Refuse other data, by their names in ``sources``, that do not fit the cube. Reads no values."""
+
+    def parts(self, beside: Mapping[str, xr.DataArray]) -> tuple[tuple[xr.DataArray, Model], ...]:
+        """Fits of other cubes that are parts of this one, for `scalehsi.plan`."""
+        return ()
+
     def init(self, view: Blocks, seed: int) -> State:
         """The state before the first step. May read the cube a fixed number of times."""
         raise TypeError(f"{type(self).__name__} does not define init")
@@ -122,6 +157,11 @@ class Model:
     def projector(self, result: xr.Dataset) -> tuple[BlockFunction, dict[str, Any]]:
         """A block function that gives ``abundances`` (and ``residual``) of any pixels, and its shared arguments."""
         raise TypeError(f"{type(self).__name__} does not define projector")
+
+    def last_pass(self, view: Blocks, state: State, found: xr.Dataset) -> LastPass:
+        """How the maps of the fitted cube are made of what `finish` found: as those of any other cube."""
+        fn, shared = self.projector(found)
+        return LastPass(fn, shared, tile=self.halo > 0)
 
     def cost(self, shape: tuple[int, ...], itemsize: int) -> Cost:
         """What a fit of a cube of that shape needs."""

@@ -9,7 +9,7 @@ import os
 import signal
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from types import FrameType
 from typing import Any, Final
@@ -19,12 +19,12 @@ import xarray as xr
 
 from scalehsi import arrays
 from scalehsi.blocks import Blocks, Pixels, capacity, map_fold, map_pixels, open_blocks, open_surrounded
-from scalehsi.cube import check_cube
 from scalehsi.kernels.classic import leftover
 from scalehsi.models.base import Model, State, Variables, is_number, require
 from scalehsi.models.binning import branch
 from scalehsi.models.checkpoint import Checkpoint, Saved
 from scalehsi.models.progress import Bar, Listener, Tracker
+from scalehsi.models.sources import provenance, together
 from scalehsi.result import make_result
 from scalehsi.schema import (
     ABUNDANCES,
@@ -51,7 +51,7 @@ log = logging.getLogger("scalehsi")
 
 
 def fit(
-    cube: xr.DataArray,
+    cube: xr.DataArray | Mapping[str, xr.DataArray],
     model: Model,
     *,
     seed: int = 0,
@@ -70,7 +70,8 @@ def fit(
     cube : xarray.DataArray, shape (..., y, x, E)
         Counts or intensities. Lazy cubes of any size; they are kept in the workers' memory when they fill at most half
         of it, and read again each pass otherwise. A boolean coordinate ``mask`` over the pixel dims (True = use) is
-        honoured.
+        honoured. For models of several acquisitions a mapping of them by name, such as
+        ``{"spatial": a, "spectral": b}``.
     model : Model
         For example ``scalehsi.NMF(n_components=3)``.
     seed : int, default 0
@@ -116,18 +117,16 @@ def fit(
     >>> result["abundances"].dims, result["endmembers"].sizes["component"]
     (('component', 'y', 'x'), 4)
     """
-    check_cube(cube)
-    if not isinstance(model, Model):
-        raise InputError(f"a model such as scalehsi.NMF(n_components=3) is expected, got {type(model).__name__}")
+    main, beside = together(cube, model)
     if resume and checkpoint is None:
         raise InputError(
             "resume=True needs the folder to resume from; give checkpoint='run.ckpt' (--checkpoint run.ckpt)"
         )
     require(is_number(seed, numbers.Integral) and seed >= 0, f"seed is a whole number of at least 0, got {seed!r}")
-    model.check(cube)
-    store = None if checkpoint is None else Checkpoint(checkpoint, model=model, seed=seed, cube=cube)
+    store = None if checkpoint is None else Checkpoint(checkpoint, model=model, seed=seed, cube=main, beside=beside)
     saved = None if store is None else store.prepare(resume=resume)
-    view = open_blocks(cube, device=_device(device, model))
+    view = open_blocks(main, device=_device(device, model))
+    view.beside = beside
     bar = Bar() if progress is True else None
     tracker = Tracker(bar or (progress if callable(progress) else None), model.max_iter)
     view.report = tracker.report
@@ -138,6 +137,8 @@ def fit(
             tracker.enter("maps", len(history))
             result = _finish(view, model, state, history, (status, advice), seed=seed, residual=residual)
             result.attrs["readings"] = _readings(view)
+            if beside:
+                result.attrs["sources"] = provenance(main, beside, model)
             return result
     except _Stop as stop:
         where = saver.flush()
@@ -235,19 +236,19 @@ def _finish(
     if ABUNDANCES in variables:
         return _finish_given(view, model, state, history, ending, variables, seed=seed, residual=residual)
     frame = xr.Dataset(variables, attrs={"model": model.name})
-    fn, shared = model.projector(frame)
-    shared = {**shared, "residual": residual}
+    last = model.last_pass(view, state, frame)
+    fn, shared = last.fn, {**last.shared, "residual": residual}
     n = frame.sizes[COMPONENT]
     wanted = [ABUNDANCES, *([RESIDUAL] if residual else [])]
     home = _map_bytes(view, n + residual) <= HOME_BYTES
     name = f"{model.name.lower()}-maps"
-    seen: dict[str, Any] = {"halo": model.halo, "tile": model.halo > 0}
+    seen: dict[str, Any] = {"halo": model.halo, "tile": last.tile}
     # A halo is read along: the cube's own blocks with it would be a second copy.
     target = branch(view, "maps", lambda: open_surrounded(view.cube, device=view.device)) if model.halo else view
-    handles, sums = map_fold(fn, target, shared=shared, keep=wanted if home else (), name=name, **seen)
+    handles, sums = map_fold(fn, target, *last.along, shared=shared, keep=wanted if home else (), name=name, **seen)
     if not home:
         lazy = target if model.halo else open_blocks(view.cube, device=view.device, resident=False)
-        handles = map_pixels(fn, lazy, shared=shared, keep=wanted, name=name, **seen)
+        handles = map_pixels(fn, lazy, *last.along, shared=shared, keep=wanted, name=name, **seen)
     variables[ABUNDANCES] = _maps(handles[ABUNDANCES], {COMPONENT: n}, home=home)
     if residual:
         pixels = float(state["pixels"])
@@ -301,7 +302,8 @@ def _finish_given(
 
 def _readings(view: Blocks) -> int:
     """Full readings of the cube: by its own passes, and by those over what was made of it."""
-    return view.reads + sum(_readings(made) for made in view.branches.values() if not made.derived)
+    own = [made for name, made in view.branches.items() if name not in view.beside and not made.derived]
+    return view.reads + sum(map(_readings, own))
 
 
 def _map_bytes(view: Blocks, columns: int) -> int:
