@@ -37,7 +37,8 @@ class Channels(NamedTuple):
     def same(self) -> bool:
         """True where both axes are one."""
         step = abs(self.other[-1] - self.other[0]) / max(1, len(self.other) - 1)
-        return len(self.axis) == len(self.other) and np.allclose(self.axis, self.other, rtol=0, atol=0.1 * step or 1e-9)
+        close = 0.1 * step or 1e-9
+        return len(self.axis) == len(self.other) and np.allclose(self.axis, self.other, rtol=0, atol=close)
 
     def here(self, spectra: Float) -> Float:
         """Spectra (K, E) of the other axis in these channels, (K, F)."""
@@ -66,8 +67,8 @@ def shared_channels(cube: xr.DataArray, other: xr.DataArray, names: tuple[str, s
     known = [f is not None for f in factors]
     require(
         all(known) or units[0] == units[1],
-        f"the energy axis of {names[0]!r} is in {units[0]!r}, that of {names[1]!r} in {units[1]!r}; give both a unit of "
-        "energy with cube.energy.attrs['units'] = 'eV'",
+        f"the energy axis of {names[0]!r} is in {units[0]!r}, that of {names[1]!r} in {units[1]!r}; give both a unit "
+        "of energy with cube.energy.attrs['units'] = 'eV'",
     )
     scale = (factors[0] or 1.0) / (factors[1] or 1.0) if all(known) else 1.0
     first = np.asarray(cube[ENERGY].values, dtype=np.float64) * scale

@@ -30,12 +30,13 @@ from scalehsi.models.base import (
 )
 from scalehsi.models.binning import branch
 from scalehsi.models.channels import Channels, shared_channels
+from scalehsi.models.looking import Images, cells_of, look
 from scalehsi.models.nmf import NMF
-from scalehsi.models.panchromatic import Detail, check_image, detail_of
+from scalehsi.models.panchromatic import Detail, check_image, detail_of, image_shift, tables_of
 from scalehsi.models.rasters import Pair, Placing, Raster, check_overlap, rasters
-from scalehsi.models.registration import Found, Images, cells_of, look
+from scalehsi.models.registration import Found
 from scalehsi.models.registration import register as find_place
-from scalehsi.models.remixed import enough_counts, remixed
+from scalehsi.models.remixed import enough_counts, further_starts, remixed
 from scalehsi.models.survey import survey
 from scalehsi.schema import COMPONENT, ENDMEMBERS, ENERGY, MEAN_SPECTRUM, X, Y
 
@@ -60,8 +61,8 @@ NESTED: Final = "spectral_"
 class PanSharpen(Model):
     """Fuse two acquisitions of one region: spectra of the one, resolution of the other.
 
-    Fit it to ``{"spatial": a, "spectral": b}``: ``a`` has small pixels and few counts, ``b`` large pixels and many. They
-    may differ in raster, pixel size, dose and energy axis. Add ``"image": c``, a DataArray of dims (y, x) such as
+    Fit it to ``{"spatial": a, "spectral": b}``: ``a`` has small pixels and few counts, ``b`` large pixels and many.
+    They may differ in raster, pixel size, dose and energy axis. Add ``"image": c``, a DataArray of dims (y, x) such as
     HAADF, where there is one.
 
     1. The spectral cube is factorised (`NMF`).
@@ -103,7 +104,8 @@ class PanSharpen(Model):
 
     Beside them there are ``coarse_abundances`` (component, coarse_y, coarse_x), in the same unit and in the spatial
     cube's coordinates; ``registration_shift`` and ``registration_shift_error`` (y and x), ``registration_scale`` about
-    the middle of the spectral field, ``registration_residual`` (root mean square difference between coarse maps and
+    the middle of the spectral field, ``registration_blur`` (standard deviation of its probe beyond the footprint),
+    ``registration_residual`` (root mean square difference between coarse maps and
     means of fine ones, relative to their variation); ``dose_ratio``, counts of a spatial pixel for one of a spectral
     pixel; ``prior_weight`` (component). With an image ``image_shift`` and ``image_gain`` (component): how far the
     spatial pixels follow the image where the spectral map does.
@@ -229,8 +231,10 @@ class PanSharpen(Model):
         variables[MEAN_SPECTRUM] = first[MEAN_SPECTRUM].copy(data=np.where(covered != 0, covered, elsewhere))
         detail = None
         if IMAGE in view.beside:
-            detail = _detail(view, places, seen.images, found.placing)
-            variables[IMAGE_SHIFT] = xr.DataArray(list(detail.shift), dims=("axis",))
+            tables = tables_of(view.beside[IMAGE])
+            move = image_shift(tables, places[IMAGE], seen.images) if self.registration == "auto" else (0.0, 0.0)
+            detail = _detail(tables, places, move, found.placing)
+            variables[IMAGE_SHIFT] = variables[SHIFT].copy(data=list(move))
         guess = guesses.make_guess(maps, found.placing.pixels(places[SPECTRAL], places[SPATIAL]), view.shape[-1])
         at = None
         if detail is not None:
@@ -255,7 +259,9 @@ class PanSharpen(Model):
             counts = float(spectrum[channels.own].sum()) / max(1, int(state["filled"]))
             sample = enough_counts(view, counts, most=most, channels=channels.own, seed=int(state["seed"]))
             if sample is not None:
-                s = remixed(s, channels.here(s), sample, concentration=self.concentration)
+                others = further_starts(_spectral(view), self.coarse, seed=int(state["seed"]))
+                starts = [channels.here(each) for each in others]
+                s = remixed(s, channels.here(s), sample, starts=starts, concentration=self.concentration)
         mean = abs(float(spectrum[channels.own].sum())) / float(state["pixels"])
         return s * (mean / np.maximum(channels.here(s).sum(axis=1), 1e-300))[:, None]
 
@@ -280,7 +286,8 @@ class PanSharpen(Model):
         along: tuple[xr.DataArray, ...] = ()
         if IMAGE_GAIN in found:
             move = found[IMAGE_SHIFT].values
-            detail = _detail(view, places, None, placing, (float(move[0]), float(move[1])))
+            tables = tables_of(view.beside[IMAGE])
+            detail = _detail(tables, places, (float(move[0]), float(move[1])), placing)
             slopes = guesses.slopes_of(maps, detail.coarse) * found[IMAGE_GAIN].values
             guess = guess._replace(slopes=slopes)
             along = (xr.DataArray(detail.fine[..., None], dims=(Y, X, "detail")),)
@@ -339,11 +346,9 @@ def _whitening(s: Float, weight: Float | None) -> Float:
     return np.asarray(np.linalg.cholesky(gram + 1e-9 * np.diag(np.diag(gram))))
 
 
-def _detail(
-    view: Blocks, places: dict[str, Raster], images: Images | None, placing: Placing, shift: Pair | None = None
-) -> Detail:
-    image = view.beside[IMAGE]
-    return detail_of(image, places[IMAGE], images, places[SPECTRAL], placing, places[SPATIAL], shift=shift)
+def _detail(tables: tuple[Float, Float], places: dict[str, Raster], shift: Pair, placing: Placing) -> Detail:
+    fine, coarse = places[SPATIAL], places[SPECTRAL]
+    return detail_of(tables, places[IMAGE], shift, on=fine, coarse=coarse, placing=placing)
 
 
 def _described(s: Float, maps: Float, found: Found, raster: Raster, view: Blocks) -> Variables:
@@ -362,6 +367,7 @@ def _described(s: Float, maps: Float, found: Found, raster: Raster, view: Blocks
         ),
         SHIFT: xr.DataArray(list(placing.shift), dims=("axis",), attrs={"long_name": "shift, y and x", **nm}),
         "registration_shift_error": xr.DataArray(list(found.error), dims=("axis",), attrs=nm),
+        "registration_blur": xr.DataArray(found.blur, attrs={"long_name": "probe of the spectral cube", **nm}),
         SCALE: xr.DataArray(placing.scale, attrs={"long_name": "scale of the spectral cube's axes"}),
         "registration_residual": xr.DataArray(found.residual, attrs={"long_name": "difference, relative to variation"}),
         "dose_ratio": xr.DataArray(found.gain, attrs={"long_name": "counts of a spatial pixel for one of a spectral"}),
