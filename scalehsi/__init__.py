@@ -16,7 +16,7 @@ from importlib.metadata import PackageNotFoundError, version
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from scalehsi import metrics, prepare, simulate
+    from scalehsi import metrics, prepare, quantify, simulate
     from scalehsi.cluster import connect
     from scalehsi.cube import check_cube, check_finite, make_cube
     from scalehsi.io import convert, open_cube, open_result, save
@@ -50,6 +50,7 @@ __all__ = [
     "plan",
     "prepare",
     "project",
+    "quantify",
     "reconstruct",
     "report",
     "save",

@@ -1,4 +1,4 @@
-"""A store that appears in one step: written under a hidden name beside its destination, renamed when it is complete."""
+"""A store or a file that appears in one step: written under a hidden name beside its place, then renamed."""
 
 from __future__ import annotations
 
@@ -58,6 +58,45 @@ def replacing(path: Path, *, overwrite: bool) -> Iterator[Path]:
         raise
     finally:
         _remove(partial)
+
+
+def write_file(path: Path, content: bytes, *, overwrite: bool) -> None:
+    """Write a small file in one step, such as a table or a picture.
+
+    Raises
+    ------
+    InputError
+        When the file exists and may not be replaced, or its folder does not exist.
+    """
+    check_file(path, overwrite=overwrite)
+    token = f"{socket.gethostname()}-{os.getpid()}-{secrets.token_hex(4)}"
+    partial = path.with_name(f".{path.name}.{token}.partial")
+    try:
+        partial.write_bytes(content)
+        partial.replace(path)
+    except OSError as error:
+        if error.errno in _FULL_DISK:
+            raise OSError(error.errno, _full(error.errno), str(path)) from error
+        if error.errno in _NOT_OURS:
+            raise InputError(f"cannot write {str(path)!r} ({error.strerror}); give another folder") from error
+        raise
+    finally:
+        partial.unlink(missing_ok=True)
+
+
+def check_file(path: Path, *, overwrite: bool) -> None:
+    """Refuse a place where no file can be written; writes nothing.
+
+    Raises
+    ------
+    InputError
+    """
+    if not path.parent.is_dir():
+        raise InputError(f"the folder {str(path.parent)!r} does not exist; make it first, or give another destination")
+    if path.is_dir():
+        raise InputError(f"{str(path)!r} is a folder and is left alone; give another name")
+    if path.exists() and not overwrite:
+        raise InputError(f"{str(path)!r} exists already; give another name, or replace it with --overwrite")
 
 
 def _put(partial: Path, path: Path, aside: Path) -> None:

@@ -85,6 +85,7 @@ def work_chunks(
     storage: Sequence[int | Sequence[int]] | None = None,
     block_bytes: int = WORK_BLOCK_BYTES,
     min_blocks: int = 1,
+    compact: bool = False,
 ) -> tuple[tuple[int, ...], ...]:
     """Cut the pixels of a cube into blocks of work.
 
@@ -103,6 +104,8 @@ def work_chunks(
         Upper size to aim at.
     min_blocks : int, default 1
         Make blocks smaller until there are this many, if there are pixels (or stored chunks) enough.
+    compact : bool, default False
+        Blocks near to squares, with short rims, in place of slabs of whole rows.
 
     Returns
     -------
@@ -122,8 +125,9 @@ def work_chunks(
     pixel_bytes = channels * itemsize
     total = math.prod(navigation) * pixel_bytes
     goal = max(pixel_bytes, min(block_bytes, total // max(1, min_blocks)))
+    shaped = _compact_tile if compact else _slab
     if storage is None:
-        tile = _slab(navigation, max(1, goal // pixel_bytes))
+        tile = shaped(navigation, max(1, goal // pixel_bytes))
         return tuple(_cut(n, t) for n, t in zip(navigation, tile, strict=True))
     stored = [_cut(n, s) if isinstance(s, int) else tuple(s) for n, s in zip(navigation, storage, strict=True)]
     unit = [max(sizes) for sizes in stored]
@@ -132,7 +136,7 @@ def work_chunks(
         tile = _compact_tile(unit, max(1, block_bytes // pixel_bytes))
     else:
         counts = [math.ceil(n / u) for n, u in zip(navigation, unit, strict=True)]
-        factors = _slab(counts, max(1, goal // unit_bytes))
+        factors = shaped(counts, max(1, goal // unit_bytes))
         tile = tuple(u * f for u, f in zip(unit, factors, strict=True))
     return tuple(_gather(sizes, t) for sizes, t in zip(stored, tile, strict=True))
 

@@ -36,7 +36,7 @@ Cube = Annotated[Path, typer.Argument(metavar="CUBE", help="A Zarr store, or a f
 Result = Annotated[Path, typer.Argument(metavar="RESULT", help="What scalehsi fit wrote.")]
 Dataset = Annotated[str | None, typer.Option(metavar="NAME", help="Which dataset of the file: its number or title.")]
 Overwrite = Annotated[bool, typer.Option("--overwrite", help="Replace what is there.")]
-ModelName = Annotated[str, typer.Option("--model", "-m", metavar="NAME", help="nmf or pca.")]
+ModelName = Annotated[str, typer.Option("--model", "-m", metavar="NAME", help="nmf, psnmf or pca.")]
 Components = Annotated[
     int | None, typer.Option("--components", "-k", metavar="K", help="How many spectra to look for.")
 ]
@@ -73,8 +73,8 @@ def demo(
 ) -> dict[str, Any]:
     """Run the whole way once: cube, unmix, report.
 
-    Simulates an EDX map of three mantle minerals, unmixes it, and says how near to the truth it came. The last line is
-    the path of the report.
+    Simulates an EDX map of three mantle minerals, unmixes it by PSNMF and, to compare, by standard NMF and PCA, and
+    says how near to the truth each came. The last line is the path of the report.
     """
     return commands.demo(session, folder, pixels=size, counts=counts, seed=seed, overwrite=overwrite)
 
@@ -226,10 +226,12 @@ def fit(
 
     \b
     scalehsi fit map.zarr result.zarr -k 3 --set loss=poisson
+    scalehsi fit map.zarr result.zarr -k 3 --model psnmf
     scalehsi fit map.zarr result.zarr -k 4 --checkpoint run.ckpt
 
-    Settings of nmf: loss (frobenius or poisson), weighting (poisson), max_iter, tol. Settings of pca: weighting,
-    centre, solver, power, oversample.
+    Settings of nmf: loss (frobenius or poisson), weighting (poisson), max_iter, tol. Settings of psnmf, for counts that
+    are too few a pixel: bin_factor (auto, 12 or 12,8), loss, simplex, settings (paper), neighbours, smoothing. Settings
+    of pca: weighting, centre, solver, power, oversample.
     """
     return commands.fit(
         session,
@@ -282,6 +284,77 @@ def reconstruct(
 
 @app.command()
 @command
+def quantify(
+    session: Session,
+    source: Annotated[Path, typer.Argument(metavar="SOURCE", help="A result, or a spectrum image.")],
+    elements: Annotated[
+        str | None, typer.Option("--elements", "-e", metavar="A,B,...", help="Of the sample, such as Mg,Si,O.")
+    ] = None,
+    extra: Annotated[
+        str | None,
+        typer.Option(metavar="A,B,...", help="In the spectrum but not in the sample, such as Cu of the grid."),
+    ] = None,
+    maps: Annotated[bool, typer.Option("--maps", help="Every pixel, into the store of --out.")] = False,
+    method: Annotated[str, typer.Option(metavar="fit|windows", help="How net counts are found.")] = "fit",
+    k_factors: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--k-factor", metavar="LINE=VALUE", help="Such as Fe_Ka=1.32; one for each element. Else computed."
+        ),
+    ] = None,
+    k_units: Annotated[str, typer.Option(metavar="weight|atomic", help="What the k-factors make.")] = "weight",
+    counted: Annotated[
+        str, typer.Option(metavar="window|family", help="What the k-factors were measured for.")
+    ] = "window",
+    lines: Annotated[
+        list[str] | None, typer.Option("--line", metavar="LINE", help="A line to use, such as Pt_La; may be repeated.")
+    ] = None,
+    thickness: Annotated[float | None, typer.Option(metavar="NM", help="Of the foil, to correct absorption.")] = None,
+    density: Annotated[float | None, typer.Option(metavar="G_CM3", help="Of the foil, to correct absorption.")] = None,
+    takeoff: Annotated[float | None, typer.Option(metavar="DEG", help="Elevation of the detector; 35.")] = None,
+    beam: Annotated[float | None, typer.Option(metavar="KEV", help="Beam energy; that of the file, else 200.")] = None,
+    fwhm: Annotated[
+        str | None, typer.Option(metavar="EV|estimate", help="Width of the peaks at Mn Ka, such as 130, or estimate.")
+    ] = None,
+    out: Annotated[Path | None, typer.Option(metavar="FILE", help="Write it: a .csv table or a .zarr store.")] = None,
+    figure: Annotated[Path | None, typer.Option(metavar="FILE.png", help="Draw the fitted spectra.")] = None,
+    dataset: Dataset = None,
+    overwrite: Overwrite = False,
+) -> dict[str, Any]:
+    """Give compositions of EDX spectra in atomic and mass per cent.
+
+    Of the components of a result, of the sum of a spectrum image, or with --maps of every pixel:
+
+    \b
+    scalehsi quantify result.zarr --elements Mg,Si,Al,Ca,Fe,O --extra Cu
+    scalehsi quantify result.zarr -e Mg,Si,O --thickness 100 --density 4.5 --out table.csv --figure fit.png
+    scalehsi quantify map.zarr -e Fe,Pt --maps --out composition.zarr
+    """
+    return commands.quantify(
+        session,
+        source,
+        elements=elements,
+        extra=extra,
+        maps=maps,
+        method=method,
+        k_factors=commands.settings_of(k_factors, option="--k-factor Fe_Ka=1.32") if k_factors else "computed",
+        k_units=k_units,
+        counted=counted,
+        lines=tuple(lines or ()),
+        thickness_nm=thickness,
+        density=density,
+        takeoff_deg=takeoff,
+        beam_kev=beam,
+        fwhm=float(fwhm) if fwhm and fwhm.replace(".", "", 1).isdigit() else fwhm,
+        out=out,
+        figure=figure,
+        dataset=dataset,
+        overwrite=overwrite,
+    )
+
+
+@app.command()
+@command
 def compare(
     session: Session,
     truth: Annotated[Path, typer.Argument(metavar="TRUTH", help="What scalehsi simulate wrote beside its cube.")],
@@ -303,15 +376,40 @@ def report(
     truth: Annotated[
         Path | None, typer.Option(metavar="TRUTH", help="The truth of a simulation, to be set beside the result.")
     ] = None,
+    beside: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--beside", metavar="[NAME=]RESULT", help="A result of another method on the same cube; may be repeated."
+        ),
+    ] = None,
+    cube: Annotated[
+        Path | None, typer.Option(metavar="CUBE", help="What was fitted: a line's map as measured and as denoised.")
+    ] = None,
+    line: Annotated[
+        str | None, typer.Option(metavar="LINE", help="Of that map, such as 'Nd La' or 5.1,5.3; the faintest if not.")
+    ] = None,
     title: Annotated[str | None, typer.Option(metavar="TEXT", help="Heading of the page.")] = None,
     overwrite: Overwrite = False,
 ) -> dict[str, Any]:
     """Write a page that shows a result.
 
     Spectra with their lines, maps with a scale bar, the quality of the fit, and where everything comes from. The page
-    holds its pictures and can be sent by itself.
+    holds its pictures and can be sent by itself. Other methods may be set beside:
+
+    \b
+    scalehsi report psnmf.zarr page --cube map.zarr --line 'Nd La' --beside PCA=pca.zarr
     """
-    return commands.report(session, result, folder, truth=truth, overwrite=overwrite, title=title)
+    return commands.report(
+        session,
+        result,
+        folder,
+        truth=truth,
+        beside=beside or [],
+        cube=cube,
+        line=line,
+        overwrite=overwrite,
+        title=title,
+    )
 
 
 def main(arguments: Sequence[str] | None = None) -> int:

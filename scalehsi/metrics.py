@@ -8,8 +8,23 @@ import numpy as np
 import xarray as xr
 from scipy.optimize import linear_sum_assignment
 
+from scalehsi.denoising import denoise_report
 from scalehsi.result import check_result
 from scalehsi.schema import ABUNDANCES, COMPONENT, ENDMEMBERS, ENERGY, InputError
+from scalehsi.windows import line_windows
+
+__all__ = [
+    "denoise_report",
+    "line_windows",
+    "match",
+    "mse",
+    "nmse",
+    "sad",
+    "score",
+    "signal_shares",
+    "similarity",
+    "spectral_angle",
+]
 
 
 def spectral_angle(a: Any, b: Any) -> Any:

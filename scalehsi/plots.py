@@ -21,12 +21,17 @@ Examples
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Literal
 
 import xarray as xr
 
+from scalehsi import metrics
+from scalehsi.cube import check_cube
+from scalehsi.reporting import bins as bins_drawing
 from scalehsi.reporting import compare, quality
+from scalehsi.reporting import composition as composition_drawing
+from scalehsi.reporting import denoised as denoised_drawing
 from scalehsi.reporting import maps as maps_drawing
 from scalehsi.reporting import spectra as spectra_drawing
 from scalehsi.reporting.digest import Digest, digest
@@ -35,7 +40,18 @@ from scalehsi.schema import InputError, suggest
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
-__all__ = ["comparison", "composite", "maps", "objective", "residual", "scree", "spectra"]
+__all__ = [
+    "bins",
+    "comparison",
+    "composite",
+    "composition",
+    "denoised",
+    "maps",
+    "objective",
+    "residual",
+    "scree",
+    "spectra",
+]
 
 
 def maps(result: xr.Dataset | Digest) -> Figure:
@@ -80,6 +96,39 @@ def composite(result: xr.Dataset | Digest) -> Figure:
             "draw scalehsi.plots.maps(result), or fit hsi.NMF"
         )
     return maps_drawing.draw_composite(view)
+
+
+def composition(found: xr.Dataset, *, which: Sequence[int] | None = None) -> Figure:
+    """Draw the fit behind a composition: each spectrum with its lines, continuum, and what the fit leaves.
+
+    Bold names are the lines that were measured, grey ones further lines of the same elements that show.
+
+    Parameters
+    ----------
+    found : xarray.Dataset
+        Of `scalehsi.quantify`, for components, regions or spectra (maps hold no spectra).
+    which : sequence of int, optional
+        Which spectra, counted from 0; all by default.
+
+    Returns
+    -------
+    matplotlib.figure.Figure
+
+    Raises
+    ------
+    InputError
+        When the Dataset holds no fitted spectra, or there is no such spectrum.
+    """
+    missing = [name for name in ("spectrum", "model", "background", "line") if name not in found]
+    if missing:
+        raise InputError(
+            f"this Dataset has no {missing[0]!r}; give what hsi.quantify(source, maps=False) returns for spectra"
+        )
+    count = len(composition_drawing.names_of_spectra(found))
+    wrong = [number for number in which or () if not 0 <= number < count]
+    if wrong:
+        raise InputError(f"there is no spectrum {wrong[0]}: there are {count}, counted from 0")
+    return composition_drawing.draw_fits(found, which=which)
 
 
 def spectra(
@@ -181,6 +230,62 @@ def comparison(result: xr.Dataset | Digest, truth: xr.Dataset) -> Figure:
     """
     view = digest(result)
     return compare.draw_comparison(view, compare.digest_truth(view, truth))
+
+
+def bins(scan: xr.Dataset) -> Figure:
+    """Draw a scan of bins: the score of each size with error bars, and how far spectra of both halves lie apart.
+
+    The size that was chosen is shaded.
+
+    Parameters
+    ----------
+    scan : xarray.Dataset
+        What `scalehsi.scan_bins` gives, or a result of `scalehsi.PSNMF` that chose its bins.
+
+    Raises
+    ------
+    InputError
+        When the Dataset has no scores.
+    """
+    return bins_drawing.draw_bins(bins_drawing.scan_of(scan))
+
+
+def denoised(
+    cube: xr.DataArray,
+    results: Mapping[str, xr.Dataset],
+    window: str | Sequence[float],
+    truth: xr.Dataset | None = None,
+) -> Figure:
+    """Draw the map of a line as measured and as each result has it, on one colour scale.
+
+    Parameters
+    ----------
+    cube : xarray.DataArray
+        What was fitted.
+    results : mapping of str to xarray.Dataset
+        Results of any model, by name.
+    window : str or (low, high)
+        An X-ray line such as ``"Nd La"``, an element, or ends in the unit of the energy axis.
+    truth : xarray.Dataset, optional
+        Drawn first; the correlation of each map with it is written over the maps.
+
+    Raises
+    ------
+    InputError
+        When there is no result, or grids or energy axes differ.
+    """
+    check_cube(cube)
+    if not results:
+        raise InputError("no result is given; type results={'PSNMF': result}")
+    band = denoised_drawing.band_of(cube, window)
+    # Sizes are checked, and the cube is compared, in one reading.
+    ends = {band.name: (band.low, band.high)}
+    told: dict[str, float] = {}
+    if truth is not None:
+        judged = metrics.denoise_report(cube, results, windows=ends, truth=truth)
+        told = dict(zip(judged["method"].values.tolist(), judged["correlation"].values[:, 0].tolist(), strict=True))
+    view = digest(next(iter(results.values())))
+    return denoised_drawing.draw_denoised(cube, results, band, view, truth=truth, correlations=told)
 
 
 def _need(value: object, name: str, view: Digest, repair: str) -> None:

@@ -3,15 +3,18 @@
 from __future__ import annotations
 
 import inspect
+import itertools
 import math
 import numbers
 from collections.abc import Callable
+from functools import partial
 from typing import Any, Final
 
 import numpy as np
 import xarray as xr
 
 from scalehsi.cube import check_cube, navigation_dims, with_history
+from scalehsi.kernels.bins import window_sums
 from scalehsi.kernels.thinning import thin as divide
 from scalehsi.schema import ENERGY, MASK, InputError, suggest
 
@@ -85,12 +88,11 @@ def bin(cube: xr.DataArray, **factors: int) -> xr.DataArray:
         if not whole or not 1 <= factor <= cube.sizes[dim]:
             raise InputError(f"bin: {dim}={factor!r}; a whole number from 1 to {cube.sizes[dim]} is expected")
     sizes: dict[Any, int] = {d: int(f) for d, f in factors.items()}
-    values = cube.drop_vars(MASK, errors="ignore")
-    if MASK in cube.coords:
-        values = values.where(cube[MASK], np.zeros((), dtype=cube.dtype)[()])
-    wide = _wide(cube.dtype, math.prod(sizes.values()))
-    windows: Any = values.astype(wide).coarsen(sizes, boundary="trim", coord_func="mean")
-    out: xr.DataArray = windows.sum().astype(wide)
+    coords: Any = xr.Dataset(coords=cube.drop_vars(MASK, errors="ignore").coords)
+    known = {dim: f for dim, f in sizes.items() if dim in coords.dims}
+    if known:
+        coords = coords.coarsen(known, boundary="trim", coord_func="mean").sum()
+    out = xr.DataArray(_window_sums(cube, sizes), dims=cube.dims, coords=coords.coords, name=cube.name)
     out.attrs = dict(cube.attrs)
     for dim in map(str, cube.dims):
         if dim in out.coords:
@@ -100,6 +102,35 @@ def bin(cube: xr.DataArray, **factors: int) -> xr.DataArray:
         used: Any = cube[MASK]
         out = out.assign_coords({MASK: used.coarsen(pixel_sizes, boundary="trim").any() if pixel_sizes else used})
     return with_history(out, f"bin({', '.join(f'{d}={f}' for d, f in sizes.items())})")
+
+
+def _window_sums(cube: xr.DataArray, sizes: dict[Any, int]) -> Any:
+    """The sums of `bin`, lazy where the cube is: blocks are cut where windows end, so that none needs another."""
+    factors = [sizes.get(dim, 1) for dim in cube.dims]
+    wide = _wide(cube.dtype, math.prod(factors))
+    add_up = partial(window_sums, factors=factors, dtype=wide)
+    used = cube[MASK] if MASK in cube.coords else None
+    if cube.chunks is None:
+        return add_up(cube.values, None if used is None else used.values)
+    cuts = {d: _whole(own, sizes.get(d, 1)) for d, own in zip(cube.dims, cube.chunks, strict=True)}
+    blocks = cube.drop_vars(MASK, errors="ignore").chunk(cuts).data
+    # A last dim of one value goes with every block of channels.
+    masks = [] if used is None else [used.chunk({d: cuts[d] for d in used.dims}).data[..., None]]
+    chunks = tuple(tuple(n // f for n in own) for own, f in zip(cuts.values(), factors, strict=True))
+    return blocks.map_blocks(add_up, *masks, chunks=chunks, dtype=wide, meta=np.empty((0,) * cube.ndim, dtype=wide))
+
+
+def _whole(chunks: tuple[int, ...], factor: int) -> tuple[int, ...]:
+    """Chunks moved to where windows end, the last one with what is left over.
+
+    Examples
+    --------
+    >>> _whole((5, 5, 1), 3), _whole((2, 2, 2), 6), _whole((4, 4), 2)
+    ((3, 8), (6,), (4, 4))
+    """
+    total = sum(chunks)
+    edges = sorted({end // factor * factor for end in itertools.accumulate(chunks)} - {0})
+    return tuple(int(n) for n in np.diff([0, *edges[:-1], total]))
 
 
 def mask(
@@ -220,8 +251,20 @@ def thin(cube: xr.DataArray, *, fraction: float = 0.5, seed: int = 0) -> tuple[x
     halves = [kept, rest]
     for i, half in enumerate(halves):
         same = half.assign_coords({n: c for n, c in cube.coords.items() if n not in half.coords})
-        halves[i] = with_history(same, f"thin(fraction={fraction:g}, seed={seed}), {('kept', 'rest')[i]}")
+        halves[i] = with_history(same, thinned(fraction=fraction, seed=seed)[i])
     return halves[0], halves[1]
+
+
+def thinned(*, fraction: float = 0.5, seed: int = 0) -> tuple[str, str]:
+    """What the history of each cube of `thin` says, and so that of a result that was fitted to it.
+
+    Examples
+    --------
+    >>> thinned(seed=3)[0]
+    'thin(fraction=0.5, seed=3), kept'
+    """
+    line = f"thin(fraction={fraction:g}, seed={seed})"
+    return f"{line}, kept", f"{line}, rest"
 
 
 def _given_mask(cube: xr.DataArray, where: Any) -> xr.DataArray:
@@ -350,4 +393,4 @@ def _value(text: str, value: str) -> Any:
     return int(found) if found.is_integer() else found
 
 
-__all__ = ["STEPS", "apply_step", "bin", "crop", "mask", "thin"]
+__all__ = ["STEPS", "apply_step", "bin", "crop", "mask", "thin", "thinned"]

@@ -7,26 +7,30 @@ import re
 import secrets
 import shutil
 import socket
-import sys
-import types
+from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any, Final
+from typing import Final
 
 import xarray as xr
 
 from scalehsi.atomic import clean_leftovers
-from scalehsi.reporting import compare
-from scalehsi.reporting.digest import digest
+from scalehsi.callables import make_callable
+from scalehsi.reporting import bins, compare, denoised, methods
+from scalehsi.reporting.composition import composition_of
+from scalehsi.reporting.digest import Digest, digest
 from scalehsi.reporting.gallery import draw, render
 from scalehsi.reporting.marks import component_marks
-from scalehsi.reporting.page import GENERATOR
+from scalehsi.reporting.page import GENERATOR, Chapter
 from scalehsi.reporting.sections import compose
 from scalehsi.schema import InputError
 
 __all__ = ["report"]
 
 PAGE: Final = "index.html"
-OURS: Final = re.compile(r"index\.html|(maps|composite|spectra|spectrum-\d+|objective|residual|scree|truth)\.png")
+OURS: Final = re.compile(
+    r"index\.html|(maps|composite|spectra|spectrum-\d+|composition|objective|residual|scree|truth|methods(-spectra)?|"
+    r"denoised|bins)\.png"
+)
 """Names of all files that a report may write; nothing else is ever replaced."""
 
 
@@ -35,6 +39,9 @@ def report(
     directory: str | os.PathLike[str],
     *,
     truth: xr.Dataset | None = None,
+    others: Mapping[str, xr.Dataset] | None = None,
+    cube: xr.DataArray | None = None,
+    line: str | Sequence[float] | None = None,
     overwrite: bool = False,
     title: str | None = None,
 ) -> Path:
@@ -53,6 +60,14 @@ def report(
         Folder to make; its parents are made too.
     truth : xarray.Dataset, optional
         What the data were simulated from (`endmembers`, `abundances`); adds spectral angles and a side-by-side view.
+    others : mapping of str to xarray.Dataset, optional
+        Results of other methods on the same cube, by name: their spectra and maps are set beside.
+    cube : xarray.DataArray, optional
+        What was fitted; adds the map of a line as measured and as denoised by this result and the others, and with a
+        truth the table of `scalehsi.metrics.denoise_report`. Costs two readings of the cube.
+    line : str or (low, high), optional
+        Of that map: an X-ray line such as ``"Nd La"``, an element, or a window in the unit of the energy axis. Default:
+        the line of ``cube.attrs["elements"]`` with the fewest counts.
     overwrite : bool, default False
         Replace an earlier report. A folder that holds anything else is refused even then.
     title : str, optional
@@ -79,12 +94,48 @@ def report(
     view = digest(result)
     known = None if truth is None else compare.digest_truth(view, truth)
     marks = component_marks(view)
-    pictures = render(draw(view, marks, known))
+    composition = composition_of(result, view)
+    chapters = _chapters(result, view, known, truth=truth, others=others or {}, cube=cube, line=line)
+    of_chapters = [drawing for part in chapters for drawing in part.drawings]
+    pictures = render([*draw(view, marks, known, composition), *of_chapters])
     heading = title or view.title or f"{view.model} of a spectrum image"
-    text = compose(result, view, marks=marks, pictures=pictures, known=known, title=heading)
+    text = compose(
+        result,
+        view,
+        marks=marks,
+        pictures=pictures,
+        known=known,
+        chapters=chapters,
+        title=heading,
+        composition=composition,
+    )
     files = {picture.file: picture.png for part in pictures.values() for picture in part}
     _write(target, {**files, PAGE: text.encode("utf-8")})
     return target / PAGE
+
+
+def _chapters(
+    result: xr.Dataset,
+    view: Digest,
+    known: Digest | None,
+    *,
+    truth: xr.Dataset | None,
+    others: Mapping[str, xr.Dataset],
+    cube: xr.DataArray | None,
+    line: str | Sequence[float] | None,
+) -> list[Chapter]:
+    """The parts of the page that only some results have."""
+    beside = {name: digest(other) for name, other in others.items()}
+    methods.check_beside(view, beside)
+    every = {**others, methods.own_name(view, beside): result}
+    calls = {name: methods.call_of(each) for name, each in every.items() if others}
+    found = [methods.chapter(view, beside, known, calls=calls)]
+    if cube is not None:
+        found.append(denoised.chapter(cube, every, view, window=line, truth=truth))
+    elif line is not None:
+        raise InputError(f"line={line!r} is drawn from the cube, as measured and as denoised; give cube= too")
+    found.append(bins.chapter(result))
+    return [part for part in found if part is not None]
 
 
 def check_directory(target: Path, *, overwrite: bool) -> None:
@@ -144,15 +195,4 @@ def _write(target: Path, files: dict[str, bytes]) -> None:
     shutil.rmtree(old, ignore_errors=True)
 
 
-class _CallableModule(types.ModuleType):
-    """A module that is called as its function.
-
-    ``scalehsi.report`` is the public name of the function, but importing this module by its own name first would put
-    the module in its place; with this, either can be called.
-    """
-
-    def __call__(self, *args: Any, **options: Any) -> Path:
-        return report(*args, **options)
-
-
-sys.modules[__name__].__class__ = _CallableModule
+make_callable(__name__)

@@ -14,6 +14,7 @@ from hypothesis import HealthCheck, settings
 
 sys.path.insert(0, str(Path(__file__).parent))
 
+from cuda_cases import built, cupy, device, host  # noqa: F401 - fixtures
 from helpers import counts_cube, random_mask
 
 settings.register_profile(

@@ -78,6 +78,8 @@ class HostKernel:
 class Host:
     """In place of the module ``cupy``: what the wrappers use of it, and two multiprocessors."""
 
+    ndarray = HostArray
+
     def __init__(self, folder: Path, *, backwards: bool = False, **device: int) -> None:
         only = SimpleNamespace(id=0, attributes={"MultiProcessorCount": 2, **H100, **device})
         self.cuda = SimpleNamespace(Device=lambda number=0: only)

@@ -13,7 +13,7 @@ from pathlib import Path
 
 import pytest
 
-from scalehsi.atomic import check_exists, clean_leftovers, replacing
+from scalehsi.atomic import check_exists, clean_leftovers, replacing, write_file
 from scalehsi.schema import InputError
 
 
@@ -194,3 +194,26 @@ def test_a_killed_writer_leaves_the_old_store(tmp_path: Path) -> None:
     assert time.perf_counter() - begin < 5
     assert hidden(tmp_path) == []
     assert (path / "zarr.json").read_text() == "new"
+
+
+def test_a_file_appears_whole_and_is_replaced_only_on_demand(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    path = tmp_path / "table.csv"
+    write_file(path, b"one", overwrite=False)
+    with pytest.raises(InputError, match="exists already; give another name, or replace it with --overwrite"):
+        write_file(path, b"two", overwrite=False)
+    assert path.read_bytes() == b"one"
+
+    def fail(self: Path, content: bytes) -> int:
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr(Path, "write_bytes", fail)
+    with pytest.raises(OSError, match="the disk is full"):
+        write_file(path, b"three", overwrite=True)
+    monkeypatch.undo()
+    assert path.read_bytes() == b"one"
+    write_file(path, b"four", overwrite=True)
+    assert path.read_bytes() == b"four"
+    assert hidden(tmp_path) == []
+    for wrong, words in ((tmp_path, "is a folder"), (tmp_path / "no" / "t.csv", "does not exist; make it first")):
+        with pytest.raises(InputError, match=words):
+            write_file(wrong, b"", overwrite=True)

@@ -18,6 +18,7 @@ FOLDER = Path(__file__).parents[1] / PACKAGE
 LAYERS = {
     "schema": 0,
     "arrays": 0,
+    "callables": 0,
     "kernels": 1,
     "cube": 2,
     "chunks": 2,
@@ -33,6 +34,8 @@ LAYERS = {
     "simulate": 3,
     "prepare": 3,
     "result": 3,
+    "windows": 3,
+    "denoising": 3,
     "metrics": 3,
     "quantify": 3,
     "models": 4,

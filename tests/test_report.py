@@ -16,9 +16,11 @@ import pytest
 import xarray as xr
 from report_results import eds_result, eels_result, masked_result, pca_result, series_result
 
+import scalehsi as hsi
 import scalehsi.report as report_module
 from scalehsi.report import report
 from scalehsi.reporting import gallery, style
+from scalehsi.reporting.composition import with_error
 from scalehsi.reporting.digest import digest
 from scalehsi.reporting.findings import find
 from scalehsi.schema import InputError
@@ -77,13 +79,14 @@ def quick(monkeypatch: pytest.MonkeyPatch) -> None:
     """Leave the pictures out, where only words or files matter."""
     monkeypatch.setattr(gallery, "_spectra", lambda view, marks: iter(()))
     monkeypatch.setattr(gallery, "_quality", lambda view: iter(()))
+    monkeypatch.setattr(gallery, "_composition", lambda composition: iter(()))
 
 
 @pytest.fixture
 def blank(monkeypatch: pytest.MonkeyPatch) -> None:
     """One empty picture for all, where only files or the headline matter."""
 
-    def draw(view: object, marks: object, known: object) -> list[gallery.Drawing]:
+    def draw(view: object, marks: object, known: object, composition: object) -> list[gallery.Drawing]:
         return [gallery.Drawing("maps", "maps.png", style.new_figure(1.0, 1.0), "Nothing.", "Nothing.")]
 
     monkeypatch.setattr(report_module, "draw", draw)
@@ -107,7 +110,7 @@ def test_the_page_needs_nothing_from_elsewhere(shown: Page) -> None:
 
 def test_links_lead_to_sections(shown: Page) -> None:
     sections = [section["id"] for section in shown.all("section")]
-    assert sections == ["maps", "spectra", "quality", "truth", "provenance"]
+    assert sections == ["maps", "spectra", "composition", "quality", "truth", "provenance"]
     assert [link["href"] for link in shown.all("a")] == [f"#{name}" for name in sections]
 
 
@@ -116,10 +119,10 @@ def test_every_picture_is_a_png_with_words_and_lies_beside_the_page(shown: Page,
 
     beside = {path.read_bytes(): path.name for path in written.parent.glob("*.png")}
     assert sorted(beside.values()) == [
-        *("composite.png", "maps.png", "objective.png", "residual.png", "spectra.png"),
+        *("composite.png", "composition.png", "maps.png", "objective.png", "residual.png", "spectra.png"),
         *("spectrum-1.png", "spectrum-2.png", "spectrum-3.png", "truth.png"),
     ]
-    assert len(shown.images()) == 9
+    assert len(shown.images()) == 10
     for image, attrs in zip(shown.images(), shown.all("img"), strict=True):
         assert image in beside
         pixels = imread(io.BytesIO(image), format="png")
@@ -138,6 +141,34 @@ def test_components_are_told_in_plain_words(shown: Page) -> None:
     assert "Component 1: 79 % of the counts, strongest lines Mg Kα, Si Kα, O Kα, Al Kα" in shown.text
     assert "Component 2: 16 % of the counts, strongest lines Mg Kα, Fe Kα" in shown.text
     assert "Component 3: 5.4 % of the counts, strongest lines Si Kα, Ca Kα" in shown.text
+
+
+def test_composition_is_told_with_errors(shown: Page) -> None:
+    found = hsi.quantify(eds_result()[0])
+    for element in ("Mg", "O"):
+        at = float(found["atomic_percent"].sel(element=element)[0])
+        error = float(found["atomic_percent_std"].sel(element=element)[0])
+        assert f"{element} Kα {with_error(at, error)}" in shown.text
+    assert "Cliff-Lorimer ratios with computed k-factors" in shown.text
+    assert 'class="pale"' in shown.html
+
+
+def test_composition_leaves_out_what_has_no_line_and_gives_way_where_it_has_no_meaning(
+    tmp_path: Path, quick: None
+) -> None:
+    result, _ = eds_result(12)
+    page = Page(report(result.sel(energy=slice(1.0, None)), tmp_path / "cut"))
+    assert "Left out, as no line of theirs lies on the energy axis: O." in page.text
+    for number, changed in enumerate(
+        (
+            result.assign_attrs(elements=[]),
+            result.assign_attrs(elements=["Xx"]),
+            result.assign_attrs(signal="EELS"),
+            result.assign(endmembers=result["endmembers"] * 0),
+        )
+    ):
+        assert "Composition" not in Page(report(changed, tmp_path / str(number))).text
+    assert "Composition" not in Page(report(pca_result(), tmp_path / "pca")).text
 
 
 def test_truth_is_matched_whatever_the_order(shown: Page) -> None:

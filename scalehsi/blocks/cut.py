@@ -88,10 +88,24 @@ class Cuts:
         parts = tuple(data.to_delayed().reshape(-1))
         return self._surround(parts, halo) if halo else parts
 
-    def _surround(self, parts: Sequence[Delayed], halo: int) -> tuple[Delayed, ...]:
-        """Each block with its halo, from as many neighbours as that takes: a halo may be wider than a block."""
-        counts = [len(sizes) for sizes in self.grid]
-        edges = [[0, *itertools.accumulate(sizes)] for sizes in self.grid]
+    def pack(self, data: da.Array, halo: int) -> tuple[Delayed, ...]:
+        """Each block with its halo as `Counts`. Stored chunks lose their zeros as they are read, one by one."""
+        data = data.rechunk({data.ndim - 1: -1})
+        chunks = data.chunks[:-1]
+        packed = graph.tasks(self.key("pack"), [(tiles.pack, (part,)) for part in data.to_delayed().reshape(-1)])
+        return self._surround(packed, halo, chunks=chunks, packed=True)
+
+    def _surround(
+        self, parts: Sequence[Delayed], halo: int, *, chunks: Sequence[Sequence[int]] = (), packed: bool = False
+    ) -> tuple[Delayed, ...]:
+        """Each block with its halo, from as many parts as that takes: a halo may be wider than a block.
+
+        The parts are blocks of the grid, or of other ``chunks``.
+        """
+        chunks = chunks or self.grid
+        counts = [len(sizes) for sizes in chunks]
+        edges = [[0, *itertools.accumulate(sizes)] for sizes in chunks]
+        join = tiles.join_packed if packed else tiles.join
         crops: list[graph.Call] = []
         joins: list[tuple[Any, list[int]]] = []
         for place in self.places(halo):
@@ -100,10 +114,13 @@ class Cuts:
             ]
             pieces, targets = [], []
             for cells in itertools.product(*windows):
-                neighbour = parts[int(np.ravel_multi_index([cell for cell, _, _ in cells], counts))]
+                place_of = [cell for cell, _, _ in cells]
+                inside = tuple(part for _, part, _ in cells)
+                shape = tuple(sizes[i] for sizes, i in zip(chunks, place_of, strict=True))
+                crop = partial(tiles.crop_packed, shape, inside) if packed else partial(tiles.crop, inside)
                 pieces.append(len(crops))
-                crops.append((partial(tiles.crop, tuple(inside for _, inside, _ in cells)), (neighbour,)))
+                crops.append((crop, (parts[int(np.ravel_multi_index(place_of, counts))],)))
                 targets.append(tuple(target for _, _, target in cells))
-            joins.append((partial(tiles.join, place.outer, targets), pieces))
+            joins.append((partial(join, place.outer, targets), pieces))
         made = graph.tasks(self.key("halo-crop"), crops)
-        return graph.tasks(self.key("halo"), [(join, [made[i] for i in pieces]) for join, pieces in joins])
+        return graph.tasks(self.key("halo"), [(call, [made[i] for i in pieces]) for call, pieces in joins])

@@ -11,6 +11,7 @@ from typing import Any
 import numpy as np
 
 from scalehsi import arrays
+from scalehsi.kernels.counts import Counts
 
 
 @dataclass(frozen=True)
@@ -69,7 +70,7 @@ class Tile:
 
     Attributes
     ----------
-    x : array, shape (P, E)
+    x : array, shape (P, E), or Counts
         Without a halo the used pixels only; with a halo every pixel of the tile, so that neighbours stay neighbours.
     index : array, shape (P,)
         Absolute row-major pixel numbers: the counter for random numbers.
@@ -92,9 +93,11 @@ class Tile:
 
 
 def load(place: Place, device: arrays.Device, raw: Any, mask: Any = None) -> Tile:
-    x = np.asarray(raw).reshape(-1, np.shape(raw)[-1])
+    x = raw if isinstance(raw, Counts) else np.asarray(raw).reshape(-1, np.shape(raw)[-1])
     used = np.ones(x.shape[0], dtype=bool) if mask is None else np.asarray(mask).reshape(-1)
     index = place.index()
+    if isinstance(x, Counts):
+        return Tile(x, index, place.core() & used, used, place.outer)
     if place.has_halo:
         return Tile(arrays.to_device(x, device), index, place.core() & used, used, place.outer)
     if not used.all():
@@ -122,6 +125,24 @@ def join(shape: tuple[int, ...], targets: Sequence[tuple[slice, ...]], *pieces: 
     for target, piece in zip(targets, pieces, strict=True):
         out[target] = piece
     return out
+
+
+def pack(raw: Any) -> Counts:
+    """A stored chunk, pixels by channels, without its zeros."""
+    values = np.asarray(raw)
+    return Counts.from_dense(values.reshape(-1, values.shape[-1]))
+
+
+def crop_packed(shape: tuple[int, ...], inside: tuple[slice, ...], packed: Counts) -> Counts:
+    """As `crop`, of a packed chunk of that many pixels along each navigation dim."""
+    return packed.take(np.arange(math.prod(shape)).reshape(shape)[inside].reshape(-1))
+
+
+def join_packed(shape: tuple[int, ...], targets: Sequence[tuple[slice, ...]], *pieces: Counts) -> Counts:
+    """As `join`, of packed pieces."""
+    number = np.arange(math.prod(shape)).reshape(shape)
+    order = np.argsort(np.concatenate([number[target].reshape(-1) for target in targets]))
+    return Counts.concatenate(pieces).take(order)
 
 
 def cover(edges: Sequence[int], start: int, stop: int) -> list[tuple[int, slice, slice]]:

@@ -31,6 +31,9 @@ STREAMED_BYTES: Final = 8 * chunks.MiB
 STREAMED_BLOCKS: Final = 16384
 """Beyond so many, blocks grow to their usual size first: the graph of a pass, and of lazy maps, has a part for each."""
 
+PACKED_A_THREAD: Final = 8
+"""Blocks a thread, at least, of a pass over counts without their zeros."""
+
 Derivation = tuple["Blocks", Callable[..., Any], Mapping[str, Any], str]
 
 
@@ -38,8 +41,8 @@ class Blocks:
     """A cube cut into blocks of work, opened once for all passes of an algorithm.
 
     Made by `open_blocks`. Keep it alive while its passes run: resident blocks are released with it. ``report`` is
-    called for the blocks of every pass that brings no callable of its own. ``branches`` are views that were made of
-    this one, by name, and ``beside`` other data of the same fit.
+    called for the blocks of every pass that brings no callable of its own. ``branches`` are views that belong to
+    this one, by name: made of it, or of other data of the same fit. ``companions`` are maps over its pixels.
     """
 
     def __init__(
@@ -50,6 +53,7 @@ class Blocks:
         resident: bool,
         threads: int = 1,
         derivation: Derivation | None = None,
+        packed: bool = False,
     ) -> None:
         self.cuts = cuts
         self.cube = cuts.cube
@@ -61,11 +65,12 @@ class Blocks:
         self.sums_bytes: dict[str, int] = {}
         self._threads = threads
         self._derivation = derivation
+        self._packed = packed and isinstance(cuts.cube.data, da.Array) if derivation is None else False
         self._held: dict[int, tuple[Delayed, ...]] = {}
         self._sources: dict[tuple[int, int], tuple[Feed, ...]] = {}
         self._reads = 0
         self.branches: dict[str, Blocks] = {}
-        self.beside: Mapping[str, xr.DataArray] = {}
+        self.companions: dict[str, Pixels] = {}
 
     def __len__(self) -> int:
         return len(self.cuts)
@@ -204,7 +209,10 @@ class Blocks:
     def _source(self, halo: int, step: int) -> tuple[Feed, ...]:
         """Feeds that read the cube, in bundles of ``step`` blocks."""
         if (halo, step) not in self._sources:
-            raws = apart(self.cuts.cut(self.cube.data, halo)) if halo or self._pieces is None else self._pieces
+            if halo:
+                raws = apart((self.cuts.pack if self._packed else self.cuts.cut)(self.cube.data, halo))
+            else:
+                raws = self._pieces or apart(self.cuts.cut(self.cube.data))
             cut = self.cuts.masks(halo)
             masks = [None] * len(self) if cut is None else closed(self.key("masks"), cut) or apart(cut)
             places = self.cuts.places(halo)
@@ -224,9 +232,17 @@ class Blocks:
         """The reading of each block, or None where blocks cannot be read apart from each other."""
         return closed(self.key("common"), self.cuts.cut(self.cube.data))
 
-    def align(self, values: xr.DataArray) -> Pixels:
-        """Make a handle of maps: dims the cube's pixel dims and any others, which become the columns in their order."""
-        return Pixels(self.cuts, self._rows(values, 0, self.step), self.step)
+    def align(self, values: xr.DataArray, *, hold: bool = False) -> Pixels:
+        """Make a handle of maps: dims the cube's pixel dims and any others, which become the columns in their order.
+
+        With ``hold`` the rows are put into the workers' memory now, and stay there as long as the handle; else they are
+        cut out of the maps in every pass.
+        """
+        rows = self._rows(values, 0, self.step)
+        if hold:
+            with quiet_graphs():
+                rows = graph.gathered(self.key("aligned"), dask.persist(*rows, retries=RETRIES))
+        return Pixels(self.cuts, rows, self.step)
 
     def _rows(self, values: xr.DataArray, halo: int, step: int) -> tuple[Delayed, ...]:
         dims = navigation_dims(self.cube)
@@ -327,9 +343,20 @@ def open_blocks(
     return Blocks(Cuts(cube, grid), device=arrays.resolve_device(device), resident=resident, threads=here.threads)
 
 
-def open_surrounded(cube: xr.DataArray, *, device: str = "cpu") -> Blocks:
-    """Cut a cube for one pass with a halo: blocks as large as memory allows, as their rims are read twice, not held."""
-    return open_blocks(cube, device=device, resident=False, block_bytes=chunks.WORK_BLOCK_BYTES)
+def open_surrounded(cube: xr.DataArray, *, device: str = "cpu", packed: bool = False) -> Blocks:
+    """Cut a cube for one pass with a halo: blocks as large as memory allows, as their rims are read twice, not held.
+
+    With ``packed`` a lazy cube comes as `scalehsi.kernels.counts.Counts`: no stored chunk is put together with others
+    before it has lost its zeros, so that blocks may be larger and the work on rims less.
+    """
+    if not packed or cube.chunks is None:
+        return open_blocks(cube, device=device, resident=False, block_bytes=chunks.WORK_BLOCK_BYTES)
+    here = capacity()
+    total = math.prod(cube.shape) * cube.dtype.itemsize
+    # Without any zero a block takes two to three times its bytes.
+    most = max(min(here.block_limit // 3, total // (PACKED_A_THREAD * here.threads)), chunks.MiB)
+    grid = chunks.work_chunks(cube.shape, cube.dtype.itemsize, storage=cube.chunks[:-1], block_bytes=most, compact=True)
+    return Blocks(Cuts(cube, grid), device=arrays.resolve_device(device), resident=False, packed=True)
 
 
 def _enough_blocks(total: int, threads: int, *, resident: bool) -> int:

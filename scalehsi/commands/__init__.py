@@ -9,6 +9,7 @@ import importlib
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from scalehsi.commands.composition import quantify
     from scalehsi.commands.demonstrate import demo
     from scalehsi.commands.fitting import fit, report
     from scalehsi.commands.look import compare, info, plan
@@ -25,6 +26,7 @@ __all__ = [
     "plan",
     "prepare",
     "project",
+    "quantify",
     "reconstruct",
     "report",
     "settings_of",
@@ -41,6 +43,7 @@ _HOMES = {
     "plan": "look",
     "prepare": "make",
     "project": "make",
+    "quantify": "composition",
     "reconstruct": "make",
     "report": "fitting",
     "settings_of": "session",

@@ -25,28 +25,37 @@ MARK: Final = "demo.json"
 """The file that says that the demo made a folder, and with which settings."""
 CUBE: Final = "minerals.zarr"
 RESULT: Final = "result.zarr"
+STANDARD: Final = "standard_nmf.zarr"
+PCA: Final = "pca.zarr"
 REPORT: Final = "report"
 NAMES: Final = {"Brg": "Brg (bridgmanite)", "Fp": "Fp (ferropericlase)", "CaPv": "CaPv (Ca-perovskite)"}
 COMPONENTS: Final = len(NAMES)
+OTHERS: Final = {"Standard NMF": STANDARD, "PCA, Poisson-weighted": PCA}
+"""What PSNMF is compared with, by the names of the report."""
+LINE: Final = "Nd La"
+"""A trace of 0.1 % in the matrix and 1 % in the rare phase: what the counts of a single pixel cannot show."""
 
 
 def demo(session: Session, folder: Path, *, pixels: int, counts: float, seed: int, overwrite: bool) -> dict[str, Any]:
-    """Simulate an EDX map of three minerals, unmix it, and report."""
+    """Simulate an EDX map of three minerals, unmix it by PSNMF and by the usual methods, and report."""
     scene = hsi.simulate.phases((pixels, pixels), counts_per_pixel=counts, seed=seed)
     settings = {"size": pixels, "counts": counts, "seed": seed}
     place = session.path(folder)
     with session.connected(), _own_folder(place, settings, overwrite=overwrite):
         _make_cube(session, scene, place)
-        result, seconds = _unmix(session, place, seed=seed)
-        rows, page = _report(session, place, result)
+        seconds = _unmix(session, place, seed=seed)
+        result = hsi.open_result(place / RESULT)
+        told, page = _report(session, place, result)
     shown = {"cube": CUBE, "truth": truth_beside(Path(CUBE)).name, "result": RESULT, "report": page}
+    shown |= {"standard_nmf": STANDARD, "pca": PCA}
     return {
         **{name: str(folder / file) for name, file in shown.items()},
         "status": result.attrs["status"],
         "iterations": result.sizes["iteration"],
         "seconds": round(seconds, 3),
-        "components": rows,
-        "largest_angle_deg": max(row["spectral_angle_deg"] for row in rows),
+        "bin_factor": result["bin_factor"].values.tolist(),
+        **told,
+        "largest_angle_deg": max(row["spectral_angle_deg"] for row in told["components"]),
     }
 
 
@@ -63,41 +72,84 @@ def _make_cube(session: Session, scene: Any, folder: Path) -> None:
     out.say(f"   {folder / CUBE}: {size(cube.nbytes)} of counts, {size(disk_bytes(folder / CUBE))} on disk")
 
 
-def _unmix(session: Session, folder: Path, *, seed: int) -> tuple[xr.Dataset, float]:
+def _unmix(session: Session, folder: Path, *, seed: int) -> float:
+    """Fit every method and write what they found; gives the seconds of PSNMF."""
     out = session.console
     out.say(f"2. Unmix: which {COMPONENTS} spectra explain every pixel, and how much of each is in it?")
-    model = hsi.NMF(COMPONENTS, loss="poisson")
-    # The Poisson likelihood runs on the CPU; nobody needs to choose.
-    device = "cpu" if session.device == "auto" else session.device
-    fitted, seconds = run_fit(session, hsi.open_cube(folder / CUBE), model, seed=seed, device=device)
-    with session.computing("writing the result"):
-        hsi.save(fitted, folder / RESULT, overwrite=True)
-    ended = f"{STATUS[fitted.attrs['status']]} after {several(fitted.sizes['iteration'], 'iteration')}"
-    out.say(f"   NMF with the Poisson likelihood of counts: {ended}, {duration(seconds)}")
+    models = {
+        STANDARD: ("standard NMF, for comparison: least squares on single pixels", hsi.NMF(COMPONENTS)),
+        PCA: ("PCA weighted for counts, for comparison", hsi.PCA(COMPONENTS, solver="randomized")),
+        RESULT: ("PSNMF: spectra from bins of pixels, maps from single pixels", hsi.PSNMF(COMPONENTS)),
+    }
+    seconds = 0.0
+    cube = hsi.open_cube(folder / CUBE)
+    for file, (words, model) in models.items():
+        # PSNMF runs on the CPU; nobody needs to choose, and the others are no faster elsewhere at this size.
+        device = "cpu" if session.device == "auto" else session.device
+        fitted, seconds = run_fit(session, cube, model, seed=seed, device=device)
+        with session.computing(f"writing {file}"):
+            hsi.save(fitted, folder / file, overwrite=True)
+        ended = STATUS[fitted.attrs["status"]]
+        if fitted.attrs["model"] != "PCA":
+            ended = f"{ended} after {several(fitted.sizes['iteration'], 'iteration')}"
+        out.say(f"   {words}: {ended}, {duration(seconds)}")
+        if "bin_factor" in fitted:
+            rows, columns = fitted["bin_factor"].values
+            out.say(f"   bins of {rows} x {columns} pixels, as the data chose")
     out.say(f"   {folder / RESULT}")
-    return hsi.open_result(folder / RESULT), seconds
+    return seconds
 
 
-def _report(session: Session, folder: Path, result: xr.Dataset) -> tuple[list[dict[str, Any]], str]:
+def _report(session: Session, folder: Path, result: xr.Dataset) -> tuple[dict[str, Any], str]:
     out = session.console
-    truth = open_dataset(truth_beside(folder / CUBE))
-    out.say("3. Report: spectra with their lines, maps, quality of the fit, and how near the truth is")
+    cube, truth = hsi.open_cube(folder / CUBE), open_dataset(truth_beside(folder / CUBE))
+    others = {name: hsi.open_result(folder / file) for name, file in OTHERS.items()}
+    out.say("3. Report: spectra with their lines, maps, how near the truth is, and what denoising brings")
     with session.console.busy("drawing the report"):
-        rows = score_rows(result, truth)
-        page = hsi.report(result, folder / REPORT, truth=truth, overwrite=True)
+        rows, standard = score_rows(result, truth), score_rows(others["Standard NMF"], truth)
+        denoised = hsi.metrics.denoise_report(cube, {**others, "PSNMF": result}, lines=[LINE], truth=truth)
+        page = hsi.report(result, folder / REPORT, truth=truth, others=others, cube=cube, line=LINE, overwrite=True)
     out.answer()
     tell_scores(session, rows, names=NAMES)
+    out.answer()
+    judged = _judged(denoised, {"Standard NMF": standard, "PSNMF": rows})
+    out.table(
+        ["Method", *(f"{name}, angle" for name in NAMES), "Nd map correlation", "Error of the cube"],
+        [_line(row) for row in judged],
+    )
     out.say()
     out.say("Spectral angle: 0° for a spectrum of the true shape. Map correlation: 1 for a perfect map.")
     out.say("The report opens in any browser:")
     out.answer(str(page))
-    return rows, str(page.relative_to(folder))
+    return {"components": rows, "methods": judged}, str(page.relative_to(folder))
+
+
+def _judged(denoised: xr.Dataset, scores: dict[str, list[dict[str, Any]]]) -> list[dict[str, Any]]:
+    """A row for each method: angles where it has spectra of phases, and how near its cube is."""
+    rows = []
+    for name in denoised["method"].values.tolist():
+        here = denoised.sel({"method": name})
+        rows.append(
+            {
+                "name": name,
+                "spectral_angles_deg": {row["name"]: row["spectral_angle_deg"] for row in scores.get(name, [])},
+                "nd_correlation": float(here["correlation"][0]),
+                "cube_error": float(here["cube_error"]),
+            }
+        )
+    return rows
+
+
+def _line(row: dict[str, Any]) -> list[str]:
+    angles = [f"{row['spectral_angles_deg'][name]:.2f}°" if row["spectral_angles_deg"] else "" for name in NAMES]
+    name = "As measured" if row["name"] == "raw" else row["name"]
+    return [name, *angles, f"{row['nd_correlation']:.3f}", f"{100 * row['cube_error']:.1f} %"]
 
 
 @contextlib.contextmanager
 def _own_folder(folder: Path, settings: dict[str, Any], *, overwrite: bool) -> Iterator[None]:
     """A folder that holds nothing of anybody else; what a first run leaves when it fails is removed."""
-    ours = (CUBE, truth_beside(Path(CUBE)).name, RESULT, REPORT)
+    ours = (CUBE, truth_beside(Path(CUBE)).name, RESULT, STANDARD, PCA, REPORT)
     if not folder.parent.is_dir():
         raise InputError(f"the folder {str(folder.parent)!r} does not exist; make it first, or give another")
     if folder.exists() and not folder.is_dir():

@@ -169,7 +169,7 @@ def pending_tasks(dask_scheduler: Any) -> int:
     return sum(group.states[state] for group in dask_scheduler.task_groups.values() for state in _PENDING)
 
 
-def settings_of(pairs: Sequence[str]) -> dict[str, Any]:
+def settings_of(pairs: Sequence[str], *, option: str = "--set loss=poisson") -> dict[str, Any]:
     """Read ``key=value`` words; a value is JSON or a Python literal, and text otherwise.
 
     Examples
@@ -182,9 +182,9 @@ def settings_of(pairs: Sequence[str]) -> dict[str, Any]:
         key, equals, value = pair.partition("=")
         key = key.strip().replace("-", "_")
         if not equals or not key:
-            raise InputError(f"--set {pair!r}: key=value is expected, for example --set loss=poisson")
+            raise InputError(f"{option.split()[0]} {pair!r}: key=value is expected, for example {option}")
         if key in found:
-            raise InputError(f"--set gives {key!r} twice; leave one out")
+            raise InputError(f"{option.split()[0]} gives {key!r} twice; leave one out")
         found[key] = literal(value.strip())
     return found
 

@@ -7,7 +7,7 @@ algorithm that works by the filled channels need not look for them again at ever
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any, Final
 
@@ -123,6 +123,12 @@ class Counts:
         """Part of all channels of all pixels that are filled, 0 to 1."""
         return float(self.indptr[-1] - self.indptr[0]) / max(self.shape[0] * self.shape[1], 1)
 
+    @property
+    def totals(self) -> Floats:
+        """Counts of each pixel, shape (P,)."""
+        running = np.concatenate([[0.0], np.cumsum(self.value, dtype=np.float64)])
+        return np.asarray(running[self.indptr[1:]] - running[self.indptr[:-1]])
+
     def __len__(self) -> int:
         return self.shape[0]
 
@@ -144,6 +150,32 @@ class Counts:
         first, last = int(self.indptr[start]), int(self.indptr[stop])
         part = slice(first, last)
         return Counts(self.indptr[start : stop + 1] - first, self.channel[part], self.value[part], self.n_channels)
+
+    def take(self, rows: Integers) -> Counts:
+        """Some pixels in another order, each as often as its number is given.
+
+        Examples
+        --------
+        >>> few = Counts.from_dense(np.array([[0, 3, 1], [0, 0, 0], [2, 0, 0]], dtype="uint8"))
+        >>> few.take(np.array([2, 0])).to_dense().tolist()
+        [[2, 0, 0], [0, 3, 1]]
+        """
+        lengths = np.diff(self.indptr)[rows]
+        indptr = np.concatenate([[0], np.cumsum(lengths)])
+        place = np.repeat(self.indptr[rows] - indptr[:-1], lengths) + np.arange(indptr[-1])
+        return Counts(indptr, self.channel[place], self.value[place], self.n_channels)
+
+    @classmethod
+    def concatenate(cls, parts: Sequence[Counts]) -> Counts:
+        """The pixels of some blocks, one block after another, in the widest of their dtypes."""
+        ends = np.cumsum([0, *(part.indptr[-1] for part in parts)])
+        indptr = [part.indptr[:-1] + end for part, end in zip(parts, ends, strict=False)]
+        return cls(
+            np.concatenate([*indptr, ends[-1:]]),
+            np.concatenate([part.channel for part in parts]),
+            np.concatenate([part.value for part in parts]),
+            parts[0].n_channels,
+        )
 
     def to_dense(self, dtype: Any = None) -> np.ndarray[Any, Any]:
         """The same block with its zeros, shape (P, E), in the dtype of the counts unless told otherwise."""
@@ -175,6 +207,36 @@ def strips(x: arrays.Array | Counts) -> Iterator[Rows]:
     yield from _sparse_strips(x) if isinstance(x, Counts) else _dense_strips(arrays.to_host(x))
 
 
+def measured_strips(x: arrays.Array | Counts) -> Iterator[tuple[Rows, Floats]]:
+    """The same runs of rows, and which of their channels were not measured: those that are NaN or Inf.
+
+    Parameters
+    ----------
+    x : array, shape (P, E), or Counts
+        Integers and `Counts` hold what was measured, all of it.
+
+    Yields
+    ------
+    rows : tuple
+        As `strips` gives them; what was not measured is left out.
+    lost : array of float64, shape (rows, E), or (0, E)
+        1 where nothing was measured; no rows where nothing is missing. There are up to three rows of zeros more, which
+        make their number a multiple of four. Overwritten by the next strip.
+    """
+    nothing = np.zeros((0, x.shape[1]))
+    if isinstance(x, Counts) or np.dtype(x.dtype).kind != "f":
+        for rows in strips(x):
+            yield rows, nothing
+        return
+    block = arrays.to_host(x)
+    lost = np.zeros((-(-min(STRIP, len(block)) // 4) * 4, block.shape[1]))
+    holes = np.zeros(1, dtype=np.int64)
+    for rows in _dense_strips(block, lost, holes):
+        height = rows[0].stop - rows[0].start
+        lost[height:] = 0.0
+        yield rows, lost[: -(-height // 4) * 4] if holes[0] else nothing
+
+
 def _sparse_strips(x: Counts) -> Iterator[Rows]:
     pixels = x.shape[0]
     most = int(np.diff(x.indptr).max(initial=0))
@@ -190,7 +252,10 @@ def _sparse_strips(x: Counts) -> Iterator[Rows]:
         start = stop
 
 
-def _dense_strips(rows: np.ndarray[Any, Any]) -> Iterator[Rows]:
+def _dense_strips(
+    rows: np.ndarray[Any, Any], lost: Floats | None = None, holes: Integers | None = None
+) -> Iterator[Rows]:
+    """With ``lost`` what is not finite is written down there, and in ``holes`` whether there is any, and left out."""
     pixels, channels = rows.shape
     native = rows.dtype.newbyteorder("=")
     dtype = native if native.str[1:] in SCANNED else np.dtype(np.float64)
@@ -204,8 +269,28 @@ def _dense_strips(rows: np.ndarray[Any, Any]) -> Iterator[Rows]:
         part = slice(start, min(start + STRIP, pixels))
         strip = padded[: part.stop - start]
         strip[:, :channels] = rows[part]
+        if lost is not None and holes is not None:
+            holes[0] = _hide(strip, lost)
         filled = _scan(strip.view(np.uint64), strip, indptr, channel, value, some)
         yield part, indptr[: part.stop - start + 1], channel[:filled], value[:filled]
+
+
+@lean
+def _hide(x: Any, lost: Any) -> int:
+    """Zeros for what is not finite, and ones in ``lost``, which is not touched where all is; gives whether any is."""
+    none = x.dtype.type(0)
+    bad = 0
+    for p in range(x.shape[0]):
+        for e in range(x.shape[1]):
+            bad |= not abs(x[p, e]) < np.inf
+    if bad == 0:
+        return 0
+    for p in range(x.shape[0]):
+        for e in range(lost.shape[1]):
+            there = abs(x[p, e]) < np.inf
+            lost[p, e] = 0.0 if there else 1.0
+            x[p, e] = x[p, e] if there else none
+    return 1
 
 
 @lean

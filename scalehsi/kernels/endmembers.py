@@ -49,13 +49,15 @@ def least_squares(n: Float, m: Float, s: Float, *, free: Any = None) -> Float:
     return new
 
 
-def unit_length(n: Float, m: Float, s: Float, *, free: Any = None) -> Float:
+def unit_length(n: Float, m: Float, s: Float, *, free: Any = None, own: Any = None) -> Float:
     """Better ``s`` of unit length rows: sweeps over the components, each exact for the others.
 
     Parameters
     ----------
     n, m, s, free
         As in `least_squares`; rows of ``s`` have unit length.
+    own : array of bool, shape (K,), optional
+        Components whose abundances are given, so that their spectra have the length that the data ask for.
 
     Returns
     -------
@@ -63,12 +65,14 @@ def unit_length(n: Float, m: Float, s: Float, *, free: Any = None) -> Float:
     """
     new = np.ascontiguousarray(s, dtype=np.float64).copy()
     change = np.ones(len(s), dtype=bool) if free is None else np.asarray(free, dtype=bool)
-    _unit_sweeps(np.ascontiguousarray(n), np.ascontiguousarray(m), change & (np.diag(m) > 0), new)
+    change = change & (np.diag(m) > 0)
+    long = np.zeros(len(s), dtype=bool) if own is None else np.asarray(own, dtype=bool)
+    _unit_sweeps(np.ascontiguousarray(n), np.ascontiguousarray(m), change, long, new)
     return new
 
 
 @numba.njit(cache=True, nogil=True)
-def _unit_sweeps(n: Any, m: Any, free: Any, s: Any) -> None:
+def _unit_sweeps(n: Any, m: Any, free: Any, own: Any, s: Any) -> None:
     rows, channels = s.shape
     new = np.empty(channels)
     for _ in range(SWEEPS):
@@ -85,9 +89,9 @@ def _unit_sweeps(n: Any, m: Any, free: Any, s: Any) -> None:
             for e in range(channels):
                 new[e] = max(new[e], 0.0)
                 length += new[e] * new[e]
-            if length <= 0.0:
+            if length <= 0.0 and not own[k]:
                 continue  # the others explain it all: it keeps its spectrum, and the abundances its share
-            length = np.sqrt(length)
+            length = m[k, k] if own[k] else np.sqrt(length)
             for e in range(channels):
                 moved = max(moved, abs(new[e] / length - s[k, e]))
                 s[k, e] = new[e] / length
@@ -122,6 +126,9 @@ def smooth(n: Float, m: Float, s: Float, *, strength: float, free: Any = None) -
         worse than ``s``.
     """
     change = (np.ones(len(s), dtype=bool) if free is None else np.asarray(free, dtype=bool))[:, None]
+    # In units in which all maps have the same power, or the step would be as short as the strongest of them asks for.
+    unit = np.sqrt(np.where(np.diag(m) > 0, np.diag(m), 1.0))[:, None]
+    n, m, given, s = n / unit, m / (unit * unit.T), s, s * unit
     weight = strength * np.diag(m)[:, None]
     lipschitz = float(np.linalg.eigvalsh(m)[-1] + weight.max(initial=0.0)) or 1.0
 
@@ -146,7 +153,7 @@ def smooth(n: Float, m: Float, s: Float, *, strength: float, free: Any = None) -
             ahead, pace = new, 1.0
         if moved <= 1e-9 * float(new.max(initial=0.0)):
             break
-    return np.asarray(best)
+    return np.where(change, best / unit, given)
 
 
 def _fourth(s: Float) -> Float:

@@ -9,16 +9,17 @@ An iteration is a function of ``s`` alone. The pass solves ``c`` exactly and add
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from typing import Any, Final, NamedTuple
+from collections.abc import Iterator, Sequence
+from typing import Any, Final
 
 import numpy as np
 
 from scalehsi import arrays
 from scalehsi.kernels import cuda, fused
 from scalehsi.kernels.endmembers import least_squares
-from scalehsi.kernels.nnls import RIDGE, nnls
-from scalehsi.kernels.pivoting import COUPLED, FREE, SIMPLEX
+from scalehsi.kernels.nnls import nnls
+from scalehsi.kernels.pivoting import FREE
+from scalehsi.kernels.problem import Parts, Problem, given_rows, make_problem, parted, scaled
 
 Float = np.ndarray[Any, np.dtype[np.float64]]
 
@@ -48,6 +49,7 @@ def pixel_weight(xp: Any, strip: arrays.Array) -> arrays.Array:
 
 def update(
     x: arrays.Array,
+    given: arrays.Array | None = None,
     *,
     s: Float,
     w: Float | None = None,
@@ -55,6 +57,7 @@ def update(
     gram: Float | None = None,
     shift: Float | None = None,
     simplex: bool = False,
+    known: Sequence[int] | None = None,
     norm: bool = True,
 ) -> tuple[dict[str, Any], dict[str, Any]]:
     """One pass over a block: the sums that the next ``s`` and the objective need.
@@ -63,6 +66,8 @@ def update(
     ----------
     x : array, shape (P, E)
         Any real dtype.
+    given : array, shape (P, F), optional
+        Abundances that are known, of the components ``known``; the others are solved beside them.
     s : array, shape (K, E)
     w : array, shape (E,), optional
         Weight of each channel.
@@ -74,7 +79,9 @@ def update(
     shift : array, shape (K,), optional
         Linear cost of the abundances, subtracted from ``x w s'``.
     simplex : bool
-        Abundances of a pixel sum to one.
+        Abundances of a pixel sum to one; not with ``given``.
+    known : sequence of int, shape (F,), optional
+        The components of ``given``.
     norm : bool
         False leaves out ``sum v w x^2``, which does not depend on ``s``.
 
@@ -82,23 +89,24 @@ def update(
     -------
     pixels : empty dict
     sums : dict
-        ``N`` (K, E) = sum v c' x, ``M`` (K, K) = sum v c' c, ``C`` (K,) = sum c, ``norm`` = sum v w x^2.
+        ``N`` (K, E) = sum v c' x, ``M`` (K, K) = sum v c' c, ``C`` (K,) = sum v c, ``norm`` = sum v w x^2.
     """
-    if _on_gpu(x, s, simplex=simplex):
-        given = {"s": s, "w": w, "gram": gram, "shift": shift}
-        return cuda.frobenius_update(x, **_hosted(given), weigh_pixels=weigh_pixels, norm=norm)
-    problem = _problem(s, w, gram, shift, simplex=simplex)
+    if _on_gpu(x, s, special=simplex or known is not None):
+        there = {"s": s, "w": w, "gram": gram, "shift": shift}
+        return cuda.frobenius_update(x, **_hosted(there), weigh_pixels=weigh_pixels, norm=norm)
+    problem = make_problem(s, w, gram, shift, simplex=simplex)
     if isinstance(x, np.ndarray):
-        return {}, _update_here(x, problem, w, weigh_pixels=weigh_pixels, norm=norm)
+        rows = given_rows(given, known, len(x))
+        return {}, _update_here(x, rows, problem, known, w, weigh_pixels=weigh_pixels, norm=norm)
     xp = arrays.array_namespace(x)
     total: dict[str, Any] = {}
-    for _, strip, c, v in _solved(xp, x, problem, weigh_pixels=weigh_pixels):
+    for _, strip, c, v in _solved(xp, x, given, problem, known, weigh_pixels=weigh_pixels):
         cv = c if v is None else c * v
         # The objective is a small difference of these: the small ones are added in float64.
         parts = {
             "N": xp.matrix_transpose(cv) @ strip,
             "M": xp.astype(xp.matrix_transpose(cv), xp.float64) @ xp.astype(c, xp.float64),
-            "C": xp.sum(xp.astype(c, xp.float64), axis=0),
+            "C": xp.sum(xp.astype(cv, xp.float64), axis=0),
         }
         if norm:
             square = strip * strip if v is None else strip * strip * v
@@ -112,6 +120,7 @@ def update(
 
 def abundances(
     x: arrays.Array,
+    given: arrays.Array | None = None,
     *,
     s: Float,
     w: Float | None = None,
@@ -119,13 +128,14 @@ def abundances(
     gram: Float | None = None,
     shift: Float | None = None,
     simplex: bool = False,
+    known: Sequence[int] | None = None,
     residual: bool = True,
 ) -> tuple[dict[str, Any], dict[str, Any]]:
     """The last pass over a block: exact abundances, and what the model leaves.
 
     Parameters
     ----------
-    x, s, w, weigh_pixels, gram, shift, simplex
+    x, given, s, w, weigh_pixels, gram, shift, simplex, known
         As in `update`. The weight of a whole pixel does not change its abundances.
     residual : bool
         False leaves out the residuals and their cost, 2 P E K flops.
@@ -137,16 +147,17 @@ def abundances(
     sums : dict
         ``residual_spectrum`` (E,) sum of data minus model, ``objective``.
     """
-    if _on_gpu(x, s, simplex=simplex):
-        given = {"s": s, "w": w, "gram": gram, "shift": shift}
-        return cuda.frobenius_abundances(x, **_hosted(given), weigh_pixels=weigh_pixels, residual=residual)
-    problem = _problem(s, w, gram, shift, simplex=simplex)
+    if _on_gpu(x, s, special=simplex or known is not None):
+        there = {"s": s, "w": w, "gram": gram, "shift": shift}
+        return cuda.frobenius_abundances(x, **_hosted(there), weigh_pixels=weigh_pixels, residual=residual)
+    problem = make_problem(s, w, gram, shift, simplex=simplex)
     if isinstance(x, np.ndarray):
-        return _abundances_here(x, s, problem, w, weigh_pixels=weigh_pixels, residual=residual)
+        rows = given_rows(given, known, len(x))
+        return _abundances_here(x, rows, s, problem, known, w, weigh_pixels=weigh_pixels, residual=residual)
     xp = arrays.array_namespace(x)
     found, left = [], []
     total: dict[str, Any] = {}
-    for _, strip, c, v in _solved(xp, x, problem, weigh_pixels=weigh_pixels):
+    for _, strip, c, v in _solved(xp, x, given, problem, known, weigh_pixels=weigh_pixels):
         found.append(xp.astype(c, xp.float32, copy=False))
         if not residual:
             continue
@@ -165,52 +176,13 @@ def abundances(
     return (pixels | {"residual": xp.concat(left, axis=0)} if residual else pixels), total
 
 
-def _on_gpu(x: arrays.Array, s: Any, *, simplex: bool) -> bool:
+def _on_gpu(x: arrays.Array, s: Any, *, special: bool) -> bool:
     """Whether the kernels written for a GPU take this block; what they do not do runs in any array library."""
-    return arrays.is_cupy(x) and s.shape[0] <= GPU_COMPONENTS and not simplex
+    return arrays.is_cupy(x) and s.shape[0] <= GPU_COMPONENTS and not special
 
 
 def _hosted(given: dict[str, Any]) -> dict[str, Any]:
     return {name: None if value is None else arrays.to_host(value) for name, value in given.items()}
-
-
-class _Problem(NamedTuple):
-    """The quadratic problem that every pixel of a pass shares: ``b = x weighted' - shift``."""
-
-    kind: int
-    weighted: Float
-    gram: Float
-    shift: Float
-
-
-def _problem(s: Any, w: Any, gram: Any, shift: Any, *, simplex: bool) -> _Problem:
-    # In float64: rounded to float32, the Gram matrix of similar spectra is no longer positive, and Cholesky makes NaN.
-    ends = arrays.to_host(s).astype(np.float64)
-    weighted = ends if w is None else ends * arrays.to_host(w)
-    matrix = weighted @ ends.T if gram is None else arrays.to_host(gram).astype(np.float64)
-    coupled = not np.allclose(matrix, matrix.T, rtol=1e-12, atol=0.0)
-    if simplex and coupled:
-        raise ValueError("a matrix that is not symmetric has no solution on the simplex")
-    linear = np.zeros(len(ends)) if shift is None else arrays.to_host(shift).astype(np.float64)
-    return _Problem(SIMPLEX if simplex else COUPLED if coupled else FREE, weighted, matrix, linear)
-
-
-def _scaled(problem: _Problem) -> tuple[_Problem, Float]:
-    """In units in which every component has length one, so that tolerances mean the same for all; and the lengths.
-
-    On the simplex abundances have a unit of their own, so there it is the loss that is scaled.
-    """
-    length = np.sqrt(np.diag(problem.gram))
-    unit = np.where(length > 0, length, 1.0)
-    if problem.kind == SIMPLEX:
-        unit = np.full_like(unit, length.max(initial=0.0) or 1.0)
-    gram = problem.gram / np.outer(unit, unit)
-    safe = gram + np.diag(np.where(np.diag(gram) > 0, RIDGE * np.diag(gram), 1.0))
-    if problem.kind == SIMPLEX:
-        one = float(unit[0])
-        scaled = problem._replace(weighted=problem.weighted / one**2, gram=safe, shift=problem.shift / one**2)
-        return scaled, np.ones_like(unit)
-    return problem._replace(weighted=problem.weighted / unit[:, None], gram=safe, shift=problem.shift / unit), unit
 
 
 def _slabs(x: np.ndarray[Any, Any]) -> Iterator[tuple[slice, np.ndarray[Any, Any]]]:
@@ -225,41 +197,53 @@ def _slabs(x: np.ndarray[Any, Any]) -> Iterator[tuple[slice, np.ndarray[Any, Any
         yield part, x[part] if ready else np.ascontiguousarray(x[part], dtype=np.float64 if x.dtype == "f8" else "f4")
 
 
-def _arguments(x: np.ndarray[Any, Any], problem: _Problem) -> tuple[Any, ...]:
-    """What every compiled pass is given beside the data: endmembers, problem, and the room for a tile."""
+def _arguments(x: np.ndarray[Any, Any], parts: Parts) -> tuple[Any, ...]:
+    """What every compiled pass is told of the problem, its endmembers in the dtype that is worked in."""
     dtype = np.float64 if x.dtype == np.float64 else np.float32
-    rows = problem.weighted if len(problem.weighted) > 1 else np.vstack([problem.weighted, 0 * problem.weighted])
-    buffer = np.zeros((fused.tile_rows(x.shape[1]), x.shape[1]), dtype)
-    return np.ascontiguousarray(rows, dtype=dtype), problem.kind, problem.gram, problem.shift, buffer
+    _, weighted, gram, shift = parts.sought
+    rows = weighted if len(weighted) > 1 else np.vstack([weighted, 0 * weighted])
+    return np.ascontiguousarray(rows, dtype=dtype), parts.sought.kind, gram, shift, parts.pull
+
+
+def _buffer(x: np.ndarray[Any, Any]) -> np.ndarray[Any, Any]:
+    """The room for a tile."""
+    return np.zeros((fused.tile_rows(x.shape[1]), x.shape[1]), np.float64 if x.dtype == np.float64 else np.float32)
 
 
 def _update_here(
-    x: np.ndarray[Any, Any], problem: _Problem, w: Float | None, *, weigh_pixels: bool, norm: bool
-) -> dict[str, Any]:
-    scaled, unit = _scaled(problem)
+    x: np.ndarray[Any, Any], given: Float, problem: Problem, known: Any, w: Float | None, *, weigh_pixels: bool,
+    norm: bool,
+) -> dict[str, Any]:  # fmt: skip
+    even, unit = scaled(problem, known)
+    parts = parted(even, known)
     n, channels = problem.weighted.shape
     big_n, big_m, used, power = np.zeros((n, channels)), np.zeros((n, n)), np.zeros(n), 0.0
-    for _, slab in _slabs(x):
-        rows, kind, gram, shift, buffer = _arguments(slab, scaled)
+    for part, slab in _slabs(x):
+        buffer = _buffer(slab)
+        rows, kind, gram, shift, pull = _arguments(slab, parts)
         run = fused.update_pass_in_place if slab.dtype == buffer.dtype else fused.update_pass
-        run(slab, rows, kind, gram, shift, int(weigh_pixels), buffer, big_n, big_m, used)
+        run(slab, rows, kind, gram, shift, given[part], pull, int(weigh_pixels), buffer, big_n, big_m, used)
         if norm:
             power += fused.norm_pass(slab, _channel_weights(w, channels), int(weigh_pixels))
+    back = parts.back
+    big_n, big_m, used = big_n[back], big_m[np.ix_(back, back)], used[back]
     sums = {"N": big_n / unit[:, None], "M": big_m / np.outer(unit, unit), "C": used / unit}
     return sums | {"norm": np.float64(power)} if norm else sums
 
 
 def _abundances_here(
-    x: np.ndarray[Any, Any], s: Float, problem: _Problem, w: Float | None, *, weigh_pixels: bool, residual: bool
-) -> tuple[dict[str, Any], dict[str, Any]]:
-    scaled, unit = _scaled(problem)
+    x: np.ndarray[Any, Any], given: Float, s: Float, problem: Problem, known: Any, w: Float | None, *,
+    weigh_pixels: bool, residual: bool,
+) -> tuple[dict[str, Any], dict[str, Any]]:  # fmt: skip
+    even, unit = scaled(problem, known)
+    parts = parted(even, known)
     n, channels = problem.weighted.shape
     c = np.empty((len(x), n))
     rms, spectrum, loss = np.empty(len(x), dtype=np.float32), np.zeros(channels), 0.0
     for part, slab in _slabs(x):
-        rows, kind, gram, shift, buffer = _arguments(slab, scaled)
-        fused.abundances_pass(slab, rows, kind, gram, shift, buffer, c[part])
-        c[part] /= unit
+        rows, kind, gram, shift, pull = _arguments(slab, parts)
+        fused.abundances_pass(slab, rows, kind, gram, shift, given[part], pull, _buffer(slab), c[part])
+        c[part] = c[part][:, parts.back] / unit
         if residual:
             ends = np.ascontiguousarray(s, dtype=np.float64)
             loss += fused.residual_pass(
@@ -276,18 +260,27 @@ def _channel_weights(w: Float | None, channels: int) -> Float:
 
 
 def _solved(
-    xp: Any, x: arrays.Array, problem: _Problem, *, weigh_pixels: bool
+    xp: Any, x: arrays.Array, given: arrays.Array | None, problem: Problem, known: Any, *, weigh_pixels: bool
 ) -> Iterator[tuple[slice, Any, Any, Any]]:
     """Strips with their abundances (P, K) and the weights of their pixels, in any array library."""
     if problem.kind != FREE:
         raise NotImplementedError("the simplex and coupled components run on the CPU")
     dtype = xp.float64 if x.dtype == xp.float64 else xp.float32
-    weighted = arrays.to_device_like(problem.weighted, x, dtype)
+    parts = parted(problem, known)
+    sought = len(parts.sought.gram)
+    weighted = arrays.to_device_like(parts.sought.weighted[:sought], x, dtype)
+    gram, pull = (arrays.to_device_like(a, x, xp.float64) for a in (parts.sought.gram, parts.pull))
     for part, strip in strips(x):
         b = strip @ xp.matrix_transpose(weighted)
-        if problem.shift.any():
-            b = b - arrays.to_device_like(problem.shift, x, dtype)
-        c = xp.astype(nnls(arrays.to_device_like(problem.gram, x, xp.float64), b), dtype, copy=False)
+        if parts.sought.shift.any():
+            b = b - arrays.to_device_like(parts.sought.shift, x, dtype)
+        if given is None:
+            c = xp.astype(nnls(gram, b), dtype, copy=False)
+        else:
+            there = xp.astype(given[part, :], xp.float64)
+            c = nnls(gram, xp.astype(b, xp.float64) - there @ pull) if sought else there[:, :0]
+            c = xp.astype(xp.concat([c, there], axis=1), dtype, copy=False)
+            c = xp.stack([c[:, int(k)] for k in parts.back], axis=1)
         yield part, strip, c, pixel_weight(xp, strip) if weigh_pixels else None
 
 

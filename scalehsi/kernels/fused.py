@@ -47,12 +47,15 @@ def read_tile(x: Any, first: int, rows: int, tile: Any) -> None:
 
 @numba.njit(cache=True, nogil=True)
 def update_pass(
-    x: Any, s: Any, kind: int, gram: Any, shift: Any, weigh_pixels: int, buffer: Any, big_n: Any, big_m: Any, used: Any
-) -> None:
+    x: Any, s: Any, kind: int, gram: Any, shift: Any, given: Any, pull: Any, weigh_pixels: int, buffer: Any, big_n: Any,
+    big_m: Any, used: Any,
+) -> None:  # fmt: skip
     """Add the sums of all pixels of ``x`` (P, E) to ``big_n`` (K, E), ``big_m`` (K, K) and ``used`` (K,), float64.
 
     s (K, E) holds the endmembers times the weights of the channels, in the dtype of the buffer (T, E), and one row of
-    zeros more when K is 1. gram (K, K) and shift (K,) are the problem's, ``b = x s' - shift``. weigh_pixels is 0 or 1.
+    zeros more when K is 1. gram (R, R) and shift (R,) are the problem's, ``b = x s' - shift``, of the first R = K - F
+    components; given (P, F) holds the abundances of the others, and pull (F, R) what these take from ``b``.
+    weigh_pixels is 0 or 1.
     """
     n = gram.shape[0]
     height = buffer.shape[0]
@@ -64,15 +67,16 @@ def update_pass(
         rows = min(height, x.shape[0] - first)
         read_tile(x, first, rows, buffer)
         _tile_sums(
-            buffer, rows, s, kind, gram, shift, weigh_pixels, a, b, c, cv, partial, inverses, ones, held, big_n, big_m,
-            used,
+            buffer, rows, s, kind, gram, shift, given[first : first + rows], pull, weigh_pixels, a, b, c, cv, partial,
+            inverses, ones, held, big_n, big_m, used,
         )  # fmt: skip
 
 
 @numba.njit(cache=True, nogil=True)
 def update_pass_in_place(
-    x: Any, s: Any, kind: int, gram: Any, shift: Any, weigh_pixels: int, buffer: Any, big_n: Any, big_m: Any, used: Any
-) -> None:
+    x: Any, s: Any, kind: int, gram: Any, shift: Any, given: Any, pull: Any, weigh_pixels: int, buffer: Any, big_n: Any,
+    big_m: Any, used: Any,
+) -> None:  # fmt: skip
     """`update_pass` for an ``x`` of the dtype that is worked in: whole tiles are not copied."""
     n = gram.shape[0]
     height = buffer.shape[0]
@@ -88,18 +92,19 @@ def update_pass_in_place(
         else:
             read_tile(x, first, rows, buffer)
         _tile_sums(
-            tile, rows, s, kind, gram, shift, weigh_pixels, a, b, c, cv, partial, inverses, ones, held, big_n, big_m,
-            used,
+            tile, rows, s, kind, gram, shift, given[first : first + rows], pull, weigh_pixels, a, b, c, cv, partial,
+            inverses, ones, held, big_n, big_m, used,
         )  # fmt: skip
 
 
 @numba.njit(cache=True, nogil=True)
 def _tile_sums(
-    tile: Any, rows: int, s: Any, kind: int, gram: Any, shift: Any, weigh_pixels: int, a: Any, b: Any, c: Any, cv: Any,
-    partial: Any, inverses: Any, ones: Any, held: Any, big_n: Any, big_m: Any, used: Any,
+    tile: Any, rows: int, s: Any, kind: int, gram: Any, shift: Any, given: Any, pull: Any, weigh_pixels: int, a: Any,
+    b: Any, c: Any, cv: Any, partial: Any, inverses: Any, ones: Any, held: Any, big_n: Any, big_m: Any, used: Any,
 ) -> None:  # fmt: skip
-    n = gram.shape[0]
-    _tile_solve(tile, rows, s, kind, gram, shift, a, b, c, inverses, ones, held)
+    sought, known = pull.shape[1], pull.shape[0]
+    n = sought + known
+    _tile_solve(tile, rows, s, kind, gram, shift, given, pull, a, b, c, inverses, ones, held)
     for p in range(rows):
         v = 1.0
         if weigh_pixels != 0:
@@ -109,10 +114,14 @@ def _tile_sums(
             # An empty pixel weighs nothing: its residual is zero anyway.
             v = tile.shape[1] / total if total > 0.0 else 0.0
         # Rounded once, and both sums made of the rounded: else the objective would see the difference.
-        for k in range(n):
+        for k in range(sought):
             a[p, k] = c[p, k]
             cv[p, k] = v * c[p, k]
-            used[k] += c[p, k]
+            used[k] += v * c[p, k]
+        for f in range(known):
+            a[p, sought + f] = given[p, f]
+            cv[p, sought + f] = v * given[p, f]
+            used[sought + f] += v * given[p, f]
         for k in range(n):
             for j in range(n):
                 big_m[k, j] += np.float64(cv[p, k]) * np.float64(a[p, j])
@@ -126,20 +135,26 @@ def _tile_sums(
 
 @numba.njit(cache=True, nogil=True)
 def _tile_solve(
-    tile: Any, rows: int, s: Any, kind: int, gram: Any, shift: Any, a: Any, b: Any, c: Any, inverses: Any, ones: Any,
-    held: Any,
+    tile: Any, rows: int, s: Any, kind: int, gram: Any, shift: Any, given: Any, pull: Any, a: Any, b: Any, c: Any,
+    inverses: Any, ones: Any, held: Any,
 ) -> None:  # fmt: skip
     n = gram.shape[0]
     dots(tile, s, a)
     for p in range(rows):
         for k in range(n):
             b[p, k] = a[p, k] - shift[k]
+    for f in range(pull.shape[0]):
+        for p in range(rows):
+            for k in range(n):
+                b[p, k] -= given[p, f] * pull[f, k]
     solve(kind, gram, b[:rows], c[:rows], inverses, ones, held)
 
 
 @numba.njit(cache=True, nogil=True)
-def abundances_pass(x: Any, s: Any, kind: int, gram: Any, shift: Any, buffer: Any, out: Any) -> None:
-    """Abundances of all pixels of ``x`` (P, E) into ``out`` (P, K)."""
+def abundances_pass(
+    x: Any, s: Any, kind: int, gram: Any, shift: Any, given: Any, pull: Any, buffer: Any, out: Any
+) -> None:
+    """Abundances of all pixels of ``x`` (P, E) into ``out`` (P, K), in the order of `update_pass`."""
     n = gram.shape[0]
     height = buffer.shape[0]
     a = np.zeros((height, s.shape[0]), buffer.dtype)
@@ -148,10 +163,13 @@ def abundances_pass(x: Any, s: Any, kind: int, gram: Any, shift: Any, buffer: An
     for first in range(0, x.shape[0], height):
         rows = min(height, x.shape[0] - first)
         read_tile(x, first, rows, buffer)
-        _tile_solve(buffer, rows, s, kind, gram, shift, a, b, c, inverses, ones, held)
+        there = given[first : first + rows]
+        _tile_solve(buffer, rows, s, kind, gram, shift, there, pull, a, b, c, inverses, ones, held)
         for p in range(rows):
             for k in range(n):
                 out[first + p, k] = c[p, k]
+            for f in range(pull.shape[0]):
+                out[first + p, n + f] = there[p, f]
 
 
 @numba.njit(cache=True, nogil=True)
@@ -176,9 +194,9 @@ def residual_pass(x: Any, c: Any, s: Any, w: Any, weigh_pixels: int, rms: Any, s
     return loss
 
 
-@numba.njit(cache=True, nogil=True)
+@numba.njit(cache=True, nogil=True, fastmath={"reassoc", "contract"})
 def norm_pass(x: Any, w: Any, weigh_pixels: int) -> float:
-    """``sum v w x^2`` in float64."""
+    """``sum v w x^2`` in float64; sums in any order, or each would wait for the one before (twice a whole pass)."""
     norm = 0.0
     for p in range(x.shape[0]):
         square, total = 0.0, 0.0

@@ -90,14 +90,17 @@ def objective(sums: dict[str, Any], s: Float) -> float:
 
 
 def improve(sums: dict[str, Any], s: Float) -> Float:
-    """The best ``s`` for the abundances of the pass, channel by channel; a channel nobody measured keeps its values."""
+    """The best ``s`` for the abundances of the pass, channel by channel.
+
+    Where no pixel that has a component measured a channel, the component keeps its value there.
+    """
     new = np.array(s)
     for e in range(s.shape[1]):
         matrix = sums["M"] - sums["H"][e]
-        if np.trace(matrix) > 1e-12 * np.trace(sums["M"]):
-            new[:, e] = nnls(matrix, sums["N"][None, :, e])[0]
-    unused = np.diag(sums["M"]) <= 0
-    new[unused] = s[unused]
+        # What rounding left of a component that no measuring pixel has is not a component.
+        seen = np.diag(matrix) > 1e-10 * np.diag(sums["M"])
+        if seen.any():
+            new[seen, e] = nnls(matrix[np.ix_(seen, seen)], sums["N"][None, seen, e])[0]
     return new
 
 

@@ -16,22 +16,20 @@ import math
 from collections.abc import Sequence
 from typing import Any, Final
 
-import numba
 import numpy as np
 from scipy.ndimage import gaussian_filter
 
 from scalehsi import arrays
 from scalehsi.kernels import counts
 from scalehsi.kernels.counts import Counts
-from scalehsi.kernels.poisson_loops import FILL, gather, log_likelihood, model, padded, projection, scatter, weights
-from scalehsi.kernels.vectors import aligned_zeros, lean, whole_rows
+from scalehsi.kernels.mixture_loops import infer_rows, predict_rows
+from scalehsi.kernels.poisson_loops import padded
+from scalehsi.kernels.vectors import aligned_zeros, whole_rows
 
 Float = np.ndarray[Any, np.dtype[np.float64]]
 
 TINY: Final = 1e-12
 """Smallest value of a spectrum relative to its mean: where a count meets none."""
-FAINT: Final = 1e-4
-"""Smallest share with which a component starts: one that is off could not come back."""
 FAINT_SHARE: Final = 1e-3
 """Of the mean spectrum in spectra that come from least squares."""
 REACH: Final = 3.0
@@ -79,7 +77,7 @@ def update(
     --------
     >>> x = np.array([[9, 1, 0], [0, 1, 9]], dtype="uint8")
     >>> pixels, sums = update(x, s=np.array([[0.8, 0.2, 0.0], [0.0, 0.2, 0.8]]), alpha=0.1)
-    >>> pixels["gamma"].round(1).tolist(), round(float(sums["N"].sum()), 6)
+    >>> pixels["gamma"].astype(float).round(1).tolist(), round(float(sums["N"].sum()), 6)
     ([[10.1, 0.1], [0.1, 10.1]], 20.0)
     """
     k, wide = len(s), _columns(s)
@@ -89,7 +87,7 @@ def update(
     start = 1 if gamma is None else 2 if restart else 0
     prior = np.full((1, k), float(alpha))
     for part, indptr, channel, value in counts.strips(x):
-        _infer_rows(indptr, channel, value, wide, prior, found[part], table, sums, start, steps, tol)
+        infer_rows(indptr, channel, value, wide, prior, found[part], table, sums, start, steps, tol)
     big_n = table[:, :k] * wide[:, :k]
     return {"gamma": found.astype(np.float32)}, {
         "N": big_n,
@@ -114,8 +112,34 @@ def shares(x: arrays.Array | Counts, *, s: Float, alpha: Float | float, steps: i
     gamma = np.zeros((x.shape[0], k))
     for part, indptr, channel, value in counts.strips(x):
         own = prior if len(prior) == 1 else prior[part]
-        _infer_rows(indptr, channel, value, wide, own, gamma[part], np.zeros((0, 8)), np.zeros(0), 1, steps, tol)
+        infer_rows(indptr, channel, value, wide, own, gamma[part], np.zeros((0, 8)), np.zeros(0), 1, steps, tol)
     return np.asarray(gamma / gamma.sum(axis=1, keepdims=True))
+
+
+def log_predictive(x: arrays.Array | Counts, theta: Float, *, s: Float) -> Float:
+    """Logarithm of the likelihood of counts in each pixel, shape (P,), but for what the counts alone decide.
+
+    Parameters
+    ----------
+    x : array, shape (P, E), or Counts
+    theta : array, shape (P, K)
+        Shares, such as those of other counts of the same pixels.
+    s : array, shape (K, E)
+        Rows of unit sum, and nowhere zero.
+
+    Examples
+    --------
+    >>> x = np.array([[3, 1]], dtype="uint8")
+    >>> found = log_predictive(x, np.array([[1.0]]), s=np.array([[0.75, 0.25]]))
+    >>> bool(abs(found[0] - (3 * np.log(0.75) + np.log(0.25))) < 1e-12)
+    True
+    """
+    wide, out = _columns(s), np.empty(x.shape[0])
+    rows = np.zeros((x.shape[0], wide.shape[1]))
+    rows[:, : len(s)] = theta
+    for part, indptr, channel, value in counts.strips(x):
+        predict_rows(indptr, channel, value, wide, rows[part], out[part])
+    return out
 
 
 def shares_of_neighbours(
@@ -216,111 +240,3 @@ def _radius(width: float) -> int:
 def _blurred(values: Float, width: float) -> Float:
     axes = (values.ndim - 2, values.ndim - 1)
     return np.asarray(gaussian_filter(values, width, mode="constant", radius=_radius(width), axes=axes))
-
-
-@lean
-def _digamma(x: float) -> float:
-    """The derivative of the logarithm of the gamma function, for x above 0."""
-    found = 0.0
-    while x < 6.0:
-        found -= 1.0 / x
-        x += 1.0
-    f = 1.0 / (x * x)
-    tail = f * (1 / 12 - f * (1 / 120 - f * (1 / 252 - f * (1 / 240 - f / 132))))
-    return found + math.log(x) - 0.5 / x - tail
-
-
-@numba.njit(cache=True, nogil=True)
-def _infer_rows(
-    indptr: Any,
-    channel: Any,
-    value: Any,
-    st: Any,
-    prior: Any,
-    gamma: Any,
-    table: Any,
-    sums: Any,
-    start: int,
-    steps: int,
-    tol: float,
-) -> None:
-    """Posteriors of a strip in place, and what they add to the sums.
-
-    prior (1 or P, K). start: 0 from gamma, 1 from the prior, 2 from the shares of gamma. table (E, width) or (0, width)
-    for none; then ``sums`` is not touched either.
-    """
-    pixels, n = gamma.shape
-    wide = st.shape[1]
-    longest = 0
-    for p in range(pixels):
-        longest = max(longest, indptr[p + 1] - indptr[p])
-    m_most = longest + FILL
-    g, x, y = np.zeros((wide, m_most)), np.empty(m_most), np.empty(m_most)
-    r, q, along, mantissa = np.empty(m_most), np.empty(m_most), np.empty(m_most), np.empty(m_most)
-    w, gradient, share = np.zeros(wide), np.zeros(wide), np.zeros(table.shape[1])
-    for p in range(pixels):
-        first, last = indptr[p], indptr[p + 1]
-        own = prior[p if prior.shape[0] > 1 else 0]
-        m, total = gather(st, channel, value, first, last, g, x)
-        _begin(gamma[p], own, total, start)
-        amount = 0.0
-        for k in range(n):
-            amount += own[k]
-        for _ in range(steps if m > 0 else 0):
-            for k in range(n):
-                w[k] = math.exp(_digamma(gamma[p, k]))
-            model(g, w, m, y)
-            weights(x, y, m, r, q)
-            projection(g, r, m, gradient)
-            change = 0.0
-            for k in range(n):
-                new = own[k] + w[k] * gradient[k]
-                change += abs(new - gamma[p, k])
-                gamma[p, k] = new
-            if change < tol * (total + amount):
-                break
-        if table.shape[0] > 0:
-            for k in range(n):
-                w[k] = math.exp(_digamma(gamma[p, k]))
-            likelihood = 0.0
-            if m > 0:
-                model(g, w, m, y)
-                weights(x, y, m, r, q)
-                for k in range(n):
-                    share[k] = w[k]
-                scatter(table, channel, first, last, r, share)
-                likelihood = log_likelihood(x, y.view(np.int64), m, along, mantissa, mantissa.view(np.int64))
-            _add(gamma[p], own, total, likelihood, sums)
-
-
-@lean
-def _begin(gamma: Any, own: Any, total: float, start: int) -> None:
-    """Where the fixed point of a pixel starts."""
-    if start == 0:
-        return
-    amount = 0.0
-    for k in range(gamma.shape[0]):
-        amount += own[k] if start == 1 else gamma[k]
-    for k in range(gamma.shape[0]):
-        part = (own[k] if start == 1 else gamma[k]) / amount
-        gamma[k] = own[k] + total * max(part, FAINT)
-
-
-@lean
-def _add(gamma: Any, own: Any, total: float, likelihood: float, sums: Any) -> None:
-    """The bound of a pixel, and its counts by component, onto the sums (1 + K + K K,)."""
-    n = gamma.shape[0]
-    whole, prior = 0.0, 0.0
-    for k in range(n):
-        whole += gamma[k]
-        prior += own[k]
-    level = _digamma(whole)
-    bound = likelihood - total * level + math.lgamma(prior) - math.lgamma(whole)
-    for k in range(n):
-        bound += math.lgamma(gamma[k]) - math.lgamma(own[k]) + (own[k] - gamma[k]) * (_digamma(gamma[k]) - level)
-    sums[0] += bound
-    for k in range(n):
-        count = total * gamma[k] / whole
-        sums[1 + k] += count
-        for j in range(n):
-            sums[1 + n + k * n + j] += count * total * gamma[j] / whole

@@ -82,10 +82,10 @@ def plasmon_modes(window: Window, *, seed: int, raster: Raster = Raster()) -> Fl
     n, step = raster.samples, raster.pitch / raster.samples
     halo = math.ceil(3 * raster.blur / step)
     y, x = (
-        (np.arange(n * low - halo, n * high + halo) + 0.5) * step + move
+        (np.arange(n * low - halo, n * high + halo, dtype=np.float64) + 0.5) * step + move
         for low, high, move in ((window.y0, window.y1, raster.offset[0]), (window.x0, window.x1, raster.offset[1]))
     )
-    fine = _modes(y, x, seed)
+    fine = _modes(np.asarray(y), np.asarray(x), seed)
     out = np.empty((len(fine), window.y1 - window.y0, window.x1 - window.x0))
     for k, field in enumerate(fine):
         seen = blurred(field, raster.blur / step, halo)

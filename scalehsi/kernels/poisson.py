@@ -6,25 +6,31 @@ maximisation and then Newton, and adds up what a Newton step of ``s`` needs: per
 A Newton step that goes past the lowest point of its line is shortened, not damped by its decrement as is usual for
 self-concordant functions: that bound depends on the unit of the data, and holds back most where counts are many.
 
+Voxels that were not measured (NaN) take no part: see `scalehsi.kernels.poisson_missing`.
+
 A block is dense or `Counts`; both go through the same loops, strip by strip, and give the same bits.
 Reference for the Poisson factorisation: Lee and Seung 2001.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from typing import Any, Final
 
 import numba
 import numpy as np
 
 from scalehsi import arrays
-from scalehsi.kernels import counts
+from scalehsi.kernels import counts, cuda
 from scalehsi.kernels.counts import Counts
-from scalehsi.kernels.nnls import solve_one
-from scalehsi.kernels.poisson_loops import from_table, padded, table_width
+from scalehsi.kernels.poisson_known import known_columns, solve_rows_known
+from scalehsi.kernels.poisson_loops import padded, shares_of, table_width
+from scalehsi.kernels.poisson_missing import add_missed, measured_parts, measuring
 from scalehsi.kernels.poisson_rows import multiply_rows, solve_rows
+from scalehsi.kernels.poisson_steps import quadratic, quadratic4, step_room
+from scalehsi.kernels.problem import given_rows
 from scalehsi.kernels.vectors import FAST, aligned_zeros, whole_rows
+from scalehsi.schema import InputError
 
 Float = np.ndarray[Any, np.dtype[np.float64]]
 
@@ -38,11 +44,14 @@ FLOOR: Final = 0.02
 
 def update(
     x: arrays.Array | Counts,
+    given: Float | None = None,
     *,
     s: Float,
     tau: Float | None = None,
     ridge: Float | None = None,
     simplex: bool = False,
+    known: Sequence[int] | None = None,
+    missing: bool = False,
 ) -> tuple[dict[str, Any], dict[str, Any]]:
     """One pass over a block: the sums that the next ``s`` and the objective need.
 
@@ -50,7 +59,10 @@ def update(
     ----------
     x : array, shape (P, E), or Counts
         Counts, any real dtype, none negative. Cost is by the channels that hold counts, not by E, but for a quick
-        search of a dense block for them.
+        search of a dense block for them. On a GPU (a CuPy array, or what `kernels.cuda.resident` made of one, which
+        saves a sort at each pass) with ``s`` alone, up to 32 components; not run on one yet.
+    given : array, shape (P, F), optional
+        Abundances that are known, of the components ``known``; the others are solved beside them.
     s : array, shape (K, E)
     tau : array, shape (K,), optional
         Added to the objective is ``tau_k c_k``: sparsity, or one over the scale of an exponential prior. Not negative.
@@ -58,14 +70,19 @@ def update(
         Added to the objective is ``ridge_k c_k^2 / 2``: one over the square of the scale of a half-normal prior. Not
         negative.
     simplex : bool, default False
-        The abundances of each pixel sum to one, and ``s`` carries the number of counts.
+        The abundances of each pixel sum to one, and ``s`` carries the number of counts. Not with ``given``.
+    known : sequence of int, shape (F,), optional
+        The components of ``given``.
+    missing : bool, default False
+        NaN in a block of floats is what was not measured, and the likelihood runs over the rest. Not with ``given``.
 
     Returns
     -------
     pixels : empty dict
     sums : dict
         ``N`` (E, K) = sum_p c x / y, ``H`` (E, K (K + 1) / 2) = sum_p c c' x / y^2 (lower triangle),
-        ``C`` (K,) = sum_p c, ``likelihood`` = sum x log y; with ``ridge`` also ``CC`` (K,) = sum_p c^2.
+        ``C`` (K,) = sum_p c, ``likelihood`` = sum x log y; with ``ridge`` also ``CC`` (K,) = sum_p c^2,
+        with ``missing`` also ``missed`` (E, K) = sum of c over the pixels that miss the channel.
 
     Examples
     --------
@@ -74,27 +91,36 @@ def update(
     >>> sums["N"].shape, sums["H"].shape, round(float(sums["C"].sum()), 6)
     ((3, 2), (3, 3), 12.0)
     """
+    if _on_gpu(x, s, plain=tau is None and ridge is None and given is None and not (simplex or missing)):
+        return cuda.poisson_update(x, s=arrays.to_host(s))
     table, total = aligned_zeros(s.shape[1], table_width(len(s))), np.zeros(1 + 2 * len(s))
-    for _ in _solved(x, s, tau, ridge, table, total, simplex=simplex):
-        pass
-    big_n, big_h = from_table(table, _columns(s))
-    return {}, {"N": big_n, "H": big_h} | _sums(total, len(s), ridge)
+    missed = np.zeros((max(len(s), 2), s.shape[1] if missing else 0))
+    beside: dict[str, Any] = {"given": given, "known": known, "missing": missing}
+    for _, c, lost in _solved(x, s, tau, ridge, table, total, simplex=simplex, **beside):
+        add_missed(lost, c, missed)
+    big_h = table[:, : len(s) * (len(s) + 1) // 2].copy()
+    del table
+    sums = {"N": shares_of(big_h, _columns(s)), "H": big_h} | _sums(total, len(s), ridge)
+    return {}, (sums | {"missed": np.ascontiguousarray(missed[: len(s)].T)} if missing else sums)
 
 
 def abundances(
     x: arrays.Array | Counts,
+    given: Float | None = None,
     *,
     s: Float,
     residual: bool = True,
     tau: Float | None = None,
     ridge: Float | None = None,
     simplex: bool = False,
+    known: Sequence[int] | None = None,
+    missing: bool = False,
 ) -> tuple[dict[str, Any], dict[str, Any]]:
     """The last pass over a block: maximum-likelihood abundances, and what the model leaves.
 
     Parameters
     ----------
-    x, s, tau, ridge, simplex
+    x, given, s, tau, ridge, simplex, known, missing
         As in `update`.
     residual : bool, default True
         False leaves out the residuals and their cost, which is by all channels, 2 P E K flops.
@@ -102,19 +128,25 @@ def abundances(
     Returns
     -------
     pixels : dict
-        ``abundances`` (P, K) float32, ``residual`` (P,) root mean square over the channels.
+        ``abundances`` (P, K) float32, ``residual`` (P,) root mean square over the channels, the measured ones
+        with ``missing``.
     sums : dict
         ``residual_spectrum`` (E,) sum of data minus model, ``likelihood``, ``C``; with ``ridge`` also ``CC``.
     """
+    if _on_gpu(x, s, plain=tau is None and ridge is None and given is None and not (simplex or missing)):
+        return cuda.poisson_abundances(x, s=arrays.to_host(s), residual=residual)
     ends = np.ascontiguousarray(_columns(s).T)
     found = np.empty((x.shape[0], len(s)), dtype=np.float32)
     rms, spectrum = np.empty(x.shape[0], dtype=np.float32), np.zeros(s.shape[1])
     total = np.zeros(1 + 2 * len(s))
-    for part, c in _solved(x, s, tau, ridge, np.zeros((0, 8)), total, simplex=simplex):
+    none = np.zeros((0, 8))
+    beside: dict[str, Any] = {"given": given, "known": known, "missing": missing}
+    for part, c, _ in _solved(x, s, tau, ridge, none, total, simplex=simplex, **beside):
         found[part] = c
         for start in range(part.start, part.stop if residual else 0, STRIP):
             some = slice(start, min(start + STRIP, part.stop))
-            _residual(_dense(x, some), ends, c[start - part.start : some.stop - part.start], rms[some], spectrum)
+            c_some = c[start - part.start : some.stop - part.start]
+            _residual(_dense(x, some), ends, c_some, rms[some], spectrum, int(missing))
     pixels: dict[str, Any] = {"abundances": found}
     sums = _sums(total, len(s), ridge)
     return (pixels | {"residual": rms}, sums | {"residual_spectrum": spectrum}) if residual else (pixels, sums)
@@ -161,6 +193,8 @@ def objective(
     ``constant`` is ``sum x log x - x`` of the cube.
     """
     value = np.dot(sums["C"], s.sum(axis=1)) - sums["likelihood"] + constant
+    if "missed" in sums:
+        value -= np.sum(sums["missed"] * s.T)
     if tau is not None:
         value += np.dot(sums["C"], tau)
     if ridge is not None:
@@ -171,6 +205,8 @@ def objective(
 def improve(sums: dict[str, Float], s: Float) -> tuple[Float, Float]:
     """From the sums of a pass at ``s``: two better endmember matrices.
 
+    A channel that no pixel measured becomes zero; so does what only tells of components that are not there.
+
     Returns
     -------
     newton : array, shape (K, E)
@@ -178,12 +214,13 @@ def improve(sums: dict[str, Float], s: Float) -> tuple[Float, Float]:
     multiplicative : array, shape (K, E)
         ``s N / C``: never worse than ``s``.
     """
-    st = _columns(s)
-    em = _multiplied(sums, st)
+    st, c = _columns(s), measuring(sums)
+    if "missed" in sums:
+        st[~(c > 0).any(axis=1)] = 0.0
+    em = _multiplied(sums["N"], c, st)
     newton = em.copy()
-    _newton_channels(st, em, sums["N"], sums["H"], sums["C"], newton)
-    unused = ~(sums["C"] > 0)
-    newton[:, unused] = st[:, unused]
+    _newton_channels(st, em, sums["N"], sums["H"], c, newton)
+    newton = np.where(c > 0, newton, st)
     return np.ascontiguousarray(newton.T), np.ascontiguousarray(em.T)
 
 
@@ -192,12 +229,25 @@ def improve_multiplicative(sums: dict[str, Float], s: Float) -> Float:
 
     Zeros stay zeros; an endmember that no pixel uses stays as it is.
     """
-    return np.ascontiguousarray(_multiplied(sums, np.asarray(s, dtype=np.float64).T).T)
+    st = np.asarray(s, dtype=np.float64).T
+    return np.ascontiguousarray(_multiplied(sums["N"], sums["C"], st).T)
 
 
-def _multiplied(sums: dict[str, Float], st: Float) -> Float:
-    used = sums["C"] > 0
-    return np.asarray(st * np.where(used, sums["N"] / np.where(used, sums["C"], 1.0), 1.0))
+def _multiplied(big_n: Float, c: Float, st: Float) -> Float:
+    used = c > 0
+    return np.asarray(st * np.where(used, big_n / np.where(used, c, 1.0), 1.0))
+
+
+def _on_gpu(x: Any, s: Any, *, plain: bool) -> bool:
+    """Whether the kernels written for a GPU take this block; what they do not do runs on the host."""
+    plain = plain and s.shape[0] <= cuda.MOST
+    held = isinstance(x, cuda.Resident)
+    if held and not plain:
+        raise InputError(
+            "counts that lie on the GPU are fitted without costs and constraints, and with at most "
+            f"{cuda.MOST} components; fit with device='cpu'"
+        )
+    return held or (plain and arrays.is_cupy(x))
 
 
 def _solved(
@@ -209,18 +259,59 @@ def _solved(
     total: Float,
     *,
     simplex: bool,
-) -> Iterator[tuple[slice, Float]]:
-    """Runs of pixels with their exact abundances (overwritten by the next run's); the sums grow along."""
+    missing: bool,
+    given: Any = None,
+    known: Sequence[int] | None = None,
+) -> Iterator[tuple[slice, Float, Float]]:
+    """Runs of pixels with their exact abundances and masks (overwritten by the next run's); the sums grow along."""
+    if given is not None or known is not None:
+        if missing:
+            raise ValueError("abundances that are known do not go together with missing voxels")
+        yield from _solved_beside(x, given, s, tau, ridge, table, total, known=known, simplex=simplex)
+        return
     st = _columns(s)
     linear, squares = _terms(st.T, tau, ridge)
-    wide = _wide(st)
+    wide, ends = _wide(st), np.ascontiguousarray(st.T) if missing else st.T
+    c = np.empty((STRIP, len(s)))
+    for (part, indptr, channel, value), lost in counts.measured_strips(x) if missing else _nothing_lost(x):
+        rows = part.stop - part.start
+        if rows > len(c):
+            c = np.empty((rows, len(s)))
+        costs = linear[None]
+        if len(lost):
+            costs = measured_parts(lost, ends, hide=not simplex)
+            costs = costs if tau is None else costs + tau
+        solve_rows(indptr, channel, value, wide, costs, squares, int(simplex), c[:rows], table, total)
+        yield part, c[:rows], lost
+
+
+def _nothing_lost(x: arrays.Array | Counts) -> Iterator[tuple[counts.Rows, Float]]:
+    nothing = np.zeros((0, 0))
+    for rows in counts.strips(x):
+        yield rows, nothing
+
+
+def _solved_beside(
+    x: arrays.Array | Counts, given: Any, s: Float, tau: Any, ridge: Any, table: Float, total: Float, *, known: Any,
+    simplex: bool,
+) -> Iterator[tuple[slice, Float, Float]]:  # fmt: skip
+    """`_solved` with abundances that are known."""
+    if simplex:
+        raise ValueError("on the simplex the abundances of all components are sought")
+    maps, nothing = given_rows(given, known, x.shape[0]), np.zeros((0, 0))
+    st = _columns(s)
+    free, held, wide, ground = known_columns(st, known)
+    linear, squares = (terms[free] for terms in _terms(st.T, tau, ridge))
     c = np.empty((STRIP, len(s)))
     for part, indptr, channel, value in counts.strips(x):
         rows = part.stop - part.start
         if rows > len(c):
             c = np.empty((rows, len(s)))
-        solve_rows(indptr, channel, value, wide, linear, squares, int(simplex), c[:rows], table, total)
-        yield part, c[:rows]
+        there = maps[part]
+        solve_rows_known(
+            indptr, channel, value, wide, ground, free, held, linear, squares, there, c[:rows], table, total
+        )
+        yield part, c[:rows], nothing
 
 
 def _terms(s: Float, tau: Float | None, ridge: Float | None) -> tuple[Float, Float]:
@@ -246,7 +337,9 @@ def _columns(s: Float) -> Float:
 
 
 def _wide(st: Float) -> Float:
-    """``st`` (E, K) with as many empty endmembers more as the loops want."""
+    """``st`` (E, K) with as many empty endmembers more as the loops want; itself where they want none."""
+    if st.shape[1] == padded(st.shape[1]):
+        return np.ascontiguousarray(st)
     wide = np.zeros((st.shape[0], padded(st.shape[1])))
     wide[:, : st.shape[1]] = st
     return wide
@@ -260,8 +353,8 @@ def _dense(x: arrays.Array | Counts, part: slice) -> Float:
 
 
 @numba.njit(cache=True, nogil=True, fastmath=FAST)
-def _residual(x: Any, s: Any, c: Any, rms: Any, spectrum: Any) -> None:
-    """What the model leaves of some rows, which are overwritten by it."""
+def _residual(x: Any, s: Any, c: Any, rms: Any, spectrum: Any, missing: int) -> None:
+    """What the model leaves of some rows, which are overwritten by it; without what is not finite if ``missing``."""
     channels = x.shape[1]
     for p in range(x.shape[0]):
         rest = x[p]
@@ -270,37 +363,49 @@ def _residual(x: Any, s: Any, c: Any, rms: Any, spectrum: Any) -> None:
             if share != 0.0:
                 for e in range(channels):
                     rest[e] -= share * row[e]
-        square = 0.0
+        square, used = 0.0, channels
         for e in range(channels):
+            left_out = missing != 0 and not abs(rest[e]) < np.inf
+            rest[e] = 0.0 if left_out else rest[e]
+            used -= left_out
             spectrum[e] += rest[e]
             square += rest[e] * rest[e]
-        rms[p] = np.sqrt(square / channels)
+        rms[p] = np.sqrt(square / max(used, 1))
 
 
 @numba.njit(cache=True, nogil=True)
 def _newton_channels(st: Any, em: Any, big_n: Any, big_h: Any, c: Any, new: Any) -> None:
-    """One Newton step a channel: minimise the quadratic model over values of at least FLOOR of the multiplicative."""
+    """One Newton step a channel: minimise the quadratic model over values of at least FLOOR of the multiplicative.
+
+    ``c`` (E, K) multiplies the endmembers in the objective.
+    """
     channels, n = st.shape
-    hessian, right, value = np.empty((n, n)), np.empty(n), np.empty(n)
-    passive, order = np.empty(n, dtype=np.bool_), np.empty(n, dtype=np.int64)
-    chol, z = np.empty((n, n)), np.empty(n)
+    step, linear = step_room(n, max(n, 4)), np.empty(n)
+    value, hessian, right, gradient = step.now, step.hessian, step.right, step.gradient
     for e in range(channels):
-        index, top = 0, 0.0
+        top = 0.0
         for k in range(n):
-            for j in range(k + 1):
-                hessian[k, j] = big_h[e, index]
-                hessian[j, k] = big_h[e, index]
-                index += 1
-            top = max(top, hessian[k, k])
+            top = max(top, big_h[e, k * (k + 3) // 2])
         if top <= 0.0:
             continue  # no counts here: the multiplicative value, zero, stands
+        index = 0
         for k in range(n):
-            hessian[k, k] += 1e-9 * top
-        for k in range(n):
-            right[k] = big_n[e, k] - c[k]
-            for j in range(n):
-                right[k] += hessian[k, j] * (st[e, j] - FLOOR * em[e, j])
+            linear[k], gradient[k] = c[e, k], big_n[e, k]
             value[k] = max(st[e, k] - FLOOR * em[e, k], 0.0)
-        solve_one(hessian, right, value, passive, chol, z, order)
+            right[k] = 0.0
+            for j in range(k + 1):
+                hessian[k, j] = big_h[e, index]
+                index += 1
+            # Relative to itself: components need not have comparable units.
+            hessian[k, k] += 1e-9 * (hessian[k, k] if hessian[k, k] > 0.0 else top)
+        for k in range(n):
+            right[k] += gradient[k] - linear[k] + hessian[k, k] * (st[e, k] - FLOOR * em[e, k])
+            for j in range(k):
+                right[k] += hessian[k, j] * (st[e, j] - FLOOR * em[e, j])
+                right[j] += hessian[k, j] * (st[e, k] - FLOOR * em[e, k])
+        if n <= 4:
+            quadratic4(step, linear)
+        else:
+            quadratic(step, linear, 0)
         for k in range(n):
             new[e, k] = FLOOR * em[e, k] + value[k]

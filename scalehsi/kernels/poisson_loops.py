@@ -38,13 +38,12 @@ def table_width(n: int) -> int:
     return whole_rows(n * (n + 1) // 2)
 
 
-def from_table(table: Float, st: Float) -> tuple[Float, Float]:
-    """The sums N (E, K) and H (E, K (K + 1) / 2).
+def shares_of(big_h: Float, st: Float) -> Float:
+    """The sums N (E, K) of the sums H (E, K (K + 1) / 2) and the endmembers (E, K).
 
     N needs no room of its own: ``sum_p c_k x / y = sum_j H_kj s_j``, as ``y = sum_j c_j s_j``, and no term is negative.
     """
     n = st.shape[1]
-    big_h = table[:, : n * (n + 1) // 2].copy()
     big_n = np.zeros_like(st)
     index = 0
     for k in range(n):
@@ -53,7 +52,7 @@ def from_table(table: Float, st: Float) -> tuple[Float, Float]:
             if j < k:
                 big_n[:, j] += big_h[:, index] * st[:, k]
             index += 1
-    return big_n, big_h
+    return big_n
 
 
 @inlined

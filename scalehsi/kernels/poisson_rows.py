@@ -13,7 +13,7 @@ import numba
 import numpy as np
 
 from scalehsi.kernels.poisson_loops import DARK, derivatives, gather, log_likelihood, model, scatter, slope, weights
-from scalehsi.kernels.poisson_steps import Step, maximise, quadratic, quadratic4
+from scalehsi.kernels.poisson_steps import Step, maximise, quadratic, quadratic4, step_room
 from scalehsi.kernels.vectors import inlined, lean, lean_sums
 
 EM_STEPS: Final = 3
@@ -42,7 +42,7 @@ class Pixel(NamedTuple):
 
 
 @numba.njit(cache=True, nogil=True)
-def _room(indptr: Any, n: int, wide: int) -> tuple[Pixel, Step]:
+def room(indptr: Any, n: int, wide: int) -> tuple[Pixel, Step]:
     """Room for the longest row, and for steps in K components."""
     longest = 0
     for p in range(indptr.shape[0] - 1):
@@ -60,20 +60,7 @@ def _room(indptr: Any, n: int, wide: int) -> tuple[Pixel, Step]:
         mantissa,
         mantissa.view(np.int64),
     )
-    step = Step(
-        np.zeros(wide),
-        np.empty(n),
-        np.zeros(wide),
-        np.zeros((wide, wide)),
-        np.empty(n),
-        np.empty(n),
-        np.empty((n, n)),
-        np.empty(n),
-        np.empty(n),
-        np.empty(n),
-        np.empty(n, dtype=np.int64),
-    )
-    return pixel, step
+    return pixel, step_room(n, wide)
 
 
 @numba.njit(cache=True, nogil=True)
@@ -92,15 +79,18 @@ def solve_rows(
     """Abundances of a strip into ``c`` (P, K), and what they add to the sums.
 
     indptr, channel, value: rows as `scalehsi.kernels.counts.strips` gives them. st (E, wide): endmembers, with empty
-    ones up to `padded`. linear, ridge (K,). simplex: 0 or 1. table (E, `table_width`), or (0, width) for none. sums
-    (1 + 2 K,): the likelihood, the sums of c and of its square are added.
+    ones up to `padded`. linear (P, K), or (1, K) for all pixels. ridge (K,). simplex: 0 or 1. table
+    (E, `table_width`), or (0, width) for none. sums (1 + 2 K,): the likelihood, the sums of c and of its square are
+    added.
     """
-    n = linear.shape[0]
-    pixel, step = _room(indptr, n, st.shape[1])
-    shares = np.zeros(table.shape[1])
+    n = linear.shape[1]
+    pixel, step = room(indptr, n, st.shape[1])
+    cost, shares = np.empty(n), np.zeros(table.shape[1])
     for p in range(c.shape[0]):
         first, last = indptr[p], indptr[p + 1]
-        m = _solve(pixel, step, st, channel, value, first, last, linear, ridge, simplex)
+        for k in range(n):
+            cost[k] = linear[min(p, linear.shape[0] - 1), k]
+        m = _solve(pixel, step, st, channel, value, first, last, cost, ridge, simplex)
         _add(pixel, step, m, c, p, sums)
         if table.shape[0] > 0 and m > 0:
             weights(pixel.x, pixel.y, m, pixel.r, pixel.q)
@@ -126,7 +116,7 @@ def multiply_rows(
 ) -> None:
     """One multiplicative update of ``c`` (P, K) in place; then N into ``table`` (E, K or more), and sums as above."""
     n = linear.shape[0]
-    pixel, step = _room(indptr, n, st.shape[1])
+    pixel, step = room(indptr, n, st.shape[1])
     shares = np.zeros(table.shape[1])
     for p in range(c.shape[0]):
         first, last = indptr[p], indptr[p + 1]
@@ -183,7 +173,7 @@ def _solve(
             slope(pixel.g, pixel.x, now, m, pixel.y, pixel.r, pixel.q, step.gradient)
             maximise(step, linear, ridge, simplex)
     if m > 0 or simplex:
-        _newton(pixel, step, m, total, linear, ridge, simplex)
+        newton(pixel, step, m, total, linear, ridge, simplex)
     if simplex:
         rounded = 0.0
         for k in range(n):
@@ -194,11 +184,17 @@ def _solve(
 
 
 @inlined
-def _newton(pixel: Any, step: Any, m: int, total: float, linear: Any, ridge: Any, simplex: int) -> None:
-    """Newton steps from ``step.now`` to the minimum; one that goes past the lowest point of its line is shortened."""
+def newton(pixel: Any, step: Any, m: int, total: float, linear: Any, ridge: Any, simplex: int) -> None:
+    """Newton steps from ``step.now`` to the minimum; one that goes past the lowest point of its line is shortened.
+
+    What stands in row K of ``g`` with a share in ``step.now`` is a background, and keeps that share.
+    """
     n, now, before, right = linear.shape[0], step.now, step.before, step.right
     gradient, hessian = step.gradient, step.hessian
-    fall = 0.0
+    fall, ground = 0.0, 0.0
+    if n < now.shape[0]:
+        ground = now[n]
+        before[n] = ground
     for which in range(NEWTON_STEPS + 1):
         derivatives(pixel.g, pixel.x, now, m, pixel.y, pixel.r, pixel.q, gradient, hessian)
         if which > 0:
@@ -217,10 +213,16 @@ def _newton(pixel: Any, step: Any, m: int, total: float, linear: Any, ridge: Any
             right[k] = 2.0 * gradient[k] - linear[k] + stiff * now[k]
             hessian[k, k] += stiff + ridge[k]
             before[k] = now[k]
+        if ground > 0.0:
+            now[n] = 0.0
+            for k in range(n):
+                right[k] -= ground * hessian[n, k]
         if now.shape[0] == 4 and not simplex:
             quadratic4(step, linear)
         else:
             quadratic(step, linear, simplex)
+        if ground > 0.0:
+            now[n] = ground
         decrement, fall = 0.0, 0.0
         for k in range(n):
             d = now[k] - before[k]

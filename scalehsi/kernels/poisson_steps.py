@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from typing import Any, Final, NamedTuple
 
+import numba
 import numpy as np
 
 from scalehsi.kernels.vectors import inlined, lean
@@ -18,7 +19,7 @@ SMALL: Final = 1e-12
 
 
 class Step(NamedTuple):
-    """Room for the steps of one pixel in K components; ``now``, ``gradient`` and ``hessian`` have more, empty ones.
+    """Room for the steps of one pixel in K components; ``now``, ``before``, ``gradient`` and ``hessian`` have more.
 
     now: the abundances. before: those before the step. gradient, hessian (its lower triangle) and right: of the model.
     z: solution on the members of the set. factors: L below the diagonal, the inverse of D on it, L D above. forward,
@@ -36,6 +37,24 @@ class Step(NamedTuple):
     ones: Any
     direction: Any
     order: Any
+
+
+@numba.njit(cache=True, nogil=True)
+def step_room(n: int, wide: int) -> Step:
+    """Room for steps in K = n components, of which there are ``wide`` with empty ones."""
+    return Step(
+        np.zeros(wide),
+        np.zeros(wide),
+        np.zeros(wide),
+        np.zeros((wide, wide)),
+        np.empty(n),
+        np.empty(n),
+        np.empty((n, n)),
+        np.empty(n),
+        np.empty(n),
+        np.empty(n),
+        np.empty(n, dtype=np.int64),
+    )
 
 
 @inlined
@@ -61,30 +80,34 @@ def maximise(step: Any, linear: Any, ridge: Any, simplex: int) -> None:
 def _maximise_on_simplex(now: Any, gradient: Any, linear: Any) -> None:
     """The same with a multiplier added to ``l``, so that the sum is one; a ridge is left to Newton."""
     n = linear.shape[0]
-    multiplier = -np.inf
+    top = -1
     for k in range(n):
         now[k] *= gradient[k]
-        if now[k] > 0.0:
-            multiplier = max(multiplier, now[k] - linear[k])
-    if not np.isfinite(multiplier):
+        # Differences that are exact: what is far below the rounding of l may be the whole of a pixel.
+        if now[k] > 0.0 and (top < 0 or now[k] - now[top] > linear[k] - linear[top]):
+            top = k
+    if top < 0:
         for k in range(n):
             now[k] = 1.0 / n
         return
     # The sum falls and is convex in the multiplier: from below, where it is more than one, Newton cannot overshoot.
+    # That is where the share of the top component is one; ``level`` is its ``l`` and the multiplier.
+    level = now[top]
     for _ in range(60):
         excess, fall = -1.0, 0.0
         for k in range(n):
             if now[k] > 0.0:
-                share = now[k] / (linear[k] + multiplier)
+                divisor = level + (linear[k] - linear[top])
+                share = now[k] / divisor
                 excess += share
-                fall += share / (linear[k] + multiplier)
-        multiplier += excess / fall
+                fall += share / divisor
+        level += excess / fall
         if excess < 1e-12:
             break
     total = 0.0
     for k in range(n):
         if now[k] > 0.0:
-            now[k] /= linear[k] + multiplier
+            now[k] /= level + (linear[k] - linear[top])
         total += now[k]
     for k in range(n):
         now[k] /= total

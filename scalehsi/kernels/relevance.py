@@ -20,6 +20,14 @@ ALIKE: Final = 0.99
 """Cosine from which on two spectra are one component."""
 FAINT: Final = 1e-4
 """A component whose scale is below this part of the largest is off."""
+EASE: Final = 0.5
+"""Part of the way that a pull goes, at first, to the one that the last pass asks for."""
+CALM: Final = 1.5
+BOLD: Final = 1.1
+"""It goes so much less far where it came from the other side; so much farther, up to all the way, where it did not."""
+
+SLOWEST: Final = 0.3
+"""Spectra go at least this part of the way to their next values."""
 
 
 def prior_scale(mean: float, n_components: int, n_energies: int, shape: float) -> float:
@@ -138,3 +146,50 @@ def orthogonality_pull(sums: dict[str, Float], s: Float, gram: Float, shift: Flo
             )
             xi[i] = max(wanted / below, 0.0)
     return xi
+
+
+def eased(pull: Float, xi: Float, ease: Float, drift: Float) -> dict[str, Float]:
+    """Multipliers that settle: between those of the last pass and those that it asks for.
+
+    The more a component is pulled away from the others the less pull its maps ask for, by as much and more. So taken
+    at their word the multipliers swing between two values for ever (Mn L2,3 of two sites, from w = 0.5 on).
+
+    Parameters
+    ----------
+    pull, xi : array, shape (K,)
+        As `orthogonality_pull` gives them, and those of the last pass.
+    ease, drift : array, shape (K,)
+        Part of the way to go, and the last step; as given back the last time, at first `EASE` and zero.
+
+    Returns
+    -------
+    dict
+        ``xi``, ``ease`` and ``drift`` for the next pass.
+
+    Examples
+    --------
+    A pull of which half as much again is taken back, from a first guess of 1 to where both agree, at 0.4:
+
+    >>> now = {"xi": np.ones(1), "ease": np.full(1, EASE), "drift": np.zeros(1)}
+    >>> for _ in range(12):
+    ...     now = eased(1.0 - 1.5 * now["xi"], **now)
+    >>> now["xi"].round(6).tolist()
+    [0.4]
+    """
+    wanted = pull - xi
+    part = np.where(wanted * drift < 0, ease / CALM, np.minimum(ease * BOLD, 1.0))
+    return {"xi": xi + part * wanted, "ease": part, "drift": part * wanted}
+
+
+def pace(ease: Float) -> float:
+    """Part of the way that spectra go to their next values, beside multipliers that are `eased`.
+
+    Spectra that run ahead of the multipliers are called back by them, and both turn in circles (measured on maps that
+    overlap everywhere); so where the multipliers go in small steps the spectra do too.
+
+    Examples
+    --------
+    >>> pace(np.array([1.0, 0.6])), pace(np.array([1.0, 0.2])), pace(np.array([0.05, 0.1]))
+    (1.0, 0.4, 0.3)
+    """
+    return float(np.clip(2.0 * np.min(ease), SLOWEST, 1.0))

@@ -2,13 +2,19 @@
 
 from __future__ import annotations
 
-from typing import Any
+import math
+from typing import Any, Final
 
 import array_api_compat
+import numba
 import numpy as np
 
 from scalehsi import arrays
+from scalehsi.kernels import counts
 from scalehsi.kernels.frobenius import strips
+
+SMALL: Final = 256
+"""Counts below have their logarithms in a table."""
 
 
 def survey(
@@ -25,7 +31,7 @@ def survey(
         One pixel in so many joins the sample, see `in_sample`.
     seed : int
     entropy : bool
-        False saves the logarithms, which cost more than all the rest; ``entropy`` is then zero.
+        False saves the logarithms, which cost more than all the rest where data are no counts; ``entropy`` is zero.
 
     Returns
     -------
@@ -39,7 +45,10 @@ def survey(
     xp = arrays.array_namespace(x)
     names = ("spectrum", "negative", "bad", "measured", "filled", "norm", "entropy", "empty")
     sums: dict[str, Any] = {"pixels": x.shape[0], **dict.fromkeys(names, 0)}
-    for _, strip in strips(x):
+    counted = isinstance(x, np.ndarray) and x.dtype.kind == "u"
+    if counted:
+        sums |= _of_counts(x, entropy=entropy)
+    for _, strip in () if counted else strips(x):
         finite = xp.isfinite(strip)
         clean = xp.where(finite, strip, xp.zeros_like(strip))
         parts = {
@@ -63,6 +72,43 @@ def survey(
     )
     sums["sample_index"] = [index[rows]] if rows.size else []
     return {}, sums
+
+
+def _of_counts(x: np.ndarray[Any, Any], *, entropy: bool) -> dict[str, Any]:
+    """The sums over counts, which are never negative or missing, and mostly zero: by those that are not."""
+    pixels, channels = x.shape
+    spectrum, totals = np.zeros(channels), np.zeros(4)
+    steps = np.arange(1.0, SMALL)
+    small = np.concatenate([[0.0], steps * np.log(steps) - steps]) if entropy else np.zeros(SMALL)
+    for _, indptr, channel, value in counts.strips(x):
+        _tally(indptr, channel, value, small, spectrum, totals)
+    filled, norm, logarithms, empty = totals
+    return {
+        "spectrum": spectrum,
+        "measured": np.full(channels, pixels, dtype=np.int64),
+        "filled": int(filled),
+        "norm": norm,
+        "entropy": logarithms if entropy else 0.0,
+        "empty": int(empty),
+    }
+
+
+@numba.njit(cache=True, nogil=True)
+def _tally(indptr: Any, channel: Any, value: Any, small: Any, spectrum: Any, totals: Any) -> None:
+    """Add a strip to the spectrum, and to totals: filled values, sum x^2, sum x log x - x, empty pixels."""
+    norm = entropy = empty = 0.0
+    for p in range(len(indptr) - 1):
+        if indptr[p] == indptr[p + 1]:
+            empty += 1.0
+        for i in range(indptr[p], indptr[p + 1]):
+            v = value[i]
+            spectrum[channel[i]] += v
+            norm += v * v
+            entropy += small[int(v)] if v < len(small) else v * math.log(v) - v
+    totals[0] += indptr[-1]
+    totals[1] += norm
+    totals[2] += entropy
+    totals[3] += empty
 
 
 def _entropy(xp: Any, clean: arrays.Array) -> arrays.Array:

@@ -30,14 +30,18 @@ from scalehsi.schema import InputError
 
 __all__ = [
     "Line",
+    "beyond_ends",
+    "channel_edges",
     "continuum_cross_section",
     "detector_efficiency",
     "detector_response",
     "eds_spectrum",
+    "foil_transmission",
     "line_table",
     "linear_fwhm",
     "mass_attenuation",
     "mass_fractions",
+    "reach_kev",
 ]
 
 Floats = NDArray[np.float64]
@@ -181,6 +185,46 @@ def detector_response(
     return counted
 
 
+def foil_transmission(optical_path: ArrayLike) -> Floats:
+    """Share of the photons born evenly through a foil that leave it, for mu t / sin(take-off) [array, 0 to 1].
+
+    Examples
+    --------
+    >>> foil_transmission([0.0, 0.1, 10.0]).round(4).tolist()
+    [1.0, 0.9516, 0.1]
+    """
+    path = np.asarray(optical_path, dtype=np.float64)
+    thick = np.where(path > 1e-8, path, 1.0)
+    return np.asarray(np.where(path > 1e-8, -np.expm1(-thick) / thick, 1.0), dtype=np.float64)
+
+
+def channel_edges(energies: Floats) -> Floats:
+    """Borders of channels of the given centres [array, shape (E + 1,)].
+
+    Examples
+    --------
+    >>> channel_edges(np.array([1.0, 2.0, 3.0])).tolist()
+    [0.5, 1.5, 2.5, 3.5]
+    """
+    steps = np.diff(energies)
+    return np.concatenate([energies[:1] - steps[0] / 2, energies[:-1] + steps / 2, energies[-1:] + steps[-1] / 2])
+
+
+def reach_kev(energies: Floats, fwhm: Callable[[ArrayLike], Floats] = linear_fwhm) -> float:
+    """Distance in keV beyond which a line sends nothing onto this axis."""
+    return REACH * float(fwhm(energies[-1:])[0]) / FWHM_PER_SIGMA
+
+
+def beyond_ends(energies: Floats, reach: float) -> Floats:
+    """The channels of an axis and those that would follow on both sides [array, shape (E + some,), keV].
+
+    A smooth spectrum is sampled so far out, so that the response has something to pull in from there.
+    """
+    step = float(np.diff(energies).min())
+    below = np.arange(energies[0] - step, max(LOWEST_KEV, energies[0] - reach), -step)[::-1]
+    return np.concatenate([below, energies, np.arange(energies[-1] + step, energies[-1] + reach, step)])
+
+
 def eds_spectrum(
     composition: Mapping[str, float],
     energy_kev: ArrayLike,
@@ -249,11 +293,9 @@ def eds_spectrum(
     def arriving(photon: Floats) -> Floats:
         """Share of photons born in the foil that the detector counts."""
         path = mass_attenuation(fractions, photon) * mass_thickness / math.sin(math.radians(takeoff_deg))
-        return -np.expm1(-path) / path * detector_efficiency(photon)
+        return foil_transmission(path) * detector_efficiency(photon)
 
-    steps = np.diff(energies)
-    edges = np.concatenate([energies[:1] - steps[0] / 2, energies[:-1] + steps / 2, energies[-1:] + steps[-1] / 2])
-    reach = REACH * float(fwhm(energies[-1:])[0]) / FWHM_PER_SIGMA
+    edges, reach = channel_edges(energies), reach_kev(energies, fwhm)
 
     lines = [line for element in fractions for line in emission_lines(element, beam_kev)]
     lines = [line for line in lines if max(LOWEST_KEV, edges[0] - reach) < line.energy_kev < edges[-1] + reach]
@@ -264,10 +306,7 @@ def eds_spectrum(
     if continuum == 0:
         return spectrum
 
-    # The continuum is sampled beyond both ends, so that the response has something to pull in from there.
-    step = float(steps.min())
-    below = np.arange(energies[0] - step, max(LOWEST_KEV, energies[0] - reach), -step)[::-1]
-    sampled = np.concatenate([below, energies, np.arange(energies[-1] + step, energies[-1] + reach, step)])
+    sampled = beyond_ends(energies, reach)
     born = np.zeros_like(sampled)
     for element, count in atoms.items():
         born += count * continuum_cross_section(element, sampled, beam_kev=beam_kev, takeoff_deg=takeoff_deg)

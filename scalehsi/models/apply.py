@@ -10,6 +10,7 @@ import xarray as xr
 from scalehsi.blocks import map_pixels, open_blocks, open_surrounded
 from scalehsi.chunks import work_chunks
 from scalehsi.cube import check_cube, with_history
+from scalehsi.models import axis
 from scalehsi.models.catalogue import model_class
 from scalehsi.result import check_result, map_dims, settings_of
 from scalehsi.schema import ABUNDANCES, COMPONENT, ENDMEMBERS, ENERGY, InputError
@@ -28,7 +29,8 @@ def project(result: xr.Dataset, cube: xr.DataArray) -> xr.DataArray:
     Returns
     -------
     xarray.DataArray, dims (component, ..., y, x)
-        Lazy, chunked like the cube's blocks; solved as the model solves them (NMF: exactly, pixel by pixel).
+        Lazy, chunked like the cube's blocks; solved as the model solves them (NMF: exactly, pixel by pixel). Maps that
+        were fixed in the fit belong to its cube: here all abundances are found.
 
     Raises
     ------
@@ -49,7 +51,7 @@ def project(result: xr.Dataset, cube: xr.DataArray) -> xr.DataArray:
     _same_axis(result, cube)
     model = model_class(str(result.attrs["model"])).from_settings(settings_of(result))
     fn, shared = model.projector(result)
-    view = open_surrounded(cube) if model.halo else open_blocks(cube, resident=False)
+    view = open_surrounded(cube, packed=model.packed) if model.halo else open_blocks(cube, resident=False)
     handle = map_pixels(
         fn,
         view,
@@ -121,8 +123,7 @@ def _product(maps: Any, *, s: Any, offset: Any, dtype: Any) -> Any:
 
 def _same_axis(result: xr.Dataset, cube: xr.DataArray) -> None:
     then, now = np.asarray(result[ENERGY].values, dtype=float), np.asarray(cube[ENERGY].values, dtype=float)
-    step = abs(then[-1] - then[0]) / max(1, then.size - 1)
-    if then.size != now.size or not np.allclose(then, now, rtol=0, atol=0.1 * step or 1e-9):
+    if not axis.same(now, then):
         raise InputError(
             f"the energy axis of the result has {then.size} channels, {then[0]:g} to {then[-1]:g}, that of the cube "
             f"{now.size}, {now[0]:g} to {now[-1]:g}; "

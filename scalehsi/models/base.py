@@ -11,19 +11,26 @@ import math
 import numbers
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any, ClassVar, Self
+from types import MappingProxyType
+from typing import Any, ClassVar, Final, NamedTuple, Self
 
 import numpy as np
 import xarray as xr
 
 from scalehsi import arrays
-from scalehsi.blocks import BlockFunction, Blocks
+from scalehsi.blocks import BlockFunction, Blocks, Pixels
+from scalehsi.cube import check_cube
 from scalehsi.schema import InputError, suggest
 
 State = dict[str, np.ndarray[Any, Any]]
 """What an iteration hands to the next: small named arrays on the host, and all that a checkpoint holds."""
 
 Variables = dict[str, xr.DataArray]
+
+LastPass = tuple[BlockFunction, dict[str, Any], tuple[Pixels | xr.DataArray, ...]]
+"""A block function, its shared arguments, and what goes along with the pixels."""
+
+NOTHING: Final[Mapping[str, Any]] = MappingProxyType({})
 
 
 @dataclass(frozen=True)
@@ -67,6 +74,8 @@ class Cost:
         Numbers a pixel in the maps.
     kept_bytes : int
         What the workers keep of each pixel between passes where they do not keep the cube.
+    aligned_bytes : int
+        What goes along with each pixel in every pass; the workers keep it where they keep the cube.
     """
 
     passes: int
@@ -74,29 +83,26 @@ class Cost:
     work_bytes: int
     columns: int
     kept_bytes: int = 0
+    aligned_bytes: int = 0
 
 
-@dataclass(frozen=True)
-class LastPass:
-    """What the loop runs over the cube when the fit has ended, for maps and what the model leaves.
+class Sources(NamedTuple):
+    """What a fit is of.
 
     Attributes
     ----------
-    fn : callable
-        A block function that gives ``abundances`` and, with ``residual=True``, ``residual`` and the sum
-        ``residual_spectrum`` on the energy axis of the result.
-    shared : dict
-        Its arguments.
-    along : tuple of DataArray
-        Maps over the cube's pixels that go along with the blocks.
-    tile : bool
-        Whether it also asks for the `Tile`.
+    cube : DataArray
+        The cube whose pixels the maps of the result have, dims (..., y, x, energy).
+    beside : mapping of str to DataArray
+        Other cubes, of other pixels or channels. `scalehsi.fit` opens each, and the model finds the blocks in
+        ``view.branches[name]``.
+    name : str
+        What the cube was called among them.
     """
 
-    fn: BlockFunction
-    shared: dict[str, Any]
-    along: tuple[xr.DataArray, ...] = ()
-    tile: bool = False
+    cube: xr.DataArray
+    beside: Mapping[str, xr.DataArray] = NOTHING
+    name: str = "cube"
 
 
 @dataclass(frozen=True)
@@ -108,11 +114,6 @@ class Model:
     """
 
     name: ClassVar[str] = ""
-    sources: ClassVar[tuple[str, ...]] = ()
-    """Names of the data that `scalehsi.fit` takes in a mapping; the first is the cube whose pixels the maps have. None
-    for a model of one cube, which takes it as it is."""
-    optional: ClassVar[tuple[str, ...]] = ()
-    """Those of them that may be left out."""
 
     max_iter: int = dataclasses.field(default=1, kw_only=True)
     tol: float = dataclasses.field(default=0.0, kw_only=True)
@@ -132,11 +133,26 @@ class Model:
         """Pixels along y and x that the projector sees around a block; with any it is called with a ``tile``, too."""
         return 0
 
+    @property
+    def packed(self) -> bool:
+        """True where the projector takes `scalehsi.kernels.counts.Counts`, and rather them than dense blocks."""
+        return False
+
     def check(self, cube: xr.DataArray) -> None:
         """Refuse a cube whose metadata do not fit the settings. Reads no values."""
 
-    def check_beside(self, cube: xr.DataArray, beside: Mapping[str, xr.DataArray]) -> None:
-        """Refuse other data, by their names in ``sources``, that do not fit the cube. Reads no values."""
+    def sources(self, data: Any) -> Sources:
+        """Turn what `scalehsi.fit` was given into the data that it opens; refuse what does not fit. Reads no values.
+
+        One cube, as it is. A model that takes something else, such as several acquisitions by name
+        (`scalehsi.models.sources.named`) or maps, says so here.
+        """
+        if isinstance(data, Mapping) and not isinstance(data, xr.Dataset):
+            given = ", ".join(map(repr, data))
+            raise InputError(f"{self.name} takes one cube, got a mapping of {given}; give it the cube alone")
+        check_cube(data)
+        self.check(data)
+        return Sources(data)
 
     def parts(self, beside: Mapping[str, xr.DataArray]) -> tuple[tuple[xr.DataArray, Model], ...]:
         """Fits of other cubes that are parts of this one, for `scalehsi.plan`."""
@@ -158,10 +174,13 @@ class Model:
         """A block function that gives ``abundances`` (and ``residual``) of any pixels, and its shared arguments."""
         raise TypeError(f"{type(self).__name__} does not define projector")
 
-    def last_pass(self, view: Blocks, state: State, found: xr.Dataset) -> LastPass:
-        """How the maps of the fitted cube are made of what `finish` found: as those of any other cube."""
-        fn, shared = self.projector(found)
-        return LastPass(fn, shared, tile=self.halo > 0)
+    def last_pass(self, view: Blocks, found: xr.Dataset) -> LastPass:
+        """How the loop makes the maps of the cube that was fitted, from what `finish` found.
+
+        The function and the shared arguments of `projector`, or others that know more of this cube than of any other,
+        and what goes along with the pixels of the view, behind ``x``.
+        """
+        return (*self.projector(found), ())
 
     def cost(self, shape: tuple[int, ...], itemsize: int) -> Cost:
         """What a fit of a cube of that shape needs."""

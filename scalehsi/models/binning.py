@@ -10,11 +10,12 @@ from typing import Any, Final
 import xarray as xr
 
 from scalehsi.blocks import Blocks, capacity, open_blocks
+from scalehsi.kernels import cuda
 from scalehsi.kernels.counts import Counts
 from scalehsi.models.base import is_number, require
 from scalehsi.models.survey import Survey
 from scalehsi.prepare import bin as add_up
-from scalehsi.schema import X, Y
+from scalehsi.schema import MASK, X, Y
 
 COUNTS: Final = 866.0
 """Counts of a bin to aim at: the middle of 500 to 1500, where spectra come out best (measured at 18 and 147 counts)."""
@@ -24,6 +25,8 @@ DENSE: Final = 0.15
 """Share of filled values from which on a dense block of single bytes is as small."""
 BYTES: Final = 4
 """Of a filled value: its channel in two, its counts in one or two."""
+BYTES_ON_GPU: Final = 10
+"""The same there, by pixels and by channels, with the number of the pixel."""
 
 
 def check(bin_factor: Any, *, squares: bool) -> None:
@@ -33,7 +36,7 @@ def check(bin_factor: Any, *, squares: bool) -> None:
     require(not (squares and whole and bin_factor > 1), "bin_factor belongs to loss='poisson'; bin the cube instead")
 
 
-def factor(bin_factor: int | str, view: Blocks, seen: Survey, *, squares: bool, least: int) -> int:
+def factor(bin_factor: int | str, view: Blocks, seen: Survey, *, squares: bool, least: int, whole: bool = False) -> int:
     """How many pixels along y and x make a bin.
 
     Parameters
@@ -45,6 +48,8 @@ def factor(bin_factor: int | str, view: Blocks, seen: Survey, *, squares: bool, 
         True for least squares, which takes pixels as they are.
     least : int
         Bins that must be left.
+    whole : bool, default False
+        True counts the bins without masked pixels only.
     """
     if squares:
         return 1
@@ -54,6 +59,13 @@ def factor(bin_factor: int | str, view: Blocks, seen: Survey, *, squares: bool, 
         wanted = 1 if counts >= ENOUGH else max(1, round(math.sqrt(COUNTS / max(counts, 1e-9))))
         others = math.prod(view.shape[:-2])
         while wanted > 1 and others * (rows // wanted) * (columns // wanted) < least:
+            wanted -= 1
+        while (
+            whole
+            and wanted > 1
+            and MASK in view.cube.coords
+            and int(_unmasked(view, {Y: wanted, X: wanted}).sum()) < least
+        ):
             wanted -= 1
         return min(wanted, rows, columns)
     require(
@@ -112,23 +124,45 @@ def fine(coarse: tuple[int, int], counts: float, components: int, shape: tuple[i
 
 
 def sparse(view: Blocks, seen: Survey) -> bool:
-    """Whether the counts of a view are so few that they are kept without their zeros: smaller, and none to look for."""
-    size = (BYTES * seen.density * view.n_energies + 8) * math.prod(view.shape)
-    return view.device == "cpu" and seen.density < DENSE and size <= capacity().memory // 2
+    """Whether the counts of a view are kept without their zeros.
+
+    On the CPU where they are so few that it is smaller, and none are to look for at each pass. On a GPU its kernels
+    take no others, and sorting them by channel costs more than a pass, so always where they fit.
+    """
+    bytes_ = BYTES if view.device == "cpu" else BYTES_ON_GPU
+    size = (bytes_ * seen.density * view.n_energies + 8) * math.prod(view.shape)
+    return (view.device == "cuda" or seen.density < DENSE) and size <= capacity().memory // 2
 
 
-def binned(view: Blocks, rows: int, columns: int | None = None) -> Blocks:
-    """The view itself, or that of the cube with pixels added up; opened once, and kept with the view."""
-    columns = rows if columns is None else columns
-    if rows == columns == 1:
+def binned(view: Blocks, rows: int, columns: int | None = None, *, whole: bool = False) -> Blocks:
+    """The view itself, or that of the cube with pixels added up; opened once, and kept with the view.
+
+    With ``whole`` bins with a masked pixel are left out: on the simplex a bin must have the counts of all its pixels.
+    """
+    factors = {Y: rows, X: rows if columns is None else columns}
+    if set(factors.values()) == {1}:
         return view
-    factors = {Y: rows, X: columns}
-    return branch(view, f"bin-{rows}-{columns}", lambda: open_blocks(add_up(view.cube, **factors), device=view.device))
+
+    def make() -> Blocks:
+        cube = add_up(view.cube, **factors)
+        if whole and MASK in view.cube.coords:
+            cube = cube.assign_coords({MASK: _unmasked(view, factors)})
+        return open_blocks(cube, device=view.device)
+
+    name = "-".join(map(str, factors.values()))
+    return branch(view, f"bin-{name}-whole" if whole else f"bin-{name}", make)
+
+
+def _unmasked(view: Blocks, factors: dict[Any, int]) -> Any:
+    """Which bins have no masked pixel."""
+    windows: Any = view.cube[MASK].coarsen(factors, boundary="trim")
+    return windows.all()
 
 
 def without_zeros(view: Blocks) -> Blocks:
-    """The view with `Counts` for blocks; what it held densely may go once these are made."""
-    return branch(view, "sparse", lambda: view.derive(Counts.from_dense, name="nmf-counts"))
+    """The view with `Counts` for blocks, on a GPU `cuda.Resident`; what it held densely may go once these are made."""
+    make = Counts.from_dense if view.device == "cpu" else cuda.resident
+    return branch(view, "sparse", lambda: view.derive(make, name="nmf-counts"))
 
 
 def branch(view: Blocks, name: str, make: Callable[[], Blocks]) -> Blocks:

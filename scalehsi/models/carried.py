@@ -61,7 +61,7 @@ def step(model: Settings, view: Blocks, state: State) -> tuple[State, Stats]:
     new, clipped = classic.improve(sums, s, rule=model.solver, ridge=ridge)
     held = ~state["free"]
     new[held] = s[held]
-    clipped = max(clipped, float(sums["clipped"]) / max(1, state["c"].size))
+    clipped = max(clipped, float(sums["clipped"]) / (float(state["pixels"]) * len(s)))
     ridge = min(RIDGE, 2 * ridge) if clipped > 0.3 else max(1e-6, 0.7 * ridge)
     return {**state, "s": new, "kept": new, "ridge": np.asarray(ridge), "objective": np.asarray(value)}, Stats(value)
 

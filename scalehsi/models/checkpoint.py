@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import os
-from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final
@@ -13,7 +12,7 @@ from zipfile import BadZipFile
 import numpy as np
 import xarray as xr
 
-from scalehsi.models.base import Model, State
+from scalehsi.models.base import Model, Sources, State
 from scalehsi.schema import ENERGY, InputError
 
 FILE: Final = "state.npz"
@@ -40,21 +39,13 @@ class Checkpoint:
     Parameters
     ----------
     folder : path
-    model, seed, cube, beside
+    model, seed, given
         What the fit is of; a state of another fit is refused.
     """
 
-    def __init__(
-        self,
-        folder: str | os.PathLike[str],
-        *,
-        model: Model,
-        seed: int,
-        cube: xr.DataArray,
-        beside: Mapping[str, xr.DataArray] | None = None,
-    ) -> None:
+    def __init__(self, folder: str | os.PathLike[str], *, model: Model, seed: int, given: Sources) -> None:
         self.folder = Path(folder)
-        self.identity = _identity(model, seed, cube, beside or {})
+        self.identity = _identity(model, seed, given)
 
     @property
     def path(self) -> Path:
@@ -122,10 +113,10 @@ class Checkpoint:
         return Saved(state, objective, bool(meta["done"]), int(meta["rejected"]))
 
 
-def _identity(model: Model, seed: int, cube: xr.DataArray, beside: Mapping[str, xr.DataArray]) -> dict[str, Any]:
+def _identity(model: Model, seed: int, given: Sources) -> dict[str, Any]:
     settings = {k: v for k, v in model.to_settings().items() if k not in LOOSE}
-    plain = {"model": model.name, "settings": settings, "seed": int(seed), **_looks(cube)}
-    for name, data in beside.items():
+    plain = {"model": model.name, "settings": settings, "seed": int(seed), **_looks(given.cube)}
+    for name, data in given.beside.items():
         plain |= {f"{what} of {name!r}": value for what, value in _looks(data).items()}
     found: dict[str, Any] = json.loads(json.dumps(plain))
     return found

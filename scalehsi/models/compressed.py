@@ -14,6 +14,7 @@ import numpy as np
 
 from scalehsi.blocks import Blocks, capacity, map_fold
 from scalehsi.kernels import frobenius, sketch
+from scalehsi.models import known_maps
 from scalehsi.models.base import State, Stats
 from scalehsi.models.binning import branch
 from scalehsi.models.losses import channel_weights
@@ -72,7 +73,10 @@ def sums_of(model: Settings, view: Blocks, s: Float, state: State) -> dict[str, 
     shared = {"s": scaled @ basis, "gram": scaled @ scaled.T, "norm": new}
     if model.simplex:
         shared["simplex"] = True
-    _, sums = map_fold(frobenius.update, small, shared=shared, name="nmf-subspace")
+    if own := known_maps.numbers(model.fixed):
+        shared["known"] = own
+    rows = known_maps.along(model.fixed, view)
+    _, sums = map_fold(frobenius.update, small, *rows, shared=shared, name="nmf-subspace")
     guess = {"norm": sums["norm"] / float(state["share"])} if new else {}
     return {**sums, **guess, "N": (sums["N"] @ basis.T) / root}
 

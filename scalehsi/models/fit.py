@@ -9,8 +9,9 @@ import os
 import signal
 import threading
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Collection, Iterator, Mapping
 from dataclasses import dataclass
+from functools import partial
 from types import FrameType
 from typing import Any, Final
 
@@ -24,7 +25,7 @@ from scalehsi.models.base import Model, State, Variables, is_number, require
 from scalehsi.models.binning import branch
 from scalehsi.models.checkpoint import Checkpoint, Saved
 from scalehsi.models.progress import Bar, Listener, Tracker
-from scalehsi.models.sources import provenance, together
+from scalehsi.models.sources import provenance, sources
 from scalehsi.result import make_result
 from scalehsi.schema import (
     ABUNDANCES,
@@ -77,7 +78,9 @@ def fit(
     seed : int, default 0
         Random numbers are counted on the seed and the absolute pixel: neither chunks nor schedulers change a result.
     device : {"auto", "cpu", "cuda"}
-        "cuda" without a usable GPU is an error; "auto" takes one if there is one, and logs its choice.
+        "cuda" without a usable GPU is an error; "auto" takes one if there is one and the model with these settings runs
+        on it (``model.devices``), and logs its choice. Whole fits with "cuda" have run through CUDA kernels compiled
+        for a CPU, but not on a GPU yet.
     checkpoint : path, optional
         A folder for the state. It is written every ``checkpoint_every`` iterations, and when the process gets SIGTERM
         or SIGINT, as queues send before a job's wall time ends.
@@ -117,28 +120,29 @@ def fit(
     >>> result["abundances"].dims, result["endmembers"].sizes["component"]
     (('component', 'y', 'x'), 4)
     """
-    main, beside = together(cube, model)
+    given = sources(cube, model)
     if resume and checkpoint is None:
         raise InputError(
             "resume=True needs the folder to resume from; give checkpoint='run.ckpt' (--checkpoint run.ckpt)"
         )
     require(is_number(seed, numbers.Integral) and seed >= 0, f"seed is a whole number of at least 0, got {seed!r}")
-    store = None if checkpoint is None else Checkpoint(checkpoint, model=model, seed=seed, cube=main, beside=beside)
+    store = None if checkpoint is None else Checkpoint(checkpoint, model=model, seed=seed, given=given)
     saved = None if store is None else store.prepare(resume=resume)
-    view = open_blocks(main, device=_device(device, model))
-    view.beside = beside
+    view = open_blocks(given.cube, device=_device(device, model))
     bar = Bar() if progress is True else None
     tracker = Tracker(bar or (progress if callable(progress) else None), model.max_iter)
     view.report = tracker.report
+    for name, each in given.beside.items():
+        branch(view, name, partial(open_blocks, each, device=view.device))
     saver = _Saver(store, every=checkpoint_every, minutes=checkpoint_minutes)
     try:
         with _stoppable():
             state, history, status, advice = _iterate(view, model, seed, saved, saver, tracker)
             tracker.enter("maps", len(history))
             result = _finish(view, model, state, history, (status, advice), seed=seed, residual=residual)
-            result.attrs["readings"] = _readings(view)
-            if beside:
-                result.attrs["sources"] = provenance(main, beside, model)
+            result.attrs["readings"] = _readings(view, apart=given.beside)
+            if given.beside:
+                result.attrs["sources"] = provenance(given)
             return result
     except _Stop as stop:
         where = saver.flush()
@@ -196,9 +200,12 @@ def _iterate(
     return state, history, status or "max_iter", advice if status == "converged" else ""
 
 
-def settle(view: Blocks, model: Model, seed: int) -> tuple[State, list[float]]:
-    """Run the loop of a model to its end, as a part of another model: no checkpoint, no result, no word about it."""
-    state, history, rejected = model.init(view, seed), [], 0
+def settle(view: Blocks, model: Model, seed: int, *, state: State | None = None) -> tuple[State, list[float]]:
+    """Run the loop of a model to its end, as a part of another model: no checkpoint, no result, no word about it.
+
+    From the given state, or from the model's first one.
+    """
+    state, history, rejected = model.init(view, seed) if state is None else state, [], 0
     while len(history) < model.max_iter:
         new, stats = model.step(view, state)
         if not np.isfinite(stats.objective):
@@ -236,19 +243,23 @@ def _finish(
     if ABUNDANCES in variables:
         return _finish_given(view, model, state, history, ending, variables, seed=seed, residual=residual)
     frame = xr.Dataset(variables, attrs={"model": model.name})
-    last = model.last_pass(view, state, frame)
-    fn, shared = last.fn, {**last.shared, "residual": residual}
     n = frame.sizes[COMPONENT]
     wanted = [ABUNDANCES, *([RESIDUAL] if residual else [])]
     home = _map_bytes(view, n + residual) <= HOME_BYTES
     name = f"{model.name.lower()}-maps"
-    seen: dict[str, Any] = {"halo": model.halo, "tile": last.tile}
+    seen: dict[str, Any] = {"halo": model.halo, "tile": model.halo > 0}
     # A halo is read along: the cube's own blocks with it would be a second copy.
-    target = branch(view, "maps", lambda: open_surrounded(view.cube, device=view.device)) if model.halo else view
-    handles, sums = map_fold(fn, target, *last.along, shared=shared, keep=wanted if home else (), name=name, **seen)
+    target = view
+    if model.halo:
+        target = branch(view, "maps", lambda: open_surrounded(view.cube, device=view.device, packed=model.packed))
+    fn, shared, along = model.last_pass(target, frame)
+    shared = {**shared, "residual": residual}
+    handles, sums = map_fold(fn, target, *along, shared=shared, keep=wanted if home else (), name=name, **seen)
     if not home:
         lazy = target if model.halo else open_blocks(view.cube, device=view.device, resident=False)
-        handles = map_pixels(fn, lazy, *last.along, shared=shared, keep=wanted, name=name, **seen)
+        lazy.branches.update(view.branches)
+        along = model.last_pass(lazy, frame)[-1]
+        handles = map_pixels(fn, lazy, *along, shared=shared, keep=wanted, name=name, **seen)
     variables[ABUNDANCES] = _maps(handles[ABUNDANCES], {COMPONENT: n}, home=home)
     if residual:
         pixels = float(state["pixels"])
@@ -300,9 +311,9 @@ def _finish_given(
     )
 
 
-def _readings(view: Blocks) -> int:
-    """Full readings of the cube: by its own passes, and by those over what was made of it."""
-    own = [made for name, made in view.branches.items() if name not in view.beside and not made.derived]
+def _readings(view: Blocks, *, apart: Collection[str] = ()) -> int:
+    """Full readings of the cube: by its own passes, and by those over what was made of it, but for these branches."""
+    own = [made for name, made in view.branches.items() if name not in apart and not made.derived]
     return view.reads + sum(map(_readings, own))
 
 

@@ -3,35 +3,43 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Any
+from typing import Any, Final
 
 import numpy as np
 import xarray as xr
 
+from scalehsi.models.axis import check_axis
 from scalehsi.models.base import require
-from scalehsi.schema import COMPONENT, ENDMEMBERS, ENERGY, suggest
+from scalehsi.models.settings import GIVEN
+from scalehsi.schema import ABUNDANCES, COMPONENT, ENDMEMBERS, ENERGY, suggest
 
 Float = np.ndarray[Any, np.dtype[np.float64]]
 
+NAMES: Final = (ENDMEMBERS, ABUNDANCES)
+"""What may be fixed; the maps are looked after by `scalehsi.models.known_maps`."""
+
 
 def check(fixed: Mapping[str, Any] | str | None, n_components: int) -> None:
-    """Refuse what is not ``{"endmembers": DataArray (component, energy)}`` of at most K non-negative spectra."""
-    if fixed is None or fixed == "given":
+    """Refuse what is not a mapping, and endmembers that are not at most K non-negative spectra (component, energy)."""
+    if fixed is None or (isinstance(fixed, str) and fixed == GIVEN):
         return
     require(isinstance(fixed, Mapping), f"fixed is a mapping such as {{'endmembers': spectra}}, got {fixed!r}")
     assert isinstance(fixed, Mapping)
     for name in fixed:
-        require(name == ENDMEMBERS, f"fixed has no {name!r}; {suggest(str(name), [ENDMEMBERS])}")
-    spectra = fixed.get(ENDMEMBERS)
+        require(name in NAMES, f"fixed has no {name!r}; {suggest(str(name), NAMES)}")
+    require(fixed, f"fixed is empty; give one of {', '.join(NAMES)}, or leave it out")
+    if ENDMEMBERS not in fixed:
+        return
+    spectra = fixed[ENDMEMBERS]
     require(
         isinstance(spectra, xr.DataArray) and set(spectra.dims) == {COMPONENT, ENERGY},
         "fixed['endmembers'] is a DataArray of dims (component, energy)",
     )
     values = np.asarray(spectra, dtype=np.float64)
     require(np.isfinite(values).all() and (values >= 0).all(), "fixed['endmembers'] has negative values, NaN or Inf")
-    filled = spectra.sum(ENERGY) > 0  # type: ignore[union-attr]
+    filled = spectra.sum(ENERGY) > 0
     require(bool(filled.all()), "fixed['endmembers'] has a spectrum of zeros")
-    count = spectra.sizes[COMPONENT]  # type: ignore[union-attr]
+    count = spectra.sizes[COMPONENT]
     require(count <= n_components, f"fixed['endmembers'] has {count} spectra, more than n_components={n_components}")
 
 
@@ -40,17 +48,5 @@ def known_endmembers(fixed: Mapping[str, Any] | str | None, cube: xr.DataArray) 
     if not isinstance(fixed, Mapping) or ENDMEMBERS not in fixed:
         return np.zeros((0, cube.shape[-1]))
     spectra: xr.DataArray = fixed[ENDMEMBERS].transpose(COMPONENT, ENERGY)
-    require(
-        spectra.sizes[ENERGY] == cube.shape[-1],
-        f"fixed['endmembers'] has {spectra.sizes[ENERGY]} channels, the cube {cube.shape[-1]}; "
-        "bring them onto its axis with .interp(energy=cube.energy)",
-    )
-    if ENERGY in spectra.coords and ENERGY in cube.coords:
-        there, here = np.asarray(spectra[ENERGY], dtype=float), np.asarray(cube[ENERGY], dtype=float)
-        step = abs(here[-1] - here[0]) / max(1, here.size - 1)
-        require(
-            np.allclose(there, here, rtol=0, atol=0.1 * step or 1e-9),
-            f"fixed['endmembers'] runs from {there[0]:g} to {there[-1]:g}, the cube from {here[0]:g} to {here[-1]:g}; "
-            "bring them onto its axis with .interp(energy=cube.energy)",
-        )
+    check_axis("fixed['endmembers']", spectra, cube)
     return np.asarray(spectra.values, dtype=np.float64)

@@ -20,6 +20,8 @@ FINER: Final = 6.0
 SAMPLE: Final = 4096
 """Pixels of the sample."""
 
+Indices = np.ndarray[Any, np.dtype[np.int64]]
+
 
 class Images(NamedTuple):
     """Maps of components, and where they have pixels.
@@ -37,12 +39,12 @@ class Images(NamedTuple):
     raster: Raster
 
 
-class Look(NamedTuple):
-    """Maps over cells, and a sample of pixels (S, F) with their row-major numbers (S,)."""
+class Sample(NamedTuple):
+    """Some pixels: values (S, E), and their rows and columns (S,)."""
 
-    images: Images
-    sample: Float
-    numbers: np.ndarray[Any, Any]
+    values: Float
+    rows: Indices
+    columns: Indices
 
 
 def cells_of(fine: Raster, coarse: Raster) -> int:
@@ -51,7 +53,7 @@ def cells_of(fine: Raster, coarse: Raster) -> int:
     return max(1, math.floor(footprint / FINER), math.ceil(math.sqrt(math.prod(fine.shape) / CELLS)))
 
 
-def look(view: Blocks, raster: Raster, back: Float, factor: int, *, channels: slice, seed: int) -> Look:
+def look(view: Blocks, raster: Raster, back: Float, factor: int, *, seed: int) -> tuple[Images, Sample]:
     """Maps of a cube as ``x @ back`` over cells of so many pixels along a side, and pixels spread over it.
 
     Parameters
@@ -60,16 +62,13 @@ def look(view: Blocks, raster: Raster, back: Float, factor: int, *, channels: sl
         Of dims (y, x, energy).
     raster : Raster
         Its own.
-    back : array, shape (F, K)
+    back : array, shape (E, K)
     factor : int
-    channels : slice
-        The F channels that are used.
     seed : int
         Of the sample.
     """
     stride = max(1, math.prod(raster.shape) // SAMPLE)
     shared = {"back": back, "shape": raster.shape, "factor": factor, "stride": stride, "seed": seed}
-    shared["channels"] = channels
     _, sums = map_fold(_cells, view, shared=shared, combine=_together, tile=True, name="pansharpen-look")
     numbers = np.concatenate(sums["numbers"])
     order = np.argsort(numbers)
@@ -80,18 +79,18 @@ def look(view: Blocks, raster: Raster, back: Float, factor: int, *, channels: sl
     table = table.reshape(*small.shape, -1)
     pixels = table[..., -1]
     images = Images(table[..., :-1] / np.maximum(pixels, 1.0)[..., None], pixels / factor**2, small)
-    return Look(images, sample, numbers[order])
+    return images, Sample(sample, *np.divmod(numbers[order], raster.shape[1]))
 
 
 def _cells(
-    x: Any, *, tile: Tile, back: Float, shape: tuple[int, int], factor: int, channels: slice, stride: int, seed: int
+    x: Any, *, tile: Tile, back: Float, shape: tuple[int, int], factor: int, stride: int, seed: int
 ) -> tuple[dict[str, Any], dict[str, Any]]:
     rows = np.ones((x.shape[0], back.shape[1] + 1))
-    for part, strip in strips(x[:, channels]):
+    for part, strip in strips(x):
         rows[part, :-1] = strip @ back
     pixels, sums = bin_sums(rows, index=tile.index, shape=shape, sides=(factor, factor))
     chosen = np.flatnonzero(in_sample(tile.index, stride=stride, seed=seed))
-    return pixels, {**sums, "sample": [x[chosen, channels]], "numbers": [tile.index[chosen]]}
+    return pixels, {**sums, "sample": [x[chosen]], "numbers": [tile.index[chosen]]}
 
 
 def _together(left: dict[str, Any], right: dict[str, Any]) -> dict[str, Any]:

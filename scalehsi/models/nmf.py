@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-import numbers
 from collections.abc import Mapping
-from dataclasses import KW_ONLY, dataclass
+from dataclasses import KW_ONLY, dataclass, replace
 from typing import Any, ClassVar, Final
 
 import numpy as np
@@ -14,39 +13,24 @@ from scalehsi import arrays
 from scalehsi.blocks import BlockFunction, Blocks, map_fold
 from scalehsi.blocks.blas import one_blas_thread
 from scalehsi.cube import navigation_dims
-from scalehsi.kernels import classic, frobenius, missing, poisson, relevance
+from scalehsi.kernels import cuda, frobenius, missing, poisson, relevance
 from scalehsi.kernels.nnls import nnls
-from scalehsi.models import binning, carried, compressed, extrapolation, held
-from scalehsi.models.base import (
-    Cost,
-    Model,
-    State,
-    Stats,
-    Variables,
-    check_components,
-    check_weighting,
-    choice,
-    is_number,
-    register,
-    require,
-)
-from scalehsi.models.losses import Counts, Incomplete, LeastSquares, Loss, channel_weights
-from scalehsi.models.starts import READINGS, STARTS, first_endmembers, given_endmembers
-from scalehsi.models.survey import survey
+from scalehsi.models import binning, carried, compressed, extrapolation, held, known_maps, rules
+from scalehsi.models.base import Cost, LastPass, Model, State, Stats, Variables, check_components, register, require
+from scalehsi.models.losses import SETTLED, Counts, Incomplete, LeastSquares, Loss, channel_weights, normed
+from scalehsi.models.settings import GIVEN
+from scalehsi.models.starts import READINGS, brightness, first_endmembers, given_endmembers
+from scalehsi.models.survey import Survey, survey
 from scalehsi.schema import ABUNDANCES, COMPONENT, ENDMEMBERS, ENERGY, MEAN_SPECTRUM, InputError
 
 Float = np.ndarray[Any, np.dtype[np.float64]]
 
-LOSSES: Final = ("frobenius", "poisson")
-SOLVERS: Final = ("exact", *classic.RULES)
-GIVEN: Final = "given"
-"""What settings say of a start or of fixed endmembers that were handed over as arrays."""
 SHIFT: Final = "abundance_cost"
 EXTRA: Final = "abundance_coupling"
-SETTLED: Final = 20
-"""Iterations before relevance switches components off for good."""
 STILL: Final = 1e-4
 """Largest change of an endmember, relative to the largest value, at which a fixed point counts as reached."""
+SETTLING: Final = 0.01
+"""Largest change of a pull at which it does: relative to the largest of them, or to so small a one."""
 
 
 @register
@@ -83,14 +67,18 @@ class NMF(Model):
         Shape ``a`` of the inverse-gamma prior of these scales, above 1; its scale follows from the data.
     sparsity : float, default 0
         Linear cost of abundances. With "frobenius" in units of the root mean square length of a pixel's spectrum (0.01
-        is mild), with "poisson" in units of one count.
+        is mild), with "poisson" in units of one count. With ``weighting`` it is a cost of shares of the pixel's mean,
+        so that bright pixels do not pay more.
     smoothness : float, default 0
         Pull between the abundances of neighbours along y and x, "frobenius" only, in units of the endmember's own
         power: 0.1 is mild, 10 strong. Carries the maps from pass to pass.
     smoothness_kind : {"quadratic", "tv"}
         "quadratic" blurs all differences; "tv" (total variation) keeps steps.
     missing : bool, default False
-        Take NaN in a cube of floats for voxels that were not measured: they have no weight. "frobenius" only.
+        Take NaN in a cube of floats for voxels that were not measured: they have no weight. With "frobenius" it goes
+        without other options of the loss; with "poisson" together with ``simplex``, ``ard`` and ``sparsity``, and
+        ``bin_factor`` is 1. A channel that no pixel measured becomes zero with "poisson" and keeps its start with
+        "frobenius".
     solver : {"exact", "als", "mals", "hals", "mu"}, default "exact"
         "exact" solves the abundances of each pixel and extrapolates the spectra: fewest readings, nothing kept between
         them. The others are the rules of the textbooks, one cheap step of both factors a reading, for comparison:
@@ -104,8 +92,15 @@ class NMF(Model):
         against the cube, with four readings of it in all in place of one an iteration. When the check
         fails the fit goes on with the cube. "auto" does so for cubes that are read again each pass.
     fixed : mapping, optional
-        ``{"endmembers": DataArray}`` of dims (component, energy): spectra that are known. They come first in the result
-        and do not change.
+        What is known and does not change, one of these or both. In the result the fixed endmembers come first, then the
+        components whose maps are fixed, then the others; a component has one or the other fixed.
+
+        - ``"endmembers"``: DataArray (component, energy), spectra.
+        - ``"abundances"``: DataArray (component, ..., y, x) on the pixels of the cube, maps, also lazy ones: they go
+          along block by block. Each spectrum has the scale that the data give it; the others are the best beside them.
+          With the maps of all components least squares ends after two iterations. Not with ``simplex``, ``ard``,
+          ``orthogonality``, ``smoothness``, ``missing`` and textbook solvers. Maps belong to their cube:
+          `scalehsi.project` to another one finds all abundances. To resume, give them again.
     start : str or result, default "sample"
         One of "sample" (a factorisation of a sample spread over the whole cube), "nndsvd", "nndsvda", "vca", "random",
         "multistart"; or a result, a DataArray (component, energy) or an array (K, E) to start from.
@@ -131,7 +126,7 @@ class NMF(Model):
     point, not a descent, and the objective may rise a little.
 
     Scale: every endmember has the total of the mean spectrum, so abundances are shares of an average pixel's signal.
-    With ``simplex``, and for ``fixed`` endmembers, the spectra have the scale that the data or the user gave them.
+    With ``simplex``, and for what is ``fixed``, the spectra have the scale that the data or the user gave them.
 
     References
     ----------
@@ -174,73 +169,7 @@ class NMF(Model):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        check_components(self.n_components)
-        choice("loss", self.loss, LOSSES)
-        check_weighting(self.weighting)
-        squares = self.loss == "frobenius"
-        require(
-            squares or not self.weighting,
-            "weighting='poisson' belongs to loss='frobenius'; loss='poisson' weighs counts by itself",
-        )
-        binning.check(self.bin_factor, squares=squares)
-        choice("solver", self.solver, SOLVERS)
-        require(self.compress in (True, False, "auto"), f"compress is True, False or 'auto', got {self.compress!r}")
-        for name in ("simplex", "missing"):
-            require(isinstance(getattr(self, name), bool), f"{name} is True or False, got {getattr(self, name)!r}")
-        choice("smoothness_kind", self.smoothness_kind, ("quadratic", "tv"))
-        for name in ("orthogonality", "sparsity", "smoothness", "spectral_smoothness"):
-            value = getattr(self, name)
-            require(is_number(value, numbers.Real) and value >= 0, f"{name} is a number of at least 0, got {value!r}")
-        require(self.orthogonality <= 1, f"orthogonality is a weight from 0 to 1, got {self.orthogonality!r}")
-        require(self.ard in (None, *relevance.PRIORS), f"ard={self.ard!r} is not known; it is None, {_listed()}")
-        shape = self.ard_shape
-        require(is_number(shape, numbers.Real) and shape > 1, f"ard_shape is above 1, got {shape!r}")
-        require(
-            is_number(self.restarts, numbers.Integral) and self.restarts >= 1,
-            f"restarts is a whole number of at least 1, got {self.restarts!r}",
-        )
-        if isinstance(self.start, str):
-            choice("start", self.start, (*STARTS, GIVEN))
-        held.check(self.fixed, self.n_components)
-        self._check_together()
-
-    def _check_together(self) -> None:
-        """Refuse what has no meaning, or no method here, in combination."""
-        squares = self.loss == "frobenius"
-        for name in ("orthogonality", "smoothness", "missing"):
-            require(squares or not getattr(self, name), f"{name} belongs to loss='frobenius'")
-        plain = not (self.weighting or self.simplex or self.costly or self.spectral_smoothness)
-        special = {"smoothness": self.smoothness, "missing": self.missing, "solver": self._textbook}
-        for name, on in special.items():
-            require(
-                plain or not on,
-                f"{name}={getattr(self, name)!r} goes with plain least squares alone: without weighting, simplex, "
-                "sparsity, ard, orthogonality and spectral_smoothness",
-            )
-        count = sum(map(bool, special.values()))
-        require(count <= 1, "of smoothness, missing and a textbook solver take one")
-        require(
-            self.compress is not True or self.compressible,
-            "compress=True goes with loss='frobenius' without costs, smoothness, missing and textbook solvers",
-        )
-        require(squares or self.solver in ("exact", "mu"), f"solver={self.solver!r} belongs to loss='frobenius'")
-        require(
-            (squares and not self.weighting) or not self.spectral_smoothness,
-            "spectral_smoothness belongs to loss='frobenius' without weighting",
-        )
-        require(
-            not (self.spectral_smoothness and self.costly),
-            "spectral_smoothness does not go together with sparsity, ard or orthogonality",
-        )
-        require(
-            not (self.simplex and self.costly),
-            "simplex=True fixes the sum of the abundances, so that sparsity, ard and orthogonality have no hold on it; "
-            "leave one of them out",
-        )
-        require(
-            not (self.simplex and self.weighting),
-            "weighting='poisson' weighs whole pixels, which simplex=True forbids; use loss='poisson'",
-        )
+        rules.check(self)
 
     @property
     def costly(self) -> bool:
@@ -250,11 +179,15 @@ class NMF(Model):
     @property
     def compressible(self) -> bool:
         """True where the iterations can run in a subspace of the data."""
-        special = self.smoothness or self.missing or self._textbook or self.spectral_smoothness
-        return self.loss == "frobenius" and not self.costly and not special
+        special = self.smoothness or self.missing or self.textbook or self.spectral_smoothness
+        own = known_maps.numbers(self.fixed)
+        # The subspace holds pixels divided by their means, which maps are not; and one step ends where all are fixed.
+        given = bool(own) and (self.weighting is not None or len(own) == self.n_components)
+        return self.loss == "frobenius" and not (self.costly or special or given)
 
     @property
-    def _textbook(self) -> bool:
+    def textbook(self) -> bool:
+        """True where the rules of the textbooks take the place of exact pixels."""
         return self.solver != "exact"
 
     @property
@@ -264,10 +197,11 @@ class NMF(Model):
 
     @property
     def devices(self) -> tuple[arrays.Device, ...]:
-        plain = self.loss == "frobenius" and not (
-            self.simplex or self.orthogonality or self.smoothness or self.missing or self._textbook
-        )
-        return ("cpu", "cuda") if plain else ("cpu",)
+        """Least squares but for what is listed, and counts alone, have kernels for a GPU; not run on one yet."""
+        special = self.simplex or self.orthogonality or self.smoothness or self.missing or self.textbook
+        if self.loss == "poisson":
+            special = special or self.ard or self.sparsity or self.n_components > cuda.MOST
+        return ("cpu",) if special or known_maps.numbers(self.fixed) else ("cpu", "cuda")
 
     def to_settings(self) -> dict[str, Any]:
         start = self.start if isinstance(self.start, str) else GIVEN
@@ -277,7 +211,12 @@ class NMF(Model):
 
     def check(self, cube: xr.DataArray) -> None:
         check_components(self.n_components, cube)
+        require(
+            not isinstance(self.fixed, str),
+            f"fixed={self.fixed!r} is how a result tells of what was fixed; give the spectra or maps themselves",
+        )
         held.known_endmembers(self.fixed, cube)
+        known_maps.check_grid(self.fixed, cube)
         carried.check(self, cube)
         if not isinstance(self.start, str):
             given_endmembers(self.start, cube, self.n_components)
@@ -293,30 +232,32 @@ class NMF(Model):
         seen = survey(view, seed=seed, counts=self.counts, least=4 * k, missing=self.missing)
         if len(seen.sample) == 0:
             raise InputError("every pixel of the sample is empty; mask the empty part of the cube, or bin it")
-        single = self.loss == "frobenius" or self._textbook
-        factor = binning.factor(self.bin_factor, view, seen, squares=single, least=16 * k)
+        single = self.loss == "frobenius" or self.missing or self.textbook
+        factor = binning.factor(self.bin_factor, view, seen, squares=single, least=16 * k, whole=self.simplex)
         fitted, target = seen, view
         if factor > 1:
-            target = binning.binned(view, factor)
+            target = binning.binned(view, factor, whole=self.simplex)
             fitted = survey(target, seed=seed, counts=self.counts, least=4 * k)
-        s = self._first(target, fitted, view.cube, seed)
         known = held.known_endmembers(self.fixed, view.cube)
-        s[: len(known)] = known
-        norm = float(np.sqrt(seen.norm / max(1, seen.pixels)))
-        mean = float(seen.spectrum.sum()) / max(1, seen.pixels * view.n_energies)
+        # On the simplex a bin of so many pixels shows as many times the spectrum of one.
+        known = known * (factor**2 if self.simplex else 1)
+        s = self._begin(view, target, fitted, known, factor=factor, seed=seed)
+        level, mean = self._scale(seen)
         state: State = {
             "spectrum": seen.spectrum,
             "pixels": np.asarray(seen.pixels),
             "entropy": np.asarray(fitted.entropy),
             "bin": np.asarray(factor),
-            "sparse": np.asarray(self.loss == "poisson" and binning.sparse(target, fitted)),
+            "sparse": np.asarray(self.loss == "poisson" and not seen.lost and binning.sparse(target, fitted)),
             "norm": np.asarray(np.nan),
-            "level": np.asarray(norm),
+            "level": np.asarray(level),
             "free": np.arange(k) >= len(known),
             "lam": np.full(k, np.nan),
             "sigma2": np.asarray(np.nan),
             "xi": np.zeros(k),
-            "prior": np.asarray(relevance.prior_scale(mean, k, view.n_energies, self.ard_shape)),
+            "ease": np.full(k, relevance.EASE),
+            "drift": np.zeros(k),
+            "prior": np.asarray(relevance.prior_scale(mean * factor**2, k, view.n_energies, self.ard_shape)),
             "passes": np.asarray(0),
             "ridge": np.asarray(carried.RIDGE),
         }
@@ -325,7 +266,25 @@ class NMF(Model):
         state = {**state, **extrapolation.start(s)}
         return compressed.begin(self, seen, state) if compressed.wanted(self, view) else state
 
-    def _first(self, target: Blocks, seen: Any, cube: xr.DataArray, seed: int) -> Float:
+    def _begin(self, view: Blocks, target: Blocks, seen: Survey, known: Float, *, factor: int, seed: int) -> Float:
+        """The first endmembers, with those that are fixed, and in the scale of the maps that are."""
+        rows = known_maps.along(self.fixed, view, factor)
+        sought = self.n_components - len(known) - len(known_maps.numbers(self.fixed))
+        s = None
+        if sought or not rows or not isinstance(self.start, str):
+            s = self._first(target, seen, view.cube, seed)
+            s[: len(known)] = known
+        if rows:
+            s = known_maps.begin(
+                self.fixed, target, rows, s, mean=seen.spectrum / max(1, seen.pixels),
+                n_components=self.n_components, pair=isinstance(self.start, str),
+                solve=poisson.abundances if self.loss == "poisson" else frobenius.abundances,
+            )  # fmt: skip
+            s[: len(known)] = known
+        assert s is not None
+        return s
+
+    def _first(self, target: Blocks, seen: Survey, cube: xr.DataArray, seed: int) -> Float:
         if isinstance(self.start, str):
             require(self.start != GIVEN, "start='given' is how a result tells of its start; give the start itself")
             with one_blas_thread():  # skinny products: more threads take three times as long
@@ -335,9 +294,18 @@ class NMF(Model):
         else:
             s = given_endmembers(self.start, cube, self.n_components)
         if self.simplex:
-            # On the simplex a spectrum is what a whole pixel of it would show.
-            s = s * float(seen.spectrum.sum()) / max(1, seen.pixels)
+            s = s * brightness(seen, s, counts=self.counts)[:, None]
         return np.array(s, dtype=np.float64)
+
+    def _scale(self, seen: Survey) -> tuple[float, float]:
+        """Root mean square length of a pixel's spectrum, and mean value, both as the loss weighs them."""
+        spectrum = seen.spectrum / max(1, seen.pixels)
+        if not self.weighting:
+            return float(np.sqrt(seen.norm / max(1, seen.pixels))), float(spectrum.mean())
+        w = channel_weights(spectrum)
+        square = float(np.mean(seen.sample.astype(np.float64) ** 2 @ w)) * seen.filled / max(1, seen.pixels)
+        # Abundances are costed as shares of their pixel's mean.
+        return float(np.sqrt(square)), float(np.mean(spectrum * np.sqrt(w)) / max(float(spectrum.mean()), 1e-300))
 
     def step(self, view: Blocks, state: State) -> tuple[State, Stats]:
         """One pass at ``s``; then a better, extrapolated ``s``, or back to the last one known to be good."""
@@ -348,7 +316,8 @@ class NMF(Model):
             sums = compressed.sums_of(self, view, s, state)
         else:
             target = self._target(view, state)
-            _, sums = map_fold(loss.update, target, shared=loss.shared(s, state), name=f"nmf-{self.loss}")
+            rows = known_maps.along(self.fixed, view, int(state["bin"]))
+            _, sums = map_fold(loss.update, target, *rows, shared=loss.shared(s, state), name=f"nmf-{self.loss}")
         if "norm" in sums:
             state = {**state, "norm": np.asarray(sums["norm"])}
         state = {**state, "passes": state["passes"] + 1}
@@ -364,11 +333,13 @@ class NMF(Model):
         new, stats = extrapolation.ahead(
             value, better, safe, state, lambda at, fallback: loss.unit(at, fallback, state)
         )
+        if np.array_equal(better, s):
+            stats = replace(stats, done=True)
         return compressed.followed(self, new, stats) if phase else (new, stats)
 
     def _target(self, view: Blocks, state: State) -> Blocks:
         """What the passes run over: the cube, its bins, its counts without their zeros."""
-        target = binning.binned(view, int(state["bin"]))
+        target = binning.binned(view, int(state["bin"]), whole=self.simplex)
         return binning.without_zeros(target) if bool(state["sparse"]) else target
 
     def _checked(self, sums: dict[str, Any], value: float, state: State) -> tuple[State, Stats]:
@@ -385,14 +356,17 @@ class NMF(Model):
         loss, s = self._loss, state["s"]
         state = {**state, **loss.lag(sums, s, state)}
         better = loss.unit(loss.improve(sums, s, state)[0], s, state)
+        still = float(np.abs(better - s).max()) <= STILL * float(s.max())
+        if self.orthogonality and int(state["passes"]) >= SETTLED:
+            better = loss.unit(s + relevance.pace(state["ease"]) * (better - s), s, state)
         new, _ = extrapolation.ahead(
             value, better, better, state, lambda at, fallback: loss.unit(at, fallback, state), far=False
         )
-        still = float(np.abs(better - s).max()) <= STILL * float(s.max())
+        still = still and float(np.abs(state["drift"]).max()) <= SETTLING * max(float(state["xi"].max()), SETTLING)
         if not self.ard:
             return new, Stats(value, settled=still)
         keep = self._kept(new, sums)
-        for name in ("s", "kept", "safe", "free", "lam", "xi"):
+        for name in ("s", "kept", "safe", "free", "lam", "xi", "ease", "drift"):
             new[name] = new[name][keep]
         settled = still and bool(keep.all()) and int(state["passes"]) >= SETTLED
         left = f"The objective settled; {len(new['s'])} of {self.n_components} components are relevant."
@@ -415,11 +389,12 @@ class NMF(Model):
     def finish(self, view: Blocks, state: State) -> Variables:
         """Endmembers, scaled and sorted by what they carry in the mean spectrum; the fixed ones first, as given."""
         mean = state["spectrum"] / float(state["pixels"])
-        s, free = state["kept"], state["free"]
-        scale = np.ones(len(s))
+        s, free = state["kept"], normed(self, state)
+        scale = np.full(len(s), 1.0 / int(state["bin"]) ** 2)
         if not self.simplex:
             total = abs(float(mean.sum())) or 1.0
             scale = np.where(free, total / np.maximum(s.sum(axis=1), 1e-300), 1.0)
+        # What was given is in front already: endmembers, then maps.
         order = np.lexsort((np.where(free, -_share(mean, s), np.arange(len(s))), free))
         dims = (COMPONENT, ENERGY)
         found: Variables = {
@@ -430,7 +405,10 @@ class NMF(Model):
             maps = np.moveaxis(state["c"] / scale, -1, 0)[order]
             found[ABUNDANCES] = xr.DataArray(maps, dims=(COMPONENT, *navigation_dims(view.cube)))
         loss = self._loss
-        shift, extra = loss.shift(state), loss.extra(s, state)
+        # Scales that were learned from bins are those of so many pixels together.
+        power = 2.0 if self.ard == "half-normal" else 1.0
+        single = {**state, "lam": state["lam"] / float(state["bin"]) ** (2 * power)}
+        shift, extra = loss.shift(single), loss.extra(s, single)
         if shift.any():
             found[SHIFT] = xr.DataArray((shift * scale)[order], dims=(COMPONENT,))
         if extra.any():
@@ -452,7 +430,11 @@ class NMF(Model):
         shared: dict[str, Any] = {"s": s}
         if self.simplex:
             shared["simplex"] = True
+        if own := known_maps.numbers(self.fixed):
+            shared["known"] = own
         if self.loss == "poisson":
+            if self.missing:
+                shared["missing"] = True
             if shift is not None:
                 shared["tau"] = shift
             if extra is not None:
@@ -468,15 +450,23 @@ class NMF(Model):
             shared["gram"] = (s if w is None else s * w) @ s.T + extra
         return frobenius.abundances, {**shared, "w": w}
 
+    def last_pass(self, view: Blocks, found: xr.Dataset) -> LastPass:
+        return (*self.projector(found), known_maps.along(self.fixed, view))
+
     def cost(self, shape: tuple[int, ...], itemsize: int) -> Cost:
         k, channels = self.n_components, shape[-1]
         # One for the survey (a second where nearly all pixels are masked or empty), one for the maps.
         passes = self.max_iter + 2 + (READINGS.get(self.start, 0) if isinstance(self.start, str) else 0)
+        own = known_maps.numbers(self.fixed)
+        passes += bool(own)  # one shows which components the maps are of
         kept = 0
         if self.loss == "poisson":
             sums = 8 * channels * (k + k * (k + 1) // 2)
             work = poisson.STRIP * channels * (itemsize + 12) + 8 * channels * (16 * k + k * (k + 1))
-            passes += self.bin_factor != 1 and not self._textbook  # the bins have a survey of their own
+            if self.missing:
+                sums, work = sums + 8 * channels * k, work + 8 * channels * (poisson.STRIP + 3 * k)
+            # The bins have a survey of their own.
+            passes += self.bin_factor != 1 and not self.textbook and not self.missing
         else:
             sums = 8 * channels * k
             work = frobenius.STRIP * (2 * 4 * channels + 8 * k)
@@ -484,11 +474,9 @@ class NMF(Model):
                 kept = 4 * compressed.size(k)
         if self.start in ("nndsvd", "nndsvda"):
             sums = max(sums, 8 * channels * (k + 12))
-        return Cost(passes=passes, sums_bytes=sums, work_bytes=work, columns=k + 1, kept_bytes=kept)
-
-
-def _listed() -> str:
-    return " or ".join(repr(p) for p in relevance.PRIORS)
+        return Cost(
+            passes=passes, sums_bytes=sums, work_bytes=work, columns=k + 1, kept_bytes=kept, aligned_bytes=4 * len(own)
+        )
 
 
 def _share(mean: Float, s: Float) -> Float:

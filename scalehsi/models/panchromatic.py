@@ -14,7 +14,7 @@ from scalehsi.models.guesses import filled_in
 from scalehsi.models.looking import Images
 from scalehsi.models.rasters import Float, Pair, Placing, Raster
 from scalehsi.models.registration import OVERLAP, footprints
-from scalehsi.schema import InputError, X, Y
+from scalehsi.schema import ENERGY, InputError, X, Y
 
 REACH: Final = 0.125
 """Largest shift of the image that is tried, in lengths of the field."""
@@ -40,8 +40,8 @@ class Detail(NamedTuple):
     coarse: Float
 
 
-def check_image(image: Any) -> None:
-    """Refuse what is no image of dims (y, x) of real numbers.
+def image_cube(image: Any) -> xr.DataArray:
+    """An image of dims (y, x) as a cube of one channel; refuse what is none.
 
     Raises
     ------
@@ -51,11 +51,13 @@ def check_image(image: Any) -> None:
         dims = tuple(map(str, image.dims)) if isinstance(image, xr.DataArray) else type(image).__name__
         raise InputError(f"'image' is a DataArray of dims ('y', 'x'), got {dims}")
     require(image.dtype.kind in "uif", f"'image' holds real numbers, got dtype {image.dtype}")
+    cube = image.transpose(Y, X).expand_dims({ENERGY: [0.0]}, axis=-1)
+    return cube.assign_coords({ENERGY: (ENERGY, [0.0], {"units": "of an image"})})
 
 
 def tables_of(image: xr.DataArray) -> Tables:
-    """Sums over the image and over its finite pixels, for means over boxes; reads it."""
-    values = np.asarray(image.transpose(Y, X).values, dtype=np.float64)
+    """Sums over an image (a cube of one channel) and over its finite pixels, for means over boxes; reads it."""
+    values = np.asarray(image.isel({ENERGY: 0}).values, dtype=np.float64)
     there = np.isfinite(values)
     require(bool(there.any()), "'image' holds no finite number")
     level = float(values[there].mean())
@@ -99,22 +101,27 @@ def explained(maps: Float, image: Float) -> float:
     return 1.0 - float(left @ left) / whole
 
 
-def detail_of(tables: Tables, raster: Raster, shift: Pair, *, on: Raster, coarse: Raster, placing: Placing) -> Detail:
-    """Bring an image onto the fine raster, and take off what the coarse acquisition sees of it.
+def moved_image(tables: Tables, raster: Raster, shift: Pair, *, on: Raster) -> Float:
+    """An image on the fine raster, NaN where it does not reach; less its mean, as the tables are."""
+    seen, covered = _sampled(tables, raster, on, shift)
+    return np.where(covered > 0.5, seen, np.nan)
+
+
+def detail_of(image: Float, *, on: Raster, coarse: Raster, placing: Placing) -> Detail:
+    """Take off an image what the coarse acquisition sees of it.
 
     Parameters
     ----------
-    tables, raster, shift
-        Of the image.
+    image : array, shape (rows, columns) of the fine raster
     on : Raster
         The fine raster.
     coarse : Raster
     placing : Placing
         Of the coarse acquisition on the fine one.
     """
-    seen, covered = _sampled(tables, raster, on, shift)
-    known = covered > 0.5
-    sums = summed(np.where(known, seen, 0.0)), summed(known.astype(np.float64))
+    known = np.isfinite(image)
+    seen = np.where(known, image, 0.0)
+    sums = summed(seen), summed(known.astype(np.float64))
     means, over = footprints(sums, on, coarse, placing)
     means = np.where(over > 0.5, means, np.nan)
     smooth = spline_of_means(filled_in(means[..., None]))

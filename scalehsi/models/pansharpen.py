@@ -11,7 +11,7 @@ import numpy as np
 import xarray as xr
 
 from scalehsi import arrays
-from scalehsi.blocks import BlockFunction, Blocks, map_fold, open_blocks
+from scalehsi.blocks import BlockFunction, Blocks, map_fold
 from scalehsi.cube import length_factor
 from scalehsi.kernels import frobenius, informed, poisson
 from scalehsi.models import guesses
@@ -19,6 +19,7 @@ from scalehsi.models.base import (
     Cost,
     LastPass,
     Model,
+    Sources,
     State,
     Stats,
     Variables,
@@ -28,15 +29,15 @@ from scalehsi.models.base import (
     register,
     require,
 )
-from scalehsi.models.binning import branch
 from scalehsi.models.channels import Channels, shared_channels
 from scalehsi.models.looking import Images, cells_of, look
 from scalehsi.models.nmf import NMF
-from scalehsi.models.panchromatic import Detail, check_image, detail_of, image_shift, tables_of
-from scalehsi.models.rasters import Pair, Placing, Raster, check_overlap, rasters
+from scalehsi.models.panchromatic import detail_of, image_cube, image_shift, moved_image, tables_of
+from scalehsi.models.rasters import Placing, Raster, check_overlap, rasters
 from scalehsi.models.registration import Found
 from scalehsi.models.registration import register as find_place
 from scalehsi.models.remixed import enough_counts, further_starts, remixed
+from scalehsi.models.sources import named
 from scalehsi.models.survey import survey
 from scalehsi.schema import COMPONENT, ENDMEMBERS, ENERGY, MEAN_SPECTRUM, X, Y
 
@@ -137,8 +138,6 @@ class PanSharpen(Model):
     tol: float = 1e-7
 
     name: ClassVar[str] = "PanSharpen"
-    sources: ClassVar[tuple[str, ...]] = (SPATIAL, SPECTRAL, IMAGE)
-    optional: ClassVar[tuple[str, ...]] = (IMAGE,)
 
     def __post_init__(self) -> None:
         super().__post_init__()
@@ -174,21 +173,23 @@ class PanSharpen(Model):
         weighting = "poisson" if self.counts else None
         return NMF(self.n_components, weighting=weighting, start="nndsvd", max_iter=self.max_iter, tol=self.tol)
 
-    def check(self, cube: xr.DataArray) -> None:
-        _check_map(SPATIAL, cube)
-        check_components(self.n_components, cube)
-
-    def check_beside(self, cube: xr.DataArray, beside: Mapping[str, xr.DataArray]) -> None:
-        other = beside[SPECTRAL]
-        _check_map(SPECTRAL, other)
-        check_components(self.n_components, other)
-        shared_channels(cube, other, (SPATIAL, SPECTRAL), least=self.n_components)
-        if IMAGE in beside:
-            check_image(beside[IMAGE])
+    def sources(self, data: Any) -> Sources:
+        given = named(data, (SPATIAL, SPECTRAL, IMAGE), optional=(IMAGE,), model=self.name)
+        cube, other = given[SPATIAL], given[SPECTRAL]
+        for name, each in ((SPATIAL, cube), (SPECTRAL, other)):
+            _check_map(name, each)
+            check_components(self.n_components, each)
+        channels = shared_channels(cube, other, (SPATIAL, SPECTRAL), least=self.n_components)
+        if len(channels.axis) < cube.sizes[ENERGY]:
+            cube = cube.isel({ENERGY: channels.own})
+        beside = {SPECTRAL: other}
+        if IMAGE in given:
+            beside[IMAGE] = image_cube(given[IMAGE])
         places = rasters({SPATIAL: cube, **beside})
         for name in beside:
             shift = self._given.shift if name == SPECTRAL and self._given else (0.0, 0.0)
             check_overlap(places[SPATIAL], places[name], (SPATIAL, name), shift)
+        return Sources(cube, beside, SPATIAL)
 
     def parts(self, beside: Mapping[str, xr.DataArray]) -> tuple[tuple[xr.DataArray, Model], ...]:
         return ((beside[SPECTRAL], self.coarse),)
@@ -211,40 +212,39 @@ class PanSharpen(Model):
         return {**{k: v for k, v in state.items() if not k.startswith(NESTED)}, **_nested(new)}, stats
 
     def finish(self, view: Blocks, state: State) -> Variables:
-        channels, places = _channels(view), rasters({SPATIAL: view.cube, **view.beside})
+        channels, places = _channels(view), _places(view)
         first = self.coarse.finish(_spectral(view), _inner(state))
-        mean = state["spectrum"][channels.own] / float(state["pixels"])
+        mean = state["spectrum"] / float(state["pixels"])
         s = self._spectra(view, state, np.asarray(first[ENDMEMBERS].values, dtype=np.float64), places)
         here = channels.here(s)
         weight = 1.0 / np.maximum(mean, 1e-3 * max(float(mean.mean()), 1e-300)) if self.counts else None
         back = informed.unmixing(here, weight)
         cells = cells_of(places[SPATIAL], places[SPECTRAL])
-        seen = look(view, places[SPATIAL], back, cells, channels=channels.own, seed=int(state["seed"]))
+        images, sample = look(view, places[SPATIAL], back, cells, seed=int(state["seed"]))
         maps = _solved(_spectral(view), s, counts=self.counts)
         coarse = Images(np.nan_to_num(maps), np.isfinite(maps[..., 0]).astype(np.float64), places[SPECTRAL])
-        found = find_place(seen.images, coarse, whitening=_whitening(here, weight), given=self._given)
+        found = find_place(images, coarse, whitening=_whitening(here, weight), given=self._given)
         maps = maps * found.gain
         variables = _described(s, maps, found, places[SPECTRAL], view)
         # What the spatial cube does not cover is as the spectral one says, in the other's dose.
         covered = channels.there(mean)
         elsewhere = np.asarray(first[MEAN_SPECTRUM].values) * found.gain
         variables[MEAN_SPECTRUM] = first[MEAN_SPECTRUM].copy(data=np.where(covered != 0, covered, elsewhere))
-        detail = None
-        if IMAGE in view.beside:
-            tables = tables_of(view.beside[IMAGE])
-            move = image_shift(tables, places[IMAGE], seen.images) if self.registration == "auto" else (0.0, 0.0)
-            detail = _detail(tables, places, move, found.placing)
+        guess, at = guesses.make_guess(maps, found.placing.pixels(places[SPECTRAL], places[SPATIAL])), None
+        if IMAGE in places:
+            tables = tables_of(view.branches[IMAGE].cube)
+            move = image_shift(tables, places[IMAGE], images) if self.registration == "auto" else (0.0, 0.0)
+            image = moved_image(tables, places[IMAGE], move, on=places[SPATIAL])
+            detail = detail_of(image, on=places[SPATIAL], coarse=places[SPECTRAL], placing=found.placing)
+            slopes = guesses.slopes_of(maps, detail.coarse)
+            at = detail.fine[sample.rows, sample.columns]
+            gain = guesses.trusted(guess, slopes, sample, at, back=back)
+            guess = guess._replace(slopes=slopes * gain)
+            variables[IMAGE] = xr.DataArray(image.astype(np.float32), dims=(Y, X), attrs={"long_name": "image"})
             variables[IMAGE_SHIFT] = variables[SHIFT].copy(data=list(move))
-        guess = guesses.make_guess(maps, found.placing.pixels(places[SPECTRAL], places[SPATIAL]), view.shape[-1])
-        at = None
-        if detail is not None:
-            guess = guess._replace(slopes=guesses.slopes_of(maps, detail.coarse))
-            at = detail.fine.ravel()[seen.numbers]
-            trust = guesses.trusted(guess, seen.sample, seen.numbers, at, back=back)
-            guess = guess._replace(slopes=guess.slopes * trust)
-            variables[IMAGE_GAIN] = xr.DataArray(trust, dims=(COMPONENT,))
+            variables[IMAGE_GAIN] = xr.DataArray(gain, dims=(COMPONENT,), attrs={"long_name": "trust in the image"})
         if self.prior == "auto":
-            amount = guesses.worth(guess, seen.sample, seen.numbers, at, s=here, counts=self.counts)
+            amount = guesses.worth(guess, sample, at, s=here, counts=self.counts)
         else:
             amount = np.full(len(s), float(self.prior))
         variables[WEIGHT] = xr.DataArray(amount, dims=(COMPONENT,), attrs={"long_name": "weight of the spectral maps"})
@@ -252,46 +252,36 @@ class PanSharpen(Model):
 
     def _spectra(self, view: Blocks, state: State, s: Float, places: dict[str, Raster]) -> Float:
         """Spectra (K, E) of the factorisation, mixed anew and scaled to the mean counts of a spatial pixel."""
-        channels, spectrum = _channels(view), state["spectrum"]
+        channels, total = _channels(view), float(state["spectrum"].sum())
         if self.remix and self.counts:
             fine, coarse = places[SPATIAL], places[SPECTRAL]
             most = int(min(abs(c / f) for c, f in zip(coarse.step, fine.step, strict=True))) // 2
-            counts = float(spectrum[channels.own].sum()) / max(1, int(state["filled"]))
-            sample = enough_counts(view, counts, most=most, channels=channels.own, seed=int(state["seed"]))
+            counts = total / max(1, int(state["filled"]))
+            sample = enough_counts(view, counts, most=most, seed=int(state["seed"]))
             if sample is not None:
                 others = further_starts(_spectral(view), self.coarse, seed=int(state["seed"]))
                 starts = [channels.here(each) for each in others]
                 s = remixed(s, channels.here(s), sample, starts=starts, concentration=self.concentration)
-        mean = abs(float(spectrum[channels.own].sum())) / float(state["pixels"])
+        mean = abs(total) / float(state["pixels"])
         return s * (mean / np.maximum(channels.here(s).sum(axis=1), 1e-300))[:, None]
 
-    def last_pass(self, view: Blocks, state: State, found: xr.Dataset) -> LastPass:
-        channels, places = _channels(view), rasters({SPATIAL: view.cube, **view.beside})
-        s = np.asarray(found[ENDMEMBERS].values, dtype=np.float64)
-        weight = np.asarray(found[WEIGHT].values, dtype=np.float64)
-        shared: dict[str, Any] = {
-            "s": channels.here(s),
-            "channels": channels.own,
-            "counts": self.counts,
-            "weight": weight,
-            "to_axis": channels.to_other,
-            "guess": None,
-        }
+    def last_pass(self, view: Blocks, found: xr.Dataset) -> LastPass:
+        channels, weight = _channels(view), np.asarray(found[WEIGHT].values, dtype=np.float64)
+        s = channels.here(np.asarray(found[ENDMEMBERS].values, dtype=np.float64))
+        shared = {"s": s, "counts": self.counts, "weight": weight, "to_axis": channels.to_other}
         if not weight.any():
-            return LastPass(guesses.sharpened, shared, tile=True)
-        shift = found[SHIFT].values
+            return guesses.sharpened, shared, ()
+        places, shift = _places(view), found[SHIFT].values
         placing = Placing((float(shift[0]), float(shift[1])), float(found[SCALE]))
         maps = np.moveaxis(np.asarray(found[COARSE].values), 0, -1)
-        guess = guesses.make_guess(maps, placing.pixels(places[SPECTRAL], places[SPATIAL]), view.shape[-1])
-        along: tuple[xr.DataArray, ...] = ()
-        if IMAGE_GAIN in found:
-            move = found[IMAGE_SHIFT].values
-            tables = tables_of(view.beside[IMAGE])
-            detail = _detail(tables, places, (float(move[0]), float(move[1])), placing)
-            slopes = guesses.slopes_of(maps, detail.coarse) * found[IMAGE_GAIN].values
-            guess = guess._replace(slopes=slopes)
-            along = (xr.DataArray(detail.fine[..., None], dims=(Y, X, "detail")),)
-        return LastPass(guesses.sharpened, {**shared, "guess": guess}, along, tile=True)
+        guess = guesses.make_guess(maps, placing.pixels(places[SPECTRAL], places[SPATIAL]))
+        fine = None
+        if IMAGE in found:
+            image = np.asarray(found[IMAGE].values, dtype=np.float64)
+            detail = detail_of(image, on=places[SPATIAL], coarse=places[SPECTRAL], placing=placing)
+            fine = xr.DataArray(detail.fine, dims=(Y, X))
+            guess = guess._replace(slopes=guesses.slopes_of(maps, detail.coarse) * found[IMAGE_GAIN].values)
+        return guesses.sharpened, shared, (guess.upsampled(view.grid, fine),)
 
     def projector(self, result: xr.Dataset) -> tuple[BlockFunction, dict[str, Any]]:
         s = np.asarray(result[ENDMEMBERS].values, dtype=np.float64)
@@ -300,7 +290,7 @@ class PanSharpen(Model):
     def cost(self, shape: tuple[int, ...], itemsize: int) -> Cost:
         k, channels = self.n_components, shape[-1]
         work = informed.STRIP * (channels + k) * 8 * 3 + 64 * k * 1024
-        return Cost(passes=4, sums_bytes=16 * channels * k, work_bytes=work, columns=k + 1)
+        return Cost(passes=4, sums_bytes=16 * channels * k, work_bytes=work, columns=k + 1, aligned_bytes=4 * k)
 
 
 def _amount(value: Any) -> bool:
@@ -325,11 +315,16 @@ def _inner(state: State) -> State:
 
 
 def _spectral(view: Blocks) -> Blocks:
-    return branch(view, SPECTRAL, lambda: open_blocks(view.beside[SPECTRAL]))
+    return view.branches[SPECTRAL]
 
 
 def _channels(view: Blocks) -> Channels:
-    return shared_channels(view.cube, view.beside[SPECTRAL], (SPATIAL, SPECTRAL))
+    return shared_channels(view.cube, _spectral(view).cube, (SPATIAL, SPECTRAL))
+
+
+def _places(view: Blocks) -> dict[str, Raster]:
+    others = {name: view.branches[name].cube for name in (SPECTRAL, IMAGE) if name in view.branches}
+    return rasters({SPATIAL: view.cube, **others})
 
 
 def _solved(view: Blocks, s: Float, *, counts: bool) -> Float:
@@ -346,11 +341,6 @@ def _whitening(s: Float, weight: Float | None) -> Float:
     return np.asarray(np.linalg.cholesky(gram + 1e-9 * np.diag(np.diag(gram))))
 
 
-def _detail(tables: tuple[Float, Float], places: dict[str, Raster], shift: Pair, placing: Placing) -> Detail:
-    fine, coarse = places[SPATIAL], places[SPECTRAL]
-    return detail_of(tables, places[IMAGE], shift, on=fine, coarse=coarse, placing=placing)
-
-
 def _described(s: Float, maps: Float, found: Found, raster: Raster, view: Blocks) -> Variables:
     """Spectra, coarse maps and registration as variables of a result."""
     placing = found.placing
@@ -358,7 +348,7 @@ def _described(s: Float, maps: Float, found: Found, raster: Raster, view: Blocks
     nm = {"units": "nm" if length_factor(unit) else unit}
     at = [placing.place(raster, raster.centres(axis), axis) for axis in (0, 1)]
     return {
-        ENDMEMBERS: xr.DataArray(s, dims=(COMPONENT, ENERGY), coords={ENERGY: view.beside[SPECTRAL][ENERGY]}),
+        ENDMEMBERS: xr.DataArray(s, dims=(COMPONENT, ENERGY), coords={ENERGY: _spectral(view).cube[ENERGY]}),
         COARSE: xr.DataArray(
             np.moveaxis(maps, -1, 0).astype(np.float32),
             dims=(COMPONENT, "coarse_y", "coarse_x"),

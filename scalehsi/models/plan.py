@@ -13,7 +13,7 @@ from scalehsi.blocks import Capacity, capacity, open_blocks
 from scalehsi.blocks.compute import PROCESS_BYTES
 from scalehsi.chunks import WORK_BLOCK_BYTES, MiB
 from scalehsi.models.base import Model
-from scalehsi.models.sources import together
+from scalehsi.models.sources import sources
 from scalehsi.schema import InputError
 
 COPIES: Final = 3
@@ -104,17 +104,20 @@ def plan(cube: xr.DataArray | Mapping[str, xr.DataArray], model: Model) -> Plan:
     >>> p.resident, p.cube_bytes // 2**30
     (False, 184)
     """
-    cube, beside = together(cube, model)
-    other = sum(plan(each, part).worker_bytes for each, part in model.parts(beside))
+    given = sources(cube, model)
+    other = sum(plan(each, part).worker_bytes for each, part in model.parts(given.beside))
+    cube = given.cube
     here = capacity()
     view = open_blocks(cube)
     cost = model.cost(tuple(cube.shape), cube.dtype.itemsize)
     threads = max(1, here.threads // here.workers)
-    working = threads * (COPIES * view.block_bytes + cost.work_bytes + 2 * cost.sums_bytes)
     cube_bytes = math.prod(cube.shape) * cube.dtype.itemsize
+    aligned = cost.aligned_bytes * math.prod(cube.shape[:-1])
+    goes_along = math.ceil(view.block_bytes * aligned / cube_bytes)
+    working = threads * (COPIES * (view.block_bytes + goes_along) + cost.work_bytes + 2 * cost.sums_bytes)
     # A model keeps numbers of its own where these fill at most half of the memory, and does without otherwise.
     own = cost.kept_bytes * math.prod(cube.shape[:-1])
-    kept = cube_bytes if view.resident else own if own <= here.memory // 2 else 0
+    kept = cube_bytes + aligned if view.resident else own if own <= here.memory // 2 else 0
     held = math.ceil(kept / here.workers)
     found = Plan(
         model=model.name,
@@ -134,8 +137,8 @@ def plan(cube: xr.DataArray | Mapping[str, xr.DataArray], model: Model) -> Plan:
     if found.worker_bytes > found.memory:
         pixels = 0 if cube.chunks is None else math.prod(map(max, cube.chunks[:-1]))
         unit = pixels * cube.shape[-1] * cube.dtype.itemsize
-        fixed = cost.work_bytes + 2 * cost.sums_bytes + other // threads
-        _refuse(found, here, _Demand(cube_bytes, unit, fixed, here.workers))
+        fixed = cost.work_bytes + 2 * cost.sums_bytes + COPIES * goes_along + other // threads
+        _refuse(found, here, _Demand(cube_bytes + aligned, unit, fixed, here.workers))
     return found
 
 

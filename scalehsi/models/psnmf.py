@@ -14,6 +14,7 @@ from scalehsi.blocks import BlockFunction, Blocks
 from scalehsi.cube import energy_kev
 from scalehsi.kernels import frobenius, mixture, poisson
 from scalehsi.kernels.classic import leftover
+from scalehsi.kernels.counts import Counts
 from scalehsi.kernels.nnls import nnls
 from scalehsi.kernels.smoothing import smooth_peaks
 from scalehsi.kernels.xrays import linear_fwhm
@@ -32,7 +33,7 @@ from scalehsi.models.base import (
 )
 from scalehsi.models.fit import settle
 from scalehsi.models.nmf import NMF
-from scalehsi.models.scan import choose_bins
+from scalehsi.models.scan import choose_bins, likely_bins
 from scalehsi.models.survey import survey
 from scalehsi.schema import COMPONENT, ENDMEMBERS, ENERGY, MEAN_SPECTRUM
 
@@ -43,6 +44,12 @@ LOSSES: Final = ("poisson", "frobenius")
 RAW: Final = "unsmoothed_endmembers"
 PEAKS: Final = 1.3
 """Window of the smoothing, in widths of a peak: half of the noise goes, and a peak changes by less than 1 %."""
+SCANNED: Final = {
+    "score": "logarithm of the likelihood of held-out counts above that of the best bins, per thousand counts",
+    "score_error": "standard error of the difference to the best bins",
+    "stability": "largest angle between spectra of both halves of the counts",
+}
+"""What the result keeps of the scan of bins, as ``bin_score`` and so on."""
 WIDTHS: Final = (2.0, 1.5, 1.25, 1.25, 1.25)
 """Standard deviations in pixels under which neighbours are seen, round by round."""
 
@@ -62,8 +69,8 @@ class PSNMF(Model):
         K, the number of endmembers. `scan_bins` tells how many the counts show.
     bin_factor : "auto", int or (int, int), default "auto"
         Pixels of a bin along y and x. Large bins have good statistics, and the rarest phase must still fill one.
-        "auto" lets the data decide, by the likelihood of counts that were held out (`scan_bins`): costs one reading,
-        and some seconds.
+        "auto" lets the data decide: `scan_bins` scores sizes by the likelihood of counts that were held out, and the
+        one of the best three whose mixture explains the data best is taken. Costs one reading, and some seconds.
     loss : {"poisson", "frobenius"}, default "poisson"
         - "poisson": for counts (whole numbers). The spectra of the bins are refined on smaller bins of some 400 counts
           by a mixture model with a Dirichlet prior, which says that pixels are mostly pure.
@@ -91,9 +98,11 @@ class PSNMF(Model):
 
     Notes
     -----
-    The result has ``bin_factor`` (of the first stage) and ``fine_bin_factor`` (of the mixture), each along y and x, and
-    ``unsmoothed_endmembers``. With "poisson" the objective is the negative variational bound of the logarithm of the
-    evidence, of the bins. Readings of the cube: one to see what is in it, one or two to bin it, one for the maps.
+    The result has ``bin_factor`` (of the first stage) and ``fine_bin_factor`` (of the mixture), each along y and x,
+    ``unsmoothed_endmembers``, and where bins were chosen ``bin_score``, ``bin_score_error`` and ``bin_stability`` of
+    those that were tried (see `scan_bins`; draw them with `scalehsi.plots.bins`). With "poisson" the objective is the
+    negative variational bound of the logarithm of the evidence, of the bins. Readings of the cube: one to see what is
+    in it, one or two to bin it, one for the maps.
 
     References
     ----------
@@ -158,6 +167,10 @@ class PSNMF(Model):
         return mixture.reach(WIDTHS) if self.mixed and self.neighbours > 0 else 0
 
     @property
+    def packed(self) -> bool:
+        return self.mixed
+
+    @property
     def coarse(self) -> NMF:
         """The factorisation of the bins."""
         if self.settings == "paper":
@@ -176,35 +189,43 @@ class PSNMF(Model):
 
     def init(self, view: Blocks, seed: int) -> State:
         seen = survey(view, seed=seed, counts=self.loss == "poisson", least=4 * self.n_components)
-        sides = binning.sides(self.bin_factor)
-        if sides is None:
-            side = int(choose_bins(view.cube, seen, self.coarse, seed=seed).attrs["chosen"])
-            sides = (side, side)
         plain: State = {
             "spectrum": seen.spectrum,
             "pixels": np.asarray(seen.pixels),
             "filled": np.asarray(seen.filled),
-            "sides": np.asarray(sides),
         }
-        bins = binning.binned(view, *sides)
+        given = binning.sides(self.bin_factor)
+        tried = [given]
+        if given is None:
+            scan = choose_bins(view.cube, self.n_components, seed=seed)
+            tried = [(size, size) for size in likely_bins(scan)]
+            # By a rule there is nothing to score.
+            plain |= {f"scan_{name}": scan[name].values for name in ("bin", *SCANNED) if "stability" in scan}
         if not self.mixed:
-            return {**plain, "fine": np.asarray(sides), **self.coarse.init(bins, seed), "kind": np.asarray(0)}
-        found, _ = settle(bins, self.coarse, seed)
+            sides = np.asarray(tried[0])
+            bins = binning.binned(view, *map(int, sides))
+            return {**plain, "sides": sides, "fine": sides, **self.coarse.init(bins, seed)}
         counts = float(seen.spectrum.sum()) / max(1, seen.filled)
+        best = min((self._start(view, sides, counts, plain, seed) for sides in tried), key=_objective)
+        if not shares.sampled(best):
+            return best
+        best, _ = settle(view, self, seed, state=best)
+        return shares.whole(self, self._fine(view, best), best)
+
+    def _start(self, view: Blocks, sides: Any, counts: float, state: State, seed: int) -> State:
+        """The mixture on small bins, from a factorisation of large ones."""
+        found, _ = settle(binning.binned(view, *sides), self.coarse, seed)
         fine = binning.fine(sides, counts, self.n_components, view.shape)
-        state = {**plain, "fine": np.asarray(fine)}
+        state = {**state, "sides": np.asarray(sides), "fine": np.asarray(fine)}
         return shares.begin(self, self._fine(view, state), found["kept"], state)
 
     def step(self, view: Blocks, state: State) -> tuple[State, Stats]:
         if self.mixed:
             return shares.step(self, self._fine(view, state), state)
-        bins = binning.binned(view, *(int(n) for n in state["sides"]))
-        # Both stages keep what they share under the same names; the bins' sums are the coarse model's own.
-        new, stats = self.coarse.step(bins, state)
-        return new, stats
+        return self.coarse.step(binning.binned(view, *map(int, state["sides"])), state)
 
     def _fine(self, view: Blocks, state: State) -> Blocks:
-        return binning.without_zeros(binning.binned(view, *(int(n) for n in state["fine"])))
+        return binning.without_zeros(binning.binned(view, *map(int, state["fine"])))
 
     def finish(self, view: Blocks, state: State) -> Variables:
         if self.mixed:
@@ -233,12 +254,19 @@ class PSNMF(Model):
         for name, key in (("bin_factor", "sides"), ("fine_bin_factor", "fine")):
             if name == "bin_factor" or self.mixed:
                 found[name] = xr.DataArray(state[key], dims=("axis",), attrs={"long_name": f"{words[name]}, y and x"})
+        for name, said in SCANNED.items() if "scan_bin" in state else ():
+            tried = xr.DataArray(state["scan_bin"], dims=("bin",), attrs={"long_name": "pixels of a bin along y and x"})
+            units = {"units": "deg"} if name == "stability" else {}
+            given = {"long_name": said, **units}
+            found[f"bin_{name}"] = xr.DataArray(
+                state[f"scan_{name}"], dims=("bin",), coords={"bin": tried}, attrs=given
+            )
         return found
 
     def _paper_spectra(self, view: Blocks, state: State) -> Float:
         """Spectra of the bins with the scale at which the abundances of a bin come nearest to a sum of one."""
         s = state["kept"]
-        bins = binning.binned(view, *(int(n) for n in state["sides"]))
+        bins = binning.binned(view, *map(int, state["sides"]))
         sums = shares.moments(bins, s)
         return np.asarray(s * shares.yields(sums["M"], sums["C"])[:, None] / float(np.prod(state["sides"])))
 
@@ -277,16 +305,21 @@ class PSNMF(Model):
         return Cost(passes=6, sums_bytes=16 * channels * k, work_bytes=64 * 4 * channels, columns=k + 1)
 
 
+def _objective(state: State) -> float:
+    return float(state["objective"])
+
+
 def _maps(
     x: Any, *, s: Float, simplex: bool, alpha: float, pull: float, residual: bool = True, tile: Any = None
 ) -> tuple[dict[str, Any], dict[str, Any]]:
     """Abundances of the pixels of a block, its neighbours around it, and what they leave."""
+    few = x if isinstance(x, Counts) else Counts.from_dense(x)
     totals = s.sum(axis=1)
     unit = s / np.where(totals > 0, totals, 1.0)[:, None]
-    pixels = x.shape[0]
+    pixels = few.shape[0]
     core = np.ones(pixels, dtype=bool) if tile is None else tile.core
     found = mixture.shares_of_neighbours(
-        x,
+        few,
         s=unit,
         shape=(1, pixels) if tile is None else tile.shape,
         used=core if tile is None else tile.used,
@@ -298,12 +331,12 @@ def _maps(
     if simplex:
         c /= np.maximum(c.sum(axis=1, keepdims=True), 1e-300)
     else:
-        c *= np.asarray(x).sum(axis=1, dtype=np.float64)[:, None]
+        c *= few.totals[:, None]
     c = c.astype(np.float32)
     rows: dict[str, Any] = {"abundances": c}
     if not residual:
         return rows, {}
-    left, sums = leftover(np.ascontiguousarray(x[core]), c[core], s=s)
+    left, sums = leftover(few.take(np.flatnonzero(core)), c[core], s=s)
     rows["residual"] = np.zeros(pixels, dtype=np.float32)
     rows["residual"][core] = left["residual"]
     return rows, sums

@@ -54,8 +54,8 @@ CLIPPED: Final = 0.05
 """Part of a spectrum that may come out negative; with more the mixture is not believed."""
 
 
-def enough_counts(view: Blocks, counts: float, *, most: int, channels: slice, seed: int) -> Float | None:
-    """A sample of pixels of some 200 counts, (P, F), or of bins of at most ``most`` pixels along a side: one reading.
+def enough_counts(view: Blocks, counts: float, *, most: int, seed: int) -> Float | None:
+    """A sample of pixels of some 200 counts, (P, E), or of bins of at most ``most`` pixels along a side: one reading.
 
     ``counts`` are those of a pixel. None, without reading, where even the largest bins have too few.
     """
@@ -64,7 +64,7 @@ def enough_counts(view: Blocks, counts: float, *, most: int, channels: slice, se
         return None
     sample = survey(binned(view, side), seed=seed, counts=True).sample
     step = max(1, len(sample) // SAMPLE)
-    return np.asarray(sample[::step, channels][:SAMPLE], dtype=np.float64)
+    return np.asarray(sample[::step][:SAMPLE], dtype=np.float64)
 
 
 def further_starts(view: Blocks, model: NMF, *, seed: int) -> list[Float]:

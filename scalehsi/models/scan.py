@@ -22,7 +22,6 @@ from scalehsi.kernels import mixture
 from scalehsi.models.base import is_number, require
 from scalehsi.models.fit import settle
 from scalehsi.models.nmf import NMF
-from scalehsi.models.survey import Survey
 from scalehsi.prepare import bin as add_up
 from scalehsi.prepare import thin
 from scalehsi.schema import ENERGY, MASK, InputError, X, Y
@@ -41,6 +40,9 @@ SPAN: Final = 8
 WINDOW: Final = 192
 """Side of the windows of a large map that are looked at: a multiple of all bins that are tried."""
 WINDOWS: Final = 4
+TILE: Final = 96
+"""Rows of a block: a multiple of all bins that are tried, too."""
+LIKELY: Final = 3
 ALPHA: Final = 0.02
 GROUPS: Final = 512
 """Groups of channels at most in the test of the number of components."""
@@ -107,6 +109,9 @@ def scan_bins(
     require(total > 0, "every count of the cube is zero; is it the right file, or the right dataset of it?")
     sizes = _sizes(bins, region, per_pixel)
     base = math.gcd(*sizes)
+    if region.chunks is not None:
+        # Few blocks, which are cut where bins end: what follows are hundreds of short passes.
+        region = region.chunk({Y: TILE, X: 2 * TILE})
     # All further bins are made of these.
     halves = tuple(_added(half, base).persist() for half in thin(region, seed=seed))
     inner = [size // base for size in sizes]
@@ -190,11 +195,8 @@ def _added(cube: xr.DataArray, size: int) -> xr.DataArray:
 
 def _predict(x: Any, other: Any, *, s: Float) -> tuple[dict[str, Any], dict[str, Any]]:
     """Logarithm of the likelihood of the other half of each bin, shares from this one."""
-    theta, st = mixture.shares(x, s=s, alpha=ALPHA), np.ascontiguousarray(s.T)
-    pixel, channel = np.nonzero(other)
-    model = np.einsum("nk,nk->n", theta[pixel], st[channel])
-    weight = other[pixel, channel] * np.log(np.maximum(model, 1e-12))
-    return {"value": np.bincount(pixel, weights=weight, minlength=x.shape[0])}, {"n": 1}
+    theta = mixture.shares(x, s=s, alpha=ALPHA)
+    return {"value": mixture.log_predictive(other, theta, s=s)}, {"n": 1}
 
 
 def _table(sizes: list[int], values: Float, angles: Float, total: float) -> xr.Dataset:
@@ -253,9 +255,15 @@ def _common(x: Any, other: Any, *, cuts: Any, scale: Any) -> tuple[dict[str, Any
     return {}, {"product": (one * weight * scale).T @ (two * weight * scale)}
 
 
-def choose_bins(cube: xr.DataArray, seen: Survey, model: NMF, *, seed: int) -> xr.Dataset:
+def choose_bins(cube: xr.DataArray, n_components: int, *, seed: int) -> xr.Dataset:
     """The scan by which `scalehsi.PSNMF` chooses its bins; cubes of other numbers than counts are cut by a rule."""
     if cube.dtype.kind in "ui":
-        return scan_bins(cube, n_components=model.n_components, seed=seed)
+        return scan_bins(cube, n_components=n_components, seed=seed)
     side = max(1, min(cube.shape[-3:-1]) // (4 * SPAN))
-    return xr.Dataset(coords={"bin": [side]}, attrs={"chosen": side})
+    return xr.Dataset({"score": ("bin", [0.0])}, coords={"bin": [side]}, attrs={"chosen": side})
+
+
+def likely_bins(scan: xr.Dataset) -> list[int]:
+    """The sizes of the best scores, three at most; the chosen one first."""
+    best = scan["bin"].values[np.argsort(-scan["score"].values, kind="stable")][:LIKELY]
+    return [scan.attrs["chosen"], *(int(size) for size in best if size != scan.attrs["chosen"])]

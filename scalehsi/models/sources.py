@@ -3,80 +3,90 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping, Sequence
 from typing import Any
 
 import xarray as xr
 
 from scalehsi.cube import check_cube, history_of
-from scalehsi.models.base import Model, require
+from scalehsi.models.base import Model, Sources, require
 from scalehsi.schema import InputError, suggest
 
 
-def together(data: Any, model: Any) -> tuple[xr.DataArray, dict[str, xr.DataArray]]:
-    """The cube whose pixels the maps will have, and the other data by name; all checked by their metadata alone.
+def sources(data: Any, model: Any) -> Sources:
+    """What a fit is of, checked by its metadata alone.
 
     Parameters
     ----------
-    data : xarray.DataArray or mapping of str to xarray.DataArray
-        A cube, for models whose ``sources`` are empty; else what these names say.
+    data : xarray.DataArray, or what else the model takes
     model : Model
 
     Raises
     ------
     InputError
-        For a mapping where one cube is expected, or the other way round, for names that are unknown or missing, and
-        for what the model's own checks find.
+        For what is no model, and for what `Model.sources` refuses.
 
     Examples
     --------
     >>> import scalehsi as hsi
-    >>> together({"spatial": 0}, hsi.NMF(3))
+    >>> sources({"spatial": 0}, hsi.NMF(3))
     Traceback (most recent call last):
     ...
     scalehsi.schema.InputError: NMF takes one cube, got a mapping of 'spatial'; give it the cube alone
     """
-    several = isinstance(data, Mapping) and not isinstance(data, xr.Dataset)
-    if not several:
-        check_cube(data)
     if not isinstance(model, Model):
         raise InputError(f"a model such as scalehsi.NMF(n_components=3) is expected, got {type(model).__name__}")
-    names = model.sources
-    if not names:
-        given = ", ".join(map(repr, data)) if several else ""
-        require(not several, f"{model.name} takes one cube, got a mapping of {given}; give it the cube alone")
-        model.check(data)
-        return data, {}
-    needed = [name for name in names if name not in model.optional]
+    return model.sources(data)
+
+
+def named(data: Any, names: Sequence[str], *, optional: Collection[str] = (), model: str) -> dict[str, xr.DataArray]:
+    """The data of a model that takes several by name, in the order of the names.
+
+    Parameters
+    ----------
+    data : mapping of str to xarray.DataArray
+    names : sequence of str
+        What the model knows.
+    optional : collection of str
+        Those of them that may be missing, and need be no cubes.
+    model : str
+        Its name, for messages.
+
+    Raises
+    ------
+    InputError
+        For one cube alone, for names that are unknown or missing, and for what is no cube.
+
+    Examples
+    --------
+    >>> named({"b": 0}, ("a", "b"), model="Both")
+    Traceback (most recent call last):
+    ...
+    scalehsi.schema.InputError: Both lacks 'a'; type hsi.fit({'a': a_cube, 'b': b_cube}, ...)
+    """
+    needed = [name for name in names if name not in optional]
     example = "{" + ", ".join(f"'{name}': {name}_cube" for name in needed) + "}"
-    count = len(needed)
-    require(several, f"{model.name} takes {count} acquisitions by name, got one cube; type hsi.fit({example}, ...)")
+    several = isinstance(data, Mapping) and not isinstance(data, xr.Dataset)
+    got = "one cube" if isinstance(data, xr.DataArray) else type(data).__name__
+    require(several, f"{model} takes {len(needed)} acquisitions by name, got {got}; type hsi.fit({example}, ...)")
     for name in data:
-        require(name in names, f"{model.name} takes no {name!r}; {suggest(str(name), names)}")
+        require(name in names, f"{model} takes no {name!r}; {suggest(str(name), names)}")
     for name in needed:
-        require(name in data, f"{model.name} lacks {name!r}; type hsi.fit({example}, ...)")
-    main = _named(check_cube, data[names[0]], names[0])
-    model.check(main)
-    beside = {name: data[name] for name in names[1:] if name in data}
-    for name, each in beside.items():
-        if name in needed:
-            _named(check_cube, each, name)
-    model.check_beside(main, beside)
-    return main, beside
+        require(name in data, f"{model} lacks {name!r}; type hsi.fit({example}, ...)")
+        _called(name, data[name])
+    return {name: data[name] for name in names if name in data}
 
 
-def _named(check: Any, data: Any, name: str) -> xr.DataArray:
-    """Run a check, and say of which of the data its complaint is."""
+def _called(name: str, data: Any) -> None:
+    """Check a cube, and say of which of the data the complaint is."""
     try:
-        checked: xr.DataArray = check(data)
+        check_cube(data)
     except InputError as error:
         raise InputError(f"{name!r}: {error}") from error
-    return checked
 
 
-def provenance(main: xr.DataArray, beside: Mapping[str, xr.DataArray], model: Model) -> str:
+def provenance(given: Sources) -> str:
     """Where each of several sources came from and what was done to it, as JSON."""
-    every = {model.sources[0]: main, **beside}
     return json.dumps(
         {
             name: {
@@ -85,6 +95,6 @@ def provenance(main: xr.DataArray, beside: Mapping[str, xr.DataArray], model: Mo
                 "dtype": str(each.dtype),
                 "history": history_of(each.attrs),
             }
-            for name, each in every.items()
+            for name, each in {given.name: given.cube, **given.beside}.items()
         }
     )

@@ -19,8 +19,10 @@ from scalehsi.blocks.blas import one_blas_thread
 from scalehsi.blocks.compute import run
 from scalehsi.blocks.graph import tasks
 from scalehsi.kernels import bins as binned
-from scalehsi.kernels import geometry, pca, singular
+from scalehsi.kernels import frobenius, geometry, pca, poisson, singular
 from scalehsi.kernels import starts as kernels
+from scalehsi.kernels.nnls import nnls
+from scalehsi.models.axis import check_axis
 from scalehsi.models.base import choice, require
 from scalehsi.models.survey import SAMPLE_BYTES, Survey
 from scalehsi.schema import COMPONENT, ENDMEMBERS, ENERGY, InputError
@@ -44,6 +46,8 @@ SHORT: Final = 30
 """Iterations of each of several starts, on bins; a millisecond each."""
 LONG: Final = 100
 """More of the best one, at most."""
+BRIGHTEST: Final = 100.0
+"""An endmember is at most so many times brighter or darker than the mean of the data."""
 SAME: Final = 1e-6
 """Objectives that differ by less, relative, are equal: the start of the lower number is taken."""
 
@@ -106,6 +110,31 @@ def first_endmembers(
         s = _singular(view, seen, sample, n_components, counts=counts, seed=seed, fill=how == "nndsvda")
     missing = np.zeros((max(0, n_components - len(s)), view.n_energies))
     return kernels.distinct(np.concatenate([s, missing]), mean, seed=seed)
+
+
+def brightness(seen: Survey, s: Float, *, counts: bool) -> Float:
+    """What a whole pixel of each endmember would show in all, shape (K,): the scale of a start on the simplex.
+
+    In the sample the abundances over these should sum to one: their inverses are the non-negative least squares of it.
+    Noise in the abundances makes all of them too large, so their mean is that of the sample. An endmember that the
+    sample does not tell about has the mean of the data.
+
+    Parameters
+    ----------
+    seen : Survey
+    s : array, shape (K, E)
+        Rows of unit sum.
+    counts : bool
+        True for abundances by the likelihood of counts.
+    """
+    sample = np.maximum(seen.sample, 0)
+    solve = poisson.abundances if counts else frobenius.abundances
+    c = solve(sample, s=s, residual=False)[0]["abundances"].astype(np.float64)
+    mean = float(seen.spectrum.sum()) / max(1, seen.pixels)
+    inverse = nnls(c.T @ c, c.sum(axis=0)[None])[0]
+    inverse /= max(float((c @ inverse).mean()), 1e-300)
+    least = 1.0 / (BRIGHTEST * mean)
+    return 1.0 / np.where(inverse > least, np.minimum(inverse, BRIGHTEST / mean), 1.0 / mean)
 
 
 def _singular(
@@ -288,7 +317,7 @@ def given_endmembers(
             "rename them with .rename(old='component')",
         )
         start = start.transpose(COMPONENT, ENERGY)
-        _check_axis(start, cube)
+        check_axis("start", start, cube)
     try:
         s = np.array(start, dtype=np.float64)
     except (TypeError, ValueError) as error:
@@ -313,20 +342,3 @@ def given_endmembers(
         f"start has {empty.size} spectra of zeros, the first is number {empty[:1].sum()}; leave them out",
     )
     return np.asarray(s / s.sum(axis=1, keepdims=True))
-
-
-def _check_axis(start: xr.DataArray, cube: xr.DataArray) -> None:
-    repair = "bring it onto the cube's axis with .interp(energy=cube.energy)"
-    channels = int(cube.shape[-1])
-    require(
-        start.sizes[ENERGY] == channels,
-        f"start has {start.sizes[ENERGY]} channels, the cube {channels}; {repair}",
-    )
-    if ENERGY not in start.coords or ENERGY not in cube.coords:
-        return
-    there, here = np.asarray(start[ENERGY], dtype=float), np.asarray(cube[ENERGY], dtype=float)
-    step = abs(here[-1] - here[0]) / max(1, here.size - 1)
-    require(
-        np.allclose(there, here, rtol=0, atol=0.1 * step or 1e-9),
-        f"start runs from {there[0]:g} to {there[-1]:g}, the cube from {here[0]:g} to {here[-1]:g}; {repair}",
-    )

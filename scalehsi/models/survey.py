@@ -34,6 +34,8 @@ class Survey:
         Sum over them.
     norm, entropy : float
         ``sum x^2`` and ``sum x log x - x``.
+    lost : int
+        Values that are NaN or Inf.
     sample : array, shape (S, E)
         Pixels spread over the whole cube, none of them empty, in the order of their numbers.
     """
@@ -44,6 +46,7 @@ class Survey:
     spectrum: np.ndarray[Any, np.dtype[np.float64]]
     norm: float
     entropy: float
+    lost: int
     sample: np.ndarray[Any, Any]
 
 
@@ -97,6 +100,7 @@ def survey(view: Blocks, *, seed: int, counts: bool, least: int = 1, missing: bo
         spectrum=spectrum,
         norm=float(sums["norm"]),
         entropy=float(sums["entropy"]),
+        lost=int(sums["bad"]),
         sample=sample,
     )
 

@@ -108,11 +108,11 @@ def draw_comparison(view: Digest, known: Digest) -> Figure:
     map_height = style.WIDTH / sum(widths) * style.panel_shape(view) + 0.4
     figure = style.new_figure(style.WIDTH, min(max(map_height, 2.0), 4.5) * max(len(matches), 1))
     grid = figure.subplots(max(len(matches), 1), columns, squeeze=False, width_ratios=widths)
-    truth_shares, shares = _shares(known), _shares(view)
+    truth_shares, shares = shares_of(known), shares_of(view)
     for row, pair in zip(grid, matches, strict=False):
         axes, colour = row[0], style.colour(pair.estimate)
-        axes.plot(view.energy, _unit_sum(view.endmembers[pair.estimate]), color=colour, linewidth=1.6, label="estimate")
-        truth_line = _unit_sum(known.endmembers[pair.truth])
+        axes.plot(view.energy, unit_sum(view.endmembers[pair.estimate]), color=colour, linewidth=1.6, label="estimate")
+        truth_line = unit_sum(known.endmembers[pair.truth])
         axes.plot(view.energy, truth_line, color="black", linewidth=0.8, linestyle=(0, (3, 1.5)), label="truth")
         heading = f"{truth_name(known, pair.truth)} → {view.names[pair.estimate]}: {pair.angle:.2f}° apart"
         style.tidy(axes, xlabel=energy_label(view), ylabel="Part of the intensity", title=heading)
@@ -134,7 +134,7 @@ def _comparable(view: Digest, known: Digest) -> bool:
     return known.maps.shape[1:] == view.maps.shape[1:] and not view.signed
 
 
-def _shares(view: Digest) -> Array:
+def shares_of(view: Digest) -> Array:
     """Each component's share of each pixel's intensity, (K, N, ny, nx); NaN where there is none."""
     maps = intensity_maps(view)
     total = maps.sum(axis=0)
@@ -148,6 +148,7 @@ def truth_name(known: Digest, number: int) -> str:
     return f"Truth {number + 1}" if own == f"Component {number + 1}" else own
 
 
-def _unit_sum(spectrum: Array) -> Array:
+def unit_sum(spectrum: Array) -> Array:
+    """The spectrum over its sum; as it is where that is zero."""
     total = float(np.nansum(spectrum))
     return spectrum / total if total else spectrum

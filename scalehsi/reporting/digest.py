@@ -43,6 +43,7 @@ SIGNED_TOLERANCE: Final = 1e-3
 """A result counts as signed when its lowest value is below minus this part of its largest."""
 
 POSITION: Final = "position"
+UNSMOOTHED: Final = "unsmoothed_endmembers"
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -73,6 +74,8 @@ class Digest:
         Whether the fit maximised the Poisson likelihood.
     residual : array (N, ny, nx) or None
         RMS residual of a pixel.
+    unsmoothed : array (K, E) or None
+        The spectra before the model smoothed them, whose noise is that of counts.
     relative_residual : array (N, ny, nx) or None
         ``residual`` over what counting noise alone would leave: the square root of model counts per channel.
     """
@@ -89,6 +92,7 @@ class Digest:
     intensity_unit: str
     elements: tuple[str, ...]
     endmembers: Array
+    unsmoothed: Array | None
     maps: Array
     totals: Array
     shares: Array
@@ -178,6 +182,7 @@ def digest(result: xr.Dataset | Digest) -> Digest:
         intensity_unit=str(result[ENDMEMBERS].attrs.get("units", "")) or ("counts" if signal == "EDS" else "intensity"),
         elements=words_of(attrs.get("elements")),
         endmembers=endmembers,
+        unsmoothed=small.get(UNSMOOTHED),
         maps=small["maps"],
         totals=totals,
         shares=_shares(totals, small.get("explained_variance_ratio"), signed=signed),
@@ -210,11 +215,12 @@ def intensity_maps(view: Digest) -> Array:
     return maps
 
 
-def intensity_spectra(view: Digest) -> Array:
+def intensity_spectra(view: Digest, *, smoothed: bool = True) -> Array:
     """The spectra in intensity per channel over the whole map: endmember times the sum of its abundances, (K, E)."""
     strength = np.nansum(view.endmembers, axis=1)
     safe = np.where(strength > 0, strength, 1.0)
-    spectra: Array = view.endmembers * (np.where(strength > 0, view.totals, 0.0) / safe)[:, None]
+    rows = view.endmembers if smoothed or view.unsmoothed is None else view.unsmoothed
+    spectra: Array = rows * (np.where(strength > 0, view.totals, 0.0) / safe)[:, None]
     return spectra
 
 
@@ -223,17 +229,17 @@ def _reduce(result: xr.Dataset, places: list[dict[str, int]], block: int) -> Map
     abundances = result[ABUNDANCES].reset_coords(drop=True)
     pixel_dims = [dim for dim in abundances.dims if dim != COMPONENT]
     lazy: dict[str, xr.DataArray] = {
-        "maps": _block_mean(_take(abundances, places), block),
+        "maps": block_mean(take(abundances, places), block),
         "sums": abundances.sum(pixel_dims),
         "used": abundances.isel(component=0).notnull().sum(),
         "lowest": abundances.min(),
         "highest": abundances.max(),
     }
     if RESIDUAL in result:
-        squares = _take(result[RESIDUAL].reset_coords(drop=True), places).astype(np.float64) ** 2
-        lazy[RESIDUAL] = _block_mean(squares, block) ** 0.5
+        squares = take(result[RESIDUAL].reset_coords(drop=True), places).astype(np.float64) ** 2
+        lazy[RESIDUAL] = block_mean(squares, block) ** 0.5
     whole = (
-        *(ENDMEMBERS, MEAN_SPECTRUM, RESIDUAL_SPECTRUM, OBJECTIVE),
+        *(ENDMEMBERS, UNSMOOTHED, MEAN_SPECTRUM, RESIDUAL_SPECTRUM, OBJECTIVE),
         *("eigenvalues", "explained_variance_ratio", "malinowski_ind"),
     )
     lazy |= {name: result[name] for name in whole if name in result}
@@ -251,13 +257,13 @@ def _block(result: xr.Dataset, places: int) -> int:
     return block
 
 
-def _take(maps: xr.DataArray, places: list[dict[str, int]]) -> xr.DataArray:
+def take(maps: xr.DataArray, places: list[dict[str, int]]) -> xr.DataArray:
     """The maps at the chosen places, along a dim `position` just before y and x."""
     stacked = xr.concat([maps.drop_vars(list(maps.coords)).isel(place) for place in places], dim=POSITION)
     return stacked.transpose(..., POSITION, Y, X)
 
 
-def _block_mean(maps: xr.DataArray, block: int) -> xr.DataArray:
+def block_mean(maps: xr.DataArray, block: int) -> xr.DataArray:
     """Mean of square blocks, over the pixels that are not NaN; ragged edges are kept."""
     maps = maps.astype(np.float32)
     return maps if block == 1 else maps.coarsen({Y: block, X: block}, boundary="pad").mean()

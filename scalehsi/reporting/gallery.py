@@ -3,16 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from typing import TYPE_CHECKING, Final, NamedTuple
+from typing import Final
 
 from scalehsi.reporting import compare, maps, quality, spectra, style
+from scalehsi.reporting.composition import Composition, draw_fits, names_of_spectra
 from scalehsi.reporting.digest import Digest
 from scalehsi.reporting.findings import component_line
 from scalehsi.reporting.identify import Mark
-from scalehsi.reporting.page import Picture
-
-if TYPE_CHECKING:
-    from matplotlib.figure import Figure
+from scalehsi.reporting.page import Drawing, Picture
 
 MOST_BYTES: Final = 5_500_000
 """Of all pictures together; embedding makes them a third longer, and the page stays below 8 MB."""
@@ -24,19 +22,14 @@ CSS_PIXELS_PER_INCH: Final = 105
 """A figure of full width fills the page's column."""
 
 
-class Drawing(NamedTuple):
-    """A figure before it is rendered, the section that it belongs to, its file name and its words."""
-
-    section: str
-    file: str
-    figure: Figure
-    alt: str
-    caption: str
-
-
-def draw(view: Digest, marks: Sequence[Sequence[Mark]], known: Digest | None) -> list[Drawing]:
+def draw(
+    view: Digest,
+    marks: Sequence[Sequence[Mark]],
+    known: Digest | None,
+    composition: Composition | None = None,
+) -> list[Drawing]:
     """Draw every figure that this result can have."""
-    drawings = [*_maps(view), *_spectra(view, marks), *_quality(view)]
+    drawings = [*_maps(view), *_spectra(view, marks), *_composition(composition), *_quality(view)]
     return drawings if known is None else [*drawings, _truth(view, known)]
 
 
@@ -131,6 +124,22 @@ def _spectra(view: Digest, marks: Sequence[Sequence[Mark]]) -> Iterator[Drawing]
         )
 
 
+def _composition(composition: Composition | None) -> Iterator[Drawing]:
+    if composition is None:
+        return
+    names = ", ".join(names_of_spectra(composition.found))
+    yield Drawing(
+        "composition",
+        "composition.png",
+        draw_fits(composition.found),
+        f"Spectra of {names} with the fit of their lines and of the continuum.",
+        "The fit behind the table: data (black), continuum (grey) and lines (coloured). Bold names are "
+        "the lines that are measured; grey ones are further lines, or of elements that are not found. Below each: what "
+        "the fit leaves, in units of counting noise; it should mostly stay within 3. A peak that is left belongs to an "
+        "element that is not on the list; up and down across a peak says that the energy axis is slightly off.",
+    )
+
+
 def _quality(view: Digest) -> Iterator[Drawing]:
     if view.objective is not None and view.objective.size > 1:
         yield Drawing(
@@ -180,7 +189,12 @@ def _residual_caption(view: Digest) -> str:
             "Spectrum: mean of the data (top) and what the model misses of it (bottom). A good fit leaves noise about "
             "zero; a peak means a missing line or phase, an up-and-down pair a peak that shifts."
         )
-        if view.poisson:
+        if view.unsmoothed is not None:
+            words.append(
+                "The model smoothed its spectra by about the width of a peak, which rounds the tops of lines off: "
+                "up-and-down patterns of a percent of a line come from that."
+            )
+        elif view.poisson:
             words.append(
                 "A converged Poisson fit balances every channel by itself, so here only the map can show a missing "
                 "phase; what is left in the spectrum says how far the fit was from its end."

@@ -33,6 +33,9 @@ GREEK: Final = {"a": "α", "b": "β", "g": "γ", "l": "ℓ", "z": "ζ", "n": "η
 LEAST_WEIGHT: Final = 0.04
 """Lines weaker than this part of the strongest line of their shell are not looked for."""
 
+FAINT_WEIGHT: Final = 0.01
+"""... of an element that is known to be there, for peaks that no stronger line explains."""
+
 LEAST_ENERGY: Final = {"K": 0.15, "L": 0.33, "M": 0.8}
 """keV. Softer lines of a shell are too weak and too broad to be told from others (Ca Lα is the first L line kept)."""
 
@@ -84,7 +87,7 @@ class Mark(NamedTuple):
     certain: bool
 
 
-def lines_of(elements: Sequence[str], *, beam_kev: float = 200.0) -> dict[str, list[Line]]:
+def lines_of(elements: Sequence[str], *, beam_kev: float = 200.0, least: float = LEAST_WEIGHT) -> dict[str, list[Line]]:
     """Give the lines of each element that are strong enough to look for; what is no element is left out."""
     table: dict[str, list[Line]] = {}
     for element in dict.fromkeys(elements):
@@ -100,9 +103,9 @@ def lines_of(elements: Sequence[str], *, beam_kev: float = 200.0) -> dict[str, l
         if not any(raw.family == "Ma" for raw in found):
             kept.discard("M")
         table[element] = [
-            Line(element, _pretty(raw.family), raw.energy_kev, raw.intensity / most, raw.intensity)
+            Line(element, pretty_family(raw.family), raw.energy_kev, raw.intensity / most, raw.intensity)
             for raw in found
-            if raw.family[0] in kept and raw.intensity >= LEAST_WEIGHT * (most := strongest[raw.family[0]].intensity)
+            if raw.family[0] in kept and raw.intensity >= least * (most := strongest[raw.family[0]].intensity)
         ]
     return table
 
@@ -130,6 +133,8 @@ def name_peaks(
     """
     table = lines_of([*elements, *likely], beam_kev=beam_kev)
     named = _explain(peaks, {element: table[element] for element in elements if element in table})
+    for index, mark in _explain(peaks, lines_of(elements, beam_kev=beam_kev, least=FAINT_WEIGHT)).items():
+        named.setdefault(index, mark)
     for index, mark in _explain(peaks, table).items():
         named.setdefault(index, mark._replace(certain=False))
     if len(named) < peaks.energy.size:
@@ -241,7 +246,7 @@ def _deeper(line: Line, other: Line, net: float) -> float:
     return 0.5 * net * other.intensity / line.intensity * float(width_kev(line.energy) / width_kev(other.energy))
 
 
-def _pretty(family: str) -> str:
+def pretty_family(family: str) -> str:
     """A family such as Ka, Lb1 or Ll with its Greek letter and without its number; of M2N4 only the shell."""
     if not family[1:2].islower():
         return family[0]

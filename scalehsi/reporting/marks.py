@@ -33,7 +33,8 @@ def component_marks(view: Digest) -> list[list[Mark]]:
     """
     if view.signed or view.energy.size < 16:
         return [[] for _ in view.names]
-    spectra = np.nan_to_num(intensity_spectra(view))
+    # Smoothed noise looks like peaks.
+    spectra = np.nan_to_num(intensity_spectra(view, smoothed=False))
     if view.signal == "EDS" and view.energy_unit in ("keV", "eV"):
         whole = [] if view.elements else name_peaks(find_peaks(view.energy_kev, spectra.sum(axis=0)), ())
         likely = dict.fromkeys(part.split()[0] for mark in whole for part in mark.label.split(" or "))

@@ -5,7 +5,10 @@ from __future__ import annotations
 import base64
 from collections.abc import Iterable, Sequence
 from html import escape
-from typing import Final, NamedTuple
+from typing import TYPE_CHECKING, Final, NamedTuple
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
 
 GENERATOR: Final = "scalehsi report"
 
@@ -41,6 +44,7 @@ th, td { text-align: left; padding: 5px 16px 5px 0; border-bottom: 1px solid var
   overflow-wrap: anywhere; }
 th { color: var(--soft); font-weight: 600; }
 td.number, th.number { text-align: right; font-variant-numeric: tabular-nums; }
+.pale { color: #8a8a8a; }
 .swatch { display: inline-block; width: .85em; height: .85em; border-radius: 2px; margin-right: .5em;
   vertical-align: -.06em; }
 .bar { display: inline-block; height: .7em; vertical-align: baseline; border-radius: 2px; margin-right: .6em; }
@@ -88,6 +92,25 @@ class Section(NamedTuple):
     anchor: str
     title: str
     body: str
+
+
+class Drawing(NamedTuple):
+    """A figure before it is rendered, the section that it belongs to, its file name and its words."""
+
+    section: str
+    file: str
+    figure: Figure
+    alt: str
+    caption: str
+
+
+class Chapter(NamedTuple):
+    """A section before its figures are rendered: `words` is finished HTML, the figures come below it."""
+
+    anchor: str
+    title: str
+    words: str
+    drawings: list[Drawing]
 
 
 def page(*, title: str, head: str, sections: Sequence[Section], foot: str) -> str:

@@ -10,11 +10,13 @@ import numpy as np
 import xarray as xr
 
 from scalehsi.reporting import compare, page, style
+from scalehsi.reporting.composition import Composition, composition_words, is_found, table_of
 from scalehsi.reporting.digest import Digest
 from scalehsi.reporting.findings import component_line, find, status_words
 from scalehsi.reporting.identify import Mark
-from scalehsi.reporting.page import Picture, Section
+from scalehsi.reporting.page import Chapter, Picture, Section
 from scalehsi.reporting.provenance import energy_span, map_size, provenance
+from scalehsi.schema import COMPONENT
 
 _UNSETTLED: Final = "Spectra and maps may still change: read them with care."
 CARE: Final = {
@@ -31,19 +33,24 @@ def compose(
     marks: Sequence[Sequence[Mark]],
     pictures: dict[str, list[Picture]],
     known: Digest | None,
+    chapters: Sequence[Chapter] = (),
     title: str,
+    composition: Composition | None = None,
 ) -> str:
     """Write the HTML of the whole page."""
     sections = [
         Section("maps", "Maps", _figures(pictures, "maps")),
         Section("spectra", "Spectra", page.paragraph(_naming(view, marks)) + _figures(pictures, "spectra")),
     ]
+    if composition is not None:
+        sections.append(Section("composition", "Composition", _composition(composition, pictures)))
     if "quality" in pictures:
         sections.append(Section("quality", "How good is the fit?", _quality(view, pictures)))
     if "rank" in pictures:
         sections.append(Section("rank", "How many components?", _figures(pictures, "rank")))
     if known is not None:
         sections.append(Section("truth", "Against the truth", _truth(view, known) + _figures(pictures, "truth")))
+    sections += [Section(part.anchor, part.title, part.words + _figures(pictures, part.anchor)) for part in chapters]
     sections.append(provenance(result, view))
     foot = f"Written by scalehsi from {view.source or 'a result in memory'}."
     return page.page(title=title, head=_headline(result, view, marks), sections=sections, foot=foot)
@@ -113,6 +120,21 @@ def _naming(view: Digest, marks: Sequence[Sequence[Mark]]) -> str:
     asked = any(not mark.certain for row in marks for mark in row)
     doubtful = " Grey names with a question mark are peaks that these elements do not explain." if asked else ""
     return f"{rule} Elements given: {', '.join(view.elements)}.{doubtful}"
+
+
+def _composition(composition: Composition, pictures: dict[str, list[Picture]]) -> str:
+    """The table of compositions; what is not clear of zero is pale."""
+    head, rows = table_of(composition.found)
+    found = composition.found
+    cells = []
+    for position, (element, line, *values) in enumerate(rows):
+        told = [
+            text if is_found(found.isel({COMPONENT: k}), position) else f'<span class="pale">{text}</span>'
+            for k, text in enumerate(map(escape, values))
+        ]
+        cells.append((escape(element), escape(line), *told))
+    table = page.table(head, cells, numbers=range(2, len(head)), raw=True)
+    return page.paragraph(composition_words(composition)) + table + _figures(pictures, "composition")
 
 
 def _quality(view: Digest, pictures: dict[str, list[Picture]]) -> str:

@@ -129,7 +129,7 @@ def _panel(axes: Axes, view: Digest, number: int, spectrum: Array, marks: Sequen
     style.tidy(axes, xlabel=energy_label(view), ylabel=f"{unit}\n(log scale)" if log else unit)
     if not log:
         axes.ticklabel_format(axis="y", style="sci", scilimits=(-3, 4))
-    _name_row(axes, view, marks, flat, high)
+    name_row(axes, view, marks, flat, high)
     share = share_text(view.shares[number], unit=share_unit(view))
     left = _crowded(flat, low, high, log=log)
     axes.text(
@@ -146,7 +146,7 @@ def _panel(axes: Axes, view: Digest, number: int, spectrum: Array, marks: Sequen
     )
 
 
-def _name_row(axes: Axes, view: Digest, marks: Sequence[Mark], flat: Array, high: float) -> None:
+def name_row(axes: Axes, view: Digest, marks: Sequence[Mark], flat: Array, high: float) -> None:
     """Upright names in a row above the axes, each joined to its energy by a thin line."""
     highest = sorted(marks, key=lambda mark: -mark.net)[:MOST_LABELS]
     chosen = sorted(highest)

@@ -9,10 +9,10 @@ import argparse
 from collections.abc import Callable
 from pathlib import Path
 
-from tests.bench import counts, dask_cost, least_squares
+from tests.bench import counts, dask_cost, least_squares, priors, variants
 from tests.bench.machine import markdown, product_rate, read_rate
 
-PARTS = ("speed", "threads", "convergence", "compression", "scaling", "counts", "dask")
+PARTS = ("speed", "threads", "convergence", "variants", "compression", "scaling", "counts", "dask", "priors")
 
 
 def draw(traces: dict[str, least_squares.Trace], file: Path) -> None:
@@ -60,12 +60,14 @@ def main() -> None:
         "speed": lambda: least_squares.speed(pixels=size * size, energies=channels),
         "threads": lambda: least_squares.threads(size=size),
         "convergence": convergence,
+        "variants": lambda: variants.table(size=size, channels=channels),
         "compression": lambda: (
             least_squares.compression(((64, 256, 4),)) if args.quick else least_squares.compression()
         ),
         "scaling": lambda: least_squares.scaling((64, 128, 256) if args.quick else (64, 128, 256, 512, 1024)),
         "counts": lambda: counts.table(size=48 if args.quick else 96),
         "dask": dask_cost.table,
+        "priors": priors.table,
     }
     for name in args.only:
         print(f"## {name}\n\n{markdown(parts[name]())}\n", flush=True)

@@ -24,6 +24,7 @@ OPTIONS = {
     "plan": ("--model", "--components", "-k", "--set", "CUBE"),
     "fit": ("--model", "-k", "--set", "--seed", "--checkpoint", "--checkpoint-every", "--resume", "--report", "RESULT"),
     "project": ("RESULT", "CUBE", "OUT", "--overwrite"),
+    "quantify": ("SOURCE", "--elements", "--extra", "--maps", "--k-factor", "--thickness", "--out", "--figure"),
     "reconstruct": ("RESULT", "OUT", "--overwrite"),
     "compare": ("TRUTH", "RESULT"),
     "report": ("RESULT", "DIR", "--truth", "--overwrite"),

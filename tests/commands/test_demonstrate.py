@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import re
 import subprocess
 import sys
@@ -35,6 +36,40 @@ def test_demo_goes_from_cube_to_report_in_words(demo):
     assert float(found[2]) == pytest.approx(float(scores["map_similarity"][1]), abs=6e-4)
 
 
+def test_demo_compares_with_the_usual_methods(demo):
+    folder, out = demo
+    cube, truth = hsi.open_cube(folder / "minerals.zarr"), open_dataset(folder / "minerals_truth.zarr")
+    names = {"Standard NMF": "standard_nmf.zarr", "PCA, Poisson-weighted": "pca.zarr", "PSNMF": "result.zarr"}
+    results = {name: hsi.open_result(folder / file) for name, file in names.items()}
+    assert [r.attrs["model"] for r in results.values()] == ["NMF", "PCA", "PSNMF"]
+    assert hsi.NMF.from_settings(json.loads(results["Standard NMF"].attrs["settings"])).loss == "frobenius"
+    table = hsi.metrics.denoise_report(cube, results, lines=["Nd La"], truth=truth)
+    printed = {"As measured": "raw", **{name: name for name in names}}
+    for name, method in printed.items():
+        line = next(line for line in out.splitlines() if re.match(rf"{re.escape(name)}  ", line))
+        correlation, error = line.split()[-3:-1]
+        here = table.sel({"method": method})
+        assert float(correlation) == pytest.approx(float(here["correlation"][0]), abs=6e-4)
+        assert float(error) == pytest.approx(100 * float(here["cube_error"]), abs=0.06)
+    angles = hsi.metrics.score(results["Standard NMF"], truth)["spectral_angle"]
+    line = next(line for line in out.splitlines() if line.startswith("Standard NMF  "))
+    assert float(line.split()[2].rstrip("°")) == pytest.approx(np.degrees(float(angles[0])), abs=0.006)
+
+
+def test_the_page_of_the_demo_tells_the_story(demo):
+    folder, _ = demo
+    text = (folder / "report" / "index.html").read_text()
+    for words in (
+        "Beside other methods",
+        "Standard NMF: hsi.NMF(3, loss=&#x27;frobenius&#x27;)",
+        "What denoising brings",
+        "Nd Lα (5.168 to 5.288 keV)",
+        "Whole cube, error",
+    ):
+        assert words in text, words
+    assert {"methods.png", "methods-spectra.png", "denoised.png"} <= {p.name for p in (folder / "report").iterdir()}
+
+
 def test_demo_replaces_only_what_it_made(demo, run, answer, tmp_path):
     folder, _ = demo
     status, _, err = run("demo", folder, "--size", "40")
@@ -45,6 +80,9 @@ def test_demo_replaces_only_what_it_made(demo, run, answer, tmp_path):
     found = answer("demo", folder, "--size", "40", "--overwrite")
     assert (folder / "notes.txt").read_text() == "mine"
     assert found["largest_angle_deg"] == max(row["spectral_angle_deg"] for row in found["components"])
+    assert [row["name"] for row in found["methods"]] == ["raw", "Standard NMF", "PCA, Poisson-weighted", "PSNMF"]
+    assert found["methods"][3]["spectral_angles_deg"]["Fp"] == found["components"][1]["spectral_angle_deg"]
+    assert Path(found["standard_nmf"]).is_dir()
     hsi.save(hsi.open_cube(folder / "minerals.zarr"), tmp_path / "minerals.zarr")
     for extra in ([], ["--overwrite"]):
         status, _, err = run("demo", tmp_path, *extra)

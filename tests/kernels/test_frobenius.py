@@ -13,12 +13,25 @@ from scipy import optimize
 from sklearn.decomposition import NMF
 
 from scalehsi import arrays
-from scalehsi.kernels import frobenius
+from scalehsi.kernels import frobenius, fused
 
 Float = np.ndarray[Any, np.dtype[np.float64]]
 seeds = st.integers(0, 10_000)
 DTYPES = ["u1", "u2", "i4", "f4", "f8", ">u2", "f2"]
 WEIGHTS = ["none", "channels", "channels and pixels"]
+
+
+@pytest.fixture(params=["wide", "compiled"])
+def path(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> str:
+    """Blocks as small as those of tests are worked in float64; the passes that large ones take are tested on them too.
+
+    Those are compiled for float32, uint8, uint16 and float64, and for slabs of the rest.
+    """
+    name: str = request.param
+    if name == "compiled":
+        monkeypatch.setattr(frobenius, "SMALL", 0)
+        monkeypatch.setattr(frobenius, "SLAB", 32)
+    return name
 
 
 def scene(
@@ -53,6 +66,7 @@ def twin(x: Float, s: Float, *, w: Float | None = None, weigh_pixels: bool = Fal
         "c": c,
         "N": (c * v[:, None]).T @ x,
         "M": (c * v[:, None]).T @ c,
+        "C": v @ c,
         "norm": (v[:, None] * w * x**2).sum(),
         "objective": 0.5 * (v[:, None] * w * rest**2).sum(),
         "residual": np.sqrt((rest**2).mean(axis=1)),
@@ -66,12 +80,12 @@ def joined(parts: list[dict[str, Any]]) -> dict[str, Any]:
 
 @pytest.mark.parametrize("weights", WEIGHTS)
 @pytest.mark.parametrize("dtype", DTYPES)
-def test_sums_and_objective_are_those_of_plain_numpy_for_any_dtype(dtype: str, weights: str) -> None:
+def test_sums_and_objective_are_those_of_plain_numpy_for_any_dtype(dtype: str, weights: str, path: str) -> None:
     s, x = scene()
     want = twin(x, s, **options(weights, x))
     pixels, sums = frobenius.update(x.astype(dtype), s=s, **options(weights, x))
     assert pixels == {}
-    for name in ("N", "M", "norm"):
+    for name in ("N", "M", "C", "norm"):
         assert_allclose(sums[name], want[name], rtol=1e-5, atol=1e-6 * np.abs(want[name]).max(), err_msg=name)
     value = frobenius.objective(sums, s, options(weights, x).get("w"))
     assert_allclose(value, want["objective"], rtol=1e-6)
@@ -79,7 +93,7 @@ def test_sums_and_objective_are_those_of_plain_numpy_for_any_dtype(dtype: str, w
 
 @pytest.mark.parametrize("weights", WEIGHTS)
 @pytest.mark.parametrize("dtype", DTYPES)
-def test_abundances_and_residuals_are_those_of_plain_numpy_for_any_dtype(dtype: str, weights: str) -> None:
+def test_abundances_and_residuals_are_those_of_plain_numpy_for_any_dtype(dtype: str, weights: str, path: str) -> None:
     s, x = scene(1)
     want = twin(x, s, **options(weights, x))
     pixels, sums = frobenius.abundances(x.astype(dtype), s=s, **options(weights, x))
@@ -167,7 +181,7 @@ def test_nearly_equal_endmembers_give_finite_abundances_that_fit(seed: int, size
 
 
 @given(seed=seeds, cut=st.integers(1, 599), weights=st.sampled_from(WEIGHTS))
-def test_sums_over_two_blocks_are_those_over_one(seed: int, cut: int, weights: str) -> None:
+def test_sums_over_two_blocks_are_those_over_one(path: str, seed: int, cut: int, weights: str) -> None:
     s, x = scene(seed, pixels=600)  # more than two strips
     kind = options(weights, x)
     for fn in (frobenius.update, frobenius.abundances):
@@ -180,7 +194,7 @@ def test_sums_over_two_blocks_are_those_over_one(seed: int, cut: int, weights: s
 
 
 @pytest.mark.parametrize(("components", "channels", "pixels"), [(1, 1, 1), (1, 9, 4), (3, 1, 4), (2, 9, 1), (5, 3, 7)])
-def test_one_component_one_channel_one_pixel(components: int, channels: int, pixels: int) -> None:
+def test_one_component_one_channel_one_pixel(components: int, channels: int, pixels: int, path: str) -> None:
     s, x = scene(6, components=components, channels=channels, pixels=pixels, empty=False)
     want = twin(x, s)
     _, sums = frobenius.update(x.astype("u1"), s=s)
@@ -192,7 +206,7 @@ def test_one_component_one_channel_one_pixel(components: int, channels: int, pix
 
 
 @pytest.mark.parametrize("weigh_pixels", [False, True])
-def test_a_block_of_zeros_gives_zeros(weigh_pixels: bool) -> None:
+def test_a_block_of_zeros_gives_zeros(weigh_pixels: bool, path: str) -> None:
     s, x = scene()
     pixels, sums = frobenius.abundances(np.zeros_like(x, dtype="u1"), s=s, weigh_pixels=weigh_pixels)
     assert not pixels["abundances"].any()
@@ -203,7 +217,7 @@ def test_a_block_of_zeros_gives_zeros(weigh_pixels: bool) -> None:
 
 
 @pytest.mark.parametrize(("dtype", "value"), [("u1", 255), ("u2", 65535), ("u4", 2**32 - 1), ("i2", -32768)])
-def test_the_largest_counts_do_not_overflow(dtype: str, value: int) -> None:
+def test_the_largest_counts_do_not_overflow(dtype: str, value: int, path: str) -> None:
     x = np.full((300, 64), value, dtype=dtype)
     s = np.ones((1, 64))
     _, sums = frobenius.update(x, s=s)
@@ -221,7 +235,7 @@ def test_abundances_follow_the_unit_of_the_data_and_the_order_of_endmembers(
     assert_allclose(other, factor * one[:, order], rtol=1e-4, atol=1e-5 * factor * one.max())
 
 
-def test_without_residual_only_abundances_are_given() -> None:
+def test_without_residual_only_abundances_are_given(path: str) -> None:
     s, x = scene()
     pixels, sums = frobenius.abundances(x, s=s, residual=False)
     assert (set(pixels), sums) == ({"abundances"}, {})
@@ -230,7 +244,9 @@ def test_without_residual_only_abundances_are_given() -> None:
 
 @pytest.mark.parametrize("weights", WEIGHTS)
 @pytest.mark.parametrize("dtype", ["u1", "f8"])
-def test_every_library_and_device_gives_the_same_and_leaves_its_arguments(dtype: str, weights: str, put: Any) -> None:
+def test_every_library_and_device_gives_the_same_and_leaves_its_arguments(
+    dtype: str, weights: str, put: Any, path: str
+) -> None:
     s, x = scene(7, pixels=300)
     counts = x.astype(dtype)
     given_ = {"s": s, **options(weights, x)}
@@ -270,3 +286,29 @@ def test_pure_kernels_do_not_change_the_sums_that_they_improve_upon() -> None:
     frobenius.objective(sums, s)
     for name, value in before.items():
         assert_array_equal(sums[name], value)
+
+
+@pytest.mark.parametrize(
+    ("dtype", "passes", "worked_in"),
+    [
+        ("u1", "update_pass", "u1"),
+        ("u2", "update_pass", "u2"),
+        ("f4", "update_pass_in_place", "f4"),
+        ("f8", "update_pass_in_place", "f8"),
+        ("i4", "update_pass_in_place", "f4"),
+        (">u2", "update_pass_in_place", "f4"),
+    ],
+)
+def test_large_blocks_are_read_as_they_are_where_the_pass_can(
+    monkeypatch: pytest.MonkeyPatch, dtype: str, passes: str, worked_in: str
+) -> None:
+    s, x = scene()
+    seen: list[str] = []
+    real = getattr(fused, passes)
+    monkeypatch.setattr(fused, passes, lambda slab, *rest: seen.append(slab.dtype.str[1:]) or real(slab, *rest))
+    frobenius.update(x.astype(dtype), s=s)
+    assert seen == (["f8"] if passes == "update_pass_in_place" else [])
+    monkeypatch.setattr(frobenius, "SMALL", 0)
+    seen.clear()
+    frobenius.update(x.astype(dtype), s=s)
+    assert seen == [worked_in]

@@ -320,7 +320,8 @@ def test_wrong_arguments_are_refused(cube: xr.DataArray) -> None:
 
 def test_auto_takes_a_device_that_the_model_runs_on(cube: xr.DataArray, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("scalehsi.arrays._cuda_problem", lambda: "")
-    result = hsi.fit(cube, MODELS[2], device="auto")
+    assert "cuda" not in MODELS[3].devices
+    result = hsi.fit(cube, MODELS[3], device="auto")
     assert result.attrs["status"] == "max_iter"
     with pytest.raises(InputError, match="runs on cpu, not on cuda"):
-        hsi.fit(cube, MODELS[2], device="cuda")
+        hsi.fit(cube, MODELS[3], device="cuda")

@@ -1,4 +1,4 @@
-"""What NMF can be told besides the data: sums to one, orthogonality, relevance, sparsity, smoothness, what is known."""
+"""What NMF can be told besides the data: sums to one, sparsity, smoothness, what is known."""
 
 from __future__ import annotations
 
@@ -7,22 +7,14 @@ from typing import Any
 import numpy as np
 import pytest
 import xarray as xr
-from numpy.testing import assert_allclose, assert_array_equal
+from numpy.testing import assert_allclose
+from scenes import diode
 
 import scalehsi as hsi
 from scalehsi.cube import make_cube
 from scalehsi.schema import InputError
 
 Float = np.ndarray[Any, np.dtype[np.float64]]
-
-
-def diode(size: int = 32, channels: int = 256, seed: int = 0) -> tuple[xr.DataArray, xr.Dataset]:
-    """Three phases that lie apart and share most of their spectra: the case that soft orthogonality was made for."""
-    lazy, truth = hsi.simulate.chequerboard(
-        (size, size), n_channels=channels, n_components=3, squares=(1, 3), seed=seed,
-        counts_per_pixel=2e4, background=0.5, mixing=0.0, border=0.02,
-    )  # fmt: skip
-    return lazy.compute(), truth
 
 
 def mixture(seed: int = 0, *, size: int = 16, channels: int = 30) -> tuple[xr.DataArray, Float, Float]:
@@ -60,74 +52,45 @@ def test_abundances_on_the_simplex_sum_to_one_in_every_pixel(loss: str) -> None:
     assert_allclose(hsi.project(result, cube), result["abundances"], atol=1e-4)
 
 
-# Soft orthogonality and relevance.
+def counted(seed: int = 0, *, size: int = 26) -> tuple[xr.DataArray, Float, Float]:
+    """Counts of grains of different density, their endmembers (K, E) and abundances (y, x, K) that sum to one."""
+    rng = np.random.default_rng(seed)
+    s = rng.random((3, 40)) ** 4
+    s *= np.array([[30.0], [60.0], [120.0]]) / s.sum(axis=1, keepdims=True)
+    c = np.repeat(np.repeat(rng.dirichlet([0.4] * 3, (size // 13, size // 13)), 13, axis=0), 13, axis=1)
+    x = rng.poisson(c @ s).astype("u2")
+    return make_cube(x, energy=np.arange(40) * 1.0, energy_units="keV"), s, c
 
 
-def test_soft_orthogonality_separates_phases_that_lie_apart() -> None:
-    cube, truth = diode()
-    plain = angles(hsi.fit(cube, hsi.NMF(3), seed=0), truth)
-    soft = angles(hsi.fit(cube, hsi.NMF(3, orthogonality=0.1), seed=0), truth)
-    assert soft.max() < 1.5
-    assert soft.mean() < plain.mean() / 3
+@pytest.mark.parametrize("known", [0, 1])
+def test_on_the_simplex_spectra_of_bins_are_those_of_single_pixels(known: int) -> None:
+    cube, s, c = counted(size=52)
+    truth = xr.Dataset({"endmembers": spectra(s, cube)})
+    fixed = {"endmembers": spectra(s[:known], cube)} if known else None
+    result = hsi.fit(cube, hsi.NMF(3, loss="poisson", simplex=True, bin_factor=4, fixed=fixed, max_iter=400), seed=0)
+    assert int(result["bin_factor"]) == 4
+    match = np.asarray(hsi.metrics.match(truth["endmembers"], result["endmembers"]))
+    found = result.isel(component=match)
+    assert_allclose(found["endmembers"].sum("energy"), s.sum(axis=1), rtol=0.1)
+    assert_allclose(found["endmembers"][:known], s[:known], rtol=1e-12)
+    assert_allclose(found["abundances"].mean(("y", "x")), c.mean(axis=(0, 1)), atol=0.05)
 
 
-@pytest.mark.parametrize(
-    "seed", [0, 1, pytest.param(2, marks=pytest.mark.slow), pytest.param(3, marks=pytest.mark.slow)]
-)
-def test_relevance_leaves_the_three_phases_of_ten_components(seed: int) -> None:
-    cube, truth = diode(seed=seed)
-    result = hsi.fit(cube, hsi.NMF(10, ard="exponential", orthogonality=0.5), seed=seed)
-    assert result.sizes["component"] == 3
-    assert angles(result, truth).max() < 1.5
-    assert result["relevance"].dims == ("component",)
-    assert (result["relevance"].values > 0.1).all()
-    assert result["relevance"].max() == 1.0
-
-
-@pytest.mark.parametrize("ard", ["exponential", "half-normal"])
-def test_relevance_without_orthogonality_drops_copies(ard: str) -> None:
-    cube, _, _ = mixture(1)
-    result = hsi.fit(cube, hsi.NMF(8, ard=ard, max_iter=400), seed=0)
-    assert 3 <= result.sizes["component"] < 8
-
-
-def test_no_orthogonality_is_plain_nmf() -> None:
-    cube, _, _ = mixture(2)
-    one, other = (hsi.fit(cube, hsi.NMF(3, **kw), seed=0) for kw in ({}, {"orthogonality": 0.0}))
-    assert_array_equal(one["endmembers"], other["endmembers"])
-
-
-def reference(x: Float, s: Float, *, w: float, passes: int) -> tuple[Float, Float]:
-    """ARD-SO as published: one component's map after the other, then one spectrum after the other, all in memory."""
-    p, channels = x.shape
-    k = len(s)
-    a, mean = 1.0 + 1e-15, x.mean()
-    b = mean * (a - 1) * np.sqrt(channels) / k
-    s = s / np.linalg.norm(s, axis=1, keepdims=True)
-    c = np.maximum(x @ np.linalg.pinv(s), 0.0) + 1e-3 * mean
-    lam, sigma2 = (c.sum(axis=0) + b) / (p + a + 1), ((x - c @ s) ** 2).mean()
-    for _ in range(passes):
-        for j in range(k):
-            others = np.arange(k) != j
-            rest = c[:, others].sum(axis=1)
-            new = x @ s[j] - c[:, others] @ (s[others] @ s[j]) - sigma2 / lam[j]
-            new -= w * (rest @ new) / (rest @ rest) * rest
-            c[:, j] = np.maximum(new, 0.0)
-        for j in range(k):
-            others = np.arange(k) != j
-            new = np.maximum(x.T @ c[:, j] - s[others].T @ (c[:, others].T @ c[:, j]), 0.0)
-            s[j] = new / np.linalg.norm(new)
-        lam, sigma2 = (c.sum(axis=0) + b) / (p + a + 1), ((x - c @ s) ** 2).mean()
-    return s, lam
-
-
-@pytest.mark.parametrize("w", [0.05, 0.5])
-def test_fixed_point_is_that_of_the_published_algorithm(w: float) -> None:
-    cube, _ = diode(20, 96)
-    ours = hsi.fit(cube, hsi.NMF(3, ard="exponential", orthogonality=w, max_iter=500, tol=1e-9), seed=0)
-    s, lam = reference(cube.values.reshape(-1, 96).astype(float), ours["endmembers"].values.copy(), w=w, passes=2000)
-    assert np.rad2deg(hsi.metrics.spectral_angle(ours["endmembers"].values, s)).max() < 0.1
-    assert_allclose(ours["relevance"], lam / lam.max(), rtol=0.01)
+def test_on_the_simplex_bins_with_masked_pixels_are_left_out() -> None:
+    cube, _, _ = counted(size=52)
+    used = np.ones((52, 52), dtype=bool)
+    used[1::8, 2] = False
+    masked = cube.assign_coords(mask=(("y", "x"), used))
+    model = hsi.NMF(3, loss="poisson", simplex=True, bin_factor=4)
+    found = hsi.fit(masked, model, seed=0)["endmembers"]
+    whole = used.copy()
+    whole[:, :4] = np.repeat(np.repeat(used.reshape(13, 4, 13, 4).all(axis=(1, 3))[:, :1], 4, axis=0), 4, axis=1)
+    want = hsi.fit(cube.assign_coords(mask=(("y", "x"), whole)), model, seed=0)["endmembers"]
+    assert_allclose(found, want, rtol=1e-3, atol=1e-3)
+    # Where a whole bin is nowhere left, "auto" takes single pixels.
+    used[::2, ::2] = False
+    masked = cube.assign_coords(mask=(("y", "x"), used))
+    assert "bin_factor" not in hsi.fit(masked, hsi.NMF(3, loss="poisson", simplex=True, max_iter=5), seed=0)
 
 
 # Sparsity and smoothness.
@@ -191,6 +154,16 @@ def test_neighbours_across_a_mask_do_not_hold_together() -> None:
 # What is known, and what is not.
 
 
+@pytest.mark.parametrize("ard", ["exponential", "half-normal"])
+def test_relevance_learned_from_bins_does_not_depend_on_their_size(ard: str) -> None:
+    cube, _, _ = counted(size=52)
+    large, small = (hsi.fit(cube, hsi.NMF(3, loss="poisson", ard=ard, bin_factor=b), seed=0) for b in (4, 2))
+    assert large.sizes["component"] == small.sizes["component"] == 3
+    name = "abundance_cost" if ard == "exponential" else "abundance_coupling"
+    costs = [np.sort(np.diag(r[name]) if r[name].ndim == 2 else r[name]) for r in (large, small)]
+    assert_allclose(costs[0], costs[1], rtol=0.5)
+
+
 @pytest.mark.parametrize("loss", ["frobenius", "poisson"])
 def test_fixed_endmembers_stay_and_come_first(loss: str) -> None:
     cube, s, _ = mixture(6)
@@ -217,6 +190,55 @@ def test_missing_voxels_are_as_if_never_measured() -> None:
     assert angles(hsi.fit(zeros, hsi.NMF(3), seed=0), truth).max() > 3 * angles(result, truth).max()
     with pytest.raises(InputError, match="NaN"):
         hsi.fit(holes, hsi.NMF(3), seed=0)
+
+
+def with_holes(cube: xr.DataArray, share: float) -> xr.DataArray:
+    holes = cube.astype("f4").where(np.random.default_rng(0).random(cube.shape) > share)
+    holes.attrs = cube.attrs
+    return holes
+
+
+def test_missing_counts_are_as_if_never_measured() -> None:
+    cube, truth = hsi.simulate.chequerboard((32, 32), n_channels=96)
+    holes = with_holes(cube, 0.4)
+    model = hsi.NMF(4, loss="poisson", missing=True)
+    result = hsi.fit(holes, model, seed=0)
+    assert np.diff(result["objective"]).max() <= 1e-9 * float(result["objective"][0])
+    full = hsi.fit(cube, hsi.NMF(4, loss="poisson", bin_factor=1), seed=0)
+    assert angles(result, truth).max() < angles(full, truth).max() + 2.0
+    # Filled with zeros instead, the same holes take their share of every map.
+    assert_allclose(result["abundances"].sum("component").mean(), full["abundances"].sum("component").mean(), rtol=0.02)
+    assert_allclose(hsi.project(result, holes), result["abundances"], rtol=1e-4, atol=1e-5)
+    left = (holes - hsi.reconstruct(result)).values
+    assert_allclose(result["residual"], np.sqrt(np.nanmean(left**2, axis=-1)), rtol=1e-4)
+    with pytest.raises(InputError, match="NaN"):
+        hsi.fit(holes, hsi.NMF(4, loss="poisson"), seed=0)
+
+
+@pytest.mark.parametrize("options", [{}, {"simplex": True}, {"sparsity": 0.1}, {"ard": "exponential", "max_iter": 30}])
+def test_no_missing_counts_change_nothing(options: dict[str, Any]) -> None:
+    cube, _ = hsi.simulate.chequerboard((16, 16), n_channels=64)
+    want = hsi.fit(cube.astype("f4").assign_attrs(cube.attrs), hsi.NMF(3, loss="poisson", bin_factor=1, **options))
+    found = hsi.fit(with_holes(cube, -1.0), hsi.NMF(3, loss="poisson", missing=True, **options))
+    assert_allclose(found["endmembers"], want["endmembers"], rtol=1e-6, atol=1e-12)
+    assert_allclose(found["abundances"], want["abundances"], rtol=1e-5, atol=1e-6)
+    assert_allclose(found["objective"], want["objective"], rtol=1e-12)
+
+
+def test_a_pixel_of_missing_counts_is_as_if_masked_and_a_channel_is_zero() -> None:
+    cube, _ = hsi.simulate.chequerboard((16, 16), n_channels=64)
+    used = np.random.default_rng(1).random((16, 16)) > 0.2
+    masked = with_holes(cube, 0.1)
+    masked[..., 9] = np.nan
+    pixels = masked.where(xr.DataArray(used, dims=("y", "x")))
+    masked, pixels = masked.assign_coords(mask=(("y", "x"), used)), pixels.assign_attrs(cube.attrs)
+    model = hsi.NMF(3, loss="poisson", missing=True)
+    want, found = hsi.fit(masked, model, seed=0), hsi.fit(pixels, model, seed=0)
+    assert_allclose(found["endmembers"], want["endmembers"], rtol=1e-4, atol=1e-6)
+    assert_allclose(found["objective"][-1], want["objective"][-1], rtol=1e-8)
+    assert_allclose(found["abundances"].values[:, used], want["abundances"].values[:, used], rtol=1e-3, atol=1e-3)
+    assert not found["abundances"].values[:, ~used].any()
+    assert not found["endmembers"][:, 9].any()
 
 
 # Rules of the textbooks.
@@ -250,6 +272,9 @@ def test_every_rule_comes_near_the_exact_solver_in_more_readings(solver: str) ->
         ({"solver": "hal"}, "did you mean 'hals'"),
         ({"solver": "hals", "ard": "exponential"}, "plain least squares alone"),
         ({"missing": True, "smoothness": 1.0}, "take one"),
+        ({"missing": True, "simplex": True}, "plain least squares alone"),
+        ({"loss": "poisson", "missing": True, "solver": "mu"}, "take one"),
+        ({"loss": "poisson", "missing": True, "bin_factor": 2}, "takes single pixels"),
         ({"compress": "yes"}, "compress is True, False or 'auto'"),
         ({"compress": True, "loss": "poisson"}, "compress=True goes with"),
         ({"bin_factor": 4}, "belongs to loss='poisson'"),
@@ -273,7 +298,7 @@ def test_fixed_endmembers_must_fit_the_cube() -> None:
     with pytest.raises(InputError, match="has 10 channels, the cube 30"):
         hsi.fit(cube, hsi.NMF(3, fixed={"endmembers": short}), seed=0)
     moved = spectra(s, cube).assign_coords(energy=cube.energy + 5)
-    with pytest.raises(InputError, match="bring them onto its axis"):
+    with pytest.raises(InputError, match="bring it onto the cube's axis"):
         hsi.fit(cube, hsi.NMF(3, fixed={"endmembers": moved}), seed=0)
     with pytest.raises(InputError, match="more than n_components=2"):
         hsi.NMF(2, fixed={"endmembers": spectra(s, cube)})

@@ -22,7 +22,7 @@ from scalehsi.cube import make_cube
 from scalehsi.kernels.bins import bin_sums
 from scalehsi.kernels.nnls import nnls
 from scalehsi.models import starts as module
-from scalehsi.models.starts import READINGS, STARTS, bin_sides, first_endmembers, given_endmembers
+from scalehsi.models.starts import READINGS, STARTS, bin_sides, brightness, first_endmembers, given_endmembers
 from scalehsi.models.survey import survey
 from scalehsi.schema import InputError
 
@@ -249,6 +249,25 @@ def test_values_that_are_missing(how: str, scene: Any) -> None:
     cosine = s @ full.T / np.outer(np.linalg.norm(s, axis=1), np.linalg.norm(full, axis=1))
     if how != "random":
         assert cosine.max(axis=1).min() > 0.95
+
+
+@pytest.mark.parametrize("counts", [False, True])
+def test_on_the_simplex_each_endmember_starts_with_its_own_brightness(counts: bool) -> None:
+    rng = np.random.default_rng(0)
+    s = rng.random((4, 60)) ** 3
+    s /= s.sum(axis=1, keepdims=True)
+    want = np.array([200.0, 50.0, 800.0, 400.0])
+    c = rng.dirichlet([0.5] * 4, (30, 30))
+    c[..., 2] += c[..., 3]
+    c[..., 3] = 0.0
+    x = rng.poisson(c @ (want[:, None] * s)).astype("u2")
+    seen = survey(open_blocks(make_cube(x, energy=np.arange(60.0), energy_units="keV")), seed=0, counts=counts)
+    unused = np.zeros((1, 60))
+    unused[0, int(np.argmin(x.sum(axis=(0, 1))))] = 1.0
+    found = brightness(seen, np.concatenate([s[:3], unused]), counts=counts)
+    # Least squares leaves more noise in the faint one; the mean of the data is seven times as bright.
+    assert_allclose(found[:3], want[:3], rtol=0.25 if counts else 0.6)
+    assert 1e-2 <= found[3] / (x.sum() / 900) <= 1e2
 
 
 # Starts that are given.

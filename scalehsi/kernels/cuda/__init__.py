@@ -4,14 +4,17 @@ Sources in CUDA C++ (``*.cu``) are compiled by CuPy when they are first needed, 
 components (up to 4, 8, 16, 32). This package needs numpy alone to be imported, and CuPy to be used.
 
 What has been checked, and where: the sources are compiled for a CPU and give there, thread by thread, the sums and
-abundances of the CPU's passes; nvcc compiles them without warnings. **They have not run on a GPU yet**:
-``pytest -m gpu tests/kernels/test_cuda.py`` and ``python -m tests.bench.gpu`` are what to run first on one.
+abundances of the CPU's passes, and whole fits with ``device="cuda"`` run through them; nvcc compiles them without
+warnings. **They have not run on a GPU yet**: ``pytest -m gpu tests/kernels/cuda tests/models/test_gpu.py`` and
+``python -m tests.bench.gpu`` are what to run first on one.
 """
 
 from scalehsi.kernels.cuda.frobenius import frobenius_abundances, frobenius_update
 from scalehsi.kernels.cuda.poisson import Resident, poisson_abundances, poisson_update, resident
+from scalehsi.kernels.cuda.sources import MOST
 
 __all__ = [
+    "MOST",
     "Resident",
     "frobenius_abundances",
     "frobenius_update",

@@ -10,7 +10,7 @@
 // share of b = x s'; PACKS, groups of channels of a thread in the second product.
 #include "tiles.cu"
 
-// The small sums, in registers: the pairs (k, j) of M that a thread has, and sum c of its component.
+// The small sums, in registers: the pairs (k, j) of M that a thread has, and sum v c of its component.
 struct Small {
     double pairs[PAIRS];
     double used;
@@ -25,10 +25,10 @@ __device__ void add_small(const Problem& problem, const Room& room, Small& small
                 small.pairs[i] += static_cast<double>(room.weighted[p * K + pair / K]) * room.c[p * K + pair % K];
     }
     if (threadIdx.x < K)
-        for (int p = 0; p < problem.rows; ++p) small.used += room.c[p * K + threadIdx.x];
+        for (int p = 0; p < problem.rows; ++p) small.used += room.weighted[p * K + threadIdx.x];
 }
 
-// One row of `small` a block: M (K, K), then sum c (K,).
+// One row of `small` a block: M (K, K), then sum v c (K,).
 __device__ void write_small(const Small& small, double* out) {
     double* to = out + static_cast<long long>(blockIdx.x) * (K * K + K);
 #pragma unroll

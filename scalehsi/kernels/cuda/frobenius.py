@@ -144,7 +144,7 @@ def frobenius_update(
     -------
     pixels : empty dict
     sums : dict
-        On the host, float64: ``N`` (K, E) = sum v c' x, ``M`` (K, K) = sum v c' c, ``C`` (K,) = sum c,
+        On the host, float64: ``N`` (K, E) = sum v c' x, ``M`` (K, K) = sum v c' c, ``C`` (K,) = sum v c,
         ``norm`` = sum v w x^2.
 
     Raises
@@ -200,7 +200,7 @@ def frobenius_abundances(
     """
     cupy = runtime()
     block = _Block(cupy, x, s, w, weigh_pixels=weigh_pixels, gram=gram, shift=shift)
-    scaled, _, small = block.solve()
+    scaled, _, _ = block.solve()
     c = cupy.ascontiguousarray(scaled[:, : len(s)] / cupy.asarray(block.unit, dtype=np.float32))
     if not residual:
         return {"abundances": c}, {}
@@ -208,7 +208,7 @@ def frobenius_abundances(
     loss = block.losses(c, cupy.asarray(s, dtype=np.float32), len(s), rms).sum()
     # The sum of all pixels is their product with ones.
     total = block.outer(cupy.ones((len(x), block.cut.components), dtype=np.float32))[0, : block.channels]
-    spectrum = total - block.sums(None, small)["C"] @ np.asarray(s, dtype=np.float64)
+    spectrum = total - to_host(cupy, cupy.sum(c, axis=0, dtype=np.float64)) @ np.asarray(s, dtype=np.float64)
     return {"abundances": c, "residual": rms}, {"residual_spectrum": spectrum, "objective": np.float64(0.5 * loss)}
 
 
@@ -305,9 +305,12 @@ class _Block:
         )
         return to_host(self._cupy, loss)
 
-    def sums(self, big_n: Float | None, small: Float) -> dict[str, Any]:
+    def sums(self, big_n: Float, small: Float) -> dict[str, Any]:
         """In the units of the data, without what was padded."""
         k, n = self.cut.components, self.n
         pairs = small[: k * k].reshape(k, k)[:n, :n]
-        sums = {"M": pairs / np.outer(self.unit, self.unit), "C": small[k * k : k * k + n] / self.unit}
-        return sums if big_n is None else {"N": big_n[:n, : self.channels] / self.unit[:, None]} | sums
+        return {
+            "N": big_n[:n, : self.channels] / self.unit[:, None],
+            "M": pairs / np.outer(self.unit, self.unit),
+            "C": small[k * k : k * k + n] / self.unit,
+        }

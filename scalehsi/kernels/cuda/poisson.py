@@ -30,6 +30,8 @@ WARPS: Final = THREADS // 32
 """Those of poisson.cu."""
 TINY: Final = 1e-12
 """Smallest value of an endmember relative to its mean: where a count meets none. That of `kernels.poisson`."""
+NARROW: Final = 65536
+"""Up to so many channels their numbers fit in two bytes. That of `kernels.counts`."""
 PIECE: Final = 4096
 """Counts of a channel that a block of threads adds up: float32 sums of a thread span 32 of them."""
 
@@ -66,32 +68,53 @@ class Resident:
         """Pixels and channels, (P, E)."""
         return len(self.indptr) - 1, self.n_channels
 
+    @property
+    def nbytes(self) -> int:
+        """On the device."""
+        parts = (self.indptr, self.channel, self.value, self.pixel, self.value_by_channel, *self.pieces)
+        return int(sum(part.nbytes for part in parts))
+
 
 def resident(counts: Any) -> Resident:
     """Put counts on the current device, and sort them by channel: once for all passes over them.
 
     Parameters
     ----------
-    counts : Counts, or the same of CuPy arrays
+    counts : Counts, the same of CuPy arrays, or a CuPy array (P, E)
         ``indptr`` (P + 1,) int64, ``channel`` (filled,) uint16 or int32, ``value`` (filled,) uint8, uint16, uint32 or
-        float32, ``n_channels``.
+        float32, ``n_channels``. Of a dense block what is above zero is taken, on the device.
 
     Returns
     -------
     Resident
-        At 2048 channels and counts up to 255: 8 bytes a filled channel, and 40 while it is made.
+        At 2048 channels and counts up to 255: 8 bytes a filled channel, and 40 while it is made; from a dense block a
+        byte for each of its values more while it is made.
     """
     if isinstance(counts, Resident):
         return counts
     cupy = runtime()
-    indptr, channel, value = (cupy.asarray(part) for part in (counts.indptr, counts.channel, counts.value))
+    if hasattr(counts, "n_channels"):
+        channels = counts.n_channels
+        indptr, channel, value = (cupy.asarray(part) for part in (counts.indptr, counts.channel, counts.value))
+    else:
+        channels = counts.shape[1]
+        indptr, channel, value = _rows(cupy, counts)
     if value.dtype.str[1:] not in C_TYPES:
         value = value.astype(np.float32)
     order = cupy.argsort(channel, kind="stable")
     pixel = (cupy.searchsorted(indptr, order, side="right") - 1).astype(np.int32)
-    filled = to_host(cupy, cupy.bincount(channel, minlength=counts.n_channels)).astype(np.int64)
+    filled = to_host(cupy, cupy.bincount(channel, minlength=channels)).astype(np.int64)
     pieces = tuple(cupy.asarray(part) for part in cut(filled))
-    return Resident(indptr, channel, value, pixel, value[order], (pieces[0], pieces[1], pieces[2]), counts.n_channels)
+    return Resident(indptr, channel, value, pixel, value[order], (pieces[0], pieces[1], pieces[2]), channels)
+
+
+def _rows(cupy: Any, x: Any) -> tuple[Any, Any, Any]:
+    """What is above zero in a dense block (P, E), row after row: ``indptr``, channels, values."""
+    filled = x > 0
+    indptr = cupy.zeros(len(x) + 1, dtype=np.int64)
+    indptr[1:] = cupy.cumsum(cupy.count_nonzero(filled, axis=1))
+    _, channel = cupy.nonzero(filled)
+    return indptr, channel.astype(np.uint16 if x.shape[1] <= NARROW else np.int32), x[filled]
 
 
 def cut(filled: np.ndarray[Any, np.dtype[np.int64]]) -> tuple[Any, Any, Any]:
@@ -117,7 +140,7 @@ def poisson_update(counts: Any, *, s: Float) -> tuple[dict[str, Any], dict[str, 
     Parameters
     ----------
     counts : Resident, or what `resident` takes
-        Sorting them by channel costs more than a pass: do it once, with `resident`.
+        Sorting them by channel costs more than a pass: do it once, with `resident`, and hold that.
     s : array, shape (K, E)
         On the host; K up to 32.
 

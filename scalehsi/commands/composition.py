@@ -1,0 +1,194 @@
+"""The command that quantifies."""
+
+from __future__ import annotations
+
+import csv
+import io
+from pathlib import Path
+from typing import Any, Final
+
+import numpy as np
+import xarray as xr
+
+import scalehsi as hsi
+from scalehsi import plots
+from scalehsi.atomic import check_file, is_store, write_file
+from scalehsi.commands.console import number, plain
+from scalehsi.commands.session import Session, dataset_of
+from scalehsi.io import open_dataset
+from scalehsi.quantify import quantify as composition_of
+from scalehsi.quantify.sources import Spectra, of_cube, of_result, of_spectra
+from scalehsi.reporting.composition import names_of_spectra, spectrum_dim, table_of
+from scalehsi.reporting.identify import name_peaks
+from scalehsi.reporting.peaks import find_peaks
+from scalehsi.reporting.style import to_png
+from scalehsi.schema import ENDMEMBERS, InputError, X, Y
+
+COLUMNS: Final = ("atomic_percent", "atomic_percent_std", "weight_percent", "weight_percent_std", "intensity")
+TABLE: Final = ".csv"
+PICTURES: Final = (".png", ".svg", ".pdf")
+
+
+def quantify(
+    session: Session,
+    source: Path,
+    *,
+    elements: str | None,
+    extra: str | None,
+    maps: bool,
+    out: Path | None,
+    figure: Path | None,
+    overwrite: bool,
+    dataset: str | None,
+    **options: Any,
+) -> dict[str, Any]:
+    """Give the composition of components, of the sum of a cube, or of every pixel."""
+    _check_outputs(session, source, out, figure, maps=maps, overwrite=overwrite)
+    given = _open(session, source, dataset)
+    wanted = _symbols(elements)
+    with session.connected():
+        if wanted is None and not given.attrs.get("elements"):
+            with session.computing(f"reading {source.name}"):
+                raise InputError(_suggestion(given))
+        with session.computing(f"quantifying {source.name}"):
+            found = composition_of(given, wanted, extra=_symbols(extra) or (), maps=maps, **options)
+        if maps:
+            return _maps(session, source, found, out, overwrite=overwrite)
+    answer = _tell(session, source, found)
+    if out is not None:
+        if out.suffix.lower() == TABLE:
+            write_file(session.path(out), _csv(found), overwrite=overwrite)
+        else:
+            hsi.save(found, session.path(out), overwrite=overwrite)
+        session.console.say(f"written: {out}")
+    if figure is not None:
+        with session.console.busy("drawing the fit"):
+            write_file(session.path(figure), _picture(found, figure.suffix.lower()), overwrite=overwrite)
+        session.console.say(f"figure: {figure}")
+    return {**answer, "written": None if out is None else str(out), "figure": None if figure is None else str(figure)}
+
+
+def _check_outputs(
+    session: Session, source: Path, out: Path | None, figure: Path | None, *, maps: bool, overwrite: bool
+) -> None:
+    """Refuse destinations before anything is computed."""
+    if maps and (out is None or out.suffix.lower() == TABLE):
+        raise InputError("--maps gives maps of every pixel; name a store for them with --out composition.zarr")
+    if maps and figure is not None:
+        raise InputError("--figure draws fitted spectra, and --maps fits pixels; leave one of them out")
+    if out is not None:
+        if out.suffix.lower() == TABLE:
+            check_file(session.path(out), overwrite=overwrite)
+        else:
+            session.destination(out, overwrite=overwrite, source=source)
+    if figure is not None:
+        if figure.suffix.lower() not in PICTURES:
+            raise InputError(f"{str(figure)!r}: a figure ends in {', '.join(PICTURES)}")
+        check_file(session.path(figure), overwrite=overwrite)
+
+
+def _open(session: Session, source: Path, dataset: str | None) -> Any:
+    """A result, or a cube."""
+    place = session.path(source)
+    if place.is_dir() and is_store(place) and dataset is None:
+        data = open_dataset(place)
+        if ENDMEMBERS in data:
+            return data
+    return hsi.open_cube(place, dataset=dataset_of(dataset))
+
+
+def _symbols(words: str | None) -> list[str] | None:
+    """Symbols separated by commas or blanks.
+
+    Examples
+    --------
+    >>> _symbols("Mg, Si O")
+    ['Mg', 'Si', 'O']
+    """
+    return None if words is None else words.replace(",", " ").split()
+
+
+def _suggestion(given: Any) -> str:
+    """What to type when nobody said which elements there are: those whose lines explain the peaks."""
+    spectra: Spectra
+    if isinstance(given, xr.Dataset):
+        spectra = of_result(given, None)
+    elif {Y, X} <= set(given.dims):
+        spectra = of_cube(given, None)
+    else:
+        spectra = of_spectra(given)
+    marks = name_peaks(find_peaks(spectra.energies, spectra.values.sum(axis=0)), ())
+    likely = dict.fromkeys(mark.label.split(" ")[0] for mark in marks)
+    text = "no elements are named, neither here nor in the data"
+    if not likely:
+        return f"{text}; type --elements Mg,Si,O"
+    return f"{text}; the peaks look like {', '.join(likely)}: check that, and type --elements {','.join(likely)}"
+
+
+def _maps(session: Session, source: Path, found: xr.Dataset, out: Path | None, *, overwrite: bool) -> dict[str, Any]:
+    assert out is not None
+    target = session.path(out)
+    with session.computing(f"quantifying the pixels of {source.name}"):
+        hsi.save(found, target, overwrite=overwrite)
+    written = open_dataset(target)
+    names = [str(e) for e in found["element"].values]
+    means = written["atomic_percent"].mean([d for d in written["atomic_percent"].dims if d != "element"]).values
+    session.console.say(f"{out}: maps of {', '.join(names)} in atomic and mass per cent")
+    mean = {name: float(value) for name, value in zip(names, means, strict=True)}
+    return {"source": str(source), "written": str(out), "elements": names, "mean_atomic_percent": mean}
+
+
+def _tell(session: Session, source: Path, found: xr.Dataset) -> dict[str, Any]:
+    """The composition as tables, and in plain values."""
+    out = session.console
+    for quantity, words in (("atomic_percent", "Atomic per cent"), ("weight_percent", "Mass per cent")):
+        head, rows = table_of(found, quantity)
+        out.answer(f"{source.name}: {words.lower()}" if quantity == "atomic_percent" else words)
+        out.answer()
+        out.table(head, rows)
+        out.answer()
+    settings = plain(found.attrs)
+    out.say(f"Errors are standard errors {found.attrs['errors']}." if _has_errors(found) else found.attrs["errors"])
+    out.say(f"k-factors {found.attrs['k_factor_source']}.")
+    chi = np.atleast_1d(found["reduced_chi_square"].values)
+    if np.isfinite(chi).all():
+        told = ", ".join(number(float(c)) for c in chi)
+        out.say(f"Reduced chi-square of the fit: {told} (1: counting noise alone is left)")
+    names = names_of_spectra(found)
+    dim = spectrum_dim(found)
+    spectra = []
+    for position, name in enumerate(names):
+        one = found if dim is None else found.isel({dim: position})
+        row = {str(e): {c: one[c].values[i].item() for c in COLUMNS} for i, e in enumerate(one["element"].values)}
+        spectra.append({"name": name, "reduced_chi_square": float(one["reduced_chi_square"]), "elements": row})
+    lines = dict(zip(map(str, found["element"].values), map(str, found["line"].values), strict=True))
+    factors = dict(zip(lines, map(float, found["k_factor"].values), strict=True))
+    kept = {"method": settings["method"], "settings": settings["settings"], "errors": settings["errors"]}
+    return {"source": str(source), "spectra": spectra, "lines": lines, "k_factors": factors, **kept}
+
+
+def _has_errors(found: xr.Dataset) -> bool:
+    return bool(np.isfinite(found["intensity_std"].values).any())
+
+
+def _csv(found: xr.Dataset) -> bytes:
+    """A row for each spectrum and element."""
+    text = io.StringIO()
+    writer = csv.writer(text, lineterminator="\n")
+    writer.writerow(["spectrum", "element", "line", "k_factor", *COLUMNS, "intensity_std"])
+    dim = spectrum_dim(found)
+    for position, name in enumerate(names_of_spectra(found)):
+        one = found if dim is None else found.isel({dim: position})
+        for i, element in enumerate(one["element"].values):
+            values = [float(one[c].values[i]) for c in ("k_factor", *COLUMNS, "intensity_std")]
+            writer.writerow([name, element, one["line"].values[i], *(f"{v:.6g}" for v in values)])
+    return text.getvalue().encode("utf-8")
+
+
+def _picture(found: xr.Dataset, suffix: str) -> bytes:
+    drawn = plots.composition(found)
+    if suffix == ".png":
+        return to_png(drawn)
+    target = io.BytesIO()
+    drawn.savefig(target, format=suffix[1:], facecolor="white")
+    return target.getvalue()

@@ -1,0 +1,16 @@
+"""Composition from EDX: `quantify(source, elements)`, and the tables that it rests on.
+
+>>> import scalehsi as hsi
+>>> truth = hsi.simulate.phases((8, 8)).truth
+>>> found = hsi.quantify(truth["endmembers"], ["Mg", "Si", "O", "Fe"], thickness_nm=100, density=4.5)
+>>> found["atomic_percent"].dims
+('component', 'element')
+"""
+
+from scalehsi.callables import make_callable
+from scalehsi.quantify.call import quantify
+from scalehsi.quantify.tables import k_factors, lines
+
+__all__ = ["k_factors", "lines", "quantify"]
+
+make_callable(__name__)

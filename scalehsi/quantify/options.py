@@ -1,0 +1,243 @@
+"""What a quantification is asked for, checked, and what it comes to on an energy axis."""
+
+from __future__ import annotations
+
+import math
+import numbers
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from functools import cached_property
+from typing import Final
+
+import numpy as np
+
+from scalehsi.kernels.families import Peak, choose_peaks, split_name
+from scalehsi.kernels.lines import atomic_weight
+from scalehsi.kernels.templates import Columns, Floats, Foil, Templates, Width, make_templates, width_of
+from scalehsi.kernels.xrays import LOWEST_KEV, linear_fwhm
+from scalehsi.schema import InputError, suggest
+
+METHODS: Final = ("fit", "windows")
+COUNTED: Final = ("window", "family")
+UNITS: Final = ("weight", "atomic")
+COMPUTED: Final = "computed"
+ESTIMATE: Final = "estimate"
+LEAST_CHANNELS: Final = 16
+
+
+@dataclass(frozen=True)
+class Options:
+    """The arguments of `scalehsi.quantify`, checked as far as they go without an energy axis.
+
+    The fields are its arguments; ``foil`` holds thickness, density, take-off angle and beam energy.
+    """
+
+    elements: tuple[str, ...]
+    extra: tuple[str, ...] = ()
+    lines: Sequence[str] | Mapping[str, str] = ()
+    method: str = "fit"
+    counted: str = "window"
+    k_factors: str | Mapping[str, float] = COMPUTED
+    k_units: str = "weight"
+    reference: str | None = None
+    foil: Foil = Foil()  # noqa: RUF009 - a NamedTuple cannot change
+    fwhm: str | float | Width | None = None
+    energy_range: tuple[float, float] | None = None
+
+    def __post_init__(self) -> None:
+        if not self.elements:
+            raise InputError(
+                "no elements are named, and the data name none; type elements=['Mg', 'Si', 'O'] "
+                "(scalehsi.report names the peaks that it sees)"
+            )
+        for name, known in (("method", METHODS), ("counted", COUNTED), ("k_units", UNITS)):
+            if getattr(self, name) not in known:
+                raise InputError(f"{name}={getattr(self, name)!r}; {suggest(str(getattr(self, name)), known)}")
+        both = set(self.elements) & set(self.extra)
+        if both:
+            raise InputError(f"{', '.join(sorted(both))} is named as an element of the sample and as extra; choose one")
+        if self.reference is not None and self.reference not in self.elements:
+            raise InputError(
+                f"reference={self.reference!r} is none of the elements; {suggest(self.reference, self.elements)}"
+            )
+        if isinstance(self.fwhm, str) and self.fwhm != ESTIMATE:
+            raise InputError(f"fwhm={self.fwhm!r}; give eV at Mn Ka such as 130, {ESTIMATE!r}, a function, or nothing")
+        if isinstance(self.fwhm, numbers.Real) and not 20 <= float(self.fwhm) <= 500:
+            raise InputError(f"fwhm={self.fwhm}; a resolution at Mn Ka from 20 to 500 eV is expected, such as 130")
+
+
+def make_foil(
+    *, thickness_nm: float | None, density: float | None, takeoff_deg: float | None, beam_kev: float | None
+) -> Foil:
+    """The foil and how it is seen; without a thickness nothing is absorbed.
+
+    Raises
+    ------
+    InputError
+        If a quantity is not positive, or thickness comes without density.
+    """
+    given = {"thickness_nm": thickness_nm, "density": density, "takeoff_deg": takeoff_deg, "beam_kev": beam_kev}
+    for name, value in given.items():
+        if value is None:
+            continue
+        if not isinstance(value, numbers.Real) or isinstance(value, bool) or not 0 < float(value) < math.inf:
+            raise InputError(f"{name}={value!r}; a number above 0 is expected")
+    if takeoff_deg is not None and takeoff_deg > 90:
+        raise InputError(f"takeoff_deg={takeoff_deg!r}; an elevation of at most 90 degrees is expected")
+    if (thickness_nm is None) != (density is None):
+        missing = (
+            "density (g/cm^3), such as density=4.5" if density is None else "thickness_nm, such as thickness_nm=100"
+        )
+        raise InputError(f"absorption needs both thickness and density; add {missing}, or leave both out")
+    standard = Foil()
+    return Foil(
+        beam_kev=standard.beam_kev if beam_kev is None else float(beam_kev),
+        thickness_nm=float(thickness_nm or 0),
+        density=float(density or 0),
+        takeoff_deg=standard.takeoff_deg if takeoff_deg is None else float(takeoff_deg),
+    )
+
+
+@dataclass(frozen=True, eq=False)
+class Setup:
+    """Options on an energy axis: lines, templates and factors. n elements.
+
+    Attributes
+    ----------
+    factors : array (n,)
+        Atoms for a count of each peak without absorption, up to a common scale.
+    masses : array (n,), g/mol
+    shift_kev : float
+        What was added to the energy axis, because its zero was off.
+    """
+
+    options: Options
+    templates: Templates
+    factors: Floats
+    masses: Floats
+    shift_kev: float = 0.0
+
+    @property
+    def peaks(self) -> tuple[Peak, ...]:
+        """What stands for each element."""
+        return self.templates.peaks
+
+    @cached_property
+    def thin(self) -> Columns:
+        """Templates without absorption."""
+        return self.templates.columns()
+
+    @cached_property
+    def attenuation(self) -> Floats:
+        """Mass attenuation of each line in each element, cm^2/g (n, n)."""
+        return self.templates.attenuation()
+
+    @property
+    def mass_path(self) -> float:
+        """Zero without absorption, g/cm^2."""
+        return self.options.foil.mass_path
+
+    @property
+    def k_factors(self) -> Floats:
+        """For mass fractions, relative to the reference (n,)."""
+        factors: Floats = self.factors * self.masses
+        reference = self.options.reference
+        if reference is None:
+            reference = "Si" if "Si" in self.options.elements else self.options.elements[0]
+        relative: Floats = factors / factors[self.options.elements.index(reference)]
+        return relative
+
+
+def make_setup(options: Options, energies: Floats, *, width: Width | None = None, shift_kev: float = 0.0) -> Setup:
+    """Put the options on an energy axis.
+
+    Parameters
+    ----------
+    options : Options
+    energies : array, shape (E,), keV
+        Rising channel centres.
+    width : callable, optional
+        Peak width instead of that of the options.
+    shift_kev : float
+        Added to the energies.
+
+    Raises
+    ------
+    InputError
+        If a line lies outside the axis, an element is unknown, a k-factor is missing, or the axis is too short.
+    """
+    energies = energies + shift_kev
+    use = energies >= LOWEST_KEV
+    if int(use.sum()) < LEAST_CHANNELS:
+        raise InputError(
+            f"the energy axis ends at {energies[-1]:g} keV with {int(use.sum())} channels above {LOWEST_KEV} keV, too "
+            "few for X-ray lines; is its unit right?"
+        )
+    start, end = _fitted(options, energies)
+    peaks = choose_peaks(
+        options.elements,
+        energy_range=(max(float(energies[use][0]), start), end),
+        beam_kev=options.foil.beam_kev,
+        lines=options.lines,
+        beside=options.extra,
+    )
+    templates = make_templates(
+        peaks,
+        energies,
+        extra=options.extra,
+        foil=options.foil,
+        width=width or peak_width(options.fwhm),
+        counted=options.counted,
+        fitted_kev=options.energy_range,
+    )
+    masses = np.array([atomic_weight(element) for element in options.elements])
+    made = Setup(options, templates, np.ones(len(masses)), masses, shift_kev)
+    return replace(made, factors=_factors(made))
+
+
+def peak_width(fwhm: str | float | Width | None) -> Width:
+    """The peak width in keV as a function of energy in keV; what is to be estimated starts from the usual one."""
+    if isinstance(fwhm, numbers.Real):
+        return width_of(float(fwhm))
+    return fwhm if callable(fwhm) else linear_fwhm
+
+
+def _fitted(options: Options, energies: Floats) -> tuple[float, float]:
+    if options.energy_range is None:
+        return float(energies[0]), float(energies[-1])
+    low, high = map(float, options.energy_range)
+    inside = int(((energies >= low) & (energies <= high)).sum())
+    if not low < high or inside < LEAST_CHANNELS:
+        raise InputError(
+            f"energy_range={options.energy_range} keeps {inside} channels of the axis from {energies[0]:g} to "
+            f"{energies[-1]:g} keV; give (low, high) in keV"
+        )
+    return low, high
+
+
+def _factors(setup: Setup) -> Floats:
+    """Atoms for a count: from cross sections and the detector, or from the k-factors that were given."""
+    given = setup.options.k_factors
+    if isinstance(given, str):
+        if given != COMPUTED:
+            raise InputError(f"k_factors={given!r}; give {COMPUTED!r}, or a mapping such as {{'Si_Ka': 1.0}}")
+        made: Floats = setup.thin.yields[0] / setup.thin.yields
+        return made
+    known = {" ".join(filter(None, split_name(str(name)))): value for name, value in given.items()}
+    found: list[float] = []
+    for peak in setup.peaks:
+        value = known.get(peak.name, known.get(peak.element))
+        if value is None:
+            others = [name for name in known if split_name(name)[0] == peak.element]
+            repair = (
+                f"choose that line with lines=[{others[0].replace(' ', '_')!r}]"
+                if others
+                else f"add '{peak.element}_{peak.family}', leave {peak.element} out, or type k_factors='computed'"
+            )
+            has = f", only for {', '.join(others)}" if others else ""
+            raise InputError(f"k_factors has no factor for {peak.name}{has}; {repair}")
+        if not isinstance(value, numbers.Real) or not 0 < float(value) < math.inf:
+            raise InputError(f"the k-factor of {peak.name} is {value!r}; a number above 0 is expected")
+        found.append(float(value))
+    factors: Floats = np.array(found)
+    return factors / setup.masses if setup.options.k_units == "weight" else factors

@@ -1,0 +1,247 @@
+"""What can be quantified, brought to one form: some spectra with their counts, on a rising axis in keV."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any, Final, NamedTuple
+
+import numpy as np
+import xarray as xr
+
+from scalehsi.blocks import map_fold, open_blocks
+from scalehsi.cube import check_cube, energy_kev, history_of
+from scalehsi.kernels.templates import Floats
+from scalehsi.result import check_result, map_dims
+from scalehsi.schema import ABUNDANCES, COMPONENT, ENDMEMBERS, ENERGY, InputError
+
+REGION: Final = "region"
+UNSMOOTHED: Final = "unsmoothed_endmembers"
+"""Where a result keeps its spectra as the counts made them: smoothed ones would pretend to smaller errors."""
+
+SIGNED: Final = 1e-3
+"""Spectra that fall below zero by more than this part of their largest value are no spectra of counts."""
+
+KEPT: Final = ("signal", "title", "elements", "beam_energy_keV", "components", "source")
+"""Attributes of the source that its composition keeps."""
+
+NO_COUNTS: Final = "The counts behind these spectra are not known, so no errors can be given; name them with counts=."
+
+
+class Spectra(NamedTuple):
+    """Spectra to quantify. S spectra, E channels.
+
+    Attributes
+    ----------
+    values : array (S, E)
+        In counts where these are known.
+    energies : array (E,), keV
+        Rising.
+    template : xarray.DataArray
+        One number a spectrum, shape (S,) or (): its dims and coordinates go to the answer.
+    counted : bool
+        Whether the values are counts, so that they say how sure they are.
+    axis : xarray.DataArray
+        The energy coordinate as it was, for what is drawn.
+    attrs : dict
+        Signal, title, elements, beam energy and history of the source.
+    """
+
+    values: Floats
+    energies: Floats
+    template: xr.DataArray
+    counted: bool
+    axis: xr.DataArray
+    attrs: dict[str, Any]
+
+    def drawn(self, rows: Floats) -> xr.DataArray:
+        """Rows (S, E) on the axis of the source."""
+        dims = (*self.template.dims, ENERGY)
+        falling = float(self.axis[0]) > float(self.axis[-1])
+        values = (rows[:, ::-1] if falling else rows).reshape(*self.template.shape, -1)
+        return xr.DataArray(values, dims=dims, coords={**self.template.coords, ENERGY: self.axis})
+
+
+def of_spectra(data: xr.DataArray, *, counts: Any = None) -> Spectra:
+    """One spectrum, or several along one further dim.
+
+    Raises
+    ------
+    InputError
+        When there are other dims, no energies, negative values, NaN, or an EELS signal.
+    """
+    if ENERGY not in data.dims or data.ndim > 2:
+        raise InputError(f"spectra have the dims (energy,) or (something, energy), got {data.dims}")
+    if isinstance(data.data, np.ndarray) is False:
+        data = data.compute()
+    others = [d for d in data.dims if d != ENERGY]
+    rows = np.asarray(data.transpose(*others, ENERGY).values, dtype=np.float64)
+    attrs = dict(data.attrs)
+    counted = data.dtype.kind in "ui" or str(attrs.get("units", "")) == "counts"
+    template = data.isel({ENERGY: 0}, drop=True)
+    return _spectra(rows.reshape(-1, rows.shape[-1]), data, template, counted=counted, counts=counts, attrs=attrs)
+
+
+def of_result(
+    result: xr.Dataset,
+    regions: Mapping[str, xr.DataArray] | None,
+    *,
+    counts: Any = None,
+    weights: xr.DataArray | None = None,
+) -> Spectra:
+    """The spectra of a result's components in counts of the whole map, or those of regions of its maps.
+
+    Cost: one reading of the maps, unless their sums are given as ``weights`` (of `abundance_sums`).
+    """
+    if weights is None:
+        weights = abundance_sums(result, regions)
+    spectra = raw_endmembers(result)
+    units = str(result[ENDMEMBERS].attrs.get("units", ""))
+    attrs = dict(result.attrs)
+    if "components" in attrs and len(attrs["components"]) != weights.sizes.get(COMPONENT, -1):
+        attrs.pop("components")
+    if regions is None:
+        rows = spectra.values * weights.values[:, None]
+        template = xr.zeros_like(result[COMPONENT], dtype=float) if COMPONENT in result.coords else weights * 0.0
+    else:
+        rows = weights.transpose(REGION, COMPONENT).values @ spectra.values
+        template = xr.DataArray(np.zeros(len(rows)), dims=REGION, coords={REGION: list(regions)})
+    return _spectra(rows, spectra, template.drop_attrs(), counted=units == "counts", counts=counts, attrs=attrs)
+
+
+def abundance_sums(result: xr.Dataset, regions: Mapping[str, xr.DataArray] | None = None) -> xr.DataArray:
+    """Sums of the abundances, of the whole map (component) or of regions (region, component)."""
+    check_result(result)
+    refuse_eels(result.attrs)
+    spectra = raw_endmembers(result)
+    lowest, highest = float(spectra.min()), float(spectra.max())
+    if lowest < -SIGNED * max(highest, 0.0):
+        raise InputError(
+            f"the components of {result.attrs['model']} have negative values: they are directions, no spectra of "
+            "phases, and have no composition; fit hsi.NMF or hsi.PSNMF"
+        )
+    maps = result[ABUNDANCES].fillna(0).astype(np.float64)
+    dims = list(map_dims(result))
+    if regions is None:
+        return maps.sum(dims).compute()
+    sums = [maps.where(_on(mask, result[ABUNDANCES].isel({COMPONENT: 0})), 0.0).sum(dims) for mask in regions.values()]
+    return xr.concat(sums, dim=REGION).compute()
+
+
+def raw_endmembers(result: xr.Dataset) -> xr.DataArray:
+    """The endmembers (component, energy) as the counts made them, not smoothed."""
+    spectra = result[UNSMOOTHED if UNSMOOTHED in result else ENDMEMBERS]
+    return spectra.transpose(COMPONENT, ENERGY).astype(np.float64)
+
+
+def of_cube(cube: xr.DataArray, regions: Mapping[str, xr.DataArray] | None, *, counts: Any = None) -> Spectra:
+    """The sum of all used pixels of a cube, or those of its regions. Cost: one reading of the data."""
+    check_cube(cube)
+    refuse_eels(cube.attrs)
+    pixel = cube.isel({ENERGY: 0}, drop=True)
+    masks = [] if regions is None else [_on(mask, pixel) for mask in regions.values()]
+    _, sums = map_fold(_sum_block, open_blocks(cube, resident=False), *masks, name="quantify-sum")
+    if not sums:
+        raise InputError("the mask of the cube leaves no pixel; nothing can be quantified")
+    rows = np.asarray(sums["spectra"], dtype=np.float64)
+    if regions is None:
+        template = xr.DataArray(0.0)
+    else:
+        template = xr.DataArray(np.zeros(len(rows)), dims=REGION, coords={REGION: list(regions)})
+    counted = cube.dtype.kind in "ui" or str(cube.attrs.get("units", "")) == "counts"
+    return _spectra(rows, cube, template, counted=counted, counts=counts, attrs=dict(cube.attrs))
+
+
+def _sum_block(x: Any, *masks: Any) -> tuple[dict[str, Any], dict[str, Any]]:
+    if not masks:
+        return {}, {"spectra": x.sum(axis=0, dtype=np.float64)[None]}
+    return {}, {"spectra": np.stack([x[np.asarray(mask) > 0].sum(axis=0, dtype=np.float64) for mask in masks])}
+
+
+def check_regions(regions: Any) -> dict[str, xr.DataArray]:
+    """Regions by name: from one mask, a mapping of masks, or a mask with the dim ``region``.
+
+    Raises
+    ------
+    InputError
+        When a mask is no boolean DataArray, or there is none.
+    """
+    if isinstance(regions, xr.DataArray):
+        if REGION in regions.dims:
+            names = regions[REGION].values if REGION in regions.coords else range(1, regions.sizes[REGION] + 1)
+            found = {str(name): regions.isel({REGION: i}, drop=True) for i, name in enumerate(names)}
+        else:
+            found = {str(regions.name or REGION): regions}
+    elif isinstance(regions, Mapping):
+        found = {str(name): mask for name, mask in regions.items()}
+    else:
+        raise InputError(
+            f"regions is a {type(regions).__name__}; give a boolean DataArray over (y, x), or several by name: "
+            "{'grain': map > 0.5}"
+        )
+    if not found:
+        raise InputError("regions is empty; name at least one, such as {'grain': map > 0.5}")
+    for name, mask in found.items():
+        if not isinstance(mask, xr.DataArray) or mask.dtype != bool:
+            kind = f"holds {mask.dtype}" if isinstance(mask, xr.DataArray) else f"is a {type(mask).__name__}"
+            raise InputError(f"region {name!r} {kind}; a boolean DataArray is expected, such as map > 0.5")
+    return found
+
+
+def _on(mask: xr.DataArray, pixels: xr.DataArray) -> xr.DataArray:
+    """A mask with the dims of the pixels, by position."""
+    dims = [d for d in pixels.dims if d != COMPONENT]
+    sizes = {d: pixels.sizes[d] for d in dims}
+    if dict(mask.sizes) != sizes:
+        raise InputError(f"a region has the sizes {dict(mask.sizes)}, the pixels have {sizes}; crop or bin both alike")
+    return xr.DataArray(mask.transpose(*dims).data, dims=dims)
+
+
+def refuse_eels(attrs: Mapping[str, Any]) -> None:
+    """Refuse what is known to be no X-ray signal."""
+    if str(attrs.get("signal", "")).upper() == "EELS":
+        raise InputError("the signal is EELS, and only X-ray lines can be quantified; EDS is expected")
+
+
+def _spectra(
+    rows: Floats, data: xr.DataArray, template: xr.DataArray, *, counted: bool, counts: Any, attrs: dict[str, Any]
+) -> Spectra:
+    refuse_eels(attrs)
+    energies = rising_kev(data)
+    if float(data[ENERGY][0]) > float(data[ENERGY][-1]):
+        rows = rows[:, ::-1]
+    if not np.isfinite(rows).all():
+        raise InputError("the spectra hold NaN or Inf; repair them with spectra.fillna(0), or leave those channels out")
+    largest = rows.max(axis=1)
+    if (rows.min(axis=1) < -SIGNED * np.maximum(largest, 0)).any():
+        raise InputError("the spectra have negative values; counts are expected, without background taken off")
+    if not (largest > 0).any():
+        raise InputError("the spectra are all zero; there is nothing to quantify")
+    rows = np.maximum(rows, 0.0)
+    if counts is not None:
+        wanted = np.broadcast_to(np.asarray(counts, dtype=np.float64), (len(rows),))
+        if not (np.isfinite(wanted) & (wanted > 0)).all():
+            raise InputError(f"counts={counts!r}; the total counts of each spectrum are expected, above 0")
+        total = rows.sum(axis=1)
+        rows = rows * np.where(total > 0, wanted / np.where(total > 0, total, 1.0), 0.0)[:, None]
+        counted = True
+    kept: dict[str, Any] = {k: attrs[k] for k in KEPT if k in attrs}
+    kept["history"] = history_of(attrs)
+    return Spectra(np.ascontiguousarray(rows), energies, template, counted, data[ENERGY], kept)
+
+
+def rising_kev(data: xr.DataArray | xr.Dataset) -> Floats:
+    """The energy axis in keV, from low to high.
+
+    Raises
+    ------
+    InputError
+        When the axis has no unit of energy.
+    """
+    axis = energy_kev(data)
+    if axis is None:
+        units = data[ENERGY].attrs.get("units", "") if ENERGY in data.coords else ""
+        raise InputError(
+            f"the energy axis is in {units!r}, which is no unit of energy; "
+            "type data.energy.attrs['units'] = 'keV' once it is calibrated"
+        )
+    return axis[::-1] if axis.size > 1 and axis[0] > axis[-1] else axis

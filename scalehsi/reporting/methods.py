@@ -1,0 +1,229 @@
+"""A result beside those of other methods on the same cube: matched, scored, and drawn side by side."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING, Any, Final, NamedTuple
+
+import numpy as np
+import xarray as xr
+
+from scalehsi.models.catalogue import model_class
+from scalehsi.reporting import style
+from scalehsi.reporting.compare import compare, shares_of, truth_name, unit_sum
+from scalehsi.reporting.digest import Digest
+from scalehsi.reporting.identify import Mark
+from scalehsi.reporting.marks import component_marks
+from scalehsi.reporting.page import Chapter, Drawing, paragraph, table
+from scalehsi.reporting.spectra import energy_label, name_row
+from scalehsi.result import settings_of
+from scalehsi.schema import InputError
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
+
+Array = np.ndarray[Any, Any]
+
+BLACK: Final = "#000000"
+MARGIN: Final = 1.12
+"""The energy axis ends so much beyond the last line that is named."""
+
+
+class Found(NamedTuple):
+    """What a method found of one component of the reference.
+
+    Attributes
+    ----------
+    number : int
+        Its component.
+    angle : float
+        To the reference's spectrum, in degrees.
+    similarity : float
+        Correlation of the maps of shares; NaN when they cannot be compared.
+    """
+
+    number: int
+    angle: float
+    similarity: float
+
+
+def check_beside(view: Digest, others: Mapping[str, Digest]) -> None:
+    """Refuse results that are not of the same cube.
+
+    Raises
+    ------
+    InputError
+    """
+    for name, other in others.items():
+        if other.maps.shape[1:] != view.maps.shape[1:] or other.energy.size != view.energy.size:
+            raise InputError(
+                f"{name!r} has maps of {other.maps.shape[-2]} x {other.maps.shape[-1]} and {other.energy.size} "
+                f"channels, the result {view.maps.shape[-2]} x {view.maps.shape[-1]} and {view.energy.size}; "
+                "only fits of the same cube are set side by side"
+            )
+
+
+def own_name(view: Digest, others: Mapping[str, Digest]) -> str:
+    """What the result itself is called among the others."""
+    return view.model if view.model not in others else f"{view.model} of this report"
+
+
+def call_of(result: xr.Dataset) -> str:
+    """The model as it is written in Python, with the loss and the settings that are not the plain ones.
+
+    Examples
+    --------
+    >>> fitted = xr.Dataset(attrs={"model": "NMF", "settings": '{"n_components": 3, "loss": "poisson"}'})
+    >>> call_of(fitted)
+    "hsi.NMF(3, loss='poisson')"
+    """
+    model, settings = str(result.attrs.get("model", "")), settings_of(result)
+    try:
+        plain = {field.name: field.default for field in dataclasses.fields(model_class(model))}
+    except InputError:
+        return model
+    count = [repr(settings["n_components"])] if "n_components" in settings else []
+    said = [
+        f"{name}={value!r}"
+        for name, value in settings.items()
+        if name != "n_components" and (name == "loss" or plain.get(name, value) != value)
+    ]
+    return f"hsi.{model}({', '.join([*count, *said])})"
+
+
+def chapter(
+    view: Digest, others: Mapping[str, Digest], known: Digest | None, *, calls: Mapping[str, str]
+) -> Chapter | None:
+    """The part of the page with other methods; None when none of them has spectra of phases (PCA has not).
+
+    `calls` says how each was fitted, by name, as `call_of` writes it.
+    """
+    shown = {name: other for name, other in others.items() if not other.signed}
+    if view.signed or not shown:
+        return None
+    own = own_name(view, others)
+    methods = {**shown, own: view}
+    reference = known or view
+    found = {name: matched(digest, reference) for name, digest in methods.items()}
+    names = [truth_name(reference, k) if known else reference.names[k] for k in range(len(reference.names))]
+    beside = " and ".join(methods)
+    if known is None:
+        words = f"The same cube by {beside}: components are matched by their spectra. Angles are those to {own}."
+        del found[own]
+    else:
+        words = f"The same cube by {beside}. Angles of the spectra to the truth in degrees, 0 for the true shape."
+    told = [f"{name}: {calls[name]}" for name in methods if name in calls]
+    if told:
+        words += f" {'; '.join(told)}. Settings that are not named are the plain ones."
+    drawings = [
+        Drawing(
+            "methods",
+            "methods.png",
+            draw_maps(reference, methods, known=known),
+            f"Maps of {', '.join(names)} by {beside}.",
+            "Share of each pixel's intensity, from 0 (dark) to 1 (bright). One row for each component, one column for "
+            "each method.",
+        ),
+        Drawing(
+            "methods",
+            "methods-spectra.png",
+            draw_spectra(reference, methods, known=known),
+            f"Spectra of {', '.join(names)} by {beside}.",
+            "Each spectrum scaled to a sum of one, on a logarithmic scale. A line that one of them has and the other "
+            "lacks is a phase mixed into another one, or taken out of it.",
+        ),
+    ]
+    return Chapter("methods", "Beside other methods", paragraph(words) + _table(names, found), drawings)
+
+
+def matched(view: Digest, reference: Digest) -> dict[int, Found]:
+    """For the reference's components the method's own; those that it lacks are left out."""
+    return {pair.truth: Found(pair.estimate, pair.angle, pair.similarity) for pair in compare(view, reference)}
+
+
+def draw_maps(reference: Digest, methods: Mapping[str, Digest], *, known: Digest | None) -> Figure:
+    """Draw the maps of shares: a row for each component of the reference, a column for each method."""
+    columns: list[tuple[str, Digest, dict[int, Found]]] = [
+        (name, view, matched(view, reference)) for name, view in methods.items()
+    ]
+    if known is not None:
+        own = {k: Found(k, 0.0, np.nan) for k in range(len(known.names))}
+        columns.insert(0, ("Truth", known, own))
+    rows, count = len(reference.names), max(len(columns), 2)
+    height = 0.95 * style.WIDTH / count * style.panel_shape(reference) + 0.4
+    figure = style.new_figure(style.WIDTH, min(max(height, 1.3), 4.5) * rows)
+    grid = figure.subplots(rows, count, squeeze=False)
+    for column, (name, view, found) in zip(grid.T, columns, strict=False):
+        shares = shares_of(view)
+        for k, axes in enumerate(column):
+            if k not in found:
+                axes.set_visible(False)
+                continue
+            values = shares[found[k].number, 0]
+            style.show_map(axes, values, reference, cmap=style.colour_map(style.MAP_COLOURS), vmin=0.0, vmax=1.0)
+            style.scale_bar(axes, reference)
+            told = f" (correlation {found[k].similarity:.3f})" if np.isfinite(found[k].similarity) else ""
+            phase = truth_name(reference, k) if known is not None else reference.names[k]
+            axes.set_title(f"{phase}: {name}{told}", fontsize=style.TEXT, loc="left", color=style.INK, parse_math=False)
+    for axes in grid[:, len(columns) :].ravel():
+        axes.set_visible(False)
+    return figure
+
+
+def draw_spectra(reference: Digest, methods: Mapping[str, Digest], *, known: Digest | None) -> Figure:
+    """Draw the spectra over each other, a panel for each component of the reference, its lines named."""
+    marks = component_marks(reference)
+    found = {name: matched(view, reference) for name, view in methods.items()}
+    rows = len(reference.names)
+    figure = style.new_figure(style.WIDTH, 2.9 * rows)
+    for k, axes in enumerate(figure.subplots(rows, 1, squeeze=False)[:, 0]):
+        base = unit_sum(reference.endmembers[k])
+        for order, (name, view) in enumerate(methods.items()):
+            if k not in found[name]:
+                continue
+            mine = known is None and view is reference
+            label = name if mine else f"{name}: {found[name][k].angle:.2f}° away"
+            # The result itself, which comes last, has the first colour.
+            look = style.colour(len(methods) - 1 - order)
+            axes.plot(
+                view.energy, unit_sum(view.endmembers[found[name][k].number]), color=look, linewidth=1.1, label=label
+            )
+        if known is not None:
+            axes.plot(known.energy, base, color=BLACK, linewidth=0.8, linestyle=(0, (3, 1.5)), label="truth")
+        _frame(axes, reference, base, marks[k])
+        phase = truth_name(reference, k) if known is not None else reference.names[k]
+        legend = axes.legend(
+            frameon=False, fontsize=style.SMALL, title=phase, title_fontsize=style.TEXT, loc="upper right"
+        )
+        for text in (*legend.get_texts(), legend.get_title()):
+            text.set_parse_math(False)
+    return figure
+
+
+def _frame(axes: Any, view: Digest, base: Array, marks: Sequence[Mark]) -> None:
+    """Scales, labels and names of lines of a panel."""
+    top = float(np.nanmax(base, initial=0.0)) or 1.0
+    high = top * 1.15
+    if view.signal == "EDS":
+        axes.set_yscale("log", nonpositive="clip")
+        positive = base[base > 1e-6 * top]
+        high = top * 2.0
+        axes.set_ylim(max(0.3 * float(np.percentile(positive, 5)) if positive.size else 0.0, 1e-5 * top), high)
+    else:
+        axes.set_ylim(0.0, high)
+    scale = float(view.energy[-1] / view.energy_kev[-1]) if view.energy_kev[-1] else 1.0
+    last = max((mark.energy for mark in marks), default=np.inf) * scale * MARGIN
+    axes.set_xlim(float(view.energy[0]), min(float(view.energy[-1]), last))
+    style.tidy(axes, xlabel=energy_label(view), ylabel="Part of the intensity")
+    name_row(axes, view, marks, base, high)
+
+
+def _table(names: Sequence[str], found: Mapping[str, dict[int, Found]]) -> str:
+    def cell(row: dict[int, Found], k: int) -> str:
+        return f"{row[k].angle:.2f}" if k in row else "not found"
+
+    rows = [(name, *(cell(row, k) for row in found.values())) for k, name in enumerate(names)]
+    angles = [[each.angle for each in row.values()] for row in found.values()]
+    rows.append(("Mean", *(f"{np.mean(each):.2f}" for each in angles)))
+    return table(("Spectral angle (°)", *found), rows, numbers=range(1, len(found) + 1))

@@ -1,0 +1,238 @@
+"""Is the default the best of its kind? The stateless pass with extrapolation, beside what keeps more or mixes more.
+
+All start from the same endmembers and run on one thread over one block. What is here and not in the package is a
+prototype: abundances that remember which components each pixel used (the same iterates, less to solve), Anderson mixing
+in place of extrapolation, and hierarchical sweeps that carry the abundances along.
+
+Run with: python -m tests.bench.variants, or as the part "variants" of tests.bench.nmf
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from typing import Any
+
+import numba
+import numpy as np
+import xarray as xr
+from threadpoolctl import threadpool_limits
+
+import scalehsi as hsi
+from scalehsi.kernels import frobenius
+from scalehsi.kernels.fused import read_tile
+from scalehsi.kernels.pivoting import _invert, room
+from scalehsi.kernels.tiles import add_outer, dots
+from scalehsi.models import extrapolation
+from scalehsi.models.losses import unit_rows
+from tests.bench.least_squares import LIMITS, Row, Trace, eels
+from tests.bench.machine import markdown
+
+Float = np.ndarray[Any, np.dtype[np.float64]]
+Pass = Callable[[Float], dict[str, Any]]
+"""From endmembers to the sums of exact abundances."""
+
+MOST = 80
+DEPTH = 10
+TILE = 64
+
+
+def stateless(x: Any) -> Pass:
+    return lambda s: frobenius.update(x, s=s, norm=False)[1]
+
+
+def warm(x: Any) -> Pass:
+    """Each pixel first tries the components that it used in the last pass."""
+    sets = np.full(len(x), (1 << 62), dtype=np.int64)
+
+    def run(s: Float) -> dict[str, Any]:
+        n = len(s)
+        if sets[0] >= 1 << n:
+            sets[:] = (1 << n) - 1
+        gram = s @ s.T
+        unit = np.sqrt(np.diag(gram))
+        gram = gram / np.outer(unit, unit) + 1e-12 * np.eye(n)
+        big_n, big_m, used = np.zeros_like(s), np.zeros((n, n)), np.zeros(n)
+        _warm_pass(x, (s / unit[:, None]).astype(np.float32), gram, sets, big_n, big_m, used)
+        return {"N": big_n / unit[:, None], "M": big_m / np.outer(unit, unit), "C": used / unit}
+
+    return run
+
+
+@numba.njit(nogil=True)
+def _warm_pass(x: Any, s: Any, gram: Any, sets: Any, big_n: Any, big_m: Any, used: Any) -> None:
+    n = len(gram)
+    tile, partial = np.zeros((TILE, x.shape[1]), x.dtype), np.empty(s.shape, x.dtype)
+    a, c = np.zeros((TILE, n), x.dtype), np.zeros((TILE, n), x.dtype)
+    inverses, _, held = room(n)
+    found, y = np.empty(n), np.empty(n)
+    ones = np.empty(n)
+    for first in range(0, len(x), TILE):
+        rows = min(TILE, len(x) - first)
+        part = x[first : first + rows]
+        if rows < TILE:
+            read_tile(x, first, rows, tile)
+            part = tile
+        dots(part, s, a)
+        c[:] = 0
+        for p in range(rows):
+            sets[first + p] = _from_set(gram, a[p], found, y, sets[first + p], inverses, ones, held)
+            for k in range(n):
+                c[p, k] = found[k]
+                used[k] += c[p, k]
+            for k in range(n):
+                for j in range(n):
+                    big_m[k, j] += np.float64(c[p, k]) * np.float64(c[p, j])
+        partial[:] = 0
+        add_outer(part, c, partial)
+        big_n += partial
+
+
+@numba.njit(nogil=True, fastmath={"reassoc", "contract", "nsz"})
+def _from_set(gram: Any, b: Any, c: Any, y: Any, members: int, inverses: Any, ones: Any, held: Any) -> int:
+    """Block principal pivoting from a set of components; gives the set where it ended."""
+    n = len(gram)
+    scale = 0.0
+    for k in range(n):
+        scale = max(scale, abs(b[k]))
+    for _ in range(4 * n + 8):
+        slot = (members ^ members >> 8) % len(held)
+        if held[slot] != members:
+            _invert(gram, members, inverses[slot], ones)
+            held[slot] = members
+        for k in range(n):
+            c[k], y[k] = 0.0, -b[k]
+        for j in range(n):
+            if members >> j & 1:
+                for k in range(n):
+                    c[k] += inverses[slot, j, k] * b[j]
+        for j in range(n):
+            for k in range(n):
+                y[k] += gram[j, k] * c[j]
+        wrong = 0
+        for k in range(n):
+            if (c[k] < 0.0) if members >> k & 1 else (y[k] < -1e-12 * scale):
+                wrong |= 1 << k
+        if wrong == 0:
+            break
+        members ^= wrong
+    for k in range(n):
+        c[k] = max(c[k], 0.0)
+    return members
+
+
+def alternating(run: Pass, s: Float, norm: float, *, far: bool) -> Trace:
+    """The engine's loop over one block; without ``far`` plain alternation."""
+    trace: Trace = []
+    state = extrapolation.start(s)
+    free = np.ones(len(s), dtype=bool)
+    begin = time.process_time()
+    for _ in range(MOST):
+        s = state["s"]
+        sums = {**run(s), "norm": norm}
+        value = frobenius.objective(sums, s)
+        if far and not extrapolation.accepted(value, 1e-9 * norm, state):
+            state, _ = extrapolation.back(state)
+        else:
+            better = unit_rows(frobenius.improve(sums, s), s, free)
+            state, _ = extrapolation.ahead(value, better, better, state, lambda at, f: unit_rows(at, f, free), far=far)
+        trace.append((time.process_time() - begin, float(state["objective"])))
+    return trace
+
+
+def anderson(run: Pass, s: Float, norm: float) -> Trace:
+    """Anderson mixing of the last steps (type II), clipped; from the plain step again when the objective rises."""
+    trace: Trace = []
+    free = np.ones(len(s), dtype=bool)
+    begin = time.process_time()
+    points: list[Float] = []
+    images: list[Float] = []
+    best, safe = np.inf, s
+    for _ in range(MOST):
+        sums = {**run(s), "norm": norm}
+        value = frobenius.objective(sums, s)
+        if value > best + 1e-9 * norm and points:
+            points, images, s = [], [], safe
+        else:
+            best = min(best, value)
+            safe = unit_rows(frobenius.improve(sums, s), s, free)
+            points, images = [*points[-DEPTH:], s.ravel()], [*images[-DEPTH:], safe.ravel()]
+            steps = np.array(images) - np.array(points)
+            mixed = images[-1]
+            if len(points) > 1:
+                change = np.diff(steps, axis=0).T
+                weights = np.linalg.lstsq(change, steps[-1], rcond=1e-10)[0]
+                mixed = images[-1] - np.diff(np.array(images), axis=0).T @ weights
+            s = unit_rows(np.maximum(mixed.reshape(s.shape), 0.0), safe, free)
+        trace.append((time.process_time() - begin, best))
+    return trace
+
+
+def hierarchical(x: Any, s: Float, norm: float, *, maps: int, spectra: int) -> Trace:
+    """Sweeps over the components, ``maps`` of them for the abundances and ``spectra`` for the endmembers a reading."""
+    trace: Trace = []
+    c = np.full((len(x), len(s)), 1e-6, dtype=np.float32)
+    begin = time.process_time()
+    for _ in range(MOST):
+        gram, b = (s @ s.T).astype(np.float32), x @ s.T.astype(np.float32)
+        for _ in range(maps):
+            for k in range(len(s)):
+                c[:, k] = np.maximum(c[:, k] + (b[:, k] - c @ gram[:, k]) / gram[k, k], 0)
+        sums = {"N": (c.T @ x).astype(float), "M": (c.T @ c).astype(float), "norm": norm}
+        trace.append((time.process_time() - begin, frobenius.objective(sums, s)))
+        for _ in range(spectra):
+            for k in range(len(s)):
+                s[k] = np.maximum(s[k] + (sums["N"][k] - sums["M"][k] @ s) / max(sums["M"][k, k], 1e-300), 0)
+    return trace
+
+
+def table(*, size: int = 256, channels: int = 1024, k: int = 6, repeats: int = 2) -> list[Row]:
+    """Readings and CPU seconds to an excess over the best value of them all; times are the least of the repeats."""
+    cube = eels(size, channels, k)
+    x = np.ascontiguousarray(cube.values.reshape(-1, channels))
+    norm = float(frobenius.update(x, s=np.ones((1, channels)))[1]["norm"])
+    begun = hsi.fit(cube, hsi.NMF(k, start="nndsvda", max_iter=1), seed=0, residual=False)
+    s = first(begun)
+    variants: dict[str, Callable[[], Trace]] = {
+        "default: stateless, extrapolated": lambda: alternating(stateless(x), s, norm, far=True),
+        "sets of the last pass kept, extrapolated": lambda: alternating(warm(x), s, norm, far=True),
+        f"stateless, Anderson {DEPTH}": lambda: anderson(stateless(x), s, norm),
+        f"sets of the last pass kept, Anderson {DEPTH}": lambda: anderson(warm(x), s, norm),
+        "stateless, neither": lambda: alternating(stateless(x), s, norm, far=False),
+        "abundances kept, 2 + 2 sweeps": lambda: hierarchical(x, s.copy(), norm, maps=2, spectra=2),
+        "abundances kept, 8 + 20 sweeps": lambda: hierarchical(x, s.copy(), norm, maps=8, spectra=20),
+    }
+    traces: dict[str, list[Trace]] = {name: [] for name in variants}
+    with threadpool_limits(1):
+        warm(x[:TILE])(s)
+        for _ in range(repeats):
+            for name, run in variants.items():
+                traces[name].append(run())
+    best = min(value for runs in traces.values() for run in runs for _, value in run)
+    rows: list[Row] = []
+    least: dict[float, float] = {}
+    for name, runs in traces.items():
+        row: Row = {"variant": name, "ms a reading": f"{1e3 * min(run[-1][0] for run in runs) / MOST:.1f}"}
+        for limit in LIMITS:
+            hit = next((i for i, (_, value) in enumerate(runs[0]) if value <= best * (1 + limit)), None)
+            row[f"readings to {limit:g}"] = "-" if hit is None else hit + 1
+            taken = None if hit is None else min(run[hit][0] for run in runs)
+            row[f"s to {limit:g}"] = "-" if taken is None else f"{taken:.2f}"
+            if taken is not None:
+                least[limit] = min(least.get(limit, np.inf), taken)
+                row[f"x best to {limit:g}"] = taken
+        rows.append(row)
+    for row in rows:
+        for limit in LIMITS:
+            name = f"x best to {limit:g}"
+            row[name] = f"{row[name] / least[limit]:.2f}" if name in row else "-"  # type: ignore[operator]
+    return rows
+
+
+def first(result: xr.Dataset) -> Float:
+    s = np.asarray(result["endmembers"].values, dtype=np.float64)
+    return np.asarray(s / s.sum(axis=1, keepdims=True))
+
+
+if __name__ == "__main__":
+    print(markdown(table()))

@@ -1,0 +1,86 @@
+"""Maps with missing pixels against the plain formulas on the pixels that are there."""
+
+import numpy as np
+import pytest
+
+from scalehsi.kernels.gaussian.covariance import across, covariance
+from scalehsi.kernels.gaussian.missing import draw, fill, fit_missing
+from scalehsi.kernels.gaussian.posterior import predict
+from scalehsi.kernels.gaussian.profile import Hyper, fit
+
+SHAPE = (8, 9)
+FACTOR = np.array([[1.0], [0.7]])
+KNOWN = Hyper(
+    "matern52", (2.5, 3.5), FACTOR @ FACTOR.T + np.diag([0.05, 0.2]), np.array([0.1, 0.3]), np.array([2.0, -1.0]), 0.0,
+    np.empty((0, 2)), 0,
+)  # fmt: skip
+
+
+def along(size: int, length: float) -> np.ndarray:
+    return covariance("matern52", np.subtract.outer(np.arange(size), np.arange(size)), length)[0]
+
+
+def measured(shape: tuple[int, int] = SHAPE, seed: int = 0) -> tuple[np.ndarray, np.ndarray]:
+    rng = np.random.default_rng(seed)
+    rows, columns = (
+        np.linalg.cholesky(along(n, ell) + 1e-10 * np.eye(n)) for n, ell in zip(shape, KNOWN.lengths, strict=True)
+    )
+    raw = rows @ rng.standard_normal((2, *shape)) @ columns.T
+    truth = np.einsum("uhw,tu->hwt", raw, np.linalg.cholesky(KNOWN.signal)) + KNOWN.mean
+    return truth, truth + KNOWN.noise * rng.standard_normal(truth.shape)
+
+
+def dense(y: np.ndarray, observed: np.ndarray, upsample: int) -> tuple[np.ndarray, np.ndarray]:
+    k = np.kron(np.kron(along(SHAPE[0], 2.5), along(SHAPE[1], 3.5)), KNOWN.signal)
+    keep = np.repeat(observed.ravel(), 2)
+    whole = (k + np.kron(np.eye(observed.size), np.diag(KNOWN.noise**2)))[np.ix_(keep, keep)]
+    cross = np.kron(
+        np.kron(across("matern52", SHAPE[0], 2.5, upsample), across("matern52", SHAPE[1], 3.5, upsample)), KNOWN.signal
+    )[:, keep]
+    gain = np.linalg.solve(whole, cross.T).T
+    mean = gain @ (y - KNOWN.mean).ravel()[keep]
+    variance = np.tile(np.diag(KNOWN.signal), len(cross) // 2) - np.einsum("ij,ij->i", gain, cross)
+    shape = (SHAPE[0] * upsample, SHAPE[1] * upsample, 2)
+    return mean.reshape(shape) + KNOWN.mean, np.sqrt(variance).reshape(shape)
+
+
+@pytest.mark.parametrize("share", [0.02, 0.5, 0.8])
+@pytest.mark.parametrize("upsample", [1, 2])
+def test_the_mean_is_that_of_the_observed_pixels_alone(share: float, upsample: int) -> None:
+    _, y = measured()
+    observed = np.random.default_rng(1).random(SHAPE) >= share
+    broken = np.where(observed[..., None], y, np.nan)
+    filled = fill(broken, observed, KNOWN)
+    assert filled.residual <= 1e-5
+    mean, deviation = dense(y, observed, upsample)
+    found, _ = predict(filled.maps, KNOWN, upsample=upsample)
+    assert (np.abs(found - mean) / deviation).max() < 0.01
+
+
+def test_nothing_missing_costs_nothing() -> None:
+    _, y = measured()
+    filled = fill(y, np.ones(SHAPE, dtype=bool), KNOWN)
+    assert filled.steps == 0
+    np.testing.assert_array_equal(filled.maps, y)
+
+
+@pytest.mark.parametrize("upsample", [1, 2, 3])
+def test_draws_have_the_mean_and_the_deviation_of_the_posterior(upsample: int) -> None:
+    _, y = measured()
+    observed = np.random.default_rng(2).random(SHAPE) >= 0.4
+    mean, deviation = dense(y, observed, upsample)
+    drawn = draw(y, observed, KNOWN, count=400, seed=0, upsample=upsample)
+    assert (np.abs(drawn.mean(axis=0) - mean) / deviation).max() < 5 / np.sqrt(400)
+    np.testing.assert_allclose(drawn.std(axis=0), deviation, rtol=0.25)
+    assert drawn.std(axis=0).mean() == pytest.approx(deviation.mean(), rel=0.03)
+
+
+def test_hyperparameters_are_found_with_half_of_the_pixels_missing() -> None:
+    truth, y = measured((40, 40), seed=3)
+    observed = np.random.default_rng(4).random((40, 40)) >= 0.5
+    found = fit_missing([np.where(observed[..., None], y, np.nan)], [observed], rounds=6)
+    whole = fit([y])
+    np.testing.assert_allclose(found.lengths, whole.lengths, rtol=0.35)
+    np.testing.assert_allclose(found.noise, KNOWN.noise, rtol=0.35)
+    mean, _ = predict(fill(y, observed, found).maps, found)
+    assert np.corrcoef(mean[~observed, 0], truth[~observed, 0])[0, 1] > 0.9

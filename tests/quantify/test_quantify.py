@@ -1,0 +1,271 @@
+"""hsi.quantify of spectra, components and regions: numbers against truths, errors, units, and what it refuses."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+import xarray as xr
+
+import scalehsi as hsi
+from scalehsi.io import open_dataset
+from scalehsi.kernels.xrays import eds_spectrum
+from scalehsi.schema import InputError
+from scalehsi.simulate.minerals import MINERALS
+
+DEV = Path(__file__).parents[2] / ".." / "shared" / "data" / "psnmf_dev" / "truth.npz"
+K_ATOMIC = {"Mg": 1.080, "Si": 1.0, "Al": 1.007, "Ca": 0.839, "Fe": 0.856, "Nd": 0.904, "Sm": 0.888, "U": 0.402}
+K_ATOMIC |= {"O": 1.892, "Cu": 0.928}
+FOIL = {"thickness_nm": 100.0, "density": 4.5}
+ENERGY = np.linspace(0.2, 20.0, 1980)
+METHODS = ["fit", "windows"]
+
+
+@pytest.fixture(scope="module")
+def truth() -> xr.Dataset:
+    return hsi.simulate.phases((24, 24), seed=3).truth.compute()
+
+
+def percent(elements, mineral) -> np.ndarray:
+    found = np.array([mineral.get(str(e), 0.0) for e in elements])
+    return 100 * found / found.sum()
+
+
+def spectrum(mineral, counts=None, energies=ENERGY, units="keV", **attrs) -> xr.DataArray:
+    x = eds_spectrum(mineral, energies if units == "keV" else energies / 1000)
+    x = x if counts is None else x * counts / x.sum()
+    return xr.DataArray(
+        x, dims="energy", coords={"energy": ("energy", energies, {"units": units})}, attrs={"signal": "EDS", **attrs}
+    )
+
+
+@pytest.mark.parametrize("method", METHODS)
+def test_the_truth_of_our_simulator(truth, method):
+    found = hsi.quantify(truth["endmembers"], truth.attrs["elements"], method=method, **FOIL)
+    assert found["atomic_percent"].dims == ("component", "element")
+    for k, mineral in enumerate(MINERALS.values()):
+        wanted = percent(found["element"].values, mineral)
+        np.testing.assert_allclose(found["atomic_percent"][k], wanted, atol=0.05)
+    np.testing.assert_allclose(found["weight_percent"].sum("element"), 100.0)
+    assert found["absorption"].sel(element="O").max() < 0.97 < found["absorption"].sel(element="Fe").min()
+
+
+@pytest.mark.parametrize("method", METHODS)
+def test_the_published_table_with_the_generators_k_factors(method):
+    if not DEV.exists():
+        pytest.skip("the developers' scene is not beside this checkout")
+    data = np.load(DEV)
+    spectra = xr.DataArray(
+        data["phases"], dims=("component", "energy"), coords={"energy": ("energy", data["energy"], {"units": "keV"})}
+    )
+    elements = [str(e) for e in data["element_names"]]
+    found = hsi.quantify(spectra, elements, k_factors=K_ATOMIC, k_units="atomic", method=method)
+    wanted = data["atomic_percent"] / data["atomic_percent"].sum(axis=1, keepdims=True) * 100
+    np.testing.assert_allclose(found["atomic_percent"], wanted, atol=0.05)
+    assert found["line"].values.tolist() == [
+        f"{e} {'Ma' if e == 'U' else 'La' if e in ('Nd', 'Sm') else 'Ka'}" for e in elements
+    ]
+
+
+def test_it_is_a_function_and_a_place_of_names():
+    assert callable(hsi.quantify)
+    assert callable(hsi.quantify.quantify)
+    assert "Fe Ka" in hsi.quantify.lines("Fe")["line"].values
+    k = hsi.quantify.k_factors(["Si", "O", "Fe"], reference="Fe")
+    assert float(k.sel(element="Fe")) == 1
+    assert float(k.sel(element="Si")) == pytest.approx(0.6, abs=0.05)
+
+
+def test_a_single_spectrum_has_one_dim():
+    found = hsi.quantify(spectrum(MINERALS["Fp"], 1e6, units="keV"), ["Mg", "Fe", "O", "Cu"], **FOIL)
+    assert found["atomic_percent"].dims == ("element",)
+    np.testing.assert_allclose(found["atomic_percent"], [39, 10, 50, 1], atol=0.05)
+
+
+def test_energies_in_ev_and_falling_axes_are_the_same():
+    elements = ["Mg", "Fe", "O", "Cu"]
+    kev = hsi.quantify(spectrum(MINERALS["Fp"], 1e6), elements)
+    ev = hsi.quantify(spectrum(MINERALS["Fp"], 1e6, energies=ENERGY * 1000, units="eV"), elements)
+    falling = hsi.quantify(spectrum(MINERALS["Fp"], 1e6)[::-1], elements)
+    for other in (ev, falling):
+        np.testing.assert_allclose(other["atomic_percent"], kev["atomic_percent"], rtol=1e-6)
+    np.testing.assert_allclose(falling["model"][::-1], kev["model"])
+    np.testing.assert_array_equal(falling["energy"], ENERGY[::-1])
+
+
+def test_errors_are_those_of_repeated_measurements():
+    rng = np.random.default_rng(0)
+    expected = spectrum(MINERALS["CaPv"], 2e5)
+    elements = list(MINERALS["CaPv"])
+    draws = xr.DataArray(
+        rng.poisson(np.tile(expected, (60, 1))), dims=("draw", "energy"), coords=expected.coords, attrs=expected.attrs
+    )
+    found = hsi.quantify(draws, elements, **FOIL)
+    for name in ("atomic_percent", "weight_percent", "intensity"):
+        said = np.sqrt((found[f"{name}_std"] ** 2).mean("draw"))
+        np.testing.assert_allclose(found[name].std("draw", ddof=1), said, rtol=0.3)
+    assert float(found["reduced_chi_square"].mean()) == pytest.approx(1.0, abs=0.05)
+    off = (found["atomic_percent"].mean("draw") - percent(elements, MINERALS["CaPv"])) / (
+        found["atomic_percent_std"].mean("draw") / np.sqrt(60)
+    )
+    assert float(np.abs(off).max()) < 5
+
+
+def test_an_element_that_is_not_there_is_zero_within_its_error():
+    x = spectrum(MINERALS["Fp"], 3e5).astype(int).assign_attrs(signal="EDS")
+    found = hsi.quantify(x, ["Mg", "Fe", "O", "Cu", "Ti", "Nd"], **FOIL)
+    absent = found.sel(element=["Ti", "Nd"])
+    assert (absent["atomic_percent"] < 3 * absent["atomic_percent_std"]).all()
+    assert (absent["atomic_percent_std"] > 0).all()
+
+
+def test_without_counts_errors_are_nan_and_it_says_why():
+    x = spectrum(MINERALS["Fp"])
+    found = hsi.quantify(x, ["Mg", "Fe", "O", "Cu"])
+    assert np.isnan(found["atomic_percent_std"]).all()
+    assert np.isnan(found["reduced_chi_square"])
+    assert "counts behind these spectra are not known" in found.attrs["errors"]
+    named = hsi.quantify(x, ["Mg", "Fe", "O", "Cu"], counts=1e5)
+    np.testing.assert_allclose(named["atomic_percent"], found["atomic_percent"], rtol=1e-9)
+    more = hsi.quantify(x, ["Mg", "Fe", "O", "Cu"], counts=4e5)
+    np.testing.assert_allclose(more["atomic_percent_std"], named["atomic_percent_std"] / 2, rtol=1e-6)
+
+
+def test_k_factors_by_weight_or_atoms_by_line_or_element():
+    x, elements = spectrum(MINERALS["Fp"], 1e6), ["Mg", "Fe", "O"]
+    computed = hsi.quantify(x, elements)
+    k = {f"{e}_Ka": float(v) for e, v in zip(elements, computed["k_factor"], strict=True)}
+    given = hsi.quantify(x, elements, k_factors=k)
+    np.testing.assert_allclose(given["atomic_percent"], computed["atomic_percent"], rtol=1e-9)
+    masses = {"Mg": 24.305, "Fe": 55.845, "O": 15.999}
+    by_atoms = {e: k[f"{e}_Ka"] / masses[e] for e in elements}
+    atomic = hsi.quantify(x, elements, k_factors=by_atoms, k_units="atomic")
+    np.testing.assert_allclose(atomic["atomic_percent"], computed["atomic_percent"], rtol=1e-3)
+    doubled = hsi.quantify(x, elements, k_factors={**k, "O_Ka": 2 * k["O_Ka"]})
+    ratio = lambda found: float(found["weight_percent"][2] / found["weight_percent"][1])  # noqa: E731
+    assert ratio(doubled) == pytest.approx(2 * ratio(computed))
+
+
+def test_what_is_counted_does_not_change_computed_compositions():
+    x, elements = spectrum(MINERALS["CaPv"], 1e6), list(MINERALS["CaPv"])
+    window, family = (hsi.quantify(x, elements, counted=c, **FOIL) for c in ("window", "family"))
+    np.testing.assert_allclose(family["atomic_percent"], window["atomic_percent"], atol=1e-3)
+    # 1.2 widths of a Gaussian hold 84 %, in whole channels a little more or less.
+    share = (window["intensity"] / family["intensity"]).sel(element=["O", "Si", "Ca"])
+    assert (abs(share - 0.84) < 0.04).all()
+
+
+def test_extra_elements_are_fitted_and_left_out():
+    sample, grid = spectrum({"Mg": 50, "O": 50}, 1e6), spectrum({"Cu": 100}, 2e5)
+    found = hsi.quantify(sample + grid, ["Mg", "O"], extra=["Cu"], counts=1.2e6, **FOIL)
+    np.testing.assert_allclose(found["atomic_percent"], 50.0, atol=0.1)
+    assert found["element"].values.tolist() == ["Mg", "O"]
+    without = hsi.quantify(sample + grid, ["Mg", "O"], counts=1.2e6, **FOIL)
+    assert float(found["reduced_chi_square"]) < 0.1 < 10 < float(without["reduced_chi_square"])
+
+
+def test_elements_and_beam_come_from_the_source():
+    x = spectrum(MINERALS["Fp"], 1e6, elements=["Mg", "Fe", "O", "Cu"], beam_energy_keV=80.0)
+    assert hsi.quantify(x)["element"].values.tolist() == ["Mg", "Fe", "O", "Cu"]
+    assert json.loads(hsi.quantify(x).attrs["settings"])["beam_kev"] == 80.0
+    assert hsi.quantify(x, extra=["Cu"])["element"].values.tolist() == ["Mg", "Fe", "O"]
+
+
+@pytest.mark.parametrize("factor", [0.85, 1.2])
+@pytest.mark.parametrize("shift", [-0.012, 0.008])
+def test_width_and_zero_of_the_axis_are_estimated(factor, shift):
+    x = eds_spectrum(MINERALS["Fp"], ENERGY, fwhm=lambda e: factor * (0.01 * np.asarray(e) + 0.065))
+    made = xr.DataArray(
+        x * 1e6 / x.sum(), dims="energy", coords={"energy": ("energy", ENERGY - shift, {"units": "keV"})}
+    )
+    found = hsi.quantify(made, ["Mg", "Fe", "O", "Cu"], fwhm="estimate", **FOIL)
+    settings = json.loads(found.attrs["settings"])
+    assert settings["fwhm_MnKa_eV"] == pytest.approx(factor * 123.95, rel=0.01)
+    assert settings["energy_shift_eV"] == pytest.approx(1000 * shift, abs=0.5)
+    np.testing.assert_allclose(found["atomic_percent"], [39, 10, 50, 1], atol=0.1)
+
+
+def test_the_resolution_can_be_given():
+    x = spectrum(MINERALS["Fp"], 1e6)
+    for fwhm, width in ((130, 130.0), (lambda e: 0.1 + 0 * np.asarray(e), 100.0), (None, 123.95)):
+        found = hsi.quantify(x, ["Mg", "Fe", "O", "Cu"], fwhm=fwhm)
+        assert json.loads(found.attrs["settings"])["fwhm_MnKa_eV"] == pytest.approx(width, abs=0.01)
+
+
+def test_what_is_drawn_adds_up(truth):
+    found = hsi.quantify(truth["endmembers"], truth.attrs["elements"], **FOIL)
+    inside = found["model"].notnull()
+    assert ((found["model"] - found["background"]).where(inside, 0) > -1e-9).all()
+    assert inside.sum("energy").min() > 1900
+    np.testing.assert_array_equal(found["energy"], truth["energy"])
+    assert found["energy"].attrs["units"] == "keV"
+
+
+def test_a_dataset_can_be_saved_and_opened(truth, tmp_path):
+    found = hsi.quantify(truth["endmembers"], truth.attrs["elements"])
+    back = open_dataset(hsi.save(found, tmp_path / "q.zarr"))
+    xr.testing.assert_equal(back, found)
+    assert back.attrs["method"] == "fit"
+    assert back.attrs["history"][-1].startswith("quantify Mg, Si, Al")
+
+
+def test_one_empty_spectrum_among_others_is_nan(truth):
+    spectra = truth["endmembers"].copy()
+    spectra[1] = 0.0
+    found = hsi.quantify(spectra, truth.attrs["elements"])
+    assert np.isnan(found["atomic_percent"][1]).all()
+    assert np.isfinite(found["atomic_percent"][[0, 2]]).all()
+
+
+X = spectrum(MINERALS["Fp"], 1e6)
+REFUSED = [
+    (lambda: hsi.quantify(X, ["Mg", "Xx"]), "no element is called 'Xx'; did you mean"),
+    (lambda: hsi.quantify(X), "no elements are named, and the data name none; type elements="),
+    (lambda: hsi.quantify(X, "Mg"), "elements and extra are lists of symbols; type elements="),
+    (lambda: hsi.quantify(X.sel(energy=slice(1, None)), ["O", "Mg"]), "O has no main line on the energy axis"),
+    (lambda: hsi.quantify(X, ["Fe"], lines=["Fe_Mz"]), "Fe has no line 'Mz'"),
+    (lambda: hsi.quantify(X, ["Mg", "Fe"], k_factors={"Mg_Ka": 1.0}), "no factor for Fe Ka; add 'Fe_Ka', leave Fe out"),
+    (
+        lambda: hsi.quantify(X, ["Fe"], k_factors={"Fe_La": 1.0}),
+        r"no factor for Fe Ka, only for Fe La; choose that line with lines=\['Fe_La'\]",
+    ),
+    (lambda: hsi.quantify(X, ["Fe"], k_factors={"Fe": -1.0}), "the k-factor of Fe Ka is -1.0; a number above 0"),
+    (lambda: hsi.quantify(X, ["Fe"], k_factors="mine"), "k_factors='mine'; give 'computed', or a mapping"),
+    (lambda: hsi.quantify(X, ["Fe"], thickness_nm=-5, density=4), "thickness_nm=-5; a number above 0 is expected"),
+    (lambda: hsi.quantify(X, ["Fe"], thickness_nm=50), r"add density \(g/cm\^3\), such as density=4.5"),
+    (lambda: hsi.quantify(X, ["Fe"], takeoff_deg=120), "at most 90 degrees"),
+    (lambda: hsi.quantify(X, ["Fe"], method="guess"), "method='guess'; .*Known: fit, windows"),
+    (lambda: hsi.quantify(X, ["Fe"], k_units="mol"), "k_units='mol'; .*Known: atomic, weight"),
+    (lambda: hsi.quantify(X, ["Fe"], reference="Si"), "reference='Si' is none of the elements"),
+    (lambda: hsi.quantify(X, ["Fe"], extra=["Fe"]), "Fe is named as an element of the sample and as extra"),
+    (lambda: hsi.quantify(X, ["Fe"], fwhm="wide"), "fwhm='wide'; give eV at Mn Ka such as 130"),
+    (lambda: hsi.quantify(X, ["Fe"], fwhm=0.13), "a resolution at Mn Ka from 20 to 500 eV"),
+    (lambda: hsi.quantify(X, ["Fe"], energy_range=(6.3, 6.31)), "energy_range=.* keeps 1 channels"),
+    (lambda: hsi.quantify(X, ["Fe"], counts=-3), "counts=-3; the total counts of each spectrum"),
+    (lambda: hsi.quantify(X, ["Fe"], maps=True), r"maps and regions need pixels, .* dims \('energy',\)"),
+    (lambda: hsi.quantify(X * 0, ["Fe"]), "the spectra are all zero; there is nothing to quantify"),
+    (lambda: hsi.quantify(X * np.nan, ["Fe"]), "the spectra hold NaN or Inf"),
+    (lambda: hsi.quantify(X - X.max() / 2, ["Fe"]), "the spectra have negative values; counts are expected"),
+    (lambda: hsi.quantify(X.assign_attrs(signal="EELS"), ["Fe"]), "the signal is EELS, and only X-ray lines"),
+    (lambda: hsi.quantify(X.assign_coords(energy=ENERGY), ["Fe"]), "which is no unit of energy"),
+    (lambda: hsi.quantify(X.values, ["Fe"]), "a result, a cube or spectra are expected, got ndarray"),
+    (
+        lambda: hsi.quantify(X.assign_coords(energy=("energy", ENERGY, {"units": "eV"})), ["Fe"]),
+        "too few for X-ray lines; is its unit right",
+    ),
+]
+
+
+@pytest.mark.parametrize(("call", "words"), REFUSED)
+def test_bad_input_gets_one_clear_line(call, words):
+    with pytest.raises(InputError, match=words) as error:
+        call()
+    assert "\n" not in str(error.value)
+
+
+def test_no_line_above_the_background_is_refused():
+    flat = X.copy(data=np.full(X.size, 100.0))
+    with pytest.raises(InputError, match="no line of Fe rises above the background"):
+        hsi.quantify(flat - 90 * np.exp(-(((flat.energy - 6.4) / 0.05) ** 2)), ["Fe"])

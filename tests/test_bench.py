@@ -1,0 +1,28 @@
+"""Benchmarks, small: that they run, and what of their claims does not hang on a clock."""
+
+from __future__ import annotations
+
+import importlib
+from typing import Any
+
+
+def bench(name: str) -> Any:
+    return importlib.import_module(f"tests.bench.{name}")
+
+
+def test_three_phases_are_left_of_ten_in_the_benchmark_too() -> None:
+    (row,) = bench("priors").phases(range(1))
+    assert row["relevant of 10"] == 3
+    assert float(row["largest ratio of a phase"]) < 1 / 3
+
+
+def test_the_default_needs_hardly_more_readings_than_the_best_variant() -> None:
+    rows = bench("variants").table(size=64, channels=128, k=5, repeats=1)
+    default, *others = rows
+    assert default["variant"].startswith("default")
+    for limit in ("0.001", "0.0001"):
+        counts = [row[f"readings to {limit}"] for row in others if row[f"readings to {limit}"] != "-"]
+        assert default[f"readings to {limit}"] <= 1.3 * min(counts)
+    # What remembers the sets solves the same problems: the same readings, to the last one.
+    kept = others[0]
+    assert all(default[f"readings to {limit}"] == kept[f"readings to {limit}"] for limit in ("0.01", "0.001"))
