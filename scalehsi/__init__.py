@@ -23,6 +23,7 @@ if TYPE_CHECKING:
     from scalehsi.models.apply import project, reconstruct
     from scalehsi.models.fit import fit
     from scalehsi.models.nmf import NMF
+    from scalehsi.models.pansharpen import PanSharpen
     from scalehsi.models.pca import PCA
     from scalehsi.models.plan import plan
     from scalehsi.models.psnmf import PSNMF
@@ -36,6 +37,7 @@ __all__ = [
     "PSNMF",
     "InputError",
     "Interrupted",
+    "PanSharpen",
     "check_cube",
     "check_finite",
     "connect",
@@ -60,6 +62,7 @@ _HOMES = {
     "NMF": "scalehsi.models.nmf",
     "PCA": "scalehsi.models.pca",
     "PSNMF": "scalehsi.models.psnmf",
+    "PanSharpen": "scalehsi.models.pansharpen",
     "InputError": "scalehsi.schema",
     "Interrupted": "scalehsi.schema",
     "check_cube": "scalehsi.cube",

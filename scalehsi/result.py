@@ -53,7 +53,9 @@ def make_result(
     -------
     xarray.Dataset
     """
-    axes = {d: cube.coords[d] for d in map(str, cube.dims) if d in cube.coords}
+    # Spectra of another acquisition bring the energy axis along.
+    own = {str(name) for v in variables.values() for name in v.coords if name in v.dims and name == ENERGY}
+    axes = {d: cube.coords[d] for d in map(str, cube.dims) if d in cube.coords and d not in own}
     data = xr.Dataset(dict(variables), coords=axes)
     n = data.sizes[COMPONENT]
     data = data.assign_coords({COMPONENT: (COMPONENT, np.arange(1, n + 1), {"long_name": "component"})})

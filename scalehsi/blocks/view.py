@@ -41,7 +41,8 @@ class Blocks:
     """A cube cut into blocks of work, opened once for all passes of an algorithm.
 
     Made by `open_blocks`. Keep it alive while its passes run: resident blocks are released with it. ``report`` is
-    called for the blocks of every pass that brings no callable of its own.
+    called for the blocks of every pass that brings no callable of its own. ``branches`` are views that belong to
+    this one, by name: made of it, or of other data of the same fit. ``companions`` are maps over its pixels.
     """
 
     def __init__(

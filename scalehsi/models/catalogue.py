@@ -6,11 +6,12 @@ from typing import Final
 
 from scalehsi.models.base import REGISTRY, Model
 from scalehsi.models.nmf import NMF
+from scalehsi.models.pansharpen import PanSharpen
 from scalehsi.models.pca import PCA
 from scalehsi.models.psnmf import PSNMF
 from scalehsi.schema import InputError, suggest
 
-MODELS: Final[tuple[type[Model], ...]] = (NMF, PCA, PSNMF)
+MODELS: Final[tuple[type[Model], ...]] = (NMF, PCA, PSNMF, PanSharpen)
 """Importing them registers them; one of your own joins with `scalehsi.models.base.register`."""
 
 
