@@ -22,6 +22,7 @@ if TYPE_CHECKING:
     from scalehsi.io import convert, open_cube, open_result, save
     from scalehsi.models.apply import project, reconstruct
     from scalehsi.models.fit import fit
+    from scalehsi.models.gp import ParallelGP
     from scalehsi.models.nmf import NMF
     from scalehsi.models.pansharpen import PanSharpen
     from scalehsi.models.pca import PCA
@@ -38,6 +39,7 @@ __all__ = [
     "InputError",
     "Interrupted",
     "PanSharpen",
+    "ParallelGP",
     "check_cube",
     "check_finite",
     "connect",
@@ -63,6 +65,7 @@ _HOMES = {
     "PCA": "scalehsi.models.pca",
     "PSNMF": "scalehsi.models.psnmf",
     "PanSharpen": "scalehsi.models.pansharpen",
+    "ParallelGP": "scalehsi.models.gp",
     "InputError": "scalehsi.schema",
     "Interrupted": "scalehsi.schema",
     "check_cube": "scalehsi.cube",
