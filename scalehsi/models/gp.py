@@ -20,11 +20,10 @@ from scalehsi.models import gp_engines as engines
 from scalehsi.models import loadings
 from scalehsi.models.base import Cost, Model, Sources, State, Stats, Variables, choice, is_number, register, require
 from scalehsi.models.tiled import Finer, tile_grid, tiled_maps
-from scalehsi.schema import ABUNDANCES, COMPONENT, InputError, X, Y
+from scalehsi.schema import ABUNDANCES, ABUNDANCES_STD, COMPONENT, InputError, X, Y
 
 Float = np.ndarray[Any, np.dtype[np.float64]]
 
-STD: Final = "abundances_std"
 LENGTHS: Final = "lengthscale"
 LENGTHS_NM: Final = "lengthscale_nm"
 NOISE: Final = "noise_std"
@@ -33,6 +32,9 @@ COUPLING: Final = "coupling"
 OTHER: Final = "other"
 EVIDENCE: Final = "evidence"
 SCANNED: Final = "length_scan"
+SEAM: Final = "seam_difference"
+SEAM_REACH: Final = 24
+"""Pixels on each side of a corner of tiles that are made again to look for seams."""
 ENGINES: Final = ("auto", "structured", "iterative", "dense")
 WHOLE: Final = 512**2
 """Maps of up to so many pixels are one tile: exact, and no slower."""
@@ -99,6 +101,9 @@ class ParallelGP(Model):
 
     One shared covariance cannot serve a smooth map and one that is atomic columns alone: set ``lengthscale`` to the
     interval of the structure that is wanted.
+
+    Where there are several tiles, ``seam_difference`` (seam_y, seam_x) compares the maps around one corner of tiles
+    with those of one tile around it, in standard deviations of the posterior; the halo makes it at most 0.01.
 
     Cost: some 30 evaluations of the likelihood, then for each map four products of a tile with the square of its side.
 
@@ -226,13 +231,66 @@ class ParallelGP(Model):
             grid,
             halo=halo,
             shared=shared,
-            names=(ABUNDANCES, STD),
+            names=(ABUNDANCES, ABUNDANCES_STD),
             components=maps,
             finer=finer,
             home=size <= loadings.HOME_BYTES,
             name="gp-tile",
         )
-        return {**made, **_described(hyper, numbers_, view.cube)}
+        found = {**made, **_described(hyper, numbers_, view.cube)}
+        if max(map(len, grid[-2:])) > 1:
+            found[SEAM] = self._seam(view.cube, hyper, (halo, grid), made, seed=int(state["seed"]))
+        return found
+
+    def _seam(
+        self,
+        cube: xr.DataArray,
+        hyper: Hyper,
+        tiling: tuple[int, tuple[tuple[int, ...], ...]],
+        made: Variables,
+        *,
+        seed: int,
+    ) -> xr.DataArray:
+        """How far the maps around the most central corner of tiles are from those of one tile around it.
+
+        Largest over the components, in standard deviations of the posterior. Costs one tile.
+        """
+        halo, grid = tiling
+        finer, windows, outer, first = Finer(self.upsample), [], [], []
+        for sizes in grid[-2:]:
+            edges, size = np.cumsum(sizes), int(sum(sizes))
+            edge = int(edges[:-1][np.argmin(np.abs(edges[:-1] - size / 2))]) if len(sizes) > 1 else size // 2
+            low, high = max(0, edge - SEAM_REACH), min(size, edge + SEAM_REACH)
+            windows.append((low, high))
+            outer.append((max(0, low - 2 * halo), min(size, high + 2 * halo)))
+            first.append(edge)
+        frame = {d: 0 for d in cube.dims[:-3]}
+        at = {**frame, Y: slice(*outer[0]), X: slice(*outer[1])}
+        y = np.asarray(cube.isel(at).values, dtype=np.float64)
+        rng = np.random.default_rng([seed, 1])
+        observed = np.isfinite(y).all(axis=-1)
+        whole = engines.smooth(
+            self.solver, np.nan_to_num(y), observed, hyper, upsample=finer.factor, draws=self.draws, rng=rng
+        )
+        r = finer.factor
+        cut = tuple(slice((a - o) * r, (b - o) * r) for (a, b), (o, _) in zip(windows, outer, strict=True))
+        own = {d: slice(a * r, b * r) for d, (a, b) in zip((Y, X), windows, strict=True)}
+        mean = np.moveaxis(whole.mean[cut], -1, 0)
+        tiled = made[ABUNDANCES].isel({**frame, **own}).values
+        if self.nonnegative:
+            mean = np.maximum(mean, 0.0)
+        std = np.maximum(np.moveaxis(whole.std[cut], -1, 0), 1e-12 * max(float(np.abs(mean).max()), 1e-300))
+        coords = {
+            f"seam_{d}": (f"seam_{d}", a + finer.points(b - a) - edge + 0.5, {"units": "px"})
+            for d, (a, b), edge in zip((Y, X), windows, first, strict=True)
+        }
+        said = "difference of the tiled maps from one tile around a corner, pixels counted from the corner"
+        return xr.DataArray(
+            (np.abs(tiled - mean) / std).max(axis=0),
+            dims=tuple(coords),
+            coords=coords,
+            attrs={"long_name": said, "units": "standard deviations of the posterior", "halo": halo},
+        )
 
     def _tiling(self, hyper: Hyper, shape: tuple[int, ...]) -> tuple[int, tuple[tuple[int, ...], ...]]:
         """Pixels of halo, and the sizes of tiles along each pixel dim."""
@@ -273,7 +331,7 @@ def _smoothed(
     tile: Any,
 ) -> tuple[dict[str, Any], dict[str, Any]]:
     """Mean and deviation of a tile, one row a pixel, and how far its solver came."""
-    frames = np.asarray(x, dtype=np.float64).reshape(-1, *tile.shape[-2:], x.shape[-1])
+    frames = np.array(x, dtype=np.float64, order="C").reshape(-1, *tile.shape[-2:], x.shape[-1])
     found = []
     for number, y in enumerate(frames):
         observed = np.isfinite(y).all(axis=-1)
@@ -283,7 +341,7 @@ def _smoothed(
     mean = np.stack([f.mean for f in found])
     if nonnegative:
         np.maximum(mean, 0.0, out=mean)
-    rows = {ABUNDANCES: mean, STD: np.stack([f.std for f in found])}
+    rows = {ABUNDANCES: mean, ABUNDANCES_STD: np.stack([f.std for f in found])}
     return (
         {name: finer.rows(values.astype(np.float32)) for name, values in rows.items()},
         {"steps": max(f.steps for f in found), "leftover": max(f.residual for f in found)},

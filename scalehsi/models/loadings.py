@@ -154,4 +154,5 @@ def _read(cube: xr.DataArray, places: list[tuple[int, ...]], size: tuple[int, in
         at = {**dict(zip(leading, frame, strict=False)), Y: slice(y, y + size[0]), X: slice(x, x + size[1])}
         found[f"window {number}"] = bare.isel(at)
     read = xr.Dataset(found).compute()
-    return [np.asarray(values.values, dtype=np.float64) for values in read.data_vars.values()]
+    # One layout in memory, or sums would round in another order for another chunking.
+    return [np.array(values.values, dtype=np.float64, order="C") for values in read.data_vars.values()]

@@ -15,10 +15,12 @@ RATES: Final = {
     "matern12": 1.0,
     "matern32": math.sqrt(3.0),
     "matern52": math.sqrt(5.0),
-    "rbf": math.sqrt(5.0),
+    "rbf": 0.85,
     "periodic": 0.0,
 }
-"""How fast a covariance falls far away, in 1 / length. That of "rbf" is a lower bound."""
+"""How fast the influence of a far pixel falls, in 1 / length. That of "rbf" rings on far beyond its covariance."""
+PERIODIC: Final = 0.75
+"""A periodic factor makes it fall more slowly by so much."""
 LEAST_CORE: Final = 64
 HALOS_A_CORE: Final = 4
 """Pixels of a tile for each of its halo: larger tiles need more memory, smaller ones do more twice."""
@@ -43,10 +45,17 @@ def reach(kernel: str, length: float, tolerance: float = TOLERANCE) -> float:
     Examples
     --------
     >>> reach("matern52", 6.0), reach("periodic(6)", 6.0), reach("matern52*periodic(6)", 6.0)
-    (17.0, inf, 17.0)
+    (17.0, inf, 23.0)
     """
-    rate = min(sum(RATES[factor.name] for factor in term) for term in parse(kernel))
+    rate = min(_rate([factor.name for factor in term]) for term in parse(kernel))
     return float(math.ceil(length / rate * math.log(max(WORST / tolerance, 1.0)))) if rate else math.inf
+
+
+def _rate(names: list[str]) -> float:
+    """Of a product: the slowest factor that falls, as the others are nearly flat where it matters, or zero."""
+    falling = [RATES[name] for name in names if RATES[name] > 0]
+    slow = PERIODIC if len(falling) < len(names) else 1.0
+    return slow * min(falling) if falling else 0.0
 
 
 def core(halo: float) -> int:
