@@ -74,7 +74,7 @@ def maps_as_cube(given: Any) -> tuple[xr.DataArray, dict[str, xr.DataArray]]:
     floats = maps if maps.dtype.kind == "f" else maps.astype(np.float64)
     good = np.isfinite(floats).all(COMPONENT)
     if MASK in floats.coords:
-        good = good & floats[MASK]
+        good = good.drop_vars(MASK) & floats[MASK].drop_vars(MASK)
         floats = floats.drop_vars(MASK)
     leading = [d for d in floats.dims if d not in (COMPONENT, Y, X)]
     cube = floats.where(good).rename({COMPONENT: ENERGY}).transpose(*leading, Y, X, ENERGY)

@@ -39,8 +39,8 @@ def chapter(result: xr.Dataset, view: Digest) -> Chapter | None:
     words = (
         "All maps were reconstructed together from noisy ones, as smooth functions of the place that share one "
         f"covariance: values stay alike over {lengths}. Each map has its own noise, and maps of the same structure "
-        "help each other. The standard deviation says how far the map may be wrong at a point if the model is right; it "
-        "holds none of the noise of a single measurement."
+        "help each other. The standard deviation says how far the map may be wrong at a point if the model is right; "
+        "it holds none of the noise of a single measurement."
     )
     drawings = [
         Drawing(
@@ -49,7 +49,7 @@ def chapter(result: xr.Dataset, view: Digest) -> Chapter | None:
             draw_uncertainty(view, deviation),
             f"Mean, standard deviation and a profile of {', '.join(view.names)}.",
             "Left: the mean. Middle: its standard deviation, larger where less was measured and at the edges. Right: "
-            "the row through the middle of the map, with the band that holds the true value with a probability of 95 %.",
+            "the row through the middle, with the band that holds the true value with a probability of 95 %.",
         ),
         Drawing(
             "gaussian",
