@@ -17,6 +17,7 @@ from scalehsi.blocks.fold import BlockFunction, add, map_fold, map_pixels
 from scalehsi.blocks.pixels import Pixels
 from scalehsi.blocks.tile import Place, Tile
 from scalehsi.blocks.view import Blocks, open_blocks, open_surrounded, open_tiles
+from scalehsi.blocks.windows import add_up_windows
 
 __all__ = [
     "BlockFunction",
@@ -27,6 +28,7 @@ __all__ = [
     "Report",
     "Tile",
     "add",
+    "add_up_windows",
     "capacity",
     "map_fold",
     "map_pixels",
