@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from scalehsi import metrics, prepare, quantify, simulate
     from scalehsi.cluster import connect
     from scalehsi.cube import check_cube, check_finite, make_cube
-    from scalehsi.io import convert, open_cube, open_result, save
+    from scalehsi.io import convert, open_cube, open_image, open_result, save
     from scalehsi.models.apply import project, reconstruct
     from scalehsi.models.fit import fit
     from scalehsi.models.gp import ParallelGP
@@ -48,6 +48,7 @@ __all__ = [
     "make_cube",
     "metrics",
     "open_cube",
+    "open_image",
     "open_result",
     "plan",
     "prepare",
@@ -75,6 +76,7 @@ _HOMES = {
     "fit": "scalehsi.models.fit",
     "make_cube": "scalehsi.cube",
     "open_cube": "scalehsi.io",
+    "open_image": "scalehsi.io",
     "open_result": "scalehsi.io",
     "plan": "scalehsi.models.plan",
     "project": "scalehsi.models.apply",

@@ -35,8 +35,11 @@ app = typer.Typer(
 Cube = Annotated[Path, typer.Argument(metavar="CUBE", help="A Zarr store, or a file of any known format.")]
 Result = Annotated[Path, typer.Argument(metavar="RESULT", help="What scalehsi fit wrote.")]
 Dataset = Annotated[str | None, typer.Option(metavar="NAME", help="Which dataset of the file: its number or title.")]
+Spectral = Annotated[
+    Path | None, typer.Option(metavar="CUBE", help="Of pansharpen: the acquisition with large pixels and many counts.")
+]
 Overwrite = Annotated[bool, typer.Option("--overwrite", help="Replace what is there.")]
-ModelName = Annotated[str, typer.Option("--model", "-m", metavar="NAME", help="nmf, psnmf or pca.")]
+ModelName = Annotated[str, typer.Option("--model", "-m", metavar="NAME", help="nmf, psnmf, pansharpen or pca.")]
 Components = Annotated[
     int | None, typer.Option("--components", "-k", metavar="K", help="How many spectra to look for.")
 ]
@@ -128,7 +131,7 @@ def convert(
 def simulate(
     session: Session,
     kind: Annotated[
-        str, typer.Argument(metavar="KIND", help="chequerboard (EELS or EDX) or phases (EDX of minerals).")
+        str, typer.Argument(metavar="KIND", help="chequerboard, phases (EDX of minerals) or acquisitions (two, EELS).")
     ],
     destination: Annotated[Path, typer.Argument(metavar="DST", help="The store to make, such as scene.zarr.")],
     settings: Annotated[
@@ -143,6 +146,8 @@ def simulate(
 
     \b
     scalehsi simulate chequerboard scene.zarr --set shape=64,64 --set n_channels=512
+
+    A scene of two acquisitions is fine.zarr and fine_spectral.zarr, and fine_image.zarr with --set image_counts=100.
     """
     return commands.simulate(
         session, kind, destination, settings=commands.settings_of(settings or []), overwrite=overwrite
@@ -186,6 +191,7 @@ def plan(
     components: Components = None,
     settings: Settings = None,
     dataset: Dataset = None,
+    spectral: Spectral = None,
 ) -> dict[str, Any]:
     """Tell what a fit will need, before it runs.
 
@@ -198,6 +204,7 @@ def plan(
         components=components,
         settings=commands.settings_of(settings or []),
         dataset=dataset,
+        spectral=spectral,
     )
 
 
@@ -218,6 +225,10 @@ def fit(
     resume: Annotated[bool, typer.Option("--resume", help="Go on from the checkpoint.")] = False,
     report: Annotated[Path | None, typer.Option(metavar="DIR", help="Also write a report.")] = None,
     dataset: Dataset = None,
+    spectral: Spectral = None,
+    image: Annotated[
+        Path | None, typer.Option(metavar="IMAGE", help="Of pansharpen: an image of the region, such as HAADF.")
+    ] = None,
     overwrite: Overwrite = False,
 ) -> dict[str, Any]:
     """Unmix a spectrum image into spectra and their maps.
@@ -228,10 +239,12 @@ def fit(
     scalehsi fit map.zarr result.zarr -k 3 --set loss=poisson
     scalehsi fit map.zarr result.zarr -k 3 --model psnmf
     scalehsi fit map.zarr result.zarr -k 4 --checkpoint run.ckpt
+    scalehsi fit fine.zarr result.zarr -k 4 --model pansharpen --spectral coarse.zarr
 
     Settings of nmf: loss (frobenius or poisson), weighting (poisson), max_iter, tol. Settings of psnmf, for counts that
     are too few a pixel: bin_factor (auto, 12 or 12,8), loss, simplex, settings (paper), neighbours, smoothing. Settings
-    of pca: weighting, centre, solver, power, oversample.
+    of pca: weighting, centre, solver, power, oversample. Settings of pansharpen, for two acquisitions of one region,
+    with fine and with coarse pixels: loss, prior (auto, 0, 0.1), registration (auto, None, or 1.5,-2 in nm), remix.
     """
     return commands.fit(
         session,
@@ -247,6 +260,8 @@ def fit(
         overwrite=overwrite,
         report=report,
         dataset=dataset,
+        spectral=spectral,
+        image=image,
     )
 
 

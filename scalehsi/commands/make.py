@@ -17,7 +17,7 @@ from scalehsi.commands.session import Session, check_known, dataset_of
 from scalehsi.cube import check_cube, history_of
 from scalehsi.prepare import apply_step
 from scalehsi.result import map_dims
-from scalehsi.schema import ABUNDANCES, ENDMEMBERS, MASK, InputError, suggest
+from scalehsi.schema import ABUNDANCES, ENDMEMBERS, ENERGY, MASK, InputError, suggest
 from scalehsi.simulate import KINDS
 
 
@@ -57,11 +57,19 @@ def simulate(
     beside = truth_beside(destination)
     session.destination(beside, overwrite=overwrite)
     scene = KINDS[kind](**settings)
+    others = {name: data for name, data in getattr(scene, "cubes", {}).items() if data is not scene.cube}
+    places = {name: destination.with_name(f"{destination.stem}_{name}.zarr") for name in others}
+    found = {name: session.destination(place, overwrite=overwrite) for name, place in places.items()}
     with session.connected():
+        for name, data in others.items():
+            with session.computing(f"simulating {places[name].name}"):
+                hsi.save(data if ENERGY in data.dims else data.to_dataset(), found[name], overwrite=overwrite)
         save_scene(session, scene, target, overwrite=overwrite)
     answer = {**_written(session, destination, scene.cube), "truth": str(beside)}
+    for name, place in places.items():
+        session.console.say(f"{place}: the {name} acquisition of the same region")
     session.console.say(f"{beside}: the truth, the spectra and maps that the cube was made from")
-    return answer
+    return {**answer, **{name: str(place) for name, place in places.items()}}
 
 
 def truth_beside(cube: Path) -> Path:

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any, Final, NamedTuple
 
 import numpy as np
 import xarray as xr
+from scipy.ndimage import gaussian_filter
 
 from scalehsi.kernels.grids import box_means, spline_at, spline_of_means, summed
 from scalehsi.models.base import require
@@ -13,7 +15,7 @@ from scalehsi.models.climbing import polished, searched
 from scalehsi.models.guesses import filled_in
 from scalehsi.models.looking import Images
 from scalehsi.models.rasters import Float, Pair, Placing, Raster
-from scalehsi.models.registration import OVERLAP, footprints
+from scalehsi.models.registration import OVERLAP, SOFT, footprints
 from scalehsi.schema import ENERGY, InputError, X, Y
 
 REACH: Final = 0.125
@@ -55,24 +57,37 @@ def image_cube(image: Any) -> xr.DataArray:
     return cube.assign_coords({ENERGY: (ENERGY, [0.0], {"units": "of an image"})})
 
 
-def tables_of(image: xr.DataArray) -> Tables:
-    """Sums over an image (a cube of one channel) and over its finite pixels, for means over boxes; reads it."""
+def read_image(image: xr.DataArray) -> Float:
+    """The values of an image (a cube of one channel) less their mean, NaN where there is none."""
     values = np.asarray(image.isel({ENERGY: 0}).values, dtype=np.float64)
     there = np.isfinite(values)
     require(bool(there.any()), "'image' holds no finite number")
-    level = float(values[there].mean())
-    return summed(np.where(there, values - level, 0.0)), summed(there.astype(np.float64))
+    return np.where(there, values - float(values[there].mean()), np.nan)
 
 
-def image_shift(tables: Tables, raster: Raster, fine: Images) -> Pair:
-    """How far an image is to be moved: so that a sum of the fine maps explains most of it."""
+def _tables(image: Float, width: Sequence[float] = (0.0, 0.0)) -> Tables:
+    """Sums over an image and over its finite pixels, for means over boxes; blurred by so many pixels along y and x."""
+    there = np.isfinite(image)
+    parts = np.where(there, image, 0.0), there.astype(np.float64)
+    values, weight = (summed(gaussian_filter(part, width, mode="constant")) for part in parts)
+    return values, weight
+
+
+def image_shift(image: Float, raster: Raster, fine: Images) -> Pair:
+    """How far an image is to be moved: so that a sum of the fine maps explains most of it.
+
+    Both are blurred first: boxes that cut pixels in parts have less noise than others, and would be preferred.
+    """
     unit = [abs(s) for s in fine.raster.step]
+    tables = _tables(image, [SOFT * abs(u / s) for u, s in zip(unit, raster.step, strict=True)])
+    maps = gaussian_filter(fine.values * fine.filled[..., None], SOFT, axes=(0, 1), mode="constant")
+    maps /= np.maximum(gaussian_filter(fine.filled, SOFT, mode="constant"), 1e-9)[..., None]
     reach = [REACH * size for size in fine.raster.size]
 
     def score(shift: Any) -> float:
         seen, covered = _sampled(tables, raster, fine.raster, (float(shift[0]), float(shift[1])))
         use = (covered > 0.5) & (fine.filled > 0)
-        return explained(fine.values[use], seen[use]) if use.mean() > OVERLAP * REACH else -1.0
+        return explained(maps[use], seen[use]) if use.mean() > OVERLAP * REACH else -1.0
 
     levels, steps = [], [max(r / STEPS, u / 2) for r, u in zip(reach, unit, strict=True)]
     while True:
@@ -101,9 +116,9 @@ def explained(maps: Float, image: Float) -> float:
     return 1.0 - float(left @ left) / whole
 
 
-def moved_image(tables: Tables, raster: Raster, shift: Pair, *, on: Raster) -> Float:
-    """An image on the fine raster, NaN where it does not reach; less its mean, as the tables are."""
-    seen, covered = _sampled(tables, raster, on, shift)
+def moved_image(image: Float, raster: Raster, shift: Pair, *, on: Raster) -> Float:
+    """An image on the fine raster, NaN where it does not reach."""
+    seen, covered = _sampled(_tables(image), raster, on, shift)
     return np.where(covered > 0.5, seen, np.nan)
 
 

@@ -32,7 +32,7 @@ from scalehsi.models.base import (
 from scalehsi.models.channels import Channels, shared_channels
 from scalehsi.models.looking import Images, cells_of, look
 from scalehsi.models.nmf import NMF
-from scalehsi.models.panchromatic import detail_of, image_cube, image_shift, moved_image, tables_of
+from scalehsi.models.panchromatic import detail_of, image_cube, image_shift, moved_image, read_image
 from scalehsi.models.rasters import Placing, Raster, check_overlap, rasters
 from scalehsi.models.registration import Found
 from scalehsi.models.registration import register as find_place
@@ -232,9 +232,9 @@ class PanSharpen(Model):
         variables[MEAN_SPECTRUM] = first[MEAN_SPECTRUM].copy(data=np.where(covered != 0, covered, elsewhere))
         guess, at = guesses.make_guess(maps, found.placing.pixels(places[SPECTRAL], places[SPATIAL])), None
         if IMAGE in places:
-            tables = tables_of(view.branches[IMAGE].cube)
-            move = image_shift(tables, places[IMAGE], images) if self.registration == "auto" else (0.0, 0.0)
-            image = moved_image(tables, places[IMAGE], move, on=places[SPATIAL])
+            given = read_image(view.branches[IMAGE].cube)
+            move = image_shift(given, places[IMAGE], images) if self.registration == "auto" else (0.0, 0.0)
+            image = moved_image(given, places[IMAGE], move, on=places[SPATIAL])
             detail = detail_of(image, on=places[SPATIAL], coarse=places[SPECTRAL], placing=found.placing)
             slopes = guesses.slopes_of(maps, detail.coarse)
             at = detail.fine[sample.rows, sample.columns]

@@ -6,7 +6,8 @@ fine pixels with a prior that says that pixels have few components (as in `scale
 their place in the subspace is kept, a matrix of K x K numbers: the noise of the fine pixels stays out.
 
 The mixture has many optima. Factorisations of the coarse pixels from several starts lead to some of them, which all
-explain the coarse pixels alike; the evidence of the fine ones tells which is right, by thousands of nats.
+explain the coarse pixels alike; the evidence of the fine ones for what is left of the spectra in the subspace tells
+which is right, by hundreds of nats (that for the mixture's own spectra does not).
 """
 
 from __future__ import annotations
@@ -36,8 +37,10 @@ PASSES: Final = 60
 SCREENED: Final = 1024
 """Pixels, at most, by which starts are compared, and passes for that."""
 SHORT: Final = 15
-BEST: Final = 2
+BEST: Final = 3
 """Starts that go on: few pixels tell wrong ones from right ones, but not the best of these."""
+STEPS: Final = 60
+"""Of the posterior of each pixel, when the spectra that remain are judged."""
 STARTS: Final = ("sample", "nndsvda", "nndsvd", "sample")
 """Further factorisations."""
 ITERATIONS: Final = (200, 200, 12, 200)
@@ -100,11 +103,17 @@ def remixed(s: Float, here: Float, sample: Float, *, starts: Sequence[Float], co
     start = here / np.maximum(here.sum(axis=1, keepdims=True), 1e-300)
     few = filled[:: max(1, len(filled) // SCREENED)]
     ranked = sorted((start, *starts), key=lambda each: -_mixture(few, each, concentration, SHORT)[1])
-    found, _ = max((_mixture(filled, each, concentration, PASSES) for each in ranked[:BEST]), key=lambda pair: pair[1])
     weight = 1.0 / np.maximum(start.mean(axis=0), 1e-3 * float(start.mean()))
+    back = informed.unmixing(start, weight)
+    kept: list[tuple[float, Float]] = []
+    for each in ranked[:BEST]:
+        matrix = _mixture(filled, each, concentration, PASSES)[0] @ back
+        # What is used is judged, not what the noise of the sample made of it.
+        seen = mixture.without_zeros(np.maximum(matrix @ start, 0.0))
+        bound = float(mixture.update(filled, s=seen, alpha=concentration, steps=STEPS)[1]["bound"])
+        kept.append((bound, matrix))
     # s has its own totals; the matrix is between spectra of unit sum.
-    unit = s / np.maximum(here.sum(axis=1, keepdims=True), 1e-300)
-    raw = (found @ informed.unmixing(start, weight)) @ unit
+    raw = max(kept, key=lambda pair: pair[0])[1] @ (s / np.maximum(here.sum(axis=1, keepdims=True), 1e-300))
     clipped = np.maximum(raw, 0.0)
     lost = np.abs(raw - clipped).sum(axis=1) / np.maximum(clipped.sum(axis=1), 1e-300)
     return clipped if bool((lost < CLIPPED).all()) else s
