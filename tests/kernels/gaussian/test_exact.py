@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from scalehsi.kernels.gaussian import profile
+from scalehsi.kernels.gaussian import nodes, profile
 from scalehsi.kernels.gaussian.covariance import across, covariance
 from scalehsi.kernels.gaussian.posterior import predict
 from scalehsi.kernels.gaussian.profile import Hyper, fit
@@ -51,9 +51,9 @@ def test_mean_and_deviation_are_those_of_the_dense_formulas(kernel: str, upsampl
     np.testing.assert_allclose(single[1], deviation, rtol=1e-4)
 
 
-@pytest.mark.parametrize(("nodes", "off"), [(200, 0.3), (20000, 1e-3)])
-def test_the_likelihood_is_that_of_the_whole_matrix(nodes: int, off: float, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(profile, "NODES", nodes)
+@pytest.mark.parametrize(("count", "off"), [(200, 0.3), (20000, 1e-3)])
+def test_the_likelihood_is_that_of_the_whole_matrix(count: int, off: float, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(nodes, "NODES", count)
     y, _ = drawn()
     tile = np.moveaxis(y - y.mean(axis=(0, 1)), -1, 0)
     work = profile._Work([tile], "matern52", SHAPE, 1)
