@@ -16,6 +16,7 @@ from scipy.optimize import minimize
 
 from scalehsi.kernels.gaussian.covariance import Axis, axis
 from scalehsi.kernels.gaussian.nodes import inner, nodes
+from scalehsi.schema import InputError
 
 Float = np.ndarray[Any, np.dtype[np.float64]]
 Bool = np.ndarray[Any, np.dtype[np.bool_]]
@@ -134,10 +135,14 @@ def search(
 ) -> Hyper:
     """The best lengths: a scan of both alike, then a descent from its best; in the units of the work."""
     low, high = max(limits[0][0], limits[1][0]), min(limits[0][1], limits[1][1])
+    if isotropic and low > high:
+        raise InputError(f"bounds={limits}: no length is within both, as isotropic=True asks for")
     tried = np.geomspace(low, max(low, high), SCANNED if high > low else 1)
-    losses = np.array([work.loss((length, length)) for length in tried])
-    start = np.log(np.full(2, tried[int(np.argmin(losses))]))
-    best, lengths = float(losses.min()), np.exp(start)
+    # Where the bounds of the axes have nothing in common, each axis takes its own that is nearest.
+    pairs = [tuple(float(np.clip(length, *limit)) for limit in limits) for length in tried]
+    losses = np.array([work.loss((y, x)) for y, x in pairs])
+    lengths = np.array(pairs[int(np.argmin(losses))])
+    start, best = np.log(lengths), float(losses.min())
     box = np.log(np.array(limits, dtype=np.float64))
     if isotropic:
         box = np.tile([[np.log(low), np.log(max(low, high))]], (2, 1))

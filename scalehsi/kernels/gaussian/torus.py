@@ -81,6 +81,11 @@ class Torus:
         return self.back(self.spectrum * self.forward(v))
 
 
+def _closed(extent: list[int], wide: list[float], share: float) -> list[int]:
+    """Sizes at which nothing reaches around, and the covariance is smooth where the two ways around are equal."""
+    return [int(np.ceil(max(n + share * w, 1.5 * share * w))) + 1 for n, w in zip(extent, wide, strict=True)]
+
+
 def _signed(size: int) -> Float:
     """Distances of the places of a ring from the first, the shorter way around."""
     i = np.arange(size, dtype=np.float64)
@@ -116,12 +121,10 @@ class Prior:
         self.fine = upsample if upsample % 2 else 2 * upsample
         extent = [n * self.fine for n in shape]
         wide = [reach(kernel) * length * self.fine for length in lengths]
-        share = 1.0
-        while share > 0.05 and np.prod([n + share * w for n, w in zip(extent, wide, strict=True)]) > max(
-            largest, 4 * int(np.prod(extent))
-        ):
+        share, places = 1.0, max(largest, 4 * extent[0] * extent[1])
+        while share > 0.05 and np.prod(_closed(extent, wide, share)) > places:
             share *= 0.8
-        sizes = [next_fast_len(int(np.ceil(n + share * w)) + 1) for n, w in zip(extent, wide, strict=True)]
+        sizes = [next_fast_len(size) for size in _closed(extent, wide, share)]
         dy, dx = (_signed(size) / self.fine for size in sizes)
         self.sizes = (sizes[0], sizes[1])
         values = fft2(radial(kernel, dy[:, None], dx[None, :], lengths)[0]).real

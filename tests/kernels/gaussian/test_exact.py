@@ -3,6 +3,7 @@
 import numpy as np
 import pytest
 
+from scalehsi import InputError
 from scalehsi.kernels.gaussian import nodes, profile
 from scalehsi.kernels.gaussian.covariance import across, covariance
 from scalehsi.kernels.gaussian.posterior import predict
@@ -110,6 +111,10 @@ def test_bounds_hold_and_units_do_not_matter() -> None:
     held = fit([y], bounds=((1.0, 2.0), (1.0, 1.5)))
     assert 1.0 <= held.lengths[0] <= 2.0
     assert 1.0 <= held.lengths[1] <= 1.5
+    fixed = fit([y], bounds=((2.0, 2.0), (3.0, 3.0)))
+    assert fixed.lengths == (2.0, 3.0)
+    with pytest.raises(InputError, match="no length is within both"):
+        fit([y], bounds=((1.0, 2.0), (3.0, 4.0)), isotropic=True)
     alike = fit([y], isotropic=True)
     assert alike.lengths[0] == alike.lengths[1]
     one, other = fit([y]), fit([1e4 * y + 7.0])
