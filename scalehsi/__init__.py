@@ -22,7 +22,9 @@ if TYPE_CHECKING:
     from scalehsi.io import convert, open_cube, open_result, save
     from scalehsi.models.apply import project, reconstruct
     from scalehsi.models.fit import fit
+    from scalehsi.models.gp import ParallelGP
     from scalehsi.models.nmf import NMF
+    from scalehsi.models.pansharpen import PanSharpen
     from scalehsi.models.pca import PCA
     from scalehsi.models.plan import plan
     from scalehsi.models.psnmf import PSNMF
@@ -36,6 +38,8 @@ __all__ = [
     "PSNMF",
     "InputError",
     "Interrupted",
+    "PanSharpen",
+    "ParallelGP",
     "check_cube",
     "check_finite",
     "connect",
@@ -60,6 +64,8 @@ _HOMES = {
     "NMF": "scalehsi.models.nmf",
     "PCA": "scalehsi.models.pca",
     "PSNMF": "scalehsi.models.psnmf",
+    "PanSharpen": "scalehsi.models.pansharpen",
+    "ParallelGP": "scalehsi.models.gp",
     "InputError": "scalehsi.schema",
     "Interrupted": "scalehsi.schema",
     "check_cube": "scalehsi.cube",

@@ -112,7 +112,7 @@ def open_result(path: PathLike) -> xr.Dataset:
     if ENDMEMBERS not in data and any(v.dims[-3:] == (Y, X, ENERGY) for v in data.data_vars.values()):
         raise InputError(f"{str(path)!r} is a cube, no result; open it with scalehsi.open_cube (or fit it first)")
     try:
-        return check_result(data)
+        return check_result(data, spectra=False)
     except InputError as error:
         raise InputError(f"{str(path)!r}: {error}") from None
 

@@ -10,9 +10,14 @@ from typing import Final
 
 from scalehsi.simulate.board import chequerboard
 from scalehsi.simulate.minerals import phases
+from scalehsi.simulate.pairs import Acquisitions, acquisitions
 from scalehsi.simulate.scene import Scene, make_scene
 
-__all__ = ["KINDS", "Scene", "chequerboard", "make_scene", "phases"]
+__all__ = ["KINDS", "Acquisitions", "Scene", "acquisitions", "chequerboard", "make_scene", "phases"]
 
-KINDS: Final[dict[str, Callable[..., Scene]]] = {"chequerboard": chequerboard, "phases": phases}
+KINDS: Final[dict[str, Callable[..., Scene | Acquisitions]]] = {
+    "acquisitions": acquisitions,
+    "chequerboard": chequerboard,
+    "phases": phases,
+}
 """What the command line can simulate, by name."""
