@@ -49,7 +49,7 @@ def convert(
 def simulate(
     session: Session, kind: str, destination: Path, *, settings: dict[str, Any], overwrite: bool
 ) -> dict[str, Any]:
-    """Make a cube with a known truth, which is stored beside it."""
+    """Make a cube or maps with a known truth, which is stored beside."""
     if kind not in KINDS:
         raise InputError(f"there is no kind of scene {kind!r}; {suggest(kind, KINDS)}")
     check_known(f"the scene {kind!r}", settings, list(inspect.signature(KINDS[kind]).parameters))
@@ -59,8 +59,9 @@ def simulate(
     scene = KINDS[kind](**settings)
     with session.connected():
         save_scene(session, scene, target, overwrite=overwrite)
-    answer = {**_written(session, destination, scene.cube), "truth": str(beside)}
-    session.console.say(f"{beside}: the truth, the spectra and maps that the cube was made from")
+    answer = {**_written(session, destination, scene[0]), "truth": str(beside)}
+    of = "the spectra and maps that the cube was made from" if "cube" in scene._fields else "the maps without noise"
+    session.console.say(f"{beside}: the truth, {of}")
     return answer
 
 
@@ -70,13 +71,14 @@ def truth_beside(cube: Path) -> Path:
 
 
 def save_scene(session: Session, scene: Any, target: Path, *, overwrite: bool) -> None:
-    """Store a cube and its truth, both or neither."""
+    """Store a cube or maps and the truth, both or neither."""
+    data, truth = scene
     with replacing(truth_beside(target), overwrite=overwrite) as partial:
         partial.rmdir()
         with session.computing("writing the truth"):
-            hsi.save(scene.truth, partial)
+            hsi.save(truth, partial)
         with session.computing(f"simulating {target.name}"):
-            hsi.save(scene.cube, target, overwrite=overwrite)
+            hsi.save(data, target, overwrite=overwrite)
 
 
 def prepare(
