@@ -131,7 +131,12 @@ def convert(
 def simulate(
     session: Session,
     kind: Annotated[
-        str, typer.Argument(metavar="KIND", help="chequerboard, phases (EDX of minerals) or acquisitions (two, EELS).")
+        str,
+        typer.Argument(
+            metavar="KIND",
+            help="chequerboard (EELS or EDX), phases (EDX of minerals), acquisitions (two, EELS), maps or sines (no "
+            "spectra).",
+        ),
     ],
     destination: Annotated[Path, typer.Argument(metavar="DST", help="The store to make, such as scene.zarr.")],
     settings: Annotated[
@@ -140,7 +145,7 @@ def simulate(
     ] = None,
     overwrite: Overwrite = False,
 ) -> dict[str, Any]:
-    """Make a spectrum image whose truth is known.
+    """Make a spectrum image, or maps of components, whose truth is known.
 
     The truth goes beside it: scene.zarr gets scene_truth.zarr. For example:
 

@@ -11,7 +11,7 @@ import scalehsi as hsi
 from scalehsi.commands.console import number
 from scalehsi.commands.fitting import STATUS, check_report_folder, run_fit
 from scalehsi.commands.session import Session, literal
-from scalehsi.io import open_dataset
+from scalehsi.io import open_dataset, open_maps
 from scalehsi.result import map_dims
 from scalehsi.schema import ABUNDANCES, COMPONENT, ENDMEMBERS, InputError
 
@@ -37,7 +37,7 @@ def gp(
     target = session.destination(out, overwrite=overwrite, source=source)
     if report is not None:
         check_report_folder(report, overwrite=overwrite)
-    maps = open_maps(session.path(source))
+    maps = _open(session.path(source))
     with session.connected():
         fitted, seconds = run_fit(session, maps, chosen, seed=seed)
         with session.computing(f"writing {out.name}"):
@@ -54,8 +54,8 @@ def gp(
     return found
 
 
-def open_maps(path: Path) -> xr.Dataset | xr.DataArray:
-    """A result, or the only maps of a store.
+def _open(path: Path) -> xr.Dataset | xr.DataArray:
+    """A result, or maps alone.
 
     Raises
     ------
@@ -63,17 +63,7 @@ def open_maps(path: Path) -> xr.Dataset | xr.DataArray:
         When the store holds neither.
     """
     data = open_dataset(path)
-    if "model" in data.attrs and ABUNDANCES in data:
-        return data
-    maps = [name for name, v in data.data_vars.items() if COMPONENT in v.dims and v.ndim >= 3]
-    if len(maps) != 1:
-        held = ", ".join(map(str, data.data_vars)) or "nothing"
-        raise InputError(
-            f"{str(path)!r} holds no result and not one variable of maps (component, ..., y, x), but {held}; "
-            "give the store that scalehsi fit wrote"
-        )
-    chosen: xr.DataArray = data[maps[0]]
-    return chosen
+    return data if "model" in data.attrs and ABUNDANCES in data else open_maps(path)
 
 
 def _interval(text: str) -> tuple[float, ...]:
