@@ -7,7 +7,7 @@ from typing import Any, Final, NamedTuple
 import numpy as np
 
 from scalehsi.blocks.blas import one_blas_thread
-from scalehsi.kernels.gaussian import missing, posterior, profile
+from scalehsi.kernels.gaussian import iterative, missing, posterior, profile, radial
 from scalehsi.kernels.gaussian.profile import Hyper
 
 Float = np.ndarray[Any, np.dtype[np.float64]]
@@ -50,6 +50,8 @@ def learn(model: Any, tiles: list[Float], masks: list[Bool], *, seed: int) -> Hy
     }
     complete = all(mask.all() for mask in masks)
     with one_blas_thread():
+        if model.solver == "iterative":
+            return radial.fit(tiles, masks, **how)
         if complete:
             return profile.fit(tiles, **how)
         return missing.fit_missing(tiles[:INCOMPLETE], masks[:INCOMPLETE], seed=seed, **how)
@@ -66,6 +68,18 @@ def smooth(
     rng: np.random.Generator,
 ) -> Smoothed:
     """Mean and standard deviation of a tile."""
+    if solver == "iterative":
+        found = iterative.solve(
+            y,
+            observed,
+            hyper,
+            upsample=upsample,
+            draws=draws,
+            seed=int(rng.integers(2**31)),
+            tolerance=missing.TOLERANCE,
+        )
+        assert found.std is not None  # draws are at least two
+        return Smoothed(found.mean, found.std, found.steps, found.residual)
     filled = missing.fill(y, observed, hyper)
     mean, std = posterior.predict(filled.maps, hyper, upsample=upsample)
     if not observed.all():

@@ -225,3 +225,20 @@ def test_data_that_are_refused(given, words):
 def test_a_covariance_that_does_not_fall_takes_no_tiles(maps):
     with pytest.raises(InputError, match="tile=None"):
         hsi.fit(maps[0], hsi.ParallelGP(kernel="periodic(6)", tile=16))
+
+
+@pytest.mark.parametrize("missing", [False, True])
+def test_the_kernel_of_distance_is_much_like_the_product(maps, missing):
+    noisy, truth = maps
+    if missing:
+        noisy = noisy.where(np.random.default_rng(2).random(noisy.shape[1:]) < 0.7)
+    fixed = (4.0, 4.0)
+    product = hsi.fit(noisy, hsi.ParallelGP(lengthscale=fixed))
+    distance = hsi.fit(noisy, hsi.ParallelGP("matern52-radial", lengthscale=fixed, draws=16))
+    assert np.allclose(
+        similarities(truth, distance["abundances"]), similarities(truth, product["abundances"]), atol=0.01
+    )
+    assert int(distance["solver_steps"]) > 0
+    assert float(distance["solver_residual"]) <= 1e-5
+    ratio = distance["abundances_std"].mean() / product["abundances_std"].mean()
+    assert 0.7 < float(ratio) < 1.3
