@@ -22,6 +22,7 @@ if TYPE_CHECKING:
     from scalehsi.io import convert, open_cube, open_result, save
     from scalehsi.models.apply import project, reconstruct
     from scalehsi.models.fit import fit
+    from scalehsi.models.lengths import lengthscale_scan
     from scalehsi.models.nmf import NMF
     from scalehsi.models.pca import PCA
     from scalehsi.models.plan import plan
@@ -41,6 +42,7 @@ __all__ = [
     "connect",
     "convert",
     "fit",
+    "lengthscale_scan",
     "make_cube",
     "metrics",
     "open_cube",
@@ -67,6 +69,7 @@ _HOMES = {
     "connect": "scalehsi.cluster",
     "convert": "scalehsi.io",
     "fit": "scalehsi.models.fit",
+    "lengthscale_scan": "scalehsi.models.lengths",
     "make_cube": "scalehsi.cube",
     "open_cube": "scalehsi.io",
     "open_result": "scalehsi.io",
