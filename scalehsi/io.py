@@ -20,13 +20,13 @@ from scalehsi.atomic import check_destination, check_exists, replacing
 from scalehsi.chunks import STORAGE_CHUNK_BYTES, MiB, storage_layout
 from scalehsi.cube import check_cube, with_history
 from scalehsi.layouts import layout_of
-from scalehsi.readers import read_vendor
+from scalehsi.readers import read_image, read_vendor
 from scalehsi.regions import CHUNKS_AT_ONCE, Count, Listener, narrowest, regions_of, write_regions
 from scalehsi.result import check_result
 from scalehsi.schema import ABUNDANCES, COMPONENT, ENDMEMBERS, ENERGY, InputError, X, Y
-from scalehsi.stores import Kind, cube_of_store, read_store, write_store
+from scalehsi.stores import Kind, cube_of_store, image_of_store, read_store, write_store
 
-__all__ = ["convert", "open_cube", "open_dataset", "open_maps", "open_result", "save"]
+__all__ = ["convert", "open_cube", "open_dataset", "open_image", "open_maps", "open_result", "save"]
 
 logger = logging.getLogger("scalehsi")
 
@@ -100,6 +100,42 @@ def open_cube(
     return cube
 
 
+def open_image(path: PathLike, *, dataset: int | str | None = None) -> xr.DataArray:
+    """Open an image that was taken beside a spectrum image, such as HAADF, for `scalehsi.PanSharpen`.
+
+    Parameters
+    ----------
+    path : path
+        A Zarr store with a variable of dims (y, x), or a file of any format that RosettaSciIO reads.
+    dataset : int or str, optional
+        Number (from 0) or title of one signal of a file, or name of a store's variable. Default: the largest image of
+        a file, the first of a store.
+
+    Returns
+    -------
+    xarray.DataArray
+        Dims (y, x) in nm, or in pixels ("px") where the file does not calibrate them.
+
+    Raises
+    ------
+    InputError
+        When the path leads nowhere, or to no image.
+
+    Examples
+    --------
+    >>> import tempfile, numpy as np
+    >>> image = xr.DataArray(np.ones((2, 3)), dims=("y", "x"), name="haadf")
+    >>> with tempfile.TemporaryDirectory() as folder:
+    ...     open_image(save(image.to_dataset(), folder + "/haadf.zarr")).shape
+    (2, 3)
+    """
+    source = Path(path).expanduser()
+    check_exists(source)
+    if source.is_dir() and source.suffix.lower() != ".zspy":
+        return image_of_store(source, dataset=dataset)
+    return read_image(source, dataset=dataset)
+
+
 def open_result(path: PathLike) -> xr.Dataset:
     """Open a result that `save` wrote, its maps lazy.
 
@@ -112,7 +148,7 @@ def open_result(path: PathLike) -> xr.Dataset:
     if ENDMEMBERS not in data and any(v.dims[-3:] == (Y, X, ENERGY) for v in data.data_vars.values()):
         raise InputError(f"{str(path)!r} is a cube, no result; open it with scalehsi.open_cube (or fit it first)")
     try:
-        return check_result(data)
+        return check_result(data, spectra=False)
     except InputError as error:
         raise InputError(f"{str(path)!r}: {error}") from None
 

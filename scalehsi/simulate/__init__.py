@@ -12,11 +12,24 @@ from typing import Final
 from scalehsi.simulate.board import chequerboard
 from scalehsi.simulate.fields import Maps, maps, sines
 from scalehsi.simulate.minerals import phases
+from scalehsi.simulate.pairs import Acquisitions, acquisitions
 from scalehsi.simulate.scene import Scene, make_scene
 
-__all__ = ["KINDS", "Maps", "Scene", "chequerboard", "make_scene", "maps", "phases", "sines"]
+__all__ = [
+    "KINDS",
+    "Acquisitions",
+    "Maps",
+    "Scene",
+    "acquisitions",
+    "chequerboard",
+    "make_scene",
+    "maps",
+    "phases",
+    "sines",
+]
 
-KINDS: Final[dict[str, Callable[..., Scene | Maps]]] = {
+KINDS: Final[dict[str, Callable[..., Scene | Acquisitions | Maps]]] = {
+    "acquisitions": acquisitions,
     "chequerboard": chequerboard,
     "maps": maps,
     "phases": phases,
