@@ -22,6 +22,7 @@ if TYPE_CHECKING:
     from scalehsi.io import convert, open_cube, open_image, open_result, save
     from scalehsi.models.apply import project, reconstruct
     from scalehsi.models.fit import fit
+    from scalehsi.models.lengths import lengthscale_scan
     from scalehsi.models.gp import ParallelGP
     from scalehsi.models.nmf import NMF
     from scalehsi.models.pansharpen import PanSharpen
@@ -45,6 +46,7 @@ __all__ = [
     "connect",
     "convert",
     "fit",
+    "lengthscale_scan",
     "make_cube",
     "metrics",
     "open_cube",
@@ -74,6 +76,7 @@ _HOMES = {
     "connect": "scalehsi.cluster",
     "convert": "scalehsi.io",
     "fit": "scalehsi.models.fit",
+    "lengthscale_scan": "scalehsi.models.lengths",
     "make_cube": "scalehsi.cube",
     "open_cube": "scalehsi.io",
     "open_image": "scalehsi.io",
