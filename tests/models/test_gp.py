@@ -242,3 +242,14 @@ def test_the_kernel_of_distance_is_much_like_the_product(maps, missing):
     assert float(distance["solver_residual"]) <= 1e-5
     ratio = distance["abundances_std"].mean() / product["abundances_std"].mean()
     assert 0.7 < float(ratio) < 1.3
+
+
+def test_the_dense_engine_learns_and_predicts_much_the_same(maps):
+    pytest.importorskip("gpytorch")
+    noisy, truth = maps[0].isel(y=slice(0, 14), x=slice(0, 12)), maps[1].isel(y=slice(0, 14), x=slice(0, 12))
+    dense = hsi.fit(noisy, hsi.ParallelGP(engine="dense", lengthscale=(1.0, 8.0), max_iter=60))
+    quick = hsi.fit(noisy, hsi.ParallelGP(lengthscale=(1.0, 8.0)))
+    assert dense["training_loss"].size == 60
+    assert float(dense["training_loss"][-1]) < float(dense["training_loss"][0])
+    assert "60 steps" in dense.attrs["advice"]
+    assert np.allclose(similarities(truth, dense["abundances"]), similarities(truth, quick["abundances"]), atol=0.02)
