@@ -22,6 +22,8 @@ if TYPE_CHECKING:
     from scalehsi.io import convert, open_cube, open_image, open_result, save
     from scalehsi.models.apply import project, reconstruct
     from scalehsi.models.fit import fit
+    from scalehsi.models.lengths import lengthscale_scan
+    from scalehsi.models.gp import ParallelGP
     from scalehsi.models.nmf import NMF
     from scalehsi.models.pansharpen import PanSharpen
     from scalehsi.models.pca import PCA
@@ -38,11 +40,13 @@ __all__ = [
     "InputError",
     "Interrupted",
     "PanSharpen",
+    "ParallelGP",
     "check_cube",
     "check_finite",
     "connect",
     "convert",
     "fit",
+    "lengthscale_scan",
     "make_cube",
     "metrics",
     "open_cube",
@@ -64,6 +68,7 @@ _HOMES = {
     "PCA": "scalehsi.models.pca",
     "PSNMF": "scalehsi.models.psnmf",
     "PanSharpen": "scalehsi.models.pansharpen",
+    "ParallelGP": "scalehsi.models.gp",
     "InputError": "scalehsi.schema",
     "Interrupted": "scalehsi.schema",
     "check_cube": "scalehsi.cube",
@@ -71,6 +76,7 @@ _HOMES = {
     "connect": "scalehsi.cluster",
     "convert": "scalehsi.io",
     "fit": "scalehsi.models.fit",
+    "lengthscale_scan": "scalehsi.models.lengths",
     "make_cube": "scalehsi.cube",
     "open_cube": "scalehsi.io",
     "open_image": "scalehsi.io",

@@ -131,7 +131,12 @@ def convert(
 def simulate(
     session: Session,
     kind: Annotated[
-        str, typer.Argument(metavar="KIND", help="chequerboard, phases (EDX of minerals) or acquisitions (two, EELS).")
+        str,
+        typer.Argument(
+            metavar="KIND",
+            help="chequerboard (EELS or EDX), phases (EDX of minerals), acquisitions (two, EELS), maps or sines (no "
+            "spectra).",
+        ),
     ],
     destination: Annotated[Path, typer.Argument(metavar="DST", help="The store to make, such as scene.zarr.")],
     settings: Annotated[
@@ -140,7 +145,7 @@ def simulate(
     ] = None,
     overwrite: Overwrite = False,
 ) -> dict[str, Any]:
-    """Make a spectrum image whose truth is known.
+    """Make a spectrum image, or maps of components, whose truth is known.
 
     The truth goes beside it: scene.zarr gets scene_truth.zarr. For example:
 
@@ -364,6 +369,48 @@ def quantify(
         out=out,
         figure=figure,
         dataset=dataset,
+        overwrite=overwrite,
+    )
+
+
+@app.command()
+@command
+def gp(
+    session: Session,
+    result: Result,
+    out: Annotated[Path, typer.Argument(metavar="OUT", help="The store to make, such as smooth.zarr.")],
+    upsample: Annotated[int, typer.Option(min=1, metavar="N", help="Points a pixel along y and x.")] = 1,
+    kernel: Annotated[
+        str, typer.Option(metavar="NAME", help="matern12, matern32, matern52, rbf, periodic(P), or such as A*B+C.")
+    ] = "matern52",
+    lengthscale: Annotated[
+        str | None, typer.Option(metavar="LOW:HIGH", help="Interval for the length of the covariance, in pixels.")
+    ] = None,
+    settings: Settings = None,
+    seed: Annotated[int, typer.Option(min=0, metavar="N", help="The same seed gives the same result.")] = 0,
+    report: Annotated[Path | None, typer.Option(metavar="DIR", help="Also write a report.")] = None,
+    overwrite: Overwrite = False,
+) -> dict[str, Any]:
+    """Smooth the maps of a result by a Gaussian process, with their uncertainty.
+
+    All maps together, at the pixels or between them; pixels that were not measured are filled:
+
+    \b
+    scalehsi gp result.zarr smooth.zarr
+    scalehsi gp result.zarr fine.zarr --upsample 2 --lengthscale 2:5 --report fine_report
+
+    Settings: isotropic, rank, engine (structured, iterative or dense), tile, halo, draws, nonnegative.
+    """
+    return commands.gp(
+        session,
+        result,
+        out,
+        upsample=upsample,
+        kernel=kernel,
+        lengthscale=lengthscale,
+        settings=commands.settings_of(settings or []),
+        seed=seed,
+        report=report,
         overwrite=overwrite,
     )
 

@@ -3,16 +3,15 @@
 from __future__ import annotations
 
 import inspect
-import itertools
 import math
 import numbers
 from collections.abc import Callable
-from functools import partial
 from typing import Any, Final
 
 import numpy as np
 import xarray as xr
 
+from scalehsi.blocks import add_up_windows
 from scalehsi.cube import check_cube, navigation_dims, with_history
 from scalehsi.kernels.bins import window_sums
 from scalehsi.kernels.thinning import thin as divide
@@ -105,32 +104,15 @@ def bin(cube: xr.DataArray, **factors: int) -> xr.DataArray:
 
 
 def _window_sums(cube: xr.DataArray, sizes: dict[Any, int]) -> Any:
-    """The sums of `bin`, lazy where the cube is: blocks are cut where windows end, so that none needs another."""
+    """The sums of `bin`, lazy where the cube is."""
     factors = [sizes.get(dim, 1) for dim in cube.dims]
     wide = _wide(cube.dtype, math.prod(factors))
-    add_up = partial(window_sums, factors=factors, dtype=wide)
     used = cube[MASK] if MASK in cube.coords else None
     if cube.chunks is None:
-        return add_up(cube.values, None if used is None else used.values)
-    cuts = {d: _whole(own, sizes.get(d, 1)) for d, own in zip(cube.dims, cube.chunks, strict=True)}
-    blocks = cube.drop_vars(MASK, errors="ignore").chunk(cuts).data
-    # A last dim of one value goes with every block of channels.
-    masks = [] if used is None else [used.chunk({d: cuts[d] for d in used.dims}).data[..., None]]
-    chunks = tuple(tuple(n // f for n in own) for own, f in zip(cuts.values(), factors, strict=True))
-    return blocks.map_blocks(add_up, *masks, chunks=chunks, dtype=wide, meta=np.empty((0,) * cube.ndim, dtype=wide))
-
-
-def _whole(chunks: tuple[int, ...], factor: int) -> tuple[int, ...]:
-    """Chunks moved to where windows end, the last one with what is left over.
-
-    Examples
-    --------
-    >>> _whole((5, 5, 1), 3), _whole((2, 2, 2), 6), _whole((4, 4), 2)
-    ((3, 8), (6,), (4, 4))
-    """
-    total = sum(chunks)
-    edges = sorted({end // factor * factor for end in itertools.accumulate(chunks)} - {0})
-    return tuple(int(n) for n in np.diff([0, *edges[:-1], total]))
+        return window_sums(cube.values, None if used is None else used.values, factors=factors, dtype=wide)
+    if used is not None:
+        used = used.chunk(dict(zip(used.dims, cube.chunks[:-1], strict=True))).data
+    return add_up_windows(cube.data, used, factors=factors, dtype=wide)
 
 
 def mask(
@@ -237,6 +219,8 @@ def thin(cube: xr.DataArray, *, fraction: float = 0.5, seed: int = 0) -> tuple[x
         along = xr.DataArray(np.arange(cube.sizes[dim], dtype=np.int64), dims=dim)
         number = number * cube.sizes[dim] + along
     plain = cube.drop_vars(MASK, errors="ignore")
+    if plain.chunks is not None:
+        plain = plain.chunk({ENERGY: -1})
     kept: xr.DataArray = xr.apply_ufunc(
         divide,
         plain,

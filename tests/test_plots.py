@@ -19,6 +19,7 @@ from report_results import LINES, eds_result, eds_spectra, eels_result, masked_r
 
 import scalehsi as hsi
 from scalehsi import plots
+from scalehsi.kernels.xrays import eds_spectrum
 from scalehsi.reporting import maps, style
 from scalehsi.reporting.digest import digest, intensity_maps
 from scalehsi.reporting.identify import name_peaks
@@ -428,3 +429,117 @@ def test_pyplot_is_never_touched() -> None:
     )
     assert done.returncode == 0, done.stderr
     assert done.stdout.startswith(b"\x89PNG")
+
+
+# Bins, and what denoising brings
+
+
+def scan() -> xr.Dataset:
+    """A scan of bins as `scalehsi.scan_bins` gives it."""
+    return xr.Dataset(
+        {
+            "score": ("bin", [-0.8, -0.02, 0.0, -0.5, -11.0]),
+            "score_error": ("bin", [0.03, 0.02, 0.0, 0.05, 0.3]),
+            "stability": ("bin", [3.0, 2.5, 2.4, 3.1, 4.0]),
+        },
+        coords={"bin": [2, 4, 8, 12, 24]},
+        attrs={"chosen": 8},
+    )
+
+
+def test_bins_are_drawn_with_their_errors_and_the_choice(good: xr.Dataset) -> None:
+    figure = plots.bins(scan())
+    left, right = figure.axes
+    line, _, (bars,) = left.containers[0]
+    np.testing.assert_allclose(line.get_xydata(), np.column_stack([scan()["bin"], scan()["score"]]))
+    spans = np.array([segment[:, 1] for segment in bars.get_segments()])
+    np.testing.assert_allclose(spans[:, 1] - spans[:, 0], 2 * scan()["score_error"])
+    np.testing.assert_allclose(right.lines[0].get_ydata(), scan()["stability"])
+    assert left.get_yscale() == "symlog"
+    for axes in (left, right):
+        chosen = next(patch for patch in axes.patches if patch.get_gid() == "chosen")
+        assert chosen.get_x() < 8 < chosen.get_x() + chosen.get_width()
+        assert [text.get_text() for text in axes.get_xticklabels()] == ["2", "4", "8", "12", "24"]
+        assert axes.get_title(loc="left") == "used: 8 × 8 pixels"
+
+
+def test_bins_of_a_result_are_those_of_its_scan(good: xr.Dataset) -> None:
+    kept = {f"bin_{name}": values for name, values in scan().data_vars.items()}
+    figure = plots.bins(good.assign(kept).assign(bin_factor=("axis", [4, 4])))
+    assert figure.axes[0].get_title(loc="left") == "used: 4 × 4 pixels"
+    np.testing.assert_allclose(figure.axes[1].lines[0].get_ydata(), scan()["stability"])
+    with pytest.raises(InputError, match=r"no scan of bins .* draw what hsi\.scan_bins\(cube\) gives"):
+        plots.bins(good)
+
+
+def counts_of(truth: xr.Dataset) -> xr.DataArray:
+    """Counts drawn from a truth."""
+    drawn = np.random.default_rng(3).poisson(np.einsum("kyx,ke->yxe", truth.abundances, truth.endmembers))
+    coords = {name: truth[name] for name in ("y", "x", "energy")}
+    attrs = {"signal": "EDS", "elements": ["O", "Mg", "Al", "Si", "Ca", "Fe"]}
+    return xr.DataArray(drawn.astype("u2"), dims=("y", "x", "energy"), coords=coords, attrs=attrs)
+
+
+def test_denoised_maps_share_a_scale_and_say_how_near_they_are(good: xr.Dataset) -> None:
+    truth = eds_result()[1]
+    cube = counts_of(truth)
+    results = {"NMF": good, "PCA": good.assign(offset=("energy", np.full(1000, 0.01)))}
+    figure = plots.denoised(cube, results, "Ca Ka", truth)
+    panels = [axes for axes in figure.axes if axes.images]
+    assert len({axes.images[0].get_clim() for axes in panels}) == 1
+    assert len(scale_bars(figure)) == 4
+    inside = (truth.energy.values >= 3.691 - 0.06) & (truth.energy.values <= 3.691 + 0.06)
+    true = np.einsum("kyx,k->yx", truth.abundances, truth.endmembers.values[:, inside].sum(axis=1))
+    model = np.einsum("kyx,k->yx", good.abundances, good.endmembers.values[:, inside].sum(axis=1))
+    expected = {
+        "Truth": true,
+        "Measured": cube.values[..., inside].sum(axis=-1),
+        "NMF": model,
+        "PCA": model + 0.01 * inside.sum(),
+    }
+    for axes, (name, values) in zip(panels, expected.items(), strict=True):
+        np.testing.assert_allclose(np.asarray(axes.images[0].get_array()), values, rtol=1e-5, atol=1e-6)
+        title = axes.get_title(loc="left")
+        assert title.split("\n")[0] == name
+        if name != "Truth":
+            found = np.corrcoef(values.ravel(), true.ravel())[0, 1]
+            assert float(title.split()[-1]) == pytest.approx(found, abs=6e-4)
+    assert figure.axes[-1].get_ylabel() == "counts per pixel at Ca Kα"
+
+
+def test_denoised_maps_without_a_truth_and_with_a_mask(good: xr.Dataset) -> None:
+    masked = masked_result()
+    cube = counts_of(eds_result()[1]).assign_coords(mask=masked["mask"])
+    figure = plots.denoised(cube, {"NMF": masked}, (1.0, 1.5))
+    panels = [axes for axes in figure.axes if axes.images]
+    assert [axes.get_title(loc="left") for axes in panels] == ["Measured", "NMF"]
+    for axes in panels:
+        assert np.isnan(np.ma.filled(axes.images[0].get_array(), np.nan)[~masked["mask"].values]).all()
+    assert figure.axes[-1].get_ylabel() == "counts per pixel at 1 to 1.5 keV"
+    with pytest.raises(InputError, match="no result is given"):
+        plots.denoised(cube, {}, "Fe Ka")
+    with pytest.raises(InputError, match=r"a window is a line such as 'Fe Ka' or its ends"):
+        plots.denoised(cube, {"NMF": masked}, (1.0, 2.0, 3.0))
+
+
+def test_faint_lines_of_known_elements_come_before_other_elements() -> None:
+    """The weakest lines of uranium and neodymium are no palladium, and no lanthanum."""
+    energy = np.linspace(0.2, 20.0, 1980)
+    spectrum = eds_spectrum({"Si": 20.0, "U": 1.0, "Nd": 3.0, "O": 76.0}, energy)
+    named = name_peaks(find_peaks(energy, spectrum / spectrum.sum() * 3e5), ("Si", "U", "Nd", "O"))
+    certain = {mark.label for mark in named if mark.certain}
+    assert {"U M", "U Mα", "Nd Lα", "Nd Lℓ"} <= certain
+    assert not {"Pd Lα", "La Lα"} & {mark.label for mark in named}
+
+
+def test_peaks_are_looked_for_before_smoothing(good: xr.Dataset) -> None:
+    rng = np.random.default_rng(0)
+    flat = np.full((3, 1000), 20.0)
+    rough = rng.poisson(flat).astype(float)
+    soft = np.array([np.convolve(row, np.ones(12) / 12, mode="same") for row in rough])
+    result = good.assign(endmembers=(("component", "energy"), soft / soft.sum(axis=1, keepdims=True)))
+    share = result.abundances.sum(("y", "x")).values
+    result["abundances"] = result.abundances * (2e4 / share)[:, None, None]
+    raw = (("component", "energy"), rough / rough.sum(axis=1, keepdims=True))
+    with_raw = component_marks(digest(result.assign(unsmoothed_endmembers=raw)))
+    assert sum(map(len, with_raw)) == 0

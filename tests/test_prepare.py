@@ -10,7 +10,7 @@ import dask.array as da
 import numpy as np
 import pytest
 import xarray as xr
-from helpers import counts_cube, raise_if_dask_computes, random_mask
+from helpers import CountingStore, counts_cube, raise_if_dask_computes, random_mask
 from hypothesis import given
 from hypothesis import strategies as st
 from numpy.testing import assert_allclose, assert_array_equal
@@ -26,6 +26,8 @@ STEPS: dict[str, Step] = {
     "crop": lambda c: prepare.crop(c, y=(1, 4), energy=(0.1, 0.5)),
     "bin": lambda c: prepare.bin(c, y=2, x=3, energy=2),
     "mask": lambda c: prepare.mask(c, min_counts=20, y=(1, 4)),
+    "thin": lambda c: prepare.thin(c, fraction=0.3, seed=2)[0],
+    "thin, the rest": lambda c: prepare.thin(c, fraction=0.3, seed=2)[1],
 }
 
 
@@ -170,6 +172,27 @@ def test_sums_cannot_overflow(dtype: str, value: float, factor: int, wide: str, 
     assert float(found[0, 0, 0]) == float(values[0, 0, 0]) * factor
 
 
+@pytest.mark.parametrize("factor", [3, 5, 7, 11])
+def test_windows_over_many_chunks_are_added_up_from_their_parts(factor: int) -> None:
+    given_ = cube((23, 19, 6), mask=random_mask((23, 19)))
+    want = prepare.bin(given_, y=factor, x=factor)
+    for chunks in ({"y": 2, "x": 3}, {"y": 1, "x": 19}, {"y": (4, 18, 1), "x": (11, 1, 7), "energy": 4}):
+        found = prepare.bin(given_.chunk(chunks), y=factor, x=factor)
+        assert_array_equal(found, want)
+        assert_array_equal(found.mask, want.mask)
+        assert found.chunks is not None
+
+
+def test_bin_reads_each_chunk_once_and_moves_only_sums() -> None:
+    store = CountingStore(cube((20, 20, 6)).values)
+    lazy = make_cube(
+        da.from_array(store, chunks=(6, 7, 6), meta=np.empty((0, 0, 0), "u1")), energy=np.arange(6.0), energy_units="eV"
+    )
+    found = prepare.bin(lazy, y=4, x=5).compute(scheduler="synchronous")
+    assert_array_equal(found, prepare.bin(cube((20, 20, 6)), y=4, x=5))
+    assert set(store.reads.values()) == {1}
+
+
 def test_bins_lie_at_the_centres_of_what_they_hold_and_the_rest_is_left_out() -> None:
     found = prepare.bin(cube(), y=4, x=2, energy=3)
     assert_allclose(found.y, [1.5])
@@ -267,6 +290,46 @@ def test_mask_says_what_is_wrong(settings: dict[str, Any], message: str) -> None
 def test_a_range_outside_of_a_lazy_cube_is_refused_at_once() -> None:
     with raise_if_dask_computes(0), pytest.raises(InputError, match="leaves nothing"):
         prepare.mask(cube().chunk({"y": 2}), y=(10, 20))
+
+
+# thin
+
+
+@given(case=cases(dtypes=("u1", "u2")), fraction=st.floats(0.05, 0.95), seed=st.integers(0, 2**33))
+def test_the_parts_make_the_cube_whatever_the_chunks(case: Case, fraction: float, seed: int) -> None:
+    kept, rest = prepare.thin(case.cube, fraction=fraction, seed=seed)
+    assert_array_equal(kept.values.astype(int) + rest.values, case.counts)
+    assert kept.dtype == rest.dtype == case.counts.dtype
+    plain = make_cube(case.counts, energy=case.cube.energy.values, energy_units="keV")
+    assert_array_equal(kept, prepare.thin(plain, fraction=fraction, seed=seed)[0])
+    if "mask" in case.cube.coords:
+        assert_array_equal(kept["mask"], case.used)
+
+
+def test_a_chance_is_the_share_of_the_counts_that_is_kept() -> None:
+    given_ = counts_cube((40, 40, 50))
+    kept, rest = prepare.thin(given_, fraction=0.2, seed=1)
+    assert float(kept.sum()) == pytest.approx(0.2 * float(given_.sum()), rel=0.01)
+    assert kept.attrs["history"][-1] == "thin(fraction=0.2, seed=1), kept"
+    assert rest.attrs["history"][-1] == "thin(fraction=0.2, seed=1), rest"
+    assert not np.array_equal(kept, prepare.thin(given_, fraction=0.2, seed=2)[0])
+
+
+@pytest.mark.parametrize(
+    ("change", "fraction", "message"),
+    [
+        (lambda c: c.astype("f4"), 0.5, r"thin: .* unsigned integers, got float32; type cube.astype\('uint16'\)"),
+        (lambda c: c.astype("i4"), 0.5, "unsigned integers, got int32"),
+        (lambda c: c, 0.0, "thin: fraction=0.0; a number between 0 and 1 is expected"),
+        (lambda c: c, 1, "thin: fraction=1; a number between 0 and 1"),
+        (lambda c: c, True, "thin: fraction=True"),
+        (lambda c: c, "half", "thin: fraction='half'"),
+        (lambda c: c, math.nan, "thin: fraction=nan"),
+    ],
+)
+def test_thin_takes_counts_and_a_chance(change: Step, fraction: Any, message: str) -> None:
+    with pytest.raises(InputError, match=message):
+        prepare.thin(change(cube()), fraction=fraction)
 
 
 # Steps as text.

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import base64
 import io
+import shutil
 import subprocess
 import sys
 from html.parser import HTMLParser
@@ -18,8 +19,9 @@ from report_results import eds_result, eels_result, masked_result, pca_result, s
 
 import scalehsi as hsi
 import scalehsi.report as report_module
+from scalehsi import metrics
 from scalehsi.report import report
-from scalehsi.reporting import gallery, style
+from scalehsi.reporting import bins, gallery, style
 from scalehsi.reporting.composition import with_error
 from scalehsi.reporting.digest import digest
 from scalehsi.reporting.findings import find
@@ -558,3 +560,127 @@ def test_a_truth_that_does_not_fit_is_refused(tmp_path: Path, small: xr.Dataset)
         report(small, tmp_path / "r", truth=truth.isel(energy=slice(500)))
     with pytest.raises(InputError, match=r"truth: .*lacks abundances.*scalehsi\.simulate"):
         report(small, tmp_path / "r", truth=truth.drop_vars("abundances"))
+
+
+# Beside other methods, what denoising brings, and bins
+
+
+def blurred() -> xr.Dataset:
+    """Another method's result: worse spectra in another order, and worse maps."""
+    result, _ = eds_result()
+    mixed = 0.7 * result.endmembers + 0.3 * result.endmembers.mean("component")
+    noise = np.random.default_rng(5).gamma(2.0, 10.0, result.abundances.shape)
+    return result.assign(endmembers=mixed, abundances=result.abundances + noise).isel(component=[1, 2, 0])
+
+
+def counts() -> xr.DataArray:
+    truth = eds_result()[1]
+    drawn = np.random.default_rng(3).poisson(np.einsum("kyx,ke->yxe", truth.abundances, truth.endmembers))
+    coords = {name: truth[name] for name in ("y", "x", "energy")}
+    attrs = {"signal": "EDS", "elements": ["O", "Mg", "Al", "Si", "Ca", "Fe"]}
+    return xr.DataArray(drawn.astype("u2"), dims=("y", "x", "energy"), coords=coords, attrs=attrs)
+
+
+@pytest.fixture(scope="module")
+def story(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    result, truth = eds_result()
+    scan = {"bin_score": [-2.0, -0.1, 0.0], "bin_score_error": [0.1, 0.05, 0.0], "bin_stability": [3.0, 2.0, 2.5]}
+    result = result.assign({name: ("bin", values) for name, values in scan.items()}).assign_coords(bin=[4, 8, 12])
+    result = result.assign(bin_factor=("axis", [8, 8]), fine_bin_factor=("axis", [2, 2]))
+    signed = result.assign(abundances=result.abundances - 50.0).assign_attrs(model="PCA")
+    others = {"Blurred": blurred(), "PCA": signed}
+    place = tmp_path_factory.mktemp("story") / "page"
+    return report(result, place, truth=truth, others=others, cube=counts(), line="Ca Ka")
+
+
+def test_the_story_has_its_sections_and_pictures(story: Path) -> None:
+    page = Page(story)
+    sections = [section["id"] for section in page.all("section")]
+    assert sections == [
+        *("maps", "spectra", "composition", "quality", "truth", "methods", "denoised", "bins", "provenance"),
+    ]
+    assert {"methods.png", "methods-spectra.png", "denoised.png", "bins.png"} <= {
+        p.name for p in story.parent.iterdir()
+    }
+    assert len(page.html) < 8e6
+    # Scores of PCA are no maps of phases: it is among the denoised maps alone.
+    assert "The same cube by Blurred and NMF." in page.text
+    assert "Correlation with truth measured Blurred PCA NMF" in page.text
+
+
+def test_a_report_replaces_one_with_more_sections(story: Path, tmp_path: Path, blank: None) -> None:
+    shutil.copytree(story.parent, tmp_path / "page")
+    report(eds_result(20)[0], tmp_path / "page", overwrite=True)
+    assert sorted(p.name for p in (tmp_path / "page").iterdir()) == ["index.html", "maps.png"]
+
+
+def test_other_methods_are_matched_and_scored(tmp_path: Path, quick: None) -> None:
+    result, truth = eds_result()
+    page = Page(report(result, tmp_path / "r", truth=truth, others={"Blurred": blurred()}))
+    rows = {}
+    for name, each in {"Blurred": blurred(), "NMF": result}.items():
+        rows[name] = np.degrees(metrics.score(each.assign_coords(energy=truth.energy), truth)["spectral_angle"].values)
+    cells = [f"{name} {a:.2f} {b:.2f}" for name, a, b in zip(("CaPv", "Brg", "Fp"), *rows.values(), strict=True)]
+    mean = f"Mean {rows['Blurred'].mean():.2f} {rows['NMF'].mean():.2f}"
+    for words in (
+        *cells,
+        mean,
+        "Spectral angle (°) Blurred NMF",
+        "hsi.NMF(3, loss='frobenius', tol=0.0001, max_iter=300)",
+    ):
+        assert words in page.text, words
+    alone = Page(report(result, tmp_path / "s", others={"Blurred": blurred()}))
+    assert "components are matched by their spectra. Angles are those to NMF." in alone.text
+    assert "Spectral angle (°) Blurred Component 1" in alone.text
+
+
+def test_denoising_is_told_in_numbers_where_the_truth_is_known(tmp_path: Path, quick: None) -> None:
+    result, truth = eds_result()
+    page = Page(report(result, tmp_path / "r", truth=truth, cube=counts(), line="Fe Ka"))
+    table = metrics.denoise_report(counts(), {"NMF": result}, truth=truth)
+    assert table["window"].values.tolist() == ["O Ka", "Mg Ka", "Al Ka", "Si Ka", "Ca Ka", "Fe Ka"]
+    for line, (raw, ours) in zip(("O Kα", "Mg Kα"), table["correlation"].values.T, strict=False):
+        assert f"{line} {raw:.3f} {ours:.3f}" in page.text
+    assert "Whole cube, error {:.1f} % {:.1f} %".format(*100 * table["cube_error"].values) in page.text
+    assert "a window at Fe Kα (6.34 to 6.46 keV)" in page.text
+    plain = Page(report(result, tmp_path / "s", cube=counts()))
+    # Without a word about the line: the one with the fewest counts.
+    windows = metrics.line_windows(counts())
+    sums = {name: float(result.mean_spectrum.sel(energy=slice(*ends)).sum()) for name, ends in windows.items()}
+    assert min(sums, key=lambda name: sums[name]) == "Ca Ka"
+    assert "a window at Ca Kα (3.63 to 3.75 keV)" in plain.text
+    assert "fit both halves of hsi.prepare.thin(cube)" in plain.text
+
+
+def test_what_cannot_be_set_beside_is_said(tmp_path: Path, quick: None) -> None:
+    result, truth = eds_result()
+    with pytest.raises(InputError, match=r"'small' has maps of 20 x 60 and 1000 channels, the result 60 x 60"):
+        report(result, tmp_path / "r", others={"small": blurred().isel(y=slice(20))})
+    with pytest.raises(InputError, match="line='Fe Ka' is drawn from the cube"):
+        report(result, tmp_path / "r", line="Fe Ka")
+    with pytest.raises(InputError, match="which map shall be drawn"):
+        report(result, tmp_path / "r", cube=counts().assign_attrs(elements=[]))
+    with pytest.raises(InputError, match="the result 'NMF' has the sizes"):
+        report(result, tmp_path / "r", cube=counts().isel(y=slice(30)), truth=truth.isel(y=slice(30)))
+    assert not (tmp_path / "r").exists()
+
+
+def test_a_result_whose_bins_were_given_has_no_curve(tmp_path: Path, quick: None) -> None:
+    result, _ = eds_result(20)
+    page = Page(report(result.assign(bin_factor=("axis", [8, 8])), tmp_path / "r"))
+    assert "bins" not in [section["id"] for section in page.all("section")]
+    assert "How large should the bins be?" not in page.text
+
+
+def test_the_choice_of_bins_is_told_in_words() -> None:
+    result = eds_result(20)[0]
+    scan = {"bin_score": [-2.0, -0.1, 0.0], "bin_score_error": [0.1, 0.05, 0.0], "bin_stability": [3.0, 2.0, 2.5]}
+    result = result.assign({name: ("bin", values) for name, values in scan.items()}).assign_coords(bin=[4, 8, 12])
+    other = bins.chapter(result.assign(bin_factor=("axis", [8, 8]), fine_bin_factor=("axis", [2, 2])))
+    best = bins.chapter(result.assign(bin_factor=("axis", [12, 12]), fine_bin_factor=("axis", [1, 1])))
+    assert other is not None
+    assert best is not None
+    assert "Of sides of 4, 8, 12 pixels, 12 did best. Of the best three the one was used" in other.words
+    assert "refined on bins of 2 × 2 pixels" in other.words
+    assert "Of sides of 4, 8, 12 pixels, 12 did best and was used." in best.words
+    assert "refined on single pixels" in best.words

@@ -39,7 +39,8 @@ def minerals():
 
 
 def test_every_kind_is_covered():
-    assert set(SMALL) == set(simulate.KINDS)
+    # The others have files of their own.
+    assert set(SMALL) | {"acquisitions", "maps", "sines"} == set(simulate.KINDS)
 
 
 @pytest.mark.parametrize("kind", SMALL)

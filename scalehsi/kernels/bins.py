@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from typing import Any
 
@@ -59,48 +60,67 @@ def merge_bins(left: dict[str, Any], right: dict[str, Any]) -> dict[str, Any]:
     return {"number": [number], "bins": [bins]}
 
 
-def window_sums(x: Any, used: Any = None, *, factors: Sequence[int], dtype: Any) -> np.ndarray[Any, Any]:
-    """Sums over windows of neighbours along every dim; what does not fill a last window is left out.
+def window_sums(
+    x: Any,
+    used: Any = None,
+    *,
+    factors: Sequence[int],
+    dtype: Any,
+    start: Sequence[int] | None = None,
+    stop: Sequence[int] | None = None,
+) -> np.ndarray[Any, Any]:
+    """Sums over windows of neighbours along every dim.
 
     Parameters
     ----------
     x : array, shape (..., E)
-        Of any real dtype. Nothing but the sums is made of it.
+        Of any real dtype; a part of a larger array, or all of it. No copy of it is made where it is contiguous.
     used : array of bool, shape (...) or (..., 1), optional
         Pixels that count; by default all.
     factors : sequence of int
         Length of a window along each dim of ``x``.
     dtype : dtype
         Of the sums; they are added up in it.
+    start : sequence of int, optional
+        Where the part begins in the whole, in which windows are counted from zero; along E at a window's edge.
+    stop : sequence of int, optional
+        Nothing from there on counts. By default what does not fill a last window is left out.
 
     Returns
     -------
     array
+        One value a window that the part touches, so far as the part goes: what is missing is in other parts.
 
     Notes
     -----
-    Costs 0.05 ns a byte where the last factor is 1, a tenth of what adding up after a conversion takes, and 0.5 ns a
+    Costs 0.07 ns a byte where the last factor is 1, a tenth of what adding up after a conversion takes, and 0.5 ns a
     value where it is not.
 
     Examples
     --------
     >>> window_sums(np.full((5, 4, 2), 200, dtype="uint8"), factors=(2, 4, 1), dtype="uint16").tolist()
     [[[1600, 1600]], [[1600, 1600]]]
+    >>> window_sums(np.ones((4, 1)), factors=(3, 1), dtype=float, start=(2, 0), stop=(6, 1)).tolist()
+    [[1.0], [3.0]]
     """
     values = np.asarray(x)
     if values.dtype.kind == "f" and values.dtype.itemsize < 4:
         values = values.astype(dtype)  # half precision has no compiled loops
     values = np.ascontiguousarray(values, dtype=values.dtype.newbyteorder("="))
-    *navigation, channels = values.shape
-    counts = [n // factor for n, factor in zip(navigation, factors, strict=False)]
-    owner = np.zeros((), dtype=np.int64)
-    for size, factor, count in zip(navigation, factors, counts, strict=False):
-        along = np.arange(size) // factor
-        owner = np.where((owner[..., None] < 0) | (along >= count), -1, owner[..., None] * count + along)
+    begin = (0,) * values.ndim if start is None else start
+    end = [n // f * f for n, f in zip(values.shape, factors, strict=True)] if stop is None else stop
+    owner, shape = np.zeros((), dtype=np.int64), []
+    for size, factor, first, last in zip(values.shape, factors, begin, end, strict=True):
+        place = first + np.arange(size)
+        along = np.where(place < last, place // factor - first // factor, -1)
+        shape.append(int(along.max(initial=-1)) + 1)
+        if len(shape) < values.ndim:
+            owner = np.where((owner[..., None] < 0) | (along < 0), -1, owner[..., None] * shape[-1] + along)
     if used is not None:
         owner = np.where(np.asarray(used).reshape(owner.shape), owner, -1)
-    out = np.zeros((*counts, channels // factors[-1]), dtype=dtype)
-    _add_rows(values.reshape(-1, channels), owner.reshape(-1), int(factors[-1]), out.reshape(-1, out.shape[-1]))
+    out = np.zeros(shape, dtype=dtype)
+    rows = values.reshape(math.prod(values.shape[:-1]), values.shape[-1])
+    _add_rows(rows, owner.reshape(-1), int(factors[-1]), out.reshape(math.prod(shape[:-1]), shape[-1]))
     return out
 
 
@@ -118,6 +138,6 @@ def _add_rows(x: Any, owner: Any, factor: int, out: Any) -> None:
         else:
             for e in range(channels):
                 total = out[o, e]
-                for i in range(e * factor, e * factor + factor):
+                for i in range(e * factor, min(e * factor + factor, x.shape[1])):
                     total += x[p, i]
                 out[o, e] = total

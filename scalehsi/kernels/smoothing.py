@@ -22,7 +22,8 @@ def smooth_peaks(spectra: Float, *, widths: Float) -> Float:
         Not negative, on evenly spaced channels.
     widths : array, shape (E,)
         Length of the window at each channel, in channels. A window of 1.3 times the width of a peak (full width at half
-        maximum) takes off half of the noise and changes the peak by less than 1 %; windows below 7 channels do nothing.
+        maximum) takes off half of the variance of noise and changes the peak by less than 1 %; windows below 7 channels
+        do nothing.
 
     Returns
     -------

@@ -98,11 +98,17 @@ class Sources(NamedTuple):
         ``view.branches[name]``.
     name : str
         What the cube was called among them.
+    carried : mapping of str to DataArray
+        Variables that go into the result as they are.
+    frame : DataArray, optional
+        Whose axes and description the result has, where these are not the cube's; its values are not looked at.
     """
 
     cube: xr.DataArray
     beside: Mapping[str, xr.DataArray] = NOTHING
     name: str = "cube"
+    carried: Mapping[str, xr.DataArray] = NOTHING
+    frame: xr.DataArray | None = None
 
 
 @dataclass(frozen=True)

@@ -21,7 +21,7 @@ import xarray as xr
 from scalehsi import arrays
 from scalehsi.blocks import Blocks, Pixels, capacity, map_fold, map_pixels, open_blocks, open_surrounded
 from scalehsi.kernels.classic import leftover
-from scalehsi.models.base import Model, State, Variables, is_number, require
+from scalehsi.models.base import Model, Sources, State, Variables, is_number, require
 from scalehsi.models.binning import branch
 from scalehsi.models.checkpoint import Checkpoint, Saved
 from scalehsi.models.progress import Bar, Listener, Tracker
@@ -72,7 +72,7 @@ def fit(
         Counts or intensities. Lazy cubes of any size; they are kept in the workers' memory when they fill at most half
         of it, and read again each pass otherwise. A boolean coordinate ``mask`` over the pixel dims (True = use) is
         honoured. For models of several acquisitions a mapping of them by name, such as
-        ``{"spatial": a, "spectral": b}``.
+        ``{"spatial": a, "spectral": b}``; for `ParallelGP` a result or maps ``(component, ..., y, x)``.
     model : Model
         For example ``scalehsi.NMF(n_components=3)``.
     seed : int, default 0
@@ -139,7 +139,7 @@ def fit(
         with _stoppable():
             state, history, status, advice = _iterate(view, model, seed, saved, saver, tracker)
             tracker.enter("maps", len(history))
-            result = _finish(view, model, state, history, (status, advice), seed=seed, residual=residual)
+            result = _finish(view, model, given, state, history, (status, advice), seed=seed, residual=residual)
             result.attrs["readings"] = _readings(view, apart=given.beside)
             if given.beside:
                 result.attrs["sources"] = provenance(given)
@@ -231,6 +231,7 @@ def _judge(history: list[float], tol: float, *, rejected: int) -> Status | None:
 def _finish(
     view: Blocks,
     model: Model,
+    given: Sources,
     state: State,
     history: list[float],
     ending: tuple[Status, str],
@@ -241,7 +242,7 @@ def _finish(
     """The last pass: maps and what the model leaves."""
     variables = model.finish(view, state)
     if ABUNDANCES in variables:
-        return _finish_given(view, model, state, history, ending, variables, seed=seed, residual=residual)
+        return _finish_given(view, model, given, state, history, ending, variables, seed=seed, residual=residual)
     frame = xr.Dataset(variables, attrs={"model": model.name})
     n = frame.sizes[COMPONENT]
     wanted = [ABUNDANCES, *([RESIDUAL] if residual else [])]
@@ -281,6 +282,7 @@ def _finish(
 def _finish_given(
     view: Blocks,
     model: Model,
+    given: Sources,
     state: State,
     history: list[float],
     ending: tuple[Status, str],
@@ -290,18 +292,19 @@ def _finish_given(
     residual: bool,
 ) -> xr.Dataset:
     """The last pass where the maps are there already: only what they leave."""
-    if residual:
+    if residual and given.frame is None:
         maps = variables[ABUNDANCES]
-        given = maps.fillna(0.0).transpose(*[d for d in maps.dims if d != COMPONENT], COMPONENT)
+        rows = maps.fillna(0.0).transpose(*[d for d in maps.dims if d != COMPONENT], COMPONENT)
         s = np.asarray(variables[ENDMEMBERS].values, dtype=np.float64)
         name = f"{model.name.lower()}-residual"
-        handles, sums = map_fold(leftover, view, given, shared={"s": s}, keep=[RESIDUAL], name=name)
+        handles, sums = map_fold(leftover, view, rows, shared={"s": s}, keep=[RESIDUAL], name=name)
         variables[RESIDUAL] = _maps(handles[RESIDUAL], {}, home=True)
         variables[RESIDUAL_SPECTRUM] = xr.DataArray(sums["residual_spectrum"] / float(state["pixels"]), dims=(ENERGY,))
-    _label(variables, view.cube)
+    frame = view.cube if given.frame is None else given.frame
+    _label(variables, frame)
     return make_result(
-        variables,
-        cube=view.cube,
+        {**variables, **given.carried},
+        cube=frame,
         model=model.name,
         settings=model.to_settings(),
         seed=seed,

@@ -43,13 +43,16 @@ SETTINGS: Final = ("default", "paper")
 LOSSES: Final = ("poisson", "frobenius")
 RAW: Final = "unsmoothed_endmembers"
 PEAKS: Final = 1.3
-"""Window of the smoothing, in widths of a peak: half of the noise goes, and a peak changes by less than 1 %."""
+"""Window of the smoothing, in widths of a peak: half of the noise's variance goes, a peak changes by less than 1 %."""
 SCANNED: Final = {
     "score": "logarithm of the likelihood of held-out counts above that of the best bins, per thousand counts",
     "score_error": "standard error of the difference to the best bins",
     "stability": "largest angle between spectra of both halves of the counts",
 }
 """What the result keeps of the scan of bins, as ``bin_score`` and so on."""
+CLEAR: Final = 1e-4
+"""Part of the objective by which another start must be better: spectra that are degrees apart differ by 1e-5 of it, and
+not always in favour of the truth; a start that has gone astray is worse by far more."""
 WIDTHS: Final = (2.0, 1.5, 1.25, 1.25, 1.25)
 """Standard deviations in pixels under which neighbours are seen, round by round."""
 
@@ -69,8 +72,9 @@ class PSNMF(Model):
         K, the number of endmembers. `scan_bins` tells how many the counts show.
     bin_factor : "auto", int or (int, int), default "auto"
         Pixels of a bin along y and x. Large bins have good statistics, and the rarest phase must still fill one.
-        "auto" lets the data decide: `scan_bins` scores sizes by the likelihood of counts that were held out, and the
-        one of the best three whose mixture explains the data best is taken. Costs one reading, and some seconds.
+        "auto" lets the data decide: `scan_bins` scores sizes by the likelihood of counts that were held out. Another of
+        its best three takes the place of the first only if the mixture that begins there explains the data clearly
+        better. Costs one reading, and some seconds.
     loss : {"poisson", "frobenius"}, default "poisson"
         - "poisson": for counts (whole numbers). The spectra of the bins are refined on smaller bins of some 400 counts
           by a mixture model with a Dirichlet prior, which says that pixels are mostly pure.
@@ -203,10 +207,16 @@ class PSNMF(Model):
             plain |= {f"scan_{name}": scan[name].values for name in ("bin", *SCANNED) if "stability" in scan}
         if not self.mixed:
             sides = np.asarray(tried[0])
-            bins = binning.binned(view, *map(int, sides))
-            return {**plain, "sides": sides, "fine": sides, **self.coarse.init(bins, seed)}
+            found = self.coarse.init(binning.binned(view, *map(int, sides)), seed)
+            # What is known of the cube's pixels stays; the factorisation asks how many bins there are.
+            return {**found, **plain, "bins": found["pixels"], "sides": sides, "fine": sides}
         counts = float(seen.spectrum.sum()) / max(1, seen.filled)
-        best = min((self._start(view, sides, counts, plain, seed) for sides in tried), key=_objective)
+        best = self._start(view, tried[0], counts, plain, seed)
+        for sides in tried[1:]:
+            # Bounds of the same bins can be compared, and small differences tell nothing: the valley is flat.
+            if np.array_equal(binning.fine(sides, counts, self.n_components, view.shape), best["fine"]):
+                other = self._start(view, sides, counts, plain, seed)
+                best = other if _objective(other) < (1 - CLEAR) * _objective(best) else best
         if not shares.sampled(best):
             return best
         best, _ = settle(view, self, seed, state=best)
@@ -222,7 +232,9 @@ class PSNMF(Model):
     def step(self, view: Blocks, state: State) -> tuple[State, Stats]:
         if self.mixed:
             return shares.step(self, self._fine(view, state), state)
-        return self.coarse.step(binning.binned(view, *map(int, state["sides"])), state)
+        bins = binning.binned(view, *map(int, state["sides"]))
+        found, stats = self.coarse.step(bins, {**state, "pixels": state["bins"]})
+        return {**found, "pixels": state["pixels"]}, stats
 
     def _fine(self, view: Blocks, state: State) -> Blocks:
         return binning.without_zeros(binning.binned(view, *map(int, state["fine"])))

@@ -96,16 +96,20 @@ def scan_bins(
     (True, ('bin',))
     """
     check_cube(cube)
-    if cube.dtype.kind == "i":
-        cube = cube.astype(f"u{cube.dtype.itemsize}")
-    if cube.dtype.kind != "u":
+    if cube.dtype.kind not in "ui":
         raise InputError(
             f"scan_bins divides counts at random, whole numbers, and this cube holds {cube.dtype}; if they are counts "
             "type cube.round().astype('uint16')"
         )
     region = _windows(cube)
-    total = float(region.sum(dtype=np.float64))
-    per_pixel = total / max(1, math.prod(region.shape[:-1]))
+    if cube.dtype.kind == "i":
+        negative = int((region < 0).sum())
+        require(not negative, f"{negative} values are negative, which counts never are; clip them: cube.clip(min=0)")
+        region = region.astype(f"u{cube.dtype.itemsize}")
+    counted = region.where(region[MASK], 0) if MASK in region.coords else region
+    total = float(counted.sum(dtype=np.float64))
+    pixels = int(region[MASK].sum()) if MASK in region.coords else math.prod(region.shape[:-1])
+    per_pixel = total / max(1, pixels)
     require(total > 0, "every count of the cube is zero; is it the right file, or the right dataset of it?")
     sizes = _sizes(bins, region, per_pixel)
     base = math.gcd(*sizes)

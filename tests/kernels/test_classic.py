@@ -14,6 +14,7 @@ from sklearn.decomposition import NMF
 
 from scalehsi import arrays
 from scalehsi.kernels import classic
+from scalehsi.kernels.counts import Counts
 
 Float = np.ndarray[Any, np.dtype[np.float64]]
 seeds = st.integers(0, 10_000)
@@ -92,3 +93,15 @@ def test_leftover_is_data_minus_model() -> None:
     pixels, sums = classic.leftover(x, c, s=s)
     assert_allclose(pixels["residual"], np.sqrt(((x - c @ s) ** 2).mean(axis=1)), rtol=1e-6)
     assert_allclose(sums["residual_spectrum"], (x - c @ s).sum(axis=0), rtol=1e-6, atol=1e-9)
+
+
+@given(seed=seeds, counts=st.floats(0.05, 200.0))
+def test_what_counts_leave_is_what_dense_blocks_leave(seed: int, counts: float) -> None:
+    rng = np.random.default_rng(seed)
+    c, s = rng.random((30, 3)), rng.random((3, 15)) * counts
+    x = rng.poisson(c @ s).astype("u2")
+    rest = x - c @ s
+    for given_ in (x, Counts.from_dense(x)):
+        pixels, sums = classic.leftover(given_, c, s=s)
+        assert_allclose(pixels["residual"], np.sqrt((rest**2).mean(axis=1)), rtol=1e-4)
+        assert_allclose(sums["residual_spectrum"], rest.sum(axis=0), rtol=1e-4, atol=1e-4 * counts)

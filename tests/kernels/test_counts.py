@@ -169,3 +169,22 @@ def test_read_only_and_strided_blocks(put: Any) -> None:
     for block in (put(x), put(np.asfortranarray(x))):
         assert_array_equal(Counts.from_dense(block).to_dense(), want.to_dense())
     assert_array_equal(Counts.from_dense(x[::2, 1:]).to_dense(), x[::2, 1:])
+
+
+@given(x=hnp.arrays("u2", shapes, elements=st.one_of(st.just(0), st.integers(0, 60_000))), data=st.data())
+def test_pixels_are_taken_in_any_order_and_put_together(x: np.ndarray[Any, Any], data: st.DataObject) -> None:
+    few = Counts.from_dense(x)
+    assert_array_equal(few.totals, x.sum(axis=1))
+    rows = np.array(data.draw(st.lists(st.integers(0, len(x) - 1), max_size=9) if len(x) else st.just([])), dtype=int)
+    assert_array_equal(few.take(rows).to_dense(), x[rows])
+    cut = data.draw(st.integers(0, len(x)))
+    joined = Counts.concatenate([few[:cut], few[cut:], few[:0]])
+    assert_array_equal(joined.to_dense(), x)
+    assert_array_equal(joined.indptr, few.indptr)
+
+
+def test_blocks_of_other_dtypes_are_put_together_in_the_widest() -> None:
+    parts = [Counts.from_dense(np.array([[v, 0]], dtype=d)) for v, d in ((3, "u1"), (60_000, "u2"), (1, "u1"))]
+    joined = Counts.concatenate(parts)
+    assert joined.dtype == np.uint16
+    assert_array_equal(joined.to_dense(), [[3, 0], [60_000, 0], [1, 0]])

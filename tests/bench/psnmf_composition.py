@@ -1,0 +1,47 @@
+"""What PSNMF's spectra say of the composition of each phase, beside the truth."""
+
+from __future__ import annotations
+
+from typing import Any, Final
+
+import numpy as np
+import xarray as xr
+
+import scalehsi as hsi
+from scalehsi.simulate.minerals import MINERALS
+from tests.bench.psnmf_scenes import PHASES, Float, Scene
+
+ELEMENTS: Final = ("Mg", "Si", "Al", "Ca", "Fe", "Nd", "Sm", "U", "O", "Cu")
+FOIL: Final = {"thickness_nm": 100.0, "density": 4.5}
+K_FACTORS: Final = {
+    "Mg": 1.080, "Si": 1.0, "Al": 1.007, "Ca": 0.839, "Fe": 0.856,
+    "Nd": 0.904, "Sm": 0.888, "U": 0.402, "O": 1.892, "Cu": 0.928,
+}  # fmt: skip
+"""Of the generator of the developers' scene, which is not ours."""
+
+
+def truth() -> Float:
+    """Atomic per cent (phase, element), each phase's sum made one hundred."""
+    found = np.array([[MINERALS[phase].get(element, 0.0) for element in ELEMENTS] for phase in PHASES])
+    return 100.0 * found / found.sum(axis=1, keepdims=True)
+
+
+def composition(scene: Scene, spectra: Float) -> Float:
+    """Atomic per cent (phase, element) of spectra (phase, energy) in the order of the phases."""
+    given = xr.DataArray(
+        spectra,
+        dims=("component", "energy"),
+        coords={"energy": ("energy", scene.cube["energy"].values, {"units": "keV"})},
+        attrs={"signal": "EDS"},
+    )
+    settings: dict[str, Any] = {"k_factors": K_FACTORS, "k_units": "atomic"} if scene.name == "dev" else dict(FOIL)
+    return np.asarray(hsi.quantify(given, ELEMENTS, **settings)["atomic_percent"].values)
+
+
+def largest(found: Float) -> Float:
+    """Largest error of each phase in atomic per cent."""
+    return np.abs(found - truth()).max(axis=1)
+
+
+def element_of(found: Float, phase: str, element: str) -> float:
+    return float(found[PHASES.index(phase), ELEMENTS.index(element)])
