@@ -26,3 +26,13 @@ def test_the_default_needs_hardly_more_readings_than_the_best_variant() -> None:
     # What remembers the sets solves the same problems: the same readings, to the last one.
     kept = others[0]
     assert all(default[f"readings to {limit}"] == kept[f"readings to {limit}"] for limit in ("0.01", "0.001"))
+
+
+def test_fused_acquisitions_beat_what_is_made_of_one() -> None:
+    pansharpen = bench("pansharpen")
+    rows = pansharpen.table({"small": [pansharpen.simulated(2, size=48)]})
+    error = {row["method"]: float(row["small: error"]) for row in rows}
+    peers = [pansharpen.RAW, pansharpen.BILINEAR, pansharpen.PLAIN, pansharpen.WEIGHTED, pansharpen.SKLEARN]
+    assert error[pansharpen.AUTO] < 0.85 * min(error[name] for name in peers)
+    assert error[pansharpen.IMAGE] < error[pansharpen.AUTO] < error[pansharpen.JOINT] < error[pansharpen.ALONE]
+    assert error[pansharpen.ALONE] < 1.05 * error[pansharpen.TRUE]
