@@ -253,7 +253,7 @@ def first_stage(scene: Scene, size: int) -> float:
 
 
 ALONE = """
-import dask, resource, sys, time
+import dask, sys, time
 import numpy as np
 from threadpoolctl import threadpool_limits
 import scalehsi as hsi
@@ -267,7 +267,9 @@ with dask.config.set(scheduler="synchronous"), threadpool_limits(1):
         result = hsi.fit(cube, hsi.PSNMF(3, **settings), seed=0)
         print(time.process_time() - cpu, time.perf_counter() - wall, flush=True)
 np.save(sys.argv[1] + ".spectra.npy", result["endmembers"].values)
-print("peak", resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024)
+# Not getrusage: it remembers how large the parent was when it started this process.
+peak = next(line for line in open("/proc/self/status") if line.startswith("VmHWM"))
+print("peak", int(peak.split()[1]) / 1024)
 """
 
 
