@@ -22,8 +22,8 @@ if TYPE_CHECKING:
     from scalehsi.io import convert, open_cube, open_image, open_result, save
     from scalehsi.models.apply import project, reconstruct
     from scalehsi.models.fit import fit
-    from scalehsi.models.lengths import lengthscale_scan
     from scalehsi.models.gp import ParallelGP
+    from scalehsi.models.lengths import lengthscale_scan
     from scalehsi.models.nmf import NMF
     from scalehsi.models.pansharpen import PanSharpen
     from scalehsi.models.pca import PCA
