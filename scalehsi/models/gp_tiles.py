@@ -7,6 +7,7 @@ from typing import Any, Final
 import numpy as np
 import xarray as xr
 
+from scalehsi.arrays import array_namespace
 from scalehsi.kernels.gaussian.profile import Hyper
 from scalehsi.models import gp_engines as engines
 from scalehsi.models.tiled import Finer
@@ -18,32 +19,28 @@ SEAM_REACH: Final = 24
 
 
 def smoothed(
-    x: Any,
-    *,
-    hyper: Hyper,
-    solver: str,
-    finer: Finer,
-    draws: int,
-    nonnegative: bool,
-    seed: int,
-    tile: Any,
+    x: Any, *, hyper: Hyper, finer: Finer, nonnegative: bool, how: engines.How, tile: Any
 ) -> tuple[dict[str, Any], dict[str, Any]]:
-    """Mean and deviation of a tile, one row a pixel, and how far its solver came."""
-    frames = np.array(x, dtype=np.float64, order="C").reshape(-1, *tile.shape[-2:], x.shape[-1])
-    found = []
-    for number, y in enumerate(frames):
-        observed = np.isfinite(y).all(axis=-1)
-        rng = np.random.default_rng([seed, int(tile.index[0]), number])
-        here = np.nan_to_num(y)
-        found.append(engines.smooth(solver, here, observed, hyper, upsample=finer.factor, draws=draws, rng=rng))
-    mean = np.stack([f.mean for f in found])
+    """Mean and deviation of a tile, one row a pixel, and how far its solver came; where the tile lies."""
+    xp = array_namespace(x)
+    frames = xp.reshape(xp.asarray(x, copy=True), (-1, *tile.shape[-2:], x.shape[-1]))
+    found = [smooth_frame(frames[n], hyper, finer, how, first=(int(tile.index[0]), n)) for n in range(frames.shape[0])]
+    mean = xp.stack([f.mean for f in found])
     if nonnegative:
-        np.maximum(mean, 0.0, out=mean)
-    rows = {ABUNDANCES: mean, ABUNDANCES_STD: np.stack([f.std for f in found])}
+        mean = xp.where(mean > 0, mean, xp.zeros_like(mean))
+    rows = {ABUNDANCES: mean, ABUNDANCES_STD: xp.stack([f.std for f in found])}
     return (
-        {name: finer.rows(values.astype(np.float32)) for name, values in rows.items()},
+        {name: finer.rows(xp.astype(values, xp.float32, copy=False)) for name, values in rows.items()},
         {"steps": max(f.steps for f in found), "leftover": max(f.residual for f in found)},
     )
+
+
+def smooth_frame(y: Any, hyper: Hyper, finer: Finer, how: engines.How, *, first: tuple[int, int]) -> engines.Smoothed:
+    """Maps (H, W, T) with NaN where a pixel is missing; random numbers are counted on the first pixel."""
+    xp = array_namespace(y)
+    observed = xp.all(xp.isfinite(y), axis=-1)
+    here = xp.where(observed[..., None], y, xp.zeros_like(y))
+    return engines.smooth(here, observed, hyper, how, upsample=finer.factor, first=first)
 
 
 def seam_difference(
@@ -78,18 +75,8 @@ def seam_difference(
         outer.append((max(0, low - 2 * halo), min(size, high + 2 * halo)))
         corner.append(edge)
     frame = {d: 0 for d in cube.dims[:-3]}
-    y = np.array(cube.isel({**frame, Y: slice(*outer[0]), X: slice(*outer[1])}).values, dtype=np.float64, order="C")
-    observed = np.isfinite(y).all(axis=-1)
-    rng = np.random.default_rng([shared["seed"], 1])
-    whole = engines.smooth(
-        shared["solver"],
-        np.nan_to_num(y),
-        observed,
-        shared["hyper"],
-        upsample=finer.factor,
-        draws=shared["draws"],
-        rng=rng,
-    )
+    y = np.array(cube.isel({**frame, Y: slice(*outer[0]), X: slice(*outer[1])}).values, order="C")
+    whole = smooth_frame(y, shared["hyper"], finer, shared["how"], first=(0, 0))
     r = finer.factor
     cut = tuple(slice((a - o) * r, (b - o) * r) for (a, b), (o, _) in zip(windows, outer, strict=True))
     mean, std = (np.moveaxis(values[cut], -1, 0) for values in (whole.mean, whole.std))
