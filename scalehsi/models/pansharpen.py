@@ -108,8 +108,8 @@ class PanSharpen(Model):
     the middle of the spectral field, ``registration_blur`` (standard deviation of its probe beyond the footprint),
     ``registration_residual`` (root mean square difference between coarse maps and means of fine ones, relative to
     their variation); ``dose_ratio``, counts of a spatial pixel for one of a spectral pixel; ``prior_weight``
-    (component). With an image its values on the spatial pixels as ``image`` (y, x), ``image_shift``, and ``image_gain`` (component): how
-    far the spatial pixels follow the image where the spectral map does.
+    (component). With an image its values on the spatial pixels as ``image`` (y, x), ``image_shift``, and ``image_gain``
+    (component): how far the spatial pixels follow the image where the spectral map does.
 
     The spatial cube is read four times: to check it, for step 2, to register, for the maps. Maps of the spectral cube,
     and the image, are held by this process.
