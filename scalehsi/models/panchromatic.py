@@ -141,10 +141,10 @@ def detail_of(image: Float, *, on: Raster, coarse: Raster, placing: Placing) -> 
     means = np.where(over > 0.5, means, np.nan)
     smooth = spline_of_means(filled_in(means[..., None]))
     (ay, by), (ax, bx) = placing.pixels(coarse, on)
-    x = ax + bx * np.arange(on.shape[1])
+    x: Float = ax + bx * np.arange(on.shape[1], dtype=np.float64)
     detail = np.zeros(on.shape, dtype=np.float32)
     for row in range(on.shape[0]):
-        part = seen[row] - spline_at(smooth, np.full(len(x), ay + by * row), x)[:, 0]
+        part = seen[row] - spline_at(smooth, np.full(len(x), ay + by * row, dtype=np.float64), x)[:, 0]
         detail[row] = np.where(known[row], part, 0.0)
     return Detail(detail, means)
 

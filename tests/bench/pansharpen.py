@@ -104,7 +104,7 @@ def peers(pair: Pair) -> Iterator[tuple[str, float, np.ndarray | None]]:
     maps = frobenius.abundances(pixels, s=s, residual=False)[0]["abundances"]
     yield SKLEARN, pair.product(maps, s), pair.angles(s)
     maps = poisson.abundances(pixels, s=pair.spectra, residual=False)[0]["abundances"]
-    yield TRUE, pair.product(maps, pair.spectra), np.zeros(len(pair.spectra))
+    yield TRUE, pair.product(maps, pair.spectra), None
 
 
 def ours(pair: Pair) -> Iterator[tuple[str, float, np.ndarray | None]]:
