@@ -34,7 +34,7 @@ BATCH: Final = 2_000_000
 """Numbers of drawn maps that are worked on at a time."""
 BLUR: Final = 0.25
 """Of a length: how far around a pixel it counts how many were measured."""
-SPARSE: Final = 1e-3
+SPARSE: Final = 1e-6
 NODE: Final = 0.4
 """Between two shares that the deviation of complete maps is computed for, in their logarithm."""
 
@@ -211,6 +211,7 @@ def _by_density(place: Place, observed: Bool, hyper: Hyper, upsample: int) -> An
     share = np.clip(around, SPARSE, 1.0)
     pixel = _complete_variance(place, share, hyper, 1)
     others = pixel / xp.maximum(1 - place.put(share) * pixel, place.put(SPARSE))
+    others = xp.minimum(others, place.put(decoupled(hyper)[0][:, None, None]))
     variance = others / (1 + place.put(seen) * others)
     if upsample == 1:
         return variance
