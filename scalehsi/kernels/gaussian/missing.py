@@ -11,7 +11,7 @@ from collections.abc import Iterator
 from typing import Any, Final, NamedTuple
 
 import numpy as np
-from scipy.ndimage import distance_transform_edt, gaussian_filter
+from scipy.ndimage import distance_transform_edt, gaussian_filter, gaussian_filter1d
 
 from scalehsi.arrays import to_host
 from scalehsi.kernels.gaussian.covariance import covariance
@@ -32,9 +32,9 @@ DRAWN: Final = 1e-4
 """Residual for draws whose spread alone is looked at; their own error is larger than what this leaves."""
 BATCH: Final = 2_000_000
 """Numbers of drawn maps that are worked on at a time."""
-BLUR: Final = 0.35
+BLUR: Final = 0.25
 """Of a length: how far around a pixel it counts how many were measured."""
-SPARSE: Final = 1e-3
+SPARSE: Final = 1e-6
 NODE: Final = 0.4
 """Between two shares that the deviation of complete maps is computed for, in their logarithm."""
 
@@ -162,9 +162,10 @@ def deviation(
     method : {"draws", "density"}
         - "draws": Matheron's rule; right for every mask, with a relative error of ``1 / sqrt(2 count)``. Each costs
           what `fill` does.
-        - "density": the deviation of complete maps whose noise is larger where fewer pixels around were measured; 2 to
-          5 % off for pixels that are missing at random, in a hundredth of the time, and wrong in holes wider than the
-          length.
+        - "density": the deviation of complete maps whose noise is larger where fewer pixels around were measured, in a
+          hundredth of the time. For pixels missing at random it is 1 to 2 % off at 5 % of them, and at half of them 5 %
+          where the noise is a third of the signal, 15 to 30 % too small where it is a thirtieth. Wrong in holes wider
+          than the length.
     count : int, default 64
         Draws.
     seed : int, default 0
@@ -195,30 +196,48 @@ def deviation(
 
 
 def _by_density(place: Place, observed: Bool, hyper: Hyper, upsample: int) -> Any:
-    """Variances of independent maps (T, ...) as if each pixel had been measured for the share that was around it."""
+    """Variances of independent maps (T, ...) as if each pixel had been measured for the share that was around it.
+
+    The pixel itself does not count to its share: what its neighbours leave, v, is ``v / (1 + v)`` once it is measured.
+    """
     xp = place.library
     blur = [BLUR * length for length in hyper.lengths]
-    share = gaussian_filter(observed.astype(np.float64), blur, mode="constant")
-    share /= gaussian_filter(np.ones(observed.shape), blur, mode="constant")
-    share = np.clip(share, SPARSE, 1.0)
-    s = decoupled(hyper)[0]
-    low = np.log(float(share.min()))
-    nodes = np.linspace(low, 0.0, max(1, int(np.ceil(-low / NODE)) + 1))
-    if low > -1e-12:
-        nodes = np.zeros(1)
-    position = (np.log(share) - nodes[0]) / (nodes[1] - nodes[0]) if len(nodes) > 1 else np.zeros_like(share)
-    position = np.repeat(np.repeat(position, upsample, axis=0), upsample, axis=1)
-    height, width = observed.shape
-    rows = filter_at(place, hyper.kernel, height, hyper.lengths[0], upsample, "float64")
-    columns = filter_at(place, hyper.kernel, width, hyper.lengths[1], upsample, "float64")
+    own = np.prod(
+        [gaussian_filter1d(np.eye(1, 2 * n + 1, n)[0], b)[n] for n, b in zip(observed.shape, blur, strict=True)]
+    )
+    seen = observed.astype(np.float64)
+    around = gaussian_filter(seen, blur, mode="constant") - own * seen
+    around /= np.maximum(gaussian_filter(np.ones_like(seen), blur, mode="constant") - own, SPARSE)
+    share = np.clip(around, SPARSE, 1.0)
+    pixel = _complete_variance(place, share, hyper, 1)
+    others = pixel / xp.maximum(1 - place.put(share) * pixel, place.put(SPARSE))
+    others = xp.minimum(others, place.put(decoupled(hyper)[0][:, None, None]))
+    variance = others / (1 + place.put(seen) * others)
+    if upsample == 1:
+        return variance
+    # A point is as much better or worse known than its share says as the pixel that it lies in.
+    better = xp.repeat(xp.repeat(variance / pixel, upsample, axis=1), upsample, axis=2)
+    return better * _complete_variance(place, share, hyper, upsample)
+
+
+def _complete_variance(place: Place, share: Float, hyper: Hyper, upsample: int) -> Any:
+    """Variances (T, ...) of complete maps, each pixel by those of noise that is larger by one over its share (H, W)."""
+    xp = place.library
+    s, low = decoupled(hyper)[0], float(np.log(share.min()))
+    nodes = np.linspace(low, 0.0, int(np.ceil(-low / NODE)) + 1) if low < 0 else np.zeros(1)
+    step = nodes[1] - nodes[0] if len(nodes) > 1 else 1.0
+    position = np.repeat(np.repeat((np.log(share) - low) / step, upsample, axis=0), upsample, axis=1)
+    rows, columns = (
+        filter_at(place, hyper.kernel, n, length, upsample, "float64")
+        for n, length in zip(share.shape, hyper.lengths, strict=True)
+    )
     logarithm = 0.0
     for i, node in enumerate(nodes):
         weaker = s * np.exp(node)
-        variance = left(weaker, gains(weaker, rows, columns, place, "float64"), rows, columns, place, "float64")
-        # In units of the noise there, which is larger by the same factor.
-        variance = variance * float(np.exp(-node))
-        near = place.put(np.maximum(1.0 - np.abs(position - i), 0.0))
-        logarithm = logarithm + near * xp.log(xp.maximum(variance, place.put(SMALL)))
+        found = left(weaker, gains(weaker, rows, columns, place, "float64"), rows, columns, place, "float64")
+        # In units of the noise there, which is larger by the same factor; zero where there is no signal at all.
+        found = xp.maximum(found * float(np.exp(-node)), place.put(SMALL))
+        logarithm = logarithm + place.put(np.maximum(1.0 - np.abs(position - i), 0.0)) * xp.log(found)
     return xp.exp(logarithm)
 
 
