@@ -44,7 +44,7 @@ if __name__ == "__main__":
     folder = Path(sys.argv[1] if len(sys.argv) > 1 else "noise_ratios")
     folder.mkdir(exist_ok=True)
     for model in (1, 2):
-        ratios = table(model, sigmas=(0.25, 0.5, 1.0), alphas=(1.0, 2.0))
+        ratios = table(model, sigmas=(0.5, 1.0), alphas=(1.0, 2.0))
         plots.noise_ratios(ratios).savefig(folder / f"model_{model}.png")
         for sigma0 in ratios["sigma0"].values:
             for alpha in ratios["alpha"].values:

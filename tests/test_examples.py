@@ -54,7 +54,7 @@ def test_noise_ratios(tmp_path: Path) -> None:
     out = run([str(ROOT / "examples" / "05_noise_ratios.py"), "here"], tmp_path)
     rows = re.findall(r"model (\d), sigma0 (\S+), alpha (\S+), +(.+?): +(\S+) +(\S+) +(\S+)", out)
     found = {(m, s, a, way): [float(v) for v in values] for m, s, a, way, *values in rows}
-    assert len(found) == len(rows) == 48
+    assert len(found) == len(rows) == 32
     ratio = ("0.5", "2")
     # Without noise on the first map the third, which is equal, comes back whole where alone it fails.
     assert found["1", *ratio, "together"][2] > 0.999
