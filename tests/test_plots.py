@@ -597,6 +597,7 @@ def test_noise_ratios_are_a_line_each() -> None:
         "Component 1, together",
         "Component 2, together",
     ]
+    assert [axes.get_xlabel() for axes in figure.axes] == [""] * 3 + ["Noise σ₀"] * 3
     for number, axes in enumerate(figure.axes):
         assert len(axes.lines) == 4
         np.testing.assert_allclose(axes.lines[2].get_ydata(), values[number % 3, :, 2])

@@ -115,12 +115,12 @@ def draw_noise_ratios(table: xr.Dataset) -> Figure:
     components = table[COMPONENT].values.tolist()
     figure = style.new_figure(style.WIDTH, 0.9 + 2.1 * len(names))
     grid = figure.subplots(len(names), len(components), squeeze=False, sharex=True, sharey=True)
-    for row, name in zip(grid, names, strict=True):
+    for i, (row, name) in enumerate(zip(grid, names, strict=True)):
         for k, axes in enumerate(row):
             _ratios(axes, table[name].values[k], table)
             style.tidy(
                 axes,
-                xlabel="Noise σ₀" if row is grid[-1] else "",
+                xlabel="Noise σ₀" if i == len(names) - 1 else "",
                 ylabel="Similarity" if k == 0 else "",
                 title=f"{_label(components[k])}, {name}",
             )
