@@ -19,12 +19,13 @@ import xarray as xr
 from scalehsi.blocks.blas import one_blas_thread
 from scalehsi.blocks.compute import run
 from scalehsi.blocks.graph import tasks
-from scalehsi.cube import history_of, length_factor
+from scalehsi.cube import history_of, pixel_size_nm
 from scalehsi.kernels.gaussian.covariance import parse
 from scalehsi.kernels.gaussian.lengths import RADIAL, Losses, basins, ends, loss_at, recommend
-from scalehsi.kernels.gaussian.profile import SHORTEST
+from scalehsi.kernels.gaussian.profile import SHORTEST, standardised
 from scalehsi.models.base import is_number, require
-from scalehsi.schema import ABUNDANCES, COMPONENT, InputError, X, Y
+from scalehsi.models.loadings import maps_as_cube, windows
+from scalehsi.schema import ABUNDANCES, COMPONENT, X, Y
 
 Float = np.ndarray[Any, np.dtype[np.float64]]
 Bool = np.ndarray[Any, np.dtype[np.bool_]]
@@ -33,7 +34,7 @@ LIMITS: Final = (1.5, 2.0, 2.5, 3.0, 4.0, 6.0, 8.0, 12.0, 16.0, 24.0, 32.0)
 """Upper limits that are tried, in pixels, up to half of what is looked at."""
 LENGTHS: Final = 40
 WHOLE: Final = 128
-"""Maps up to this side are looked at as a whole."""
+"""Maps of up to the square of it are looked at as a whole."""
 TILE: Final = 64
 TILES: Final = 16
 SCATTERED: Final = 32
@@ -112,44 +113,25 @@ def lengthscale_scan(
     >>> scan["recommended"].values.round(1).tolist(), scan["recommended_nm"].dims
     ([0.6, 3.3], ('axis', 'bound'))
     """
-    field = _maps_of(maps)
-    require(is_number(seed, numbers.Integral) and seed >= 0, f"seed is a whole number of at least 0, got {seed!r}")
-    name = str(kernel).replace(" ", "")
-    parse(name.removesuffix(RADIAL))
-    half = min(max(field.sizes[Y], field.sizes[X]), WHOLE) / 2
-    upper = _limits(limits, half)
-    steps = _lengths(lengths, float(upper[-1]))
-    tiles, masks, read = _read(field, radial=name.endswith(RADIAL), seed=int(seed))
-    scale = _normalise(tiles, masks, field)
-    found = _curves(tiles, masks, name, steps)
-    return _table(field, steps, upper, found, scale).assign_attrs(kernel=name, seed=int(seed), read=read)
-
-
-def _maps_of(given: Any) -> xr.DataArray:
-    """The maps of a result, or maps themselves, (component, ..., y, x)."""
-    if isinstance(given, xr.Dataset):
-        require(ABUNDANCES in given, "this Dataset has no 'abundances'; give a result, or maps (component, ..., y, x)")
-        given = given[ABUNDANCES]
-    if not isinstance(given, xr.DataArray):
-        raise InputError(
-            f"a result or maps (component, ..., y, x) are expected, got {type(given).__name__}; wrap an array with "
-            "xarray.DataArray(array, dims=('component', 'y', 'x'))"
-        )
-    if COMPONENT not in given.dims and given.dims[-2:] == (Y, X):
-        given = given.expand_dims(COMPONENT)
-    if given.dims[:1] != (COMPONENT,) or given.dims[-2:] != (Y, X):
-        raise InputError(
-            f"maps have the dims (component, ..., y, x), got {tuple(map(str, given.dims))}; "
-            "type maps.transpose('component', ..., 'y', 'x')"
-        )
-    require(0 not in given.shape, f"there are no maps: their shape is {given.shape}")
-    require(given.dtype.kind in "iuf", f"maps hold real numbers, got {given.dtype}; type maps.astype('float32')")
-    rows, columns = given.sizes[Y], given.sizes[X]
+    cube, _ = maps_as_cube(maps)
+    rows, columns = cube.sizes[Y], cube.sizes[X]
     require(
         max(rows, columns) >= LEAST_SIDE,
         f"maps of {rows} x {columns} pixels show no length scale; it takes {LEAST_SIDE} pixels along one axis",
     )
-    return given
+    require(is_number(seed, numbers.Integral) and seed >= 0, f"seed is a whole number of at least 0, got {seed!r}")
+    name = str(kernel).replace(" ", "")
+    parse(name.removesuffix(RADIAL))
+    read_side = max(rows, columns) if rows * columns <= WHOLE**2 else TILE
+    upper = _limits(limits, read_side / 2)
+    steps = _lengths(lengths, float(upper[-1]))
+    tiles, masks, read = _read(cube, radial=name.endswith(RADIAL), seed=int(seed))
+    scaled, _, scale = standardised(tiles, masks)
+    found = _curves([np.moveaxis(tile, 0, -1) for tile in scaled], masks, name, steps)
+    table = _table(cube, steps, upper, found, scale)
+    source = maps[ABUNDANCES] if isinstance(maps, xr.Dataset) else maps
+    names = np.atleast_1d(source[COMPONENT].values) if COMPONENT in source.coords else np.arange(1, cube.shape[-1] + 1)
+    return table.assign_coords({COMPONENT: names}).assign_attrs(kernel=name, seed=int(seed), read=read)
 
 
 def _limits(given: Sequence[float] | None, half: float) -> Float:
@@ -188,42 +170,16 @@ def _rising(name: str, given: Any, *, least: int) -> Float:
     return values
 
 
-def _read(field: xr.DataArray, *, radial: bool, seed: int) -> tuple[list[Float], list[Bool], str]:
+def _read(cube: xr.DataArray, *, radial: bool, seed: int) -> tuple[list[Float], list[Bool], str]:
     """Tiles (H, W, K) that are looked at, where they have values, and what they are in words."""
-    rows, columns = field.sizes[Y], field.sizes[X]
-    leading = field.shape[1:-2]
-    if math.prod(leading) == 1 and max(rows, columns) <= WHOLE:
-        parts = [_values(field.isel(dict.fromkeys(map(str, field.dims[1:-2]), 0)))]
-        read = f"the whole, {rows} x {columns} pixels"
-    else:
-        side = TILE if max(rows, columns) > WHOLE else WHOLE
-        parts = _sampled(field, (min(side, rows), min(side, columns)), seed)
-        read = f"{len(parts)} tiles of {min(side, rows)} x {min(side, columns)} pixels"
+    parts = windows(cube, side=TILE, count=TILES, whole=WHOLE**2, seed=seed)
+    rows, columns = parts[0].shape[:2]
+    everything = len(parts) * rows * columns == math.prod(cube.shape[:-1])
     masks = [np.isfinite(part).all(axis=-1) for part in parts]
-    used = sum(int(mask.sum()) for mask in masks)
-    require(used > 0, "no pixel has a value in every map: all are NaN; drop maps that are NaN everywhere")
-    if used > FEW and (radial or not all(mask.all() for mask in masks)):
-        parts, masks, read = _smaller(parts, masks)
-    return parts, masks, read
-
-
-def _values(part: xr.DataArray) -> Float:
-    return np.moveaxis(np.asarray(part.values, dtype=np.float64), 0, -1)
-
-
-def _sampled(field: xr.DataArray, shape: tuple[int, int], seed: int) -> list[Float]:
-    """Some tiles of large maps, spread by chance over their pixels and leading dims, read together."""
-    counts = (*field.shape[1:-2], field.sizes[Y] // shape[0], field.sizes[X] // shape[1])
-    cells = math.prod(counts)
-    rng = np.random.default_rng(seed)
-    chosen = np.arange(cells) if cells <= TILES else np.sort(rng.choice(cells, TILES, replace=False))
-    parts = []
-    for place in zip(*np.unravel_index(chosen, counts), strict=True):
-        at: dict[str, Any] = {str(d): int(i) for d, i in zip(field.dims[1:-2], place[:-2], strict=True)}
-        at.update({d: slice(int(i) * n, (int(i) + 1) * n) for d, i, n in zip((Y, X), place[-2:], shape, strict=True)})
-        parts.append(field.isel(at).reset_coords(drop=True).drop_vars([Y, X], errors="ignore"))
-    together: xr.DataArray = xr.concat(parts, dim="tile").compute()
-    return [_values(together.isel(tile=i)) for i in range(len(parts))]
+    if sum(int(mask.sum()) for mask in masks) > FEW and (radial or not all(mask.all() for mask in masks)):
+        return _smaller(parts, masks)
+    many = f"{len(parts)} tiles of " if len(parts) > 1 else ""
+    return parts, masks, f"{'the whole, ' if everything else ''}{many}{rows} x {columns} pixels"
 
 
 def _smaller(parts: list[Float], masks: list[Bool]) -> tuple[list[Float], list[Bool], str]:
@@ -239,17 +195,6 @@ def _smaller(parts: list[Float], masks: list[Bool]) -> tuple[list[Float], list[B
     best = [pair for pair in cut[:SCATTERED_TILES] if pair[1].any()]
     words = f"{len(best)} tiles of {rows} x {columns} pixels, those with most values"
     return [part for part, _ in best], [mask for _, mask in best], words
-
-
-def _normalise(tiles: list[Float], masks: list[Bool], field: xr.DataArray) -> Float:
-    """Take the means off the tiles, in place of them, and divide by the deviations, which are given back (K,)."""
-    seen = np.concatenate([tile[mask] for tile, mask in zip(tiles, masks, strict=True)])
-    mean, scale = seen.mean(axis=0), seen.std(axis=0)
-    flat = scale <= 1e-12 * np.abs(mean)
-    scale = np.where(flat, 1.0, scale)
-    for i, (tile, mask) in enumerate(zip(tiles, masks, strict=True)):
-        tiles[i] = np.where(mask[..., None] & ~flat, (tile - mean) / scale, 0.0)
-    return scale
 
 
 def _curves(tiles: list[Float], masks: list[Bool], kernel: str, lengths: Float) -> Losses:
@@ -271,8 +216,8 @@ def _together(*parts: Losses) -> tuple[Float, ...]:
     return tuple(np.stack(values) for values in zip(*parts, strict=True))
 
 
-def _table(field: xr.DataArray, lengths: Float, limits: Float, found: Losses, scale: Float) -> xr.Dataset:
-    count = field.sizes[COMPONENT]
+def _table(cube: xr.DataArray, lengths: Float, limits: Float, found: Losses, scale: Float) -> xr.Dataset:
+    count = cube.shape[-1]
     wells = [basins(lengths, found.loss[:, k]) for k in range(count)]
     most = max(1, *(len(own) for own in wells))
     place = np.full((2, count, most), np.nan)
@@ -306,24 +251,25 @@ def _table(field: xr.DataArray, lengths: Float, limits: Float, found: Losses, sc
             "noise": (
                 COMPONENT,
                 found.noise[best, np.arange(count)] * scale,
-                {"long_name": "standard deviation of the noise", "units": str(field.attrs.get("units", ""))},
+                {"long_name": "standard deviation of the noise"},
             ),
             "follows": (COMPONENT, np.isclose(converged, limits).all(axis=1)),
             "recommended": ("bound", np.array(interval or (np.nan, np.nan)), {"long_name": "interval", **pixel}),
         },
         coords={
-            COMPONENT: field[COMPONENT].values if COMPONENT in field.coords else np.arange(1, count + 1),
             "length": ("length", lengths, {"long_name": "length scale", **pixel}),
             "limit": ("limit", limits, {"long_name": "upper limit of the length scale", **pixel}),
             "bound": ["low", "high"],
         },
     )
-    sizes = _pixel_nm(field)
-    if sizes is not None:
-        values = np.outer(sizes, table["recommended"].values)
+    sizes = [pixel_size_nm(cube, dim) for dim in (Y, X)]
+    known = [size for size in sizes if size]
+    if known:
+        # A line of pixels has no step across.
+        values = np.outer([size or known[0] for size in sizes], table["recommended"].values)
         table["recommended_nm"] = (("axis", "bound"), values, {"long_name": "interval", "units": "nm"})
         table = table.assign_coords(axis=[Y, X])
-    table.attrs = {"advice": _advice(interval), "history": [*history_of(field.attrs), "lengthscale_scan"]}
+    table.attrs = {"advice": _advice(interval), "history": [*history_of(cube.attrs), "lengthscale_scan"]}
     return table
 
 
@@ -332,17 +278,3 @@ def _advice(interval: tuple[float, float] | None) -> str:
         return "No component shows a length scale below the last limit; give larger limits, or fit without an interval."
     low, high = (f"{bound:.2g}" for bound in interval)
     return f"Fit with lengthscale=({low}, {high}) pixels, around the finest structure that the components show."
-
-
-def _pixel_nm(field: xr.DataArray) -> tuple[float, float] | None:
-    """Steps of y and x in nm; of an axis of one pixel that of the other."""
-    steps = {}
-    for dim in (Y, X):
-        if dim in field.coords and field.sizes[dim] > 1:
-            factor = length_factor(str(field[dim].attrs.get("units", "")))
-            values = np.asarray(field[dim].values, dtype=np.float64)
-            if factor and values[-1] != values[0]:
-                steps[dim] = abs(values[-1] - values[0]) / (len(values) - 1) * factor
-    if not steps:
-        return None
-    return steps.get(Y, steps.get(X, 1.0)), steps.get(X, steps.get(Y, 1.0))

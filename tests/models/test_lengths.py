@@ -117,7 +117,7 @@ def test_of_large_maps_only_tiles_are_read() -> None:
 
 def test_results_frames_lines_and_flat_maps() -> None:
     maps = hsi.simulate.maps((32, 32)).maps.compute()
-    result = xr.Dataset({"abundances": maps})
+    result = xr.Dataset({"abundances": maps}, attrs={"model": "truth"})
     xr.testing.assert_identical(hsi.lengthscale_scan(result, [2, 6]), hsi.lengthscale_scan(maps, [2, 6]))
     one = hsi.lengthscale_scan(maps[0], [2, 6])
     np.testing.assert_allclose(one["converged"][0], hsi.lengthscale_scan(maps, [2, 6])["converged"][0], rtol=1e-6)
@@ -160,14 +160,14 @@ MAPS = hsi.simulate.maps((12, 12)).maps.compute()
         (MAPS, {"lengths": [0.5, 1, 2, 3, 4]}, "do not cover 1 to the last limit 6"),
         (MAPS, {"kernel": "matern53"}, "did you mean 'matern52'"),
         (MAPS, {"seed": -1}, "seed is a whole number"),
-        (MAPS * np.nan, {}, "all are NaN"),
-        (MAPS.where(MAPS.component != 2), {}, "all are NaN; drop maps that are NaN everywhere"),
+        (MAPS * np.nan, {}, "all are NaN or masked"),
+        (MAPS.where(MAPS.component != 2), {}, "no pixel of the maps was measured"),
         (MAPS[:, :1, :1], {}, "1 x 1 pixels show no length scale"),
-        (MAPS[:, :0], {}, "there are no maps"),
-        (MAPS[:0], {}, "there are no maps"),
-        (MAPS.transpose("y", "x", "component"), {}, r"type maps.transpose\('component'"),
+        (MAPS[:, :0], {}, "the maps are empty along"),
+        (MAPS[:0], {}, "the maps are empty along"),
+        (MAPS.rename(y="rows"), {}, "rename them with maps.rename"),
         (MAPS.values, {}, "wrap an array"),
-        (MAPS.to_dataset(name="other"), {}, "no 'abundances'"),
+        (MAPS.to_dataset(name="other"), {}, "lacks abundances"),
         (MAPS.astype(str), {}, "maps hold real numbers"),
     ],
 )

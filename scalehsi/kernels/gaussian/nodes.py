@@ -20,6 +20,9 @@ SPREAD: Final = 1e-7
 """Eigenvalues below this part of the largest share the last node: they are noise alone."""
 LEAST_NOISE: Final = 1e-6
 """Of a map, relative to its variance."""
+STARTS: Final = 5
+SETTLED: Final = 0.01
+"""In nats."""
 
 
 def nodes(g: Float, z: Sequence[Float]) -> tuple[Float, Float, Float]:
@@ -60,7 +63,11 @@ def nodes(g: Float, z: Sequence[Float]) -> tuple[Float, Float, Float]:
 
 
 def inner(numbers: Float, g: Float, sums: Float, *, rank: int) -> tuple[float, Float, Float]:
-    """The best B (T, T) and D (T,) for the sums of the nodes; w and D enter linearly, or a weak map would be lost."""
+    """The best B (T, T) and D (T,) for the sums of the nodes.
+
+    L and w enter linearly, or a weak map would be lost. D enters by its logarithm: beside a map with next to no noise,
+    whose slope by D is a million times that by the rest, a descent would end tens of nats too high.
+    """
     maps = sums.shape[1]
     total = float(numbers.sum())
     variance = np.maximum(np.einsum("bii->i", sums) / total, 1e-12)
@@ -76,11 +83,11 @@ def inner(numbers: Float, g: Float, sums: Float, *, rank: int) -> tuple[float, F
     values, vectors = np.linalg.eigh(0.5 * (covariance + covariance.T))
     for r in range(rank):
         factor[:, r] = vectors[:, -1 - r] * np.sqrt(max(float(values[-1 - r]), 0.1 * float(start_signal.mean())))
-    x0 = np.concatenate([factor.ravel(), 0.3 * start_signal, start_noise])
+    x = np.concatenate([factor.ravel(), 0.3 * start_signal, np.log(start_noise)])
     n_l, diagonal = maps * rank, np.arange(maps)
 
     def loss(x: Float) -> tuple[float, Float]:
-        big_l, w, d = x[:n_l].reshape(maps, rank), x[n_l : n_l + maps], x[n_l + maps :]
+        big_l, w, d = x[:n_l].reshape(maps, rank), x[n_l : n_l + maps], np.exp(x[n_l + maps :])
         # In the vectors that B and D share, D^-1/2 B D^-1/2 = U s U', all nodes are diagonal.
         root = np.sqrt(d)
         s, u = np.linalg.eigh((big_l @ big_l.T + np.diag(w)) / np.outer(root, root))
@@ -92,18 +99,17 @@ def inner(numbers: Float, g: Float, sums: Float, *, rank: int) -> tuple[float, F
         gamma[:, diagonal, diagonal] += 0.5 * numbers[:, None] * h
         by_b = there @ np.tensordot(g, gamma, axes=1) @ there.T
         by_d = np.diag(there @ gamma.sum(axis=0) @ there.T)
-        return value, np.concatenate([(2 * by_b @ big_l).ravel(), np.diag(by_b), by_d])
+        return value, np.concatenate([(2 * by_b @ big_l).ravel(), np.diag(by_b), by_d * d])
 
-    box = [(None, None)] * n_l + [(0.0, None)] * maps + [(LEAST_NOISE, None)] * maps
-    first = loss(x0)[0]
-    found = minimize(
-        loss,
-        x0,
-        jac=True,
-        method="L-BFGS-B",
-        bounds=box,
-        options={"maxiter": 400, "ftol": 1e-3 / max(abs(first), 1.0), "gtol": 1e-6 * total, "maxcor": 20},
-    )
-    big_l, w, d = found.x[:n_l].reshape(maps, rank), found.x[n_l : n_l + maps], found.x[n_l + maps :]
+    box = [(None, None)] * n_l + [(0.0, None)] * maps + [(np.log(LEAST_NOISE), None)] * maps
+    value = loss(x)[0]
+    for _ in range(STARTS):
+        options = {"maxiter": 400, "ftol": 1e-3 / max(abs(value), 1.0), "gtol": 1e-6 * total, "maxcor": 20}
+        found = minimize(loss, x, jac=True, method="L-BFGS-B", bounds=box, options=options)
+        gain, value, x = value - float(found.fun), float(found.fun), found.x
+        # What a descent has learned of the curvature on its way may hold it up at the end: begin anew from there.
+        if gain < SETTLED:
+            break
+    big_l, w, d = x[:n_l].reshape(maps, rank), x[n_l : n_l + maps], np.exp(x[n_l + maps :])
     constant = 0.5 * total * maps * float(np.log(2 * np.pi))
-    return float(found.fun) + constant, big_l @ big_l.T + np.diag(w), d
+    return value + constant, big_l @ big_l.T + np.diag(w), d
