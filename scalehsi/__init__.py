@@ -19,10 +19,13 @@ if TYPE_CHECKING:
     from scalehsi import metrics, prepare, quantify, simulate
     from scalehsi.cluster import connect
     from scalehsi.cube import check_cube, check_finite, make_cube
-    from scalehsi.io import convert, open_cube, open_result, save
+    from scalehsi.io import convert, open_cube, open_image, open_result, save
     from scalehsi.models.apply import project, reconstruct
     from scalehsi.models.fit import fit
+    from scalehsi.models.gp import ParallelGP
+    from scalehsi.models.lengths import lengthscale_scan
     from scalehsi.models.nmf import NMF
+    from scalehsi.models.pansharpen import PanSharpen
     from scalehsi.models.pca import PCA
     from scalehsi.models.plan import plan
     from scalehsi.models.psnmf import PSNMF
@@ -36,14 +39,18 @@ __all__ = [
     "PSNMF",
     "InputError",
     "Interrupted",
+    "PanSharpen",
+    "ParallelGP",
     "check_cube",
     "check_finite",
     "connect",
     "convert",
     "fit",
+    "lengthscale_scan",
     "make_cube",
     "metrics",
     "open_cube",
+    "open_image",
     "open_result",
     "plan",
     "prepare",
@@ -60,6 +67,8 @@ _HOMES = {
     "NMF": "scalehsi.models.nmf",
     "PCA": "scalehsi.models.pca",
     "PSNMF": "scalehsi.models.psnmf",
+    "PanSharpen": "scalehsi.models.pansharpen",
+    "ParallelGP": "scalehsi.models.gp",
     "InputError": "scalehsi.schema",
     "Interrupted": "scalehsi.schema",
     "check_cube": "scalehsi.cube",
@@ -67,8 +76,10 @@ _HOMES = {
     "connect": "scalehsi.cluster",
     "convert": "scalehsi.io",
     "fit": "scalehsi.models.fit",
+    "lengthscale_scan": "scalehsi.models.lengths",
     "make_cube": "scalehsi.cube",
     "open_cube": "scalehsi.io",
+    "open_image": "scalehsi.io",
     "open_result": "scalehsi.io",
     "plan": "scalehsi.models.plan",
     "project": "scalehsi.models.apply",

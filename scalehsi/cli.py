@@ -35,8 +35,11 @@ app = typer.Typer(
 Cube = Annotated[Path, typer.Argument(metavar="CUBE", help="A Zarr store, or a file of any known format.")]
 Result = Annotated[Path, typer.Argument(metavar="RESULT", help="What scalehsi fit wrote.")]
 Dataset = Annotated[str | None, typer.Option(metavar="NAME", help="Which dataset of the file: its number or title.")]
+Spectral = Annotated[
+    Path | None, typer.Option(metavar="CUBE", help="Of pansharpen: the acquisition with large pixels and many counts.")
+]
 Overwrite = Annotated[bool, typer.Option("--overwrite", help="Replace what is there.")]
-ModelName = Annotated[str, typer.Option("--model", "-m", metavar="NAME", help="nmf, psnmf or pca.")]
+ModelName = Annotated[str, typer.Option("--model", "-m", metavar="NAME", help="nmf, psnmf, pansharpen or pca.")]
 Components = Annotated[
     int | None, typer.Option("--components", "-k", metavar="K", help="How many spectra to look for.")
 ]
@@ -128,7 +131,12 @@ def convert(
 def simulate(
     session: Session,
     kind: Annotated[
-        str, typer.Argument(metavar="KIND", help="chequerboard (EELS or EDX) or phases (EDX of minerals).")
+        str,
+        typer.Argument(
+            metavar="KIND",
+            help="chequerboard (EELS or EDX), phases (EDX of minerals), acquisitions (two, EELS), maps or sines (no "
+            "spectra).",
+        ),
     ],
     destination: Annotated[Path, typer.Argument(metavar="DST", help="The store to make, such as scene.zarr.")],
     settings: Annotated[
@@ -137,12 +145,14 @@ def simulate(
     ] = None,
     overwrite: Overwrite = False,
 ) -> dict[str, Any]:
-    """Make a spectrum image whose truth is known.
+    """Make a spectrum image, or maps of components, whose truth is known.
 
     The truth goes beside it: scene.zarr gets scene_truth.zarr. For example:
 
     \b
     scalehsi simulate chequerboard scene.zarr --set shape=64,64 --set n_channels=512
+
+    A scene of two acquisitions is fine.zarr and fine_spectral.zarr, and fine_image.zarr with --set image_counts=100.
     """
     return commands.simulate(
         session, kind, destination, settings=commands.settings_of(settings or []), overwrite=overwrite
@@ -186,6 +196,7 @@ def plan(
     components: Components = None,
     settings: Settings = None,
     dataset: Dataset = None,
+    spectral: Spectral = None,
 ) -> dict[str, Any]:
     """Tell what a fit will need, before it runs.
 
@@ -198,6 +209,7 @@ def plan(
         components=components,
         settings=commands.settings_of(settings or []),
         dataset=dataset,
+        spectral=spectral,
     )
 
 
@@ -218,6 +230,10 @@ def fit(
     resume: Annotated[bool, typer.Option("--resume", help="Go on from the checkpoint.")] = False,
     report: Annotated[Path | None, typer.Option(metavar="DIR", help="Also write a report.")] = None,
     dataset: Dataset = None,
+    spectral: Spectral = None,
+    image: Annotated[
+        Path | None, typer.Option(metavar="IMAGE", help="Of pansharpen: an image of the region, such as HAADF.")
+    ] = None,
     overwrite: Overwrite = False,
 ) -> dict[str, Any]:
     """Unmix a spectrum image into spectra and their maps.
@@ -228,10 +244,12 @@ def fit(
     scalehsi fit map.zarr result.zarr -k 3 --set loss=poisson
     scalehsi fit map.zarr result.zarr -k 3 --model psnmf
     scalehsi fit map.zarr result.zarr -k 4 --checkpoint run.ckpt
+    scalehsi fit fine.zarr result.zarr -k 4 --model pansharpen --spectral coarse.zarr
 
     Settings of nmf: loss (frobenius or poisson), weighting (poisson), max_iter, tol. Settings of psnmf, for counts that
     are too few a pixel: bin_factor (auto, 12 or 12,8), loss, simplex, settings (paper), neighbours, smoothing. Settings
-    of pca: weighting, centre, solver, power, oversample.
+    of pca: weighting, centre, solver, power, oversample. Settings of pansharpen, for two acquisitions of one region,
+    with fine and with coarse pixels: loss, prior (auto, 0, 0.1), registration (auto, None, or 1.5,-2 in nm), remix.
     """
     return commands.fit(
         session,
@@ -247,6 +265,8 @@ def fit(
         overwrite=overwrite,
         report=report,
         dataset=dataset,
+        spectral=spectral,
+        image=image,
     )
 
 
@@ -349,6 +369,48 @@ def quantify(
         out=out,
         figure=figure,
         dataset=dataset,
+        overwrite=overwrite,
+    )
+
+
+@app.command()
+@command
+def gp(
+    session: Session,
+    result: Result,
+    out: Annotated[Path, typer.Argument(metavar="OUT", help="The store to make, such as smooth.zarr.")],
+    upsample: Annotated[int, typer.Option(min=1, metavar="N", help="Points a pixel along y and x.")] = 1,
+    kernel: Annotated[
+        str, typer.Option(metavar="NAME", help="matern12, matern32, matern52, rbf, periodic(P), or such as A*B+C.")
+    ] = "matern52",
+    lengthscale: Annotated[
+        str | None, typer.Option(metavar="LOW:HIGH", help="Interval for the length of the covariance, in pixels.")
+    ] = None,
+    settings: Settings = None,
+    seed: Annotated[int, typer.Option(min=0, metavar="N", help="The same seed gives the same result.")] = 0,
+    report: Annotated[Path | None, typer.Option(metavar="DIR", help="Also write a report.")] = None,
+    overwrite: Overwrite = False,
+) -> dict[str, Any]:
+    """Smooth the maps of a result by a Gaussian process, with their uncertainty.
+
+    All maps together, at the pixels or between them; pixels that were not measured are filled:
+
+    \b
+    scalehsi gp result.zarr smooth.zarr
+    scalehsi gp result.zarr fine.zarr --upsample 2 --lengthscale 2:5 --report fine_report
+
+    Settings: isotropic, rank, engine (structured, iterative or dense), tile, halo, draws, nonnegative.
+    """
+    return commands.gp(
+        session,
+        result,
+        out,
+        upsample=upsample,
+        kernel=kernel,
+        lengthscale=lengthscale,
+        settings=commands.settings_of(settings or []),
+        seed=seed,
+        report=report,
         overwrite=overwrite,
     )
 

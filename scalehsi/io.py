@@ -20,13 +20,13 @@ from scalehsi.atomic import check_destination, check_exists, replacing
 from scalehsi.chunks import STORAGE_CHUNK_BYTES, MiB, storage_layout
 from scalehsi.cube import check_cube, with_history
 from scalehsi.layouts import layout_of
-from scalehsi.readers import read_vendor
+from scalehsi.readers import read_image, read_vendor
 from scalehsi.regions import CHUNKS_AT_ONCE, Count, Listener, narrowest, regions_of, write_regions
 from scalehsi.result import check_result
-from scalehsi.schema import ENDMEMBERS, ENERGY, InputError, X, Y
-from scalehsi.stores import Kind, cube_of_store, read_store, write_store
+from scalehsi.schema import ABUNDANCES, COMPONENT, ENDMEMBERS, ENERGY, InputError, X, Y
+from scalehsi.stores import Kind, cube_of_store, image_of_store, read_store, write_store
 
-__all__ = ["convert", "open_cube", "open_dataset", "open_result", "save"]
+__all__ = ["convert", "open_cube", "open_dataset", "open_image", "open_maps", "open_result", "save"]
 
 logger = logging.getLogger("scalehsi")
 
@@ -100,6 +100,42 @@ def open_cube(
     return cube
 
 
+def open_image(path: PathLike, *, dataset: int | str | None = None) -> xr.DataArray:
+    """Open an image that was taken beside a spectrum image, such as HAADF, for `scalehsi.PanSharpen`.
+
+    Parameters
+    ----------
+    path : path
+        A Zarr store with a variable of dims (y, x), or a file of any format that RosettaSciIO reads.
+    dataset : int or str, optional
+        Number (from 0) or title of one signal of a file, or name of a store's variable. Default: the largest image of
+        a file, the first of a store.
+
+    Returns
+    -------
+    xarray.DataArray
+        Dims (y, x) in nm, or in pixels ("px") where the file does not calibrate them.
+
+    Raises
+    ------
+    InputError
+        When the path leads nowhere, or to no image.
+
+    Examples
+    --------
+    >>> import tempfile, numpy as np
+    >>> image = xr.DataArray(np.ones((2, 3)), dims=("y", "x"), name="haadf")
+    >>> with tempfile.TemporaryDirectory() as folder:
+    ...     open_image(save(image.to_dataset(), folder + "/haadf.zarr")).shape
+    (2, 3)
+    """
+    source = Path(path).expanduser()
+    check_exists(source)
+    if source.is_dir() and source.suffix.lower() != ".zspy":
+        return image_of_store(source, dataset=dataset)
+    return read_image(source, dataset=dataset)
+
+
 def open_result(path: PathLike) -> xr.Dataset:
     """Open a result that `save` wrote, its maps lazy.
 
@@ -112,9 +148,43 @@ def open_result(path: PathLike) -> xr.Dataset:
     if ENDMEMBERS not in data and any(v.dims[-3:] == (Y, X, ENERGY) for v in data.data_vars.values()):
         raise InputError(f"{str(path)!r} is a cube, no result; open it with scalehsi.open_cube (or fit it first)")
     try:
-        return check_result(data)
+        return check_result(data, spectra=False)
     except InputError as error:
         raise InputError(f"{str(path)!r}: {error}") from None
+
+
+def open_maps(path: PathLike) -> xr.DataArray:
+    """Open the maps of a store, lazy: of a result, of a simulation, or saved alone.
+
+    Returns
+    -------
+    xarray.DataArray
+        Dims ``(component, ..., y, x)``.
+
+    Raises
+    ------
+    InputError
+        When the path leads nowhere, the store is damaged or truncated, or it holds no maps.
+
+    Examples
+    --------
+    >>> import tempfile
+    >>> from scalehsi.simulate import maps
+    >>> with tempfile.TemporaryDirectory() as folder:
+    ...     open_maps(save(maps((8, 9)).maps, folder + "/maps.zarr")).sizes["component"]
+    3
+    """
+    data = open_dataset(path)
+    if ABUNDANCES not in data or not _are_maps(data[ABUNDANCES]):
+        listed = ", ".join(f"{n!r} {dict(v.sizes)}" for n, v in data.data_vars.items()) or "no variables"
+        raise InputError(
+            f"{str(path)!r} holds no maps, a variable 'abundances' (component, ..., y, x); it holds {listed}"
+        )
+    return data[ABUNDANCES]
+
+
+def _are_maps(data: xr.DataArray) -> bool:
+    return data.ndim >= 3 and data.dims[0] == COMPONENT and data.dims[-2:] == (Y, X)
 
 
 def open_dataset(path: PathLike) -> xr.Dataset:
@@ -143,7 +213,7 @@ def save(data: xr.DataArray | xr.Dataset, path: PathLike, *, overwrite: bool = F
     Parameters
     ----------
     data : xarray.DataArray or xarray.Dataset
-        A cube, a result, or any other Dataset.
+        A cube, a result, maps of components (component, ..., y, x), or any other Dataset.
     path : path
         The folder to make, by custom ``name.zarr``.
     overwrite : bool, default False
@@ -177,9 +247,12 @@ def save(data: xr.DataArray | xr.Dataset, path: PathLike, *, overwrite: bool = F
     ...     save(cube, folder + "/map.zarr").name
     'map.zarr'
     """
+    kind: Kind = "dataset"
     if isinstance(data, xr.Dataset):
-        kind: Kind = "result" if "model" in data.attrs else "dataset"
+        kind = "result" if "model" in data.attrs else "dataset"
         dataset = data
+    elif isinstance(data, xr.DataArray) and _are_maps(data):
+        dataset = data.to_dataset(name=ABUNDANCES)
     else:
         dataset, kind = _as_dataset(check_cube(data)), "cube"
     destination = _destination(path)

@@ -7,6 +7,7 @@ from typing import Any
 import numpy as np
 import xarray as xr
 from scipy.optimize import linear_sum_assignment
+from scipy.special import ndtri
 
 from scalehsi.denoising import denoise_report
 from scalehsi.result import check_result
@@ -14,6 +15,7 @@ from scalehsi.schema import ABUNDANCES, COMPONENT, ENDMEMBERS, ENERGY, InputErro
 from scalehsi.windows import line_windows
 
 __all__ = [
+    "coverage",
     "denoise_report",
     "line_windows",
     "match",
@@ -22,6 +24,7 @@ __all__ = [
     "sad",
     "score",
     "signal_shares",
+    "similarities",
     "similarity",
     "spectral_angle",
 ]
@@ -127,6 +130,71 @@ def similarity(a: Any, b: Any) -> float:
     if any(size <= 1e-13 * float(np.linalg.norm(v)) for size, v in zip(sizes, (x, y), strict=True)):
         return float("nan")
     return float(centred[0] @ centred[1] / (sizes[0] * sizes[1]))
+
+
+def similarities(truth: xr.DataArray, estimate: xr.DataArray) -> xr.DataArray:
+    """The `similarity` of each map of an estimate to that of the truth, dim ``component``.
+
+    Examples
+    --------
+    >>> t = xr.DataArray([[[1.0, 2.0, 4.0]], [[3.0, 1.0, 2.0]]], dims=("component", "y", "x"))
+    >>> similarities(t, 2 * t + 1).values.round(6).tolist()
+    [1.0, 1.0]
+    """
+    t, guess = _by_component(truth, estimate)
+    found = [similarity(a, b) for a, b in zip(t, guess, strict=True)]
+    return xr.DataArray(found, dims=(COMPONENT,), coords={COMPONENT: truth[COMPONENT]}, name="similarity")
+
+
+def coverage(truth: Any, mean: Any, std: Any, *, level: float = 0.95) -> Any:
+    """Share of the truth that lies inside the band of an estimate: near ``level`` where the deviations are right.
+
+    Parameters
+    ----------
+    truth, mean, std : xarray.DataArray or array
+        Of one shape. The band is ``mean`` plus and minus the normal quantile (1.96 at 0.95) times ``std``.
+    level : float, above 0 and below 1, default 0.95
+
+    Returns
+    -------
+    xarray.DataArray or float
+        DataArrays with a dim ``component`` give one number for each component, others one number. Values that are NaN
+        in any of the three are left out; NaN where none is left.
+
+    Raises
+    ------
+    InputError
+        For shapes that differ, a level out of range, and negative deviations.
+
+    Examples
+    --------
+    >>> coverage([0.0, 1.0, 2.0, 9.0], [0.1, 1.1, 2.1, 3.1], [0.5] * 4)
+    0.75
+    """
+    if not (isinstance(level, int | float) and not isinstance(level, bool) and 0 < level < 1):
+        raise InputError(f"level is a share above 0 and below 1, got {level!r}; type level=0.95")
+    if all(isinstance(v, xr.DataArray) and COMPONENT in v.dims for v in (truth, mean, std)):
+        t, m = _by_component(truth, mean)
+        _, s = _by_component(truth, std)
+        found = [coverage(*three, level=level) for three in zip(t, m, s, strict=True)]
+        return xr.DataArray(found, dims=(COMPONENT,), coords={COMPONENT: truth[COMPONENT]}, name="coverage")
+    one, middle = (v.values for v in _paired(truth, mean))
+    spread = _paired(truth, std)[1].values
+    if (spread < 0).any():
+        raise InputError("std has negative values, which no standard deviation has; are mean and std mixed up?")
+    error = np.abs(one - middle)
+    known = np.isfinite(error) & np.isfinite(spread)
+    return float((error <= float(ndtri(0.5 + level / 2)) * spread)[known].mean()) if known.any() else float("nan")
+
+
+def _by_component(truth: xr.DataArray, estimate: xr.DataArray) -> tuple[list[Any], list[Any]]:
+    """The maps of both, one after the other, each computed once."""
+    for v in (truth, estimate):
+        if not isinstance(v, xr.DataArray) or COMPONENT not in v.dims:
+            raise InputError("maps are DataArrays of dims ('component', ..., 'y', 'x'); wrap arrays with xarray")
+    _paired(truth, estimate)  # refuses sizes that differ
+    first = truth.transpose(COMPONENT, ...)
+    return list(first.values), list(estimate.transpose(*first.dims).values)
 
 
 def match(truth_endmembers: xr.DataArray, endmembers: xr.DataArray) -> np.ndarray[Any, np.dtype[np.int64]]:

@@ -32,6 +32,7 @@ from scalehsi.reporting import bins as bins_drawing
 from scalehsi.reporting import compare, quality
 from scalehsi.reporting import composition as composition_drawing
 from scalehsi.reporting import denoised as denoised_drawing
+from scalehsi.reporting import lengths as lengths_drawing
 from scalehsi.reporting import maps as maps_drawing
 from scalehsi.reporting import spectra as spectra_drawing
 from scalehsi.reporting.digest import Digest, digest
@@ -46,7 +47,9 @@ __all__ = [
     "composite",
     "composition",
     "denoised",
+    "lengthscales",
     "maps",
+    "noise_ratios",
     "objective",
     "residual",
     "scree",
@@ -286,6 +289,48 @@ def denoised(
         told = dict(zip(judged["method"].values.tolist(), judged["correlation"].values[:, 0].tolist(), strict=True))
     view = digest(next(iter(results.values())))
     return denoised_drawing.draw_denoised(cube, results, band, view, truth=truth, correlations=told)
+
+
+def lengthscales(scan: xr.Dataset) -> Figure:
+    """Draw a scan of length scales: where each component ends for each limit, and the likelihood behind it.
+
+    Left, a plateau is a length that a component shows; the dotted line is the limit itself, which weak components
+    follow. Right, triangles are basins; each curve is scaled to its own largest value. The recommended interval is
+    shaded in both.
+
+    Parameters
+    ----------
+    scan : xarray.Dataset
+        What `scalehsi.lengthscale_scan` gives.
+
+    Raises
+    ------
+    InputError
+        When the Dataset is no such scan.
+    """
+    return lengths_drawing.draw_scan(scan)
+
+
+def noise_ratios(table: xr.Dataset) -> Figure:
+    """Draw how similar maps are to the truth against their noise, for ways to reconstruct them beside each other.
+
+    Parameters
+    ----------
+    table : xarray.Dataset
+        A variable of similarities (component, sigma0, alpha) for each way, named as it shall be called; ``sigma0`` is
+        the noise and ``alpha`` the ratio of `scalehsi.simulate.sines`.
+
+    Returns
+    -------
+    matplotlib.figure.Figure
+        A row for each way, a column for each component, a line for each ratio.
+
+    Raises
+    ------
+    InputError
+        When no variable has these dims.
+    """
+    return lengths_drawing.draw_noise_ratios(table)
 
 
 def _need(value: object, name: str, view: Digest, repair: str) -> None:

@@ -22,7 +22,7 @@ import xarray as xr
 
 from scalehsi.chunks import STORAGE_CHUNK_BYTES, work_chunks
 from scalehsi.schema import ENERGY, InputError
-from scalehsi.signals import UNKNOWN, Plan, merge_mapping, plan_of, signal_of, to_cube
+from scalehsi.signals import UNKNOWN, Plan, image_axes, merge_mapping, plan_of, signal_of, to_cube, to_image
 
 logger = logging.getLogger("scalehsi")
 
@@ -84,6 +84,28 @@ def read_vendor(
     if cube[ENERGY].attrs["units"] == UNKNOWN:
         logger.info("%s: no unit of energy in the file; type cube.energy.attrs['units'] = 'eV'", path.name)
     return cube
+
+
+def read_image(path: Path, *, dataset: int | str | None = None) -> xr.DataArray:
+    """Open an image, such as HAADF, of a file of another program; the largest where there are several.
+
+    Raises
+    ------
+    InputError
+        When RosettaSciIO is not installed, no reader knows the file, or no image is in it.
+    """
+    name, _, found = _read(path, {})
+    wanted = range(len(found)) if dataset is None else [_by_name(found, path, dataset)]
+    fitting = [i for i in wanted if image_axes(found[i]) is not None]
+    if not fitting:
+        which = "" if dataset is None else f"dataset {dataset!r} of "
+        raise InputError(f"{which}{path.name!r} is no image of two axes; {_contents(found)}")
+    index = max(fitting, key=lambda i: int(found[i]["data"].size))
+    order = image_axes(found[index])
+    assert order is not None
+    shape = " x ".join(map(str, found[index]["data"].shape))
+    history = [f"open: {path.name}, {name} file, {shape} {found[index]['data'].dtype}"]
+    return to_image(found[index], order, attrs={"source": path.name, "history": history})
 
 
 def extensions() -> list[str]:

@@ -15,7 +15,7 @@ import xarray as xr
 
 from scalehsi.atomic import clean_leftovers
 from scalehsi.callables import make_callable
-from scalehsi.reporting import bins, compare, denoised, methods
+from scalehsi.reporting import bins, compare, denoised, gaussian, methods, registration
 from scalehsi.reporting.composition import composition_of
 from scalehsi.reporting.digest import Digest, digest
 from scalehsi.reporting.gallery import draw, render
@@ -29,7 +29,7 @@ __all__ = ["report"]
 PAGE: Final = "index.html"
 OURS: Final = re.compile(
     r"index\.html|(maps|composite|spectra|spectrum-\d+|composition|objective|residual|scree|truth|methods(-spectra)?|"
-    r"denoised|bins)\.png"
+    r"denoised|bins|registration|uncertainty|lengths|seams)\.png"
 )
 """Names of all files that a report may write; nothing else is ever replaced."""
 
@@ -135,6 +135,8 @@ def _chapters(
     elif line is not None:
         raise InputError(f"line={line!r} is drawn from the cube, as measured and as denoised; give cube= too")
     found.append(bins.chapter(result))
+    found.append(registration.chapter(result))
+    found.append(gaussian.chapter(result, view))
     return [part for part in found if part is not None]
 
 

@@ -53,7 +53,9 @@ def make_result(
     -------
     xarray.Dataset
     """
-    axes = {d: cube.coords[d] for d in map(str, cube.dims) if d in cube.coords}
+    # Spectra of another acquisition bring the energy axis along.
+    own = {str(name) for v in variables.values() for name in v.coords if name in v.dims and name == ENERGY}
+    axes = {d: cube.coords[d] for d in map(str, cube.dims) if d in cube.coords and d not in own}
     data = xr.Dataset(dict(variables), coords=axes)
     n = data.sizes[COMPONENT]
     data = data.assign_coords({COMPONENT: (COMPONENT, np.arange(1, n + 1), {"long_name": "component"})})
@@ -95,8 +97,14 @@ def versions() -> dict[str, str]:
     return found
 
 
-def check_result(result: Any) -> xr.Dataset:
+def check_result(result: Any, *, spectra: bool = True) -> xr.Dataset:
     """Give back a result if it is one; read no values.
+
+    Parameters
+    ----------
+    result : xarray.Dataset
+    spectra : bool, default True
+        False: one of maps alone will do (`scalehsi.ParallelGP` of maps), which has no endmembers.
 
     Raises
     ------
@@ -109,9 +117,13 @@ def check_result(result: Any) -> xr.Dataset:
         raise InputError(
             f"a result is an xarray.Dataset, got {type(result).__name__}; open it with scalehsi.open_result"
         )
-    missing = [v for v in (ENDMEMBERS, ABUNDANCES) if v not in result] + [
-        a for a in ("model",) if a not in result.attrs
-    ]
+    needed = (ENDMEMBERS, ABUNDANCES) if spectra else (ABUNDANCES,)
+    missing = [v for v in needed if v not in result] + [a for a in ("model",) if a not in result.attrs]
+    if missing == [ENDMEMBERS]:
+        raise InputError(
+            f"this result of {result.attrs['model']} has maps but no spectra; fit the result that the maps came from, "
+            "in place of its maps alone"
+        )
     if missing:
         raise InputError(f"this Dataset is no result of scalehsi: it lacks {', '.join(missing)}")
     return result

@@ -215,6 +215,24 @@ def to_cube(signal: Mapping[str, Any], plan: Plan, *, attrs: dict[str, Any]) -> 
     return check_cube(xr.DataArray(data, dims=(*names, Y, X, ENERGY), coords=coords, attrs=merged, name="counts"))
 
 
+def image_axes(signal: Mapping[str, Any]) -> tuple[int, int] | None:
+    """The axes y and x of an image, in this order, or None when the signal is none."""
+    data = signal["data"]
+    if data.dtype.kind not in "uif" or data.ndim != 2 or 0 in data.shape or plan_of(signal) is not None:
+        return None
+    names = [_NAMES.get(axis.name.lower()) for axis in axes_of(signal)]
+    return (1, 0) if names == [X, Y] else (0, 1)
+
+
+def to_image(signal: Mapping[str, Any], order: tuple[int, int], *, attrs: dict[str, Any]) -> xr.DataArray:
+    """Give an image as a DataArray of dims (y, x); its data may be lazy and stay so."""
+    axes, data = axes_of(signal), signal["data"].transpose(order)
+    if not data.dtype.isnative:
+        data = data.astype(data.dtype.newbyteorder("="))
+    coords = {dim: _length(dim, axes[i]) for dim, i in zip((Y, X), order, strict=True)}
+    return xr.DataArray(data, dims=(Y, X), coords=coords, attrs={**facts_of(signal), **attrs}, name="image")
+
+
 def _leading_names(axes: list[Axis]) -> list[str]:
     names: list[str] = []
     for i, axis in enumerate(axes):

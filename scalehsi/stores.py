@@ -263,6 +263,24 @@ def cube_of_store(path: Path, *, signal: str | None = None, dataset: int | str |
         raise InputError(f"{str(path)!r}: {error}") from None
 
 
+def image_of_store(path: Path, *, dataset: int | str | None = None) -> xr.DataArray:
+    """Open an image of a store, a variable of dims (y, x): the first, or the one of that number or name.
+
+    Raises
+    ------
+    InputError
+        As `read_store`, and when there is no image in it.
+    """
+    data, _ = read_store(path)
+    names = [_variable(data, path, dataset)] if dataset is not None else [str(n) for n in data.data_vars]
+    images = [n for n in names if data[n].dims == (Y, X)]
+    if not images:
+        listed = ", ".join(f"{n!r} {dict(data[n].sizes)}" for n in names) or "no variables"
+        raise InputError(f"{str(path)!r} holds no image, a variable of dims ('y', 'x'); it holds {listed}")
+    image = data[images[0]]
+    return image.assign_attrs({"source": path.name, "history": [], **image.attrs})
+
+
 def _variable(data: xr.Dataset, path: Path, dataset: int | str | None) -> str:
     names = [str(n) for n in data.data_vars]
     listed = ", ".join(f"{i} {n!r} {dict(data[n].sizes)}" for i, n in enumerate(names)) or "no variables"

@@ -30,7 +30,7 @@ def line_windows(cube: xr.DataArray | xr.Dataset, lines: Sequence[str] | None = 
         Its energy axis and ``attrs["elements"]`` are used.
     lines : sequence of str, optional
         ``"Nd La"``, or ``"Nd"`` for the element's clearest line: of Ka, La and Ma on the axis the one of highest energy
-        below 10 keV. Default: every element of the cube.
+        below 10 keV. Default: every element of the cube that has one.
 
     Returns
     -------
@@ -56,13 +56,17 @@ def line_windows(cube: xr.DataArray | xr.Dataset, lines: Sequence[str] | None = 
             "which windows of energy? type lines=['Fe Ka'] or cube.attrs['elements'] = ['Fe', 'O'] for X-ray maps, "
             "windows={'Fe L': (700, 730)} for others"
         )
+    ends, beam = (float(axis.min()), float(axis.max())), float(cube.attrs.get("beam_energy_keV", 200.0))
+    chosen = [_line(word, ends, beam) for word in wanted]
+    if lines is not None and None in chosen:
+        element = wanted[chosen.index(None)]
+        raise InputError(f"{element} has no main line from {ends[0]:g} to {ends[1]:g} keV; leave it out")
     per_kev = 1e3 / float(energy_factor(str(cube[ENERGY].attrs["units"])) or 1e3)
-    found = {}
-    for word in wanted:
-        line = _line(word, (float(axis.min()), float(axis.max())), float(cube.attrs.get("beam_energy_keV", 200.0)))
-        ends = (line.energy_kev - HALF_WIDTH_KEV) * per_kev, (line.energy_kev + HALF_WIDTH_KEV) * per_kev
-        found[line.name] = ends
-    return found
+    return {
+        line.name: ((line.energy_kev - HALF_WIDTH_KEV) * per_kev, (line.energy_kev + HALF_WIDTH_KEV) * per_kev)
+        for line in chosen
+        if line is not None
+    }
 
 
 def chosen_windows(cube: xr.DataArray, lines: Sequence[str] | None, windows: Windows | None) -> Windows:
@@ -89,7 +93,8 @@ def channels_of(cube: xr.DataArray, windows: Windows) -> dict[str, tuple[int, in
     return found
 
 
-def _line(word: str, axis: tuple[float, float], beam_kev: float) -> Line:
+def _line(word: str, axis: tuple[float, float], beam_kev: float) -> Line | None:
+    """A line by its name, or the clearest one of an element; None where it has none on the axis."""
     element, _, family = word.partition(" ")
     table = line_table([element], energy_range=axis, beam_kev=beam_kev, minimum=0.0)
     if family:
@@ -101,7 +106,5 @@ def _line(word: str, axis: tuple[float, float], beam_kev: float) -> Line:
             )
         return named[0]
     main = [line for line in table if line.family in FAMILIES]
-    if not main:
-        raise InputError(f"{element} has no main line from {axis[0]:g} to {axis[1]:g} keV; leave it out")
     clear = [line for line in main if line.energy_kev <= CLEAREST_KEV]
-    return clear[-1] if clear else main[0]
+    return clear[-1] if clear else main[0] if main else None

@@ -157,6 +157,9 @@ def test_windows_on_lines(scene: Any) -> None:
     assert_allclose(found["Nd La"], (5.168, 5.288), atol=2e-3)
     electronvolts = scene.cube.assign_coords(energy=("energy", scene.cube.energy.values * 1e3, {"units": "eV"}))
     assert_allclose(line_windows(electronvolts, ["Nd"])["Nd La"], np.array(found["Nd La"]) * 1e3)
+    # Of the elements that the cube names those without a line on the axis are passed over.
+    hard = scene.cube.sel(energy=slice(3.0, None))
+    assert list(line_windows(hard)) == ["Ca Ka", "Fe Ka", "Nd La", "Sm La", "Cu Ka", "U Ma"]
     assert list(line_windows(scene.cube, ["Pt", "Nd Lb1"])) == ["Pt La", "Nd Lb1"]
 
 

@@ -49,6 +49,25 @@ def test_own_model(tmp_path: Path) -> None:
     assert max(angles) < 10
 
 
+def test_noise_ratios(tmp_path: Path) -> None:
+    """Figures 7 and 8 of the paper: what a clean map does for a noisy one, and what intervals do."""
+    out = run([str(ROOT / "examples" / "05_noise_ratios.py"), "here"], tmp_path)
+    rows = re.findall(r"model (\d), sigma0 (\S+), alpha (\S+), +(.+?): +(\S+) +(\S+) +(\S+)", out)
+    found = {(m, s, a, way): [float(v) for v in values] for m, s, a, way, *values in rows}
+    assert len(found) == len(rows) == 32
+    ratio = ("0.5", "2")
+    # Without noise on the first map the third, which is equal, comes back whole where alone it fails.
+    assert found["1", *ratio, "together"][2] > 0.999
+    assert found["1", *ratio, "alone"][2] < 0.7
+    assert found["2", *ratio, "together"][2] - found["2", *ratio, "alone"][2] >= 0.15
+    # A wrong interval fails, the right one bears more noise than none.
+    assert found["2", *ratio, "together, 10 to 11 pixels"][0] < 0.2
+    free, right = found["2", "1", "2", "together"], found["2", "1", "2", "together, 2 to 5 pixels"]
+    assert min(r - f for r, f in zip(right, free, strict=True)) > 0.03
+    assert (tmp_path / "here" / "model_1.png").is_file()
+    assert out.splitlines()[-1].endswith("model_2.png")
+
+
 def test_the_code_of_the_readme(tmp_path: Path) -> None:
     blocks = re.findall(r"```python\n(.*?)```", (ROOT / "README.md").read_text(), re.S)
     assert blocks

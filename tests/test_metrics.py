@@ -310,3 +310,62 @@ def test_shares_take_out_the_scale_and_leave_empty_pixels_empty() -> None:
     scale = xr.DataArray([5.0, 0.2, 1.0], dims="component")
     other = result.assign(endmembers=result.endmembers * scale, abundances=result.abundances / scale)
     assert_allclose(metrics.signal_shares(other), shares)
+
+
+def three_maps(shape: tuple[int, int] = (40, 50), seed: int = 0) -> tuple[xr.DataArray, xr.DataArray, xr.DataArray]:
+    """A truth, and estimates that are off by their deviation, by half and by twice as much."""
+    rng = np.random.default_rng(seed)
+    dims, axis = ("component", "y", "x"), {"component": ["a", "b", "c"]}
+    truth = xr.DataArray(rng.standard_normal((3, *shape)), dims=dims, coords=axis)
+    std = xr.DataArray(rng.uniform(0.1, 2.0, (3, *shape)), dims=dims, coords=axis)
+    scale = xr.DataArray([1.0, 0.5, 2.0], dims="component", coords=axis)
+    return truth, truth + (scale * std * rng.standard_normal((3, *shape))).transpose(*dims), std
+
+
+def test_coverage_is_the_level_where_deviations_are_right() -> None:
+    truth, mean, std = three_maps((200, 200))
+    found = metrics.coverage(truth, mean, std)
+    assert found.component.values.tolist() == ["a", "b", "c"]
+    assert_allclose(found, [0.95, 0.99991, 0.6729], atol=0.01)
+    assert metrics.coverage(truth[0], mean[0], std[0], level=0.5) == pytest.approx(0.5, abs=0.01)
+    plain = metrics.coverage(*(v.values[0] for v in (truth, mean, std)))
+    assert plain == float(found[0])
+    lazy = metrics.coverage(truth.chunk(x=30), mean.chunk(y=7), std)
+    assert_allclose(lazy, found)
+    turned = metrics.coverage(truth, mean.transpose("x", "component", "y"), std.transpose("y", "x", "component"))
+    assert_allclose(turned, found)
+
+
+def test_coverage_leaves_out_what_is_not_known() -> None:
+    truth, mean, std = three_maps()
+    gone = mean.copy()
+    gone[0, :20], gone[1] = np.nan, np.nan
+    found = metrics.coverage(truth, gone, std)
+    assert float(found[0]) == metrics.coverage(truth[0, 20:], mean[0, 20:], std[0, 20:])
+    assert np.isnan(found[1])
+
+
+@pytest.mark.parametrize("level", [0.0, 1.0, 95, True, "high"])
+def test_levels_that_are_none(level: Any) -> None:
+    with pytest.raises(InputError, match=r"type level=0\.95"):
+        metrics.coverage(*three_maps(), level=level)
+
+
+def test_bands_that_are_none() -> None:
+    truth, mean, std = three_maps()
+    with pytest.raises(InputError, match="are mean and std mixed up"):
+        metrics.coverage(truth, std, mean)
+    with pytest.raises(InputError, match="crop or bin both alike"):
+        metrics.coverage(truth, mean[:, 1:], std)
+
+
+def test_similarities_are_those_of_each_map() -> None:
+    truth, mean, _ = three_maps()
+    found = metrics.similarities(truth, mean.transpose("x", "component", "y"))
+    assert found.component.values.tolist() == ["a", "b", "c"]
+    assert_allclose(found, [metrics.similarity(t, m) for t, m in zip(truth, mean, strict=True)])
+    # The normalised cross-correlation at no shift.
+    t, m = (v.values[0] - v.values[0].mean() for v in (truth, mean))
+    assert_allclose(found[0], (t * m).sum() / np.sqrt((t * t).sum() * (m * m).sum()))
+    with pytest.raises(InputError, match="wrap arrays with xarray"):
+        metrics.similarities(truth.values, mean)  # type: ignore[arg-type]

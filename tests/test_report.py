@@ -596,7 +596,9 @@ def story(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def test_the_story_has_its_sections_and_pictures(story: Path) -> None:
     page = Page(story)
     sections = [section["id"] for section in page.all("section")]
-    assert sections == ["maps", "spectra", "quality", "truth", "methods", "denoised", "bins", "provenance"]
+    assert sections == [
+        *("maps", "spectra", "composition", "quality", "truth", "methods", "denoised", "bins", "provenance"),
+    ]
     assert {"methods.png", "methods-spectra.png", "denoised.png", "bins.png"} <= {
         p.name for p in story.parent.iterdir()
     }

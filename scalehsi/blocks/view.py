@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from functools import cached_property, partial
 from typing import Any, Final
 
@@ -41,7 +41,8 @@ class Blocks:
     """A cube cut into blocks of work, opened once for all passes of an algorithm.
 
     Made by `open_blocks`. Keep it alive while its passes run: resident blocks are released with it. ``report`` is
-    called for the blocks of every pass that brings no callable of its own.
+    called for the blocks of every pass that brings no callable of its own. ``branches`` are views that belong to
+    this one, by name: made of it, or of other data of the same fit. ``companions`` are maps over its pixels.
     """
 
     def __init__(
@@ -356,6 +357,12 @@ def open_surrounded(cube: xr.DataArray, *, device: str = "cpu", packed: bool = F
     most = max(min(here.block_limit // 3, total // (PACKED_A_THREAD * here.threads)), chunks.MiB)
     grid = chunks.work_chunks(cube.shape, cube.dtype.itemsize, storage=cube.chunks[:-1], block_bytes=most, compact=True)
     return Blocks(Cuts(cube, grid), device=arrays.resolve_device(device), resident=False, packed=True)
+
+
+def open_tiles(cube: xr.DataArray, grid: Sequence[Sequence[int]], *, device: str = "cpu") -> Blocks:
+    """Cut a cube into blocks of given sizes along each pixel dim, which are read again in each pass."""
+    check_cube(cube)
+    return Blocks(Cuts(cube, tuple(map(tuple, grid))), device=arrays.resolve_device(device), resident=False)
 
 
 def _enough_blocks(total: int, threads: int, *, resident: bool) -> int:

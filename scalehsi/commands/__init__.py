@@ -12,6 +12,7 @@ if TYPE_CHECKING:
     from scalehsi.commands.composition import quantify
     from scalehsi.commands.demonstrate import demo
     from scalehsi.commands.fitting import fit, report
+    from scalehsi.commands.gaussian import gp
     from scalehsi.commands.look import compare, info, plan
     from scalehsi.commands.make import convert, prepare, project, reconstruct, simulate
     from scalehsi.commands.session import Session, settings_of
@@ -22,6 +23,7 @@ __all__ = [
     "convert",
     "demo",
     "fit",
+    "gp",
     "info",
     "plan",
     "prepare",
@@ -39,6 +41,7 @@ _HOMES = {
     "convert": "make",
     "demo": "demonstrate",
     "fit": "fitting",
+    "gp": "gaussian",
     "info": "look",
     "plan": "look",
     "prepare": "make",

@@ -13,8 +13,8 @@ import xarray as xr
 
 import scalehsi as hsi
 from scalehsi.commands.console import duration, several
-from scalehsi.commands.look import make_model
-from scalehsi.commands.session import Session, dataset_of, literal
+from scalehsi.commands.look import make_model, open_data
+from scalehsi.commands.session import Session, literal
 from scalehsi.io import open_dataset
 from scalehsi.models.base import Model
 from scalehsi.models.checkpoint import FILE
@@ -46,6 +46,8 @@ def fit(
     overwrite: bool,
     report: Path | None,
     dataset: str | None,
+    spectral: Path | None,
+    image: Path | None,
 ) -> dict[str, Any]:
     """Fit a model to a cube and write the result."""
     chosen = make_model(model, components, settings)
@@ -54,8 +56,8 @@ def fit(
     target = session.destination(result, overwrite=overwrite, source=cube)
     if report is not None:
         check_report_folder(report, overwrite=overwrite)
-    data = hsi.open_cube(session.path(cube), dataset=dataset_of(dataset))
-    chosen.check(data)
+    data = open_data(session, cube, chosen, dataset=dataset, spectral=spectral, image=image)
+    chosen.sources(data)
     with session.connected():
         needs = hsi.plan(data, chosen)
         held = "kept in memory" if needs.resident else "read again in each pass"
@@ -85,7 +87,7 @@ def fit(
 
 
 def run_fit(
-    session: Session, data: xr.DataArray, chosen: Model, *, seed: int, device: str | None = None, **how: Any
+    session: Session, data: Any, chosen: Model, *, seed: int, device: str | None = None, **how: Any
 ) -> tuple[xr.Dataset, float]:
     """Fit with a bar or remarks; give the result and the seconds it took."""
     begin = time.perf_counter()

@@ -233,15 +233,38 @@ def make_model(name: str, components: int | None, settings: dict[str, Any]) -> M
     return kind.from_settings(given)
 
 
+def open_data(
+    session: Session, path: Path, chosen: Model, *, dataset: str | None, spectral: Path | None, image: Path | None
+) -> Any:
+    """What a model is to be fitted to, as `scalehsi.fit` takes it: a cube, or several acquisitions by name."""
+    several = isinstance(chosen, hsi.PanSharpen)
+    if several and spectral is None:
+        raise InputError(f"{chosen.name} takes a second cube, of large pixels and many counts; add --spectral CUBE")
+    if not several and (spectral is not None or image is not None):
+        word = "--spectral" if spectral is not None else "--image"
+        raise InputError(f"{chosen.name} takes one cube; leave {word} out, or fit with --model pansharpen")
+    cube = hsi.open_cube(session.path(path), dataset=dataset_of(dataset))
+    if not several or spectral is None:
+        return cube
+    data = {"spatial": cube, "spectral": hsi.open_cube(session.path(spectral))}
+    return data if image is None else {**data, "image": hsi.open_image(session.path(image))}
+
+
 def plan(
-    session: Session, path: Path, *, model: str, components: int | None, settings: dict[str, Any], dataset: str | None
+    session: Session,
+    path: Path,
+    *,
+    model: str,
+    components: int | None,
+    settings: dict[str, Any],
+    dataset: str | None,
+    spectral: Path | None,
 ) -> dict[str, Any]:
     """Tell what a fit will need."""
     chosen = make_model(model, components, settings)
-    cube = hsi.open_cube(session.path(path), dataset=dataset_of(dataset))
-    chosen.check(cube)
+    data = open_data(session, path, chosen, dataset=dataset, spectral=spectral, image=None)
     with session.connected():
-        found = hsi.plan(cube, chosen)
+        found = hsi.plan(data, chosen)
     reads = f", {found.reads} of them from the disk" if found.reads < found.passes else ", all of them from the disk"
     held = "it stays in memory between passes" if found.resident else "too large to stay in memory, read in every pass"
     session.console.answer(f"{path.name} fitted with {found.model}: this will fit in memory")

@@ -153,7 +153,7 @@ def grain_fractions(
     maps = np.empty((components, window.y1 - window.y0, window.x1 - window.x0))
     maps[0] = 1.0
     for k in range(1, components):
-        maps[k] = _blurred((labels == k).sum(axis=0) / LEVELS, blur, halo)
+        maps[k] = np.minimum(blurred((labels == k).sum(axis=0) / LEVELS, blur, halo), 1.0)
         maps[0] -= maps[k]
     np.maximum(maps[0], 0.0, out=maps[0])
     return maps
@@ -216,7 +216,7 @@ def _inside(grain: _Grain, y: Floats, x: Floats) -> NDArray[np.bool_]:
     return np.asarray((levels > (linear - half) / square) & (levels < (linear + half) / square))
 
 
-def _blurred(field: Floats, sigma: float, halo: int) -> Floats:
+def blurred(field: Floats, sigma: float, halo: int) -> Floats:
     """Convolve with a Gaussian and cut the halo off, term by term so that rounding never depends on the window."""
     if halo == 0:
         return field
@@ -229,7 +229,7 @@ def _blurred(field: Floats, sigma: float, halo: int) -> Floats:
         for offset, weight in enumerate(weights):
             out += (weight / total) * moved[offset : offset + size]
         field = np.moveaxis(out, 0, axis)
-    return np.minimum(field, 1.0)
+    return field
 
 
 def board_phase(row: int, column: int, *, squares: tuple[int, int], components: int) -> int:

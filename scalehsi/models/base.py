@@ -11,19 +11,26 @@ import math
 import numbers
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any, ClassVar, Self
+from types import MappingProxyType
+from typing import Any, ClassVar, Final, NamedTuple, Self
 
 import numpy as np
 import xarray as xr
 
 from scalehsi import arrays
 from scalehsi.blocks import BlockFunction, Blocks, Pixels
+from scalehsi.cube import check_cube
 from scalehsi.schema import InputError, suggest
 
 State = dict[str, np.ndarray[Any, Any]]
 """What an iteration hands to the next: small named arrays on the host, and all that a checkpoint holds."""
 
 Variables = dict[str, xr.DataArray]
+
+LastPass = tuple[BlockFunction, dict[str, Any], tuple[Pixels | xr.DataArray, ...]]
+"""A block function, its shared arguments, and what goes along with the pixels."""
+
+NOTHING: Final[Mapping[str, Any]] = MappingProxyType({})
 
 
 @dataclass(frozen=True)
@@ -79,6 +86,31 @@ class Cost:
     aligned_bytes: int = 0
 
 
+class Sources(NamedTuple):
+    """What a fit is of.
+
+    Attributes
+    ----------
+    cube : DataArray
+        The cube whose pixels the maps of the result have, dims (..., y, x, energy).
+    beside : mapping of str to DataArray
+        Other cubes, of other pixels or channels. `scalehsi.fit` opens each, and the model finds the blocks in
+        ``view.branches[name]``.
+    name : str
+        What the cube was called among them.
+    carried : mapping of str to DataArray
+        Variables that go into the result as they are.
+    frame : DataArray, optional
+        Whose axes and description the result has, where these are not the cube's; its values are not looked at.
+    """
+
+    cube: xr.DataArray
+    beside: Mapping[str, xr.DataArray] = NOTHING
+    name: str = "cube"
+    carried: Mapping[str, xr.DataArray] = NOTHING
+    frame: xr.DataArray | None = None
+
+
 @dataclass(frozen=True)
 class Model:
     """Base of all models. Fields of a subclass are its settings, and nothing else is.
@@ -115,6 +147,23 @@ class Model:
     def check(self, cube: xr.DataArray) -> None:
         """Refuse a cube whose metadata do not fit the settings. Reads no values."""
 
+    def sources(self, data: Any) -> Sources:
+        """Turn what `scalehsi.fit` was given into the data that it opens; refuse what does not fit. Reads no values.
+
+        One cube, as it is. A model that takes something else, such as several acquisitions by name
+        (`scalehsi.models.sources.named`) or maps, says so here.
+        """
+        if isinstance(data, Mapping) and not isinstance(data, xr.Dataset):
+            given = ", ".join(map(repr, data))
+            raise InputError(f"{self.name} takes one cube, got a mapping of {given}; give it the cube alone")
+        check_cube(data)
+        self.check(data)
+        return Sources(data)
+
+    def parts(self, beside: Mapping[str, xr.DataArray]) -> tuple[tuple[xr.DataArray, Model], ...]:
+        """Fits of other cubes that are parts of this one, for `scalehsi.plan`."""
+        return ()
+
     def init(self, view: Blocks, seed: int) -> State:
         """The state before the first step. May read the cube a fixed number of times."""
         raise TypeError(f"{type(self).__name__} does not define init")
@@ -131,9 +180,13 @@ class Model:
         """A block function that gives ``abundances`` (and ``residual``) of any pixels, and its shared arguments."""
         raise TypeError(f"{type(self).__name__} does not define projector")
 
-    def along(self, view: Blocks) -> tuple[Pixels | xr.DataArray, ...]:
-        """What goes along with the pixels in the last pass of a fit, behind ``x`` in the function of `projector`."""
-        return ()
+    def last_pass(self, view: Blocks, found: xr.Dataset) -> LastPass:
+        """How the loop makes the maps of the cube that was fitted, from what `finish` found.
+
+        The function and the shared arguments of `projector`, or others that know more of this cube than of any other,
+        and what goes along with the pixels of the view, behind ``x``.
+        """
+        return (*self.projector(found), ())
 
     def cost(self, shape: tuple[int, ...], itemsize: int) -> Cost:
         """What a fit of a cube of that shape needs."""

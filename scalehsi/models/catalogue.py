@@ -5,12 +5,14 @@ from __future__ import annotations
 from typing import Final
 
 from scalehsi.models.base import REGISTRY, Model
+from scalehsi.models.gp import ParallelGP
 from scalehsi.models.nmf import NMF
+from scalehsi.models.pansharpen import PanSharpen
 from scalehsi.models.pca import PCA
 from scalehsi.models.psnmf import PSNMF
 from scalehsi.schema import InputError, suggest
 
-MODELS: Final[tuple[type[Model], ...]] = (NMF, PCA, PSNMF)
+MODELS: Final[tuple[type[Model], ...]] = (NMF, PCA, PSNMF, PanSharpen, ParallelGP)
 """Importing them registers them; one of your own joins with `scalehsi.models.base.register`."""
 
 

@@ -12,7 +12,7 @@ from zipfile import BadZipFile
 import numpy as np
 import xarray as xr
 
-from scalehsi.models.base import Model, State
+from scalehsi.models.base import Model, Sources, State
 from scalehsi.schema import ENERGY, InputError
 
 FILE: Final = "state.npz"
@@ -39,13 +39,13 @@ class Checkpoint:
     Parameters
     ----------
     folder : path
-    model, seed, cube
+    model, seed, given
         What the fit is of; a state of another fit is refused.
     """
 
-    def __init__(self, folder: str | os.PathLike[str], *, model: Model, seed: int, cube: xr.DataArray) -> None:
+    def __init__(self, folder: str | os.PathLike[str], *, model: Model, seed: int, given: Sources) -> None:
         self.folder = Path(folder)
-        self.identity = _identity(model, seed, cube)
+        self.identity = _identity(model, seed, given)
 
     @property
     def path(self) -> Path:
@@ -113,16 +113,19 @@ class Checkpoint:
         return Saved(state, objective, bool(meta["done"]), int(meta["rejected"]))
 
 
-def _identity(model: Model, seed: int, cube: xr.DataArray) -> dict[str, Any]:
+def _identity(model: Model, seed: int, given: Sources) -> dict[str, Any]:
     settings = {k: v for k, v in model.to_settings().items() if k not in LOOSE}
-    energy = np.asarray(cube[ENERGY].values, dtype=np.float64)
-    plain = {
-        "model": model.name,
-        "settings": settings,
-        "seed": int(seed),
-        "shape": list(cube.shape),
-        "dtype": str(cube.dtype),
-        "energy axis": [float(energy[0]), float(energy[-1])],
-    }
+    plain = {"model": model.name, "settings": settings, "seed": int(seed), **_looks(given.cube)}
+    for name, data in given.beside.items():
+        plain |= {f"{what} of {name!r}": value for what, value in _looks(data).items()}
     found: dict[str, Any] = json.loads(json.dumps(plain))
     return found
+
+
+def _looks(data: xr.DataArray) -> dict[str, Any]:
+    """What tells one cube, or image, from another without reading it."""
+    looks: dict[str, Any] = {"shape": list(data.shape), "dtype": str(data.dtype)}
+    if ENERGY in data.coords:
+        energy = np.asarray(data[ENERGY].values, dtype=np.float64)
+        looks["energy axis"] = [float(energy[0]), float(energy[-1])]
+    return looks

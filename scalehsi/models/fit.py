@@ -9,8 +9,9 @@ import os
 import signal
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator, Mapping
 from dataclasses import dataclass
+from functools import partial
 from types import FrameType
 from typing import Any, Final
 
@@ -19,12 +20,12 @@ import xarray as xr
 
 from scalehsi import arrays
 from scalehsi.blocks import Blocks, Pixels, capacity, map_fold, map_pixels, open_blocks, open_surrounded
-from scalehsi.cube import check_cube
 from scalehsi.kernels.classic import leftover
-from scalehsi.models.base import Model, State, Variables, is_number, require
+from scalehsi.models.base import Model, Sources, State, Variables, is_number, require
 from scalehsi.models.binning import branch
 from scalehsi.models.checkpoint import Checkpoint, Saved
 from scalehsi.models.progress import Bar, Listener, Tracker
+from scalehsi.models.sources import provenance, sources
 from scalehsi.result import make_result
 from scalehsi.schema import (
     ABUNDANCES,
@@ -51,7 +52,7 @@ log = logging.getLogger("scalehsi")
 
 
 def fit(
-    cube: xr.DataArray,
+    cube: xr.DataArray | Mapping[str, xr.DataArray],
     model: Model,
     *,
     seed: int = 0,
@@ -70,7 +71,8 @@ def fit(
     cube : xarray.DataArray, shape (..., y, x, E)
         Counts or intensities. Lazy cubes of any size; they are kept in the workers' memory when they fill at most half
         of it, and read again each pass otherwise. A boolean coordinate ``mask`` over the pixel dims (True = use) is
-        honoured.
+        honoured. For models of several acquisitions a mapping of them by name, such as
+        ``{"spatial": a, "spectral": b}``; for `ParallelGP` a result or maps ``(component, ..., y, x)``.
     model : Model
         For example ``scalehsi.NMF(n_components=3)``.
     seed : int, default 0
@@ -118,28 +120,29 @@ def fit(
     >>> result["abundances"].dims, result["endmembers"].sizes["component"]
     (('component', 'y', 'x'), 4)
     """
-    check_cube(cube)
-    if not isinstance(model, Model):
-        raise InputError(f"a model such as scalehsi.NMF(n_components=3) is expected, got {type(model).__name__}")
+    given = sources(cube, model)
     if resume and checkpoint is None:
         raise InputError(
             "resume=True needs the folder to resume from; give checkpoint='run.ckpt' (--checkpoint run.ckpt)"
         )
     require(is_number(seed, numbers.Integral) and seed >= 0, f"seed is a whole number of at least 0, got {seed!r}")
-    model.check(cube)
-    store = None if checkpoint is None else Checkpoint(checkpoint, model=model, seed=seed, cube=cube)
+    store = None if checkpoint is None else Checkpoint(checkpoint, model=model, seed=seed, given=given)
     saved = None if store is None else store.prepare(resume=resume)
-    view = open_blocks(cube, device=_device(device, model))
+    view = open_blocks(given.cube, device=_device(device, model))
     bar = Bar() if progress is True else None
     tracker = Tracker(bar or (progress if callable(progress) else None), model.max_iter)
     view.report = tracker.report
+    for name, each in given.beside.items():
+        branch(view, name, partial(open_blocks, each, device=view.device))
     saver = _Saver(store, every=checkpoint_every, minutes=checkpoint_minutes)
     try:
         with _stoppable():
             state, history, status, advice = _iterate(view, model, seed, saved, saver, tracker)
             tracker.enter("maps", len(history))
-            result = _finish(view, model, state, history, (status, advice), seed=seed, residual=residual)
-            result.attrs["readings"] = _readings(view)
+            result = _finish(view, model, given, state, history, (status, advice), seed=seed, residual=residual)
+            result.attrs["readings"] = _readings(view, apart=given.beside)
+            if given.beside:
+                result.attrs["sources"] = provenance(given)
             return result
     except _Stop as stop:
         where = saver.flush()
@@ -228,6 +231,7 @@ def _judge(history: list[float], tol: float, *, rejected: int) -> Status | None:
 def _finish(
     view: Blocks,
     model: Model,
+    given: Sources,
     state: State,
     history: list[float],
     ending: tuple[Status, str],
@@ -238,10 +242,8 @@ def _finish(
     """The last pass: maps and what the model leaves."""
     variables = model.finish(view, state)
     if ABUNDANCES in variables:
-        return _finish_given(view, model, state, history, ending, variables, seed=seed, residual=residual)
+        return _finish_given(view, model, given, state, history, ending, variables, seed=seed, residual=residual)
     frame = xr.Dataset(variables, attrs={"model": model.name})
-    fn, shared = model.projector(frame)
-    shared = {**shared, "residual": residual}
     n = frame.sizes[COMPONENT]
     wanted = [ABUNDANCES, *([RESIDUAL] if residual else [])]
     home = _map_bytes(view, n + residual) <= HOME_BYTES
@@ -251,11 +253,14 @@ def _finish(
     target = view
     if model.halo:
         target = branch(view, "maps", lambda: open_surrounded(view.cube, device=view.device, packed=model.packed))
-    along = model.along(target)
+    fn, shared, along = model.last_pass(target, frame)
+    shared = {**shared, "residual": residual}
     handles, sums = map_fold(fn, target, *along, shared=shared, keep=wanted if home else (), name=name, **seen)
     if not home:
         lazy = target if model.halo else open_blocks(view.cube, device=view.device, resident=False)
-        handles = map_pixels(fn, lazy, *model.along(lazy), shared=shared, keep=wanted, name=name, **seen)
+        lazy.branches.update(view.branches)
+        along = model.last_pass(lazy, frame)[-1]
+        handles = map_pixels(fn, lazy, *along, shared=shared, keep=wanted, name=name, **seen)
     variables[ABUNDANCES] = _maps(handles[ABUNDANCES], {COMPONENT: n}, home=home)
     if residual:
         pixels = float(state["pixels"])
@@ -277,6 +282,7 @@ def _finish(
 def _finish_given(
     view: Blocks,
     model: Model,
+    given: Sources,
     state: State,
     history: list[float],
     ending: tuple[Status, str],
@@ -286,18 +292,19 @@ def _finish_given(
     residual: bool,
 ) -> xr.Dataset:
     """The last pass where the maps are there already: only what they leave."""
-    if residual:
+    if residual and given.frame is None:
         maps = variables[ABUNDANCES]
-        given = maps.fillna(0.0).transpose(*[d for d in maps.dims if d != COMPONENT], COMPONENT)
+        rows = maps.fillna(0.0).transpose(*[d for d in maps.dims if d != COMPONENT], COMPONENT)
         s = np.asarray(variables[ENDMEMBERS].values, dtype=np.float64)
         name = f"{model.name.lower()}-residual"
-        handles, sums = map_fold(leftover, view, given, shared={"s": s}, keep=[RESIDUAL], name=name)
+        handles, sums = map_fold(leftover, view, rows, shared={"s": s}, keep=[RESIDUAL], name=name)
         variables[RESIDUAL] = _maps(handles[RESIDUAL], {}, home=True)
         variables[RESIDUAL_SPECTRUM] = xr.DataArray(sums["residual_spectrum"] / float(state["pixels"]), dims=(ENERGY,))
-    _label(variables, view.cube)
+    frame = view.cube if given.frame is None else given.frame
+    _label(variables, frame)
     return make_result(
-        variables,
-        cube=view.cube,
+        {**variables, **given.carried},
+        cube=frame,
         model=model.name,
         settings=model.to_settings(),
         seed=seed,
@@ -307,9 +314,10 @@ def _finish_given(
     )
 
 
-def _readings(view: Blocks) -> int:
-    """Full readings of the cube: by its own passes, and by those over what was made of it."""
-    return view.reads + sum(_readings(made) for made in view.branches.values() if not made.derived)
+def _readings(view: Blocks, *, apart: Collection[str] = ()) -> int:
+    """Full readings of the cube: by its own passes, and by those over what was made of it, but for these branches."""
+    own = [made for name, made in view.branches.items() if name not in apart and not made.derived]
+    return view.reads + sum(map(_readings, own))
 
 
 def _map_bytes(view: Blocks, columns: int) -> int:

@@ -10,13 +10,13 @@ import numpy as np
 import xarray as xr
 
 from scalehsi import arrays
-from scalehsi.blocks import BlockFunction, Blocks, Pixels, map_fold
+from scalehsi.blocks import BlockFunction, Blocks, map_fold
 from scalehsi.blocks.blas import one_blas_thread
 from scalehsi.cube import navigation_dims
 from scalehsi.kernels import cuda, frobenius, missing, poisson, relevance
 from scalehsi.kernels.nnls import nnls
 from scalehsi.models import binning, carried, compressed, extrapolation, held, known_maps, rules
-from scalehsi.models.base import Cost, Model, State, Stats, Variables, check_components, register, require
+from scalehsi.models.base import Cost, LastPass, Model, State, Stats, Variables, check_components, register, require
 from scalehsi.models.losses import SETTLED, Counts, Incomplete, LeastSquares, Loss, channel_weights, normed
 from scalehsi.models.settings import GIVEN
 from scalehsi.models.starts import READINGS, brightness, first_endmembers, given_endmembers
@@ -450,8 +450,8 @@ class NMF(Model):
             shared["gram"] = (s if w is None else s * w) @ s.T + extra
         return frobenius.abundances, {**shared, "w": w}
 
-    def along(self, view: Blocks) -> tuple[Pixels | xr.DataArray, ...]:
-        return known_maps.along(self.fixed, view)
+    def last_pass(self, view: Blocks, found: xr.Dataset) -> LastPass:
+        return (*self.projector(found), known_maps.along(self.fixed, view))
 
     def cost(self, shape: tuple[int, ...], itemsize: int) -> Cost:
         k, channels = self.n_components, shape[-1]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Mapping
 from dataclasses import asdict, dataclass, replace
 from typing import Any, Final, NoReturn
 
@@ -11,8 +12,8 @@ import xarray as xr
 from scalehsi.blocks import Capacity, capacity, open_blocks
 from scalehsi.blocks.compute import PROCESS_BYTES
 from scalehsi.chunks import WORK_BLOCK_BYTES, MiB
-from scalehsi.cube import check_cube
 from scalehsi.models.base import Model
+from scalehsi.models.sources import sources
 from scalehsi.schema import InputError
 
 COPIES: Final = 3
@@ -75,12 +76,14 @@ class Plan:
         )
 
 
-def plan(cube: xr.DataArray, model: Model) -> Plan:
+def plan(cube: xr.DataArray | Mapping[str, xr.DataArray], model: Model) -> Plan:
     """Work out blocks, bytes and passes of a fit on the scheduler that is current. Reads no values.
 
     Parameters
     ----------
-    cube : xarray.DataArray, shape (..., y, x, E)
+    cube : xarray.DataArray, shape (..., y, x, E), or a mapping of several by name
+        As `scalehsi.fit` takes them. What a fit of several needs in memory is told of all of them, the rest of the
+        first.
     model : Model
 
     Returns
@@ -101,10 +104,9 @@ def plan(cube: xr.DataArray, model: Model) -> Plan:
     >>> p.resident, p.cube_bytes // 2**30
     (False, 184)
     """
-    check_cube(cube)
-    if not isinstance(model, Model):
-        raise InputError(f"a model such as scalehsi.NMF(n_components=3) is expected, got {type(model).__name__}")
-    model.check(cube)
+    given = sources(cube, model)
+    other = sum(plan(each, part).worker_bytes for each, part in model.parts(given.beside))
+    cube = given.cube
     here = capacity()
     view = open_blocks(cube)
     cost = model.cost(tuple(cube.shape), cube.dtype.itemsize)
@@ -125,7 +127,7 @@ def plan(cube: xr.DataArray, model: Model) -> Plan:
         resident=view.resident,
         workers=here.workers,
         threads=here.threads,
-        worker_bytes=held + working,
+        worker_bytes=held + working + other,
         memory=here.memory // here.workers,
         passes=cost.passes,
         reads=1 if view.resident else cost.passes,
@@ -135,7 +137,7 @@ def plan(cube: xr.DataArray, model: Model) -> Plan:
     if found.worker_bytes > found.memory:
         pixels = 0 if cube.chunks is None else math.prod(map(max, cube.chunks[:-1]))
         unit = pixels * cube.shape[-1] * cube.dtype.itemsize
-        fixed = cost.work_bytes + 2 * cost.sums_bytes + COPIES * goes_along
+        fixed = cost.work_bytes + 2 * cost.sums_bytes + COPIES * goes_along + other // threads
         _refuse(found, here, _Demand(cube_bytes + aligned, unit, fixed, here.workers))
     return found
 

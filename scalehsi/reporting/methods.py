@@ -175,7 +175,7 @@ def draw_spectra(reference: Digest, methods: Mapping[str, Digest], *, known: Dig
     """Draw the spectra over each other, a panel for each component of the reference, its lines named."""
     marks = component_marks(reference)
     found = {name: matched(view, reference) for name, view in methods.items()}
-    rows = len(reference.names)
+    rows, aim = len(reference.names), "the truth" if known is not None else list(methods)[-1]
     figure = style.new_figure(style.WIDTH, 2.9 * rows)
     for k, axes in enumerate(figure.subplots(rows, 1, squeeze=False)[:, 0]):
         base = unit_sum(reference.endmembers[k])
@@ -183,7 +183,7 @@ def draw_spectra(reference: Digest, methods: Mapping[str, Digest], *, known: Dig
             if k not in found[name]:
                 continue
             mine = known is None and view is reference
-            label = name if mine else f"{name}: {found[name][k].angle:.2f}° away"
+            label = name if mine else f"{name}: {found[name][k].angle:.2f}° from {aim}"
             # The result itself, which comes last, has the first colour.
             look = style.colour(len(methods) - 1 - order)
             axes.plot(
@@ -194,7 +194,12 @@ def draw_spectra(reference: Digest, methods: Mapping[str, Digest], *, known: Dig
         _frame(axes, reference, base, marks[k])
         phase = truth_name(reference, k) if known is not None else reference.names[k]
         legend = axes.legend(
-            frameon=False, fontsize=style.SMALL, title=phase, title_fontsize=style.TEXT, loc="upper right"
+            fontsize=style.SMALL,
+            title=phase,
+            title_fontsize=style.TEXT,
+            loc="upper right",
+            edgecolor="white",
+            framealpha=1,
         )
         for text in (*legend.get_texts(), legend.get_title()):
             text.set_parse_math(False)

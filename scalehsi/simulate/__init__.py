@@ -2,17 +2,37 @@
 
 A scene is three separate things put together in `scalehsi.simulate.scene`: a *layout* (window -> abundances,
 `scalehsi.kernels.scenes`), *spectra* (`scalehsi.kernels.xrays`, `scalehsi.kernels.edges`) and the *drawing* of counts
-(`scalehsi.kernels.counting`). A new kind of scene brings a layout and spectra.
+(`scalehsi.kernels.counting`). A new kind of scene brings a layout and spectra. Maps without spectra, for Gaussian
+processes, are made by `sines` and `maps` (`scalehsi.kernels.patterns`).
 """
 
 from collections.abc import Callable
 from typing import Final
 
 from scalehsi.simulate.board import chequerboard
+from scalehsi.simulate.fields import Maps, maps, sines
 from scalehsi.simulate.minerals import phases
+from scalehsi.simulate.pairs import Acquisitions, acquisitions
 from scalehsi.simulate.scene import Scene, make_scene
 
-__all__ = ["KINDS", "Scene", "chequerboard", "make_scene", "phases"]
+__all__ = [
+    "KINDS",
+    "Acquisitions",
+    "Maps",
+    "Scene",
+    "acquisitions",
+    "chequerboard",
+    "make_scene",
+    "maps",
+    "phases",
+    "sines",
+]
 
-KINDS: Final[dict[str, Callable[..., Scene]]] = {"chequerboard": chequerboard, "phases": phases}
+KINDS: Final[dict[str, Callable[..., Scene | Acquisitions | Maps]]] = {
+    "acquisitions": acquisitions,
+    "chequerboard": chequerboard,
+    "maps": maps,
+    "phases": phases,
+    "sines": sines,
+}
 """What the command line can simulate, by name."""

@@ -56,6 +56,7 @@ class _Recipe:
     chunk: tuple[int, int]
     seed: int
     dtype: np.dtype[Any]
+    stream: int = 0
 
     def window(self, row: int, column: int) -> Window:
         """The pixels of a chunk."""
@@ -76,6 +77,7 @@ def make_scene(
     title: str,
     settings: Mapping[str, Any],
     chunk: int | Sequence[int] | None = None,
+    stream: int = 0,
 ) -> Scene:
     """Wrap a layout and spectra as a lazy cube of Poisson counts, with its truth.
 
@@ -100,6 +102,8 @@ def make_scene(
         into the attributes.
     chunk : int or (int, int), optional
         Pixels of a chunk along y and x.
+    stream : int, default 0
+        Another one draws other counts of the same scene.
 
     Returns
     -------
@@ -111,7 +115,7 @@ def make_scene(
     # Ten standard deviations and twenty counts above the largest mean: not once in all the pixels ever measured.
     dtype = smallest_unsigned(math.ceil(mean + 10 * math.sqrt(mean) + 20))
     steps = _chunk(chunk, (*shape, channels), dtype.itemsize)
-    recipe = _Recipe(layout, spectra, shape, steps, settings["seed"], dtype)
+    recipe = _Recipe(layout, spectra, shape, steps, settings["seed"], dtype, stream)
     cuts = [(step,) * (n // step) + ((n % step,) if n % step else ()) for n, step in zip(shape, steps, strict=True)]
     lazy = partial(_lazy, recipe=recipe, name=f"simulate-{kind}")
     counts = lazy(_count_block, chunks=(*cuts, (channels,)), dtype=dtype)
@@ -194,7 +198,8 @@ def _count_block(recipe: _Recipe, block_id: tuple[int, int, int]) -> NDArray[Any
         # The absolute number of a pixel, row by row over the whole scene, is the position in the random stream.
         pixels = np.arange(tile.y0, tile.y1)[:, None] * recipe.shape[1] + np.arange(tile.x0, tile.x1)
         abundances = np.moveaxis(recipe.layout(tile), 0, -1).reshape(pixels.size, -1)
-        counts = draw_counts(abundances, recipe.spectra, pixels.ravel(), seed=recipe.seed, dtype=recipe.dtype)
+        how: dict[str, Any] = {"seed": recipe.seed, "dtype": recipe.dtype, "stream": recipe.stream}
+        counts = draw_counts(abundances, recipe.spectra, pixels.ravel(), **how)
         out[rows, columns] = counts.reshape(*pixels.shape, -1)
     return out
 

@@ -10,7 +10,7 @@ import numpy as np
 import xarray as xr
 
 import scalehsi as hsi
-from scalehsi.io import open_dataset
+from scalehsi.io import open_dataset, open_maps
 
 
 def test_simulate_stores_the_truth_beside(run, tmp_path):
@@ -101,3 +101,21 @@ def test_reconstruct(answer, scene, tmp_path):
     denoised = hsi.open_cube(tmp_path / "d.zarr")
     product = np.einsum("kyx,ke->yxe", result["abundances"].values, result["endmembers"].values)
     np.testing.assert_allclose(denoised.values, product, rtol=1e-5, atol=1e-6)
+
+
+def test_simulate_makes_maps_without_spectra(run, tmp_path):
+    words = ("simulate", "sines", tmp_path / "m.zarr", "--set", "shape=16,20", "--set", "alpha=2", "--set", "sigma0=.5")
+    status, out, err = run(*words, "--json")
+    assert status == 0, err
+    found = json.loads(out.splitlines()[-1])
+    assert found["shape"] == [3, 16, 20]
+    assert f"{tmp_path / 'm_truth.zarr'}: the truth, the maps without noise" in out
+    expected, truth = hsi.simulate.sines((16, 20), alpha=2.0, sigma0=0.5)
+    np.testing.assert_array_equal(open_maps(tmp_path / "m.zarr"), expected)
+    np.testing.assert_array_equal(open_maps(tmp_path / "m_truth.zarr"), truth)
+    noise = ("--set", "noise=0.1,0.2,0.3", "--set", "kind=smooth")
+    assert run("simulate", "maps", tmp_path / "n.zarr", *noise)[0] == 0
+    np.testing.assert_array_equal(open_maps(tmp_path / "n.zarr")["noise"], [0.1, 0.2, 0.3])
+    status, _, err = run("simulate", "maps", tmp_path / "o.zarr", "--set", "noise=0.1,0.2")
+    assert status == 2
+    assert "2 numbers for 3 maps" in err

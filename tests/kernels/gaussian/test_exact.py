@@ -3,7 +3,8 @@
 import numpy as np
 import pytest
 
-from scalehsi.kernels.gaussian import profile
+from scalehsi import InputError
+from scalehsi.kernels.gaussian import nodes, profile
 from scalehsi.kernels.gaussian.covariance import across, covariance
 from scalehsi.kernels.gaussian.posterior import predict
 from scalehsi.kernels.gaussian.profile import Hyper, fit
@@ -51,9 +52,9 @@ def test_mean_and_deviation_are_those_of_the_dense_formulas(kernel: str, upsampl
     np.testing.assert_allclose(single[1], deviation, rtol=1e-4)
 
 
-@pytest.mark.parametrize(("nodes", "off"), [(200, 0.3), (20000, 1e-3)])
-def test_the_likelihood_is_that_of_the_whole_matrix(nodes: int, off: float, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(profile, "NODES", nodes)
+@pytest.mark.parametrize(("count", "off"), [(200, 0.3), (20000, 1e-3)])
+def test_the_likelihood_is_that_of_the_whole_matrix(count: int, off: float, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(nodes, "NODES", count)
     y, _ = drawn()
     tile = np.moveaxis(y - y.mean(axis=(0, 1)), -1, 0)
     work = profile._Work([tile], "matern52", SHAPE, 1)
@@ -110,6 +111,10 @@ def test_bounds_hold_and_units_do_not_matter() -> None:
     held = fit([y], bounds=((1.0, 2.0), (1.0, 1.5)))
     assert 1.0 <= held.lengths[0] <= 2.0
     assert 1.0 <= held.lengths[1] <= 1.5
+    fixed = fit([y], bounds=((2.0, 2.0), (3.0, 3.0)))
+    assert fixed.lengths == (2.0, 3.0)
+    with pytest.raises(InputError, match="no length is within both"):
+        fit([y], bounds=((1.0, 2.0), (3.0, 4.0)), isotropic=True)
     alike = fit([y], isotropic=True)
     assert alike.lengths[0] == alike.lengths[1]
     one, other = fit([y]), fit([1e4 * y + 7.0])

@@ -1,0 +1,83 @@
+"""Two energy axes: the range that both have, and the way of spectra from one to the other."""
+
+from __future__ import annotations
+
+from functools import partial
+from typing import Any, NamedTuple
+
+import numpy as np
+import xarray as xr
+
+from scalehsi.cube import energy_factor
+from scalehsi.kernels.rebinning import common, rebin
+from scalehsi.models.base import require
+from scalehsi.schema import ENERGY, InputError
+
+Float = np.ndarray[Any, np.dtype[np.float64]]
+
+
+class Channels(NamedTuple):
+    """Channels of one cube that another one's axis covers.
+
+    Attributes
+    ----------
+    own : slice
+        These channels of the first cube.
+    axis : array, shape (F,)
+        Their energies, in the unit of the other cube.
+    other : array, shape (E,)
+        The other cube's axis.
+    """
+
+    own: slice
+    axis: Float
+    other: Float
+
+    @property
+    def same(self) -> bool:
+        """True where both axes are one."""
+        step = abs(self.other[-1] - self.other[0]) / max(1, len(self.other) - 1)
+        close = 0.1 * step or 1e-9
+        return len(self.axis) == len(self.other) and np.allclose(self.axis, self.other, rtol=0, atol=close)
+
+    def here(self, spectra: Float) -> Float:
+        """Spectra (K, E) of the other axis in these channels, (K, F)."""
+        return spectra if self.same else rebin(spectra, axis=self.other, to=self.axis)
+
+    def there(self, spectrum: Float) -> Float:
+        """A spectrum (F,) of these channels on the other axis (E,), which it need not cover. Linear."""
+        return spectrum if self.same else rebin(spectrum[None], axis=self.axis, to=self.other, smooth=False)[0]
+
+    @property
+    def to_other(self) -> Any:
+        """`there` for block functions; None where nothing is to be done."""
+        return None if self.same else partial(Channels.there, self)
+
+
+def shared_channels(cube: xr.DataArray, other: xr.DataArray, names: tuple[str, str], *, least: int = 2) -> Channels:
+    """The channels of a cube within the other one's axis.
+
+    Raises
+    ------
+    InputError
+        When the axes are in units that cannot be compared, or share fewer than ``least`` channels.
+    """
+    units = [str(each[ENERGY].attrs.get("units", "")) for each in (cube, other)]
+    factors = [energy_factor(unit) for unit in units]
+    known = [f is not None for f in factors]
+    require(
+        all(known) or units[0] == units[1],
+        f"the energy axis of {names[0]!r} is in {units[0]!r}, that of {names[1]!r} in {units[1]!r}; give both a unit "
+        "of energy with cube.energy.attrs['units'] = 'eV'",
+    )
+    scale = (factors[0] or 1.0) / (factors[1] or 1.0) if all(known) else 1.0
+    first = np.asarray(cube[ENERGY].values, dtype=np.float64) * scale
+    second = np.asarray(other[ENERGY].values, dtype=np.float64)
+    within = np.flatnonzero(common(first, second))
+    if len(within) < least:
+        raise InputError(
+            f"the energy axes share {len(within)} channels, at least {least} are needed: {names[0]!r} runs from "
+            f"{first[0]:g} to {first[-1]:g} {units[1]}, {names[1]!r} from {second[0]:g} to {second[-1]:g} {units[1]}"
+        )
+    own = slice(int(within[0]), int(within[-1]) + 1)
+    return Channels(own, first[own], second)

@@ -1,0 +1,144 @@
+"""Drawing of a scan of length scales, and of what noise ratios do to maps that are reconstructed together or alone."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any, Final
+
+import numpy as np
+import xarray as xr
+
+from scalehsi.reporting import style
+from scalehsi.schema import COMPONENT, InputError
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+    from matplotlib.figure import Figure
+
+NEEDED: Final = ("loss", "converged", "basin", "recommended")
+RATIO_DIMS: Final = (COMPONENT, "sigma0", "alpha")
+SHADE: Final = "#e3edf5"
+
+
+def draw_scan(scan: xr.Dataset) -> Figure:
+    """Draw where each component's length ends against the limit, and the curves behind it.
+
+    Raises
+    ------
+    InputError
+        When the Dataset is no scan of lengths.
+    """
+    missing = [name for name in NEEDED if name not in scan]
+    if missing:
+        raise InputError(
+            f"this Dataset has no {missing[0]!r}; draw what hsi.lengthscale_scan(maps) gives, or its stored copy"
+        )
+    scan = scan.compute()
+    figure = style.new_figure(style.WIDTH, 4.2)
+    left, right = figure.subplots(1, 2)
+    limits, lengths = (np.asarray(scan[name].values, dtype=float) for name in ("limit", "length"))
+    left.plot(limits, limits, color=style.FAINT, linewidth=0.8, linestyle=":", zorder=1)
+    for k, name in enumerate(scan[COMPONENT].values.tolist()):
+        look: dict[str, Any] = {"color": style.colour(k), "linestyle": style.line(k), "linewidth": 1.4}
+        left.plot(limits, scan["converged"].values[k], marker="o", markersize=3.5, label=_label(name), **look)
+        curve = np.asarray(scan["loss"].values[k], dtype=float)
+        top = max(float(curve.max()), 1e-300)
+        right.plot(lengths, curve / top, label=_label(name), **look)
+        wells = np.asarray(scan["basin"].values[k], dtype=float)
+        wells = wells[np.isfinite(wells)]
+        depth = np.interp(np.log(wells), np.log(lengths), curve / top)
+        right.plot(wells, depth, color=style.colour(k), linestyle="", marker="v", markersize=6)
+    low, high = (float(v) for v in scan["recommended"].values)
+    for axes, along in ((left, left.axhspan), (right, right.axvspan)):
+        if np.isfinite(low):
+            along(low, high, color=SHADE, zorder=0).set_gid("recommended")
+        axes.grid(visible=True, color="#e5e5e5", linewidth=0.6)
+    style.tidy(
+        left,
+        xlabel="Upper limit of the length scale (pixels)",
+        ylabel="Length scale found (pixels)",
+        title=_interval_words(scan, low, high),
+    )
+    style.tidy(right, xlabel="Length scale (pixels)", ylabel="Loss above its least value,\nof its largest")
+    _pixels(left.xaxis, limits, left.set_xscale)
+    _pixels(left.yaxis, np.concatenate([limits, scan["converged"].values.ravel()]), left.set_yscale)
+    _pixels(right.xaxis, lengths, right.set_xscale)
+    left.legend(fontsize=style.SMALL, frameon=False, labelcolor=style.INK)
+    return figure
+
+
+def _label(name: Any) -> str:
+    return f"Component {name}" if isinstance(name, int | float) else str(name)
+
+
+def _interval_words(scan: xr.Dataset, low: float, high: float) -> str:
+    if not np.isfinite(low):
+        return "no length scale below the last limit"
+    words = f"recommended: {low:.2g} to {high:.2g} pixels"
+    if "recommended_nm" not in scan:
+        return words
+    ends = np.asarray(scan["recommended_nm"].values, dtype=float)
+    if not np.allclose(ends[0], ends[1], rtol=0.01):
+        return words
+    return (
+        f"{words} ({style.length_text(float(f'{ends[0, 0]:.2g}'))} to {style.length_text(float(f'{ends[0, 1]:.2g}'))})"
+    )
+
+
+def _pixels(axis: Any, values: Any, set_scale: Any) -> None:
+    """A logarithmic axis of pixels with its numbers at powers of two."""
+    from matplotlib.ticker import NullLocator
+
+    set_scale("log", base=2)
+    finite = np.asarray(values, dtype=float)
+    low, high = float(np.nanmin(finite)), float(np.nanmax(finite))
+    ticks = 2.0 ** np.arange(np.floor(np.log2(low)), np.ceil(np.log2(high)) + 1)
+    ticks = ticks[(ticks >= low / 1.05) & (ticks <= high * 1.05)]
+    axis.set_ticks(ticks, [f"{tick:g}" for tick in ticks])
+    axis.set_minor_locator(NullLocator())
+
+
+def draw_noise_ratios(table: xr.Dataset) -> Figure:
+    """Draw the similarity of each component to the truth against the noise, a column each, a line each noise ratio.
+
+    Raises
+    ------
+    InputError
+        When a variable has other dims than (component, sigma0, alpha).
+    """
+    names = [str(name) for name, v in table.data_vars.items() if set(v.dims) == set(RATIO_DIMS)]
+    if not names:
+        raise InputError(
+            f"noise ratios have the dims {RATIO_DIMS}, got {dict(table.sizes)}; give a Dataset with a variable of "
+            "similarities for each way of reconstruction"
+        )
+    table = table[names].transpose(*RATIO_DIMS).compute()
+    components = table[COMPONENT].values.tolist()
+    figure = style.new_figure(style.WIDTH, 0.9 + 2.1 * len(names))
+    grid = figure.subplots(len(names), len(components), squeeze=False, sharex=True, sharey=True)
+    for i, (row, name) in enumerate(zip(grid, names, strict=True)):
+        for k, axes in enumerate(row):
+            _ratios(axes, table[name].values[k], table)
+            style.tidy(
+                axes,
+                xlabel="Noise σ₀" if i == len(names) - 1 else "",
+                ylabel="Similarity" if k == 0 else "",
+                title=f"{_label(components[k])}, {name}",
+            )
+            axes.grid(visible=True, color="#e5e5e5", linewidth=0.6)
+    grid[0, 0].set_ylim(-0.1, 1.04)
+    grid[0, 0].legend(fontsize=style.SMALL, frameon=False, labelcolor=style.INK)
+    return figure
+
+
+def _ratios(axes: Axes, values: Any, table: xr.Dataset) -> None:
+    for i, alpha in enumerate(table["alpha"].values.tolist()):
+        axes.plot(
+            table["sigma0"].values,
+            values[:, i],
+            color=style.colour(i),
+            linestyle=style.line(i),
+            linewidth=1.4,
+            marker="o",
+            markersize=3,
+            label=f"α = {alpha:g}",
+        )
