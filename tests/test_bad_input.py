@@ -284,7 +284,10 @@ def test_bad_input_has_its_message_and_changes_nothing(folder, capsys, kind):
     ("words", "message"),
     [
         ("fit good.zarr new.zarr", "NMF needs the number of components; add for example -k 3"),
-        ("fit good.zarr new.zarr -k 2 --model nnmf", "there is no model 'nnmf'; did you mean 'nmf'? Known: nmf, pca"),
+        (
+            "fit good.zarr new.zarr -k 2 --model nnmf",
+            "there is no model 'nnmf'; did you mean 'nmf'? Known: nmf, pansharpen, parallelgp, pca",
+        ),
         ("fit good.zarr new.zarr -k 2 --set n_components=3", "-k 2 and --set n_components=3 differ; leave one out"),
         ("fit good.zarr new.zarr -k 2 --set tol", "--set 'tol': key=value is expected"),
         ("fit good.zarr new.zarr -k 2 --set tol=1 --set tol=2", "--set gives 'tol' twice"),

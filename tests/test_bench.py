@@ -28,6 +28,29 @@ def test_the_default_needs_hardly_more_readings_than_the_best_variant() -> None:
     assert all(default[f"readings to {limit}"] == kept[f"readings to {limit}"] for limit in ("0.01", "0.001"))
 
 
+def test_fused_acquisitions_beat_what_is_made_of_one() -> None:
+    pansharpen = bench("pansharpen")
+    rows = pansharpen.table({"small": [pansharpen.simulated(2, size=48)]})
+    error = {row["method"]: float(row["small: error"]) for row in rows}
+    peers = [pansharpen.RAW, pansharpen.BILINEAR, pansharpen.PLAIN, pansharpen.WEIGHTED, pansharpen.SKLEARN]
+    assert error[pansharpen.AUTO] < 0.85 * min(error[name] for name in peers)
+    assert error[pansharpen.IMAGE] < error[pansharpen.AUTO] < error[pansharpen.JOINT] < error[pansharpen.ALONE]
+    assert error[pansharpen.ALONE] < 1.05 * error[pansharpen.TRUE]
+
+
+def test_the_truth_is_the_truth_in_the_tables_of_psnmf() -> None:
+    scenes, composition = bench("psnmf_scenes"), bench("psnmf_composition")
+    scene = scenes.simulated(1, 147, 48)
+    assert scenes.angles(scene.spectra, scene.spectra[::-1])[0].max() < 1e-4
+    assert scenes.angles(scene.spectra, scene.spectra[::-1])[1].tolist() == [2, 1, 0]
+    assert scenes.cube_error(scene, scene.maps, scene.spectra) < 1e-6
+    assert abs(scenes.cube_error(scene, 1.1 * scene.maps, scene.spectra) - 0.1) < 1e-6
+    assert abs(scenes.line_correlation(scene, scene.maps, scene.spectra) - 1) < 1e-9
+    found = composition.composition(scene, scene.spectra)
+    assert composition.largest(found).max() <= 0.05
+    assert abs(composition.element_of(found, "Brg", "Nd") - 0.1) < 0.005
+
+
 def test_joint_reconstruction_beats_single_ones_in_the_benchmark_too() -> None:
     """The numbers asked for in the paper's noise ratios, and with half of the pixels missing."""
     module = bench("gp_effects")

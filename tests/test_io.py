@@ -303,7 +303,7 @@ def test_cubes_and_results_are_told_apart(tmp_path: Path) -> None:
     with pytest.raises(InputError, match=r"c\.zarr' is a cube, no result; open it with scalehsi\.open_cube"):
         open_result(cube)
     other = save(xr.Dataset({"a": ("b", [1.0])}), tmp_path / "o.zarr")
-    with pytest.raises(InputError, match=r"o\.zarr': this Dataset is no result of scalehsi: it lacks endmembers"):
+    with pytest.raises(InputError, match=r"o\.zarr': this Dataset is no result of scalehsi: it lacks abundances"):
         open_result(other)
     assert list(open_dataset(other).data_vars) == ["a"]
     file = tmp_path / "a.hspy"

@@ -66,8 +66,8 @@ ONLY_IN = {
     "dask": DASK,
     "distributed": DASK,
     "dask_jobqueue": {"queues"},
-    "torch": {"networks", "models.gp"},
-    "gpytorch": {"models.gp"},
+    "torch": {"networks", "models.gp_dense"},
+    "gpytorch": {"models.gp_dense"},
 }
 """Third-party packages that only some modules may name."""
 
@@ -154,7 +154,7 @@ def wrong_imports(source: str, module: str, modules: set[str], *, is_package: bo
             yield f"{at}: only {', '.join(sorted(ONLY_IN[root]))} may name {root}"
         if is_in(here, {"kernels"}) and root in KERNELS_NEVER:
             yield f"{at}: a kernel takes and gives arrays; it never sees {root}"
-        if root in HEAVY and not (one.inside_function or one.for_types or is_in(here, {"networks", "models.gp"})):
+        if root in HEAVY and not (one.inside_function or one.for_types or is_in(here, {"networks", "models.gp_dense"})):
             yield f"{at}: {root} is slow to load; import it inside the function that uses it"
 
 
@@ -292,7 +292,7 @@ def test_a_wrong_import_is_found(module: str, source: str, problem: str) -> None
         ("scalehsi.models.nmf", "from .nmf import NMF\nfrom ..kernels import nmf"),
         ("scalehsi.blocks.fold", "from dask.delayed import Delayed\nfrom scalehsi.blocks import x"),
         ("scalehsi.networks.daeu", "import torch"),
-        ("scalehsi.models.gp", "import torch, gpytorch"),
+        ("scalehsi.models.gp_dense", "import torch, gpytorch"),
         ("scalehsi.cluster", "def f():\n    from distributed import Client"),
         ("scalehsi.cli", "import scalehsi as hsi\nfrom scalehsi.cluster import connect"),
         (

@@ -17,7 +17,7 @@ import pytest
 import xarray as xr
 from helpers import raise_if_dask_computes
 
-from scalehsi.io import convert, open_cube
+from scalehsi.io import convert, open_cube, open_image
 from scalehsi.readers import extensions, read_vendor
 from scalehsi.schema import InputError
 
@@ -207,6 +207,19 @@ def test_what_is_no_spectrum_image_says_what_it_is(path: str, message: str) -> N
         open_cube(SHARED / path)
 
 
+@needs_data
+def test_an_image_beside_a_spectrum_image() -> None:
+    image = open_image(SHARED / "eels_CuZn_HAADF" / "CuZn_HAADF.hspy")
+    cube = open_cube(SHARED / "eels_CuZn_HAADF" / "CuZn_EELS_mapping_tutorial.hspy")
+    assert (image.dims, image.shape, image.dtype) == (("y", "x"), (50, 40), np.uint16)
+    for dim in ("y", "x"):
+        np.testing.assert_allclose(image[dim], cube[dim])
+        assert image[dim].attrs["units"] == "nm"
+    assert image.attrs["source"] == "CuZn_HAADF.hspy"
+    with pytest.raises(InputError, match="is no image of two axes; it holds 0 'EELS Spectrum Image'"):
+        open_image(SHARED / "eels_CuZn_HAADF" / "CuZn_EELS_mapping_tutorial.hspy")
+
+
 # Files that the tests write ----------------------------------------------------------------------------------------
 
 
@@ -240,6 +253,19 @@ def axis(name: str, units: str = "", **more: Any) -> dict[str, Any]:
 YX = [axis("y", "nm"), axis("x", "nm")]
 ENERGY = axis("Energy loss", "eV")
 COUNTS = np.random.default_rng(0).integers(0, 900, (6, 7, 20)).astype("u2")
+
+
+@pytest.mark.parametrize("names", [("y", "x"), ("x", "y"), ("", "")])
+def test_an_image_is_y_and_x(tmp_path: Path, names: tuple[str, str]) -> None:
+    axes = [axis(name, "um", navigate=False) for name in names]
+    image = open_image(written(tmp_path / "a.hspy", COUNTS[..., 0], axes))
+    turned = names == ("x", "y")
+    np.testing.assert_array_equal(image, COUNTS[..., 0].T if turned else COUNTS[..., 0])
+    np.testing.assert_allclose(image.y, 1e3 * (1 + 0.5 * np.arange(7 if turned else 6)))
+    with pytest.raises(InputError, match=r"there is no dataset 3 in 'a\.hspy'"):
+        open_image(tmp_path / "a.hspy", dataset=3)
+    with pytest.raises(InputError, match=r"dataset 0 of 'b\.hspy' is no image"):
+        open_image(written(tmp_path / "b.hspy", COUNTS, [*YX, ENERGY]), dataset=0)
 
 
 @pytest.mark.parametrize("suffix", ["hspy", "rpl", "nxs", "emd"])

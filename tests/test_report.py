@@ -596,7 +596,9 @@ def story(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def test_the_story_has_its_sections_and_pictures(story: Path) -> None:
     page = Page(story)
     sections = [section["id"] for section in page.all("section")]
-    assert sections == ["maps", "spectra", "quality", "truth", "methods", "denoised", "bins", "provenance"]
+    assert sections == [
+        *("maps", "spectra", "composition", "quality", "truth", "methods", "denoised", "bins", "provenance"),
+    ]
     assert {"methods.png", "methods-spectra.png", "denoised.png", "bins.png"} <= {
         p.name for p in story.parent.iterdir()
     }
@@ -678,7 +680,7 @@ def test_the_choice_of_bins_is_told_in_words() -> None:
     best = bins.chapter(result.assign(bin_factor=("axis", [12, 12]), fine_bin_factor=("axis", [1, 1])))
     assert other is not None
     assert best is not None
-    assert "Of sides of 4, 8, 12 pixels, 12 did best. Of the best three the one was used" in other.words
+    assert "Of sides of 4, 8, 12 pixels, 12 did best. 8 was used: the middle of those" in other.words
     assert "refined on bins of 2 × 2 pixels" in other.words
     assert "Of sides of 4, 8, 12 pixels, 12 did best and was used." in best.words
     assert "refined on single pixels" in best.words

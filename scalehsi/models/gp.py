@@ -12,29 +12,19 @@ import xarray as xr
 
 from scalehsi import arrays
 from scalehsi.blocks import BlockFunction, Blocks
-from scalehsi.cube import pixel_size_nm
-from scalehsi.kernels.gaussian import halos
+from scalehsi.kernels.gaussian import halos, missing
 from scalehsi.kernels.gaussian.covariance import parse
 from scalehsi.kernels.gaussian.profile import Hyper
 from scalehsi.models import gp_engines as engines
 from scalehsi.models import loadings
 from scalehsi.models.base import Cost, Model, Sources, State, Stats, Variables, choice, is_number, register, require
+from scalehsi.models.gp_described import LOSSES, described, packed, unpacked
+from scalehsi.models.gp_tiles import SEAM, seam_difference, smoothed
 from scalehsi.models.tiled import Finer, tile_grid, tiled_maps
-from scalehsi.schema import ABUNDANCES, ABUNDANCES_STD, COMPONENT, InputError, X, Y
+from scalehsi.schema import ABUNDANCES, ABUNDANCES_STD, InputError
 
 Float = np.ndarray[Any, np.dtype[np.float64]]
 
-LENGTHS: Final = "lengthscale"
-LENGTHS_NM: Final = "lengthscale_nm"
-NOISE: Final = "noise_std"
-LEVEL: Final = "map_mean"
-COUPLING: Final = "coupling"
-OTHER: Final = "other"
-EVIDENCE: Final = "evidence"
-SCANNED: Final = "length_scan"
-SEAM: Final = "seam_difference"
-SEAM_REACH: Final = 24
-"""Pixels on each side of a corner of tiles that are made again to look for seams."""
 ENGINES: Final = ("auto", "structured", "iterative", "dense")
 WHOLE: Final = 512**2
 """Maps of up to so many pixels are one tile: exact, and no slower."""
@@ -80,13 +70,16 @@ class ParallelGP(Model):
     halo : "auto" or float, default "auto"
         What a tile sees around itself, in lengths of the covariance. "auto": so much that the largest difference from
         the whole is 1 % of the posterior's standard deviation (2.8 lengths for "matern52").
+    uncertainty : {"auto", "draws", "density"}
+        How the standard deviation of tiles with missing pixels is found. "draws": from maps drawn from the posterior.
+        "density": as of complete maps with more noise where fewer pixels were measured, 2 to 5 % off for scattered
+        losses and wrong in holes. "auto": "draws" where a pixel lies half a length or more from all that were measured.
     draws : int, default 64
-        Maps drawn from the posterior for the standard deviation of tiles with missing pixels; its relative error is
-        ``1 / sqrt(2 draws)``.
+        Maps that are drawn; the relative error of the deviation is ``1 / sqrt(2 draws)``.
     nonnegative : bool, default False
         Clip the mean at zero, as abundances may not be negative.
     max_iter : int, default 200
-        Steps of the optimiser of "dense", and rounds where pixels are missing.
+        Steps of the optimiser of "dense".
 
     Notes
     -----
@@ -96,8 +89,9 @@ class ParallelGP(Model):
     The result has ``abundances`` and ``abundances_std`` (without the noise) on the finer grid, ``lengthscale`` (axis)
     in pixels, ``noise_std`` and ``map_mean`` (component), ``coupling`` (component, other), which is B, and
     ``length_scan``, the negative logarithm of the evidence at lengths that were tried for both axes alike; the
-    endmembers of the source are carried over, so that `scalehsi.reconstruct` gives the smoothed cube. The objective is
-    the negative logarithm of the evidence of the windows.
+    endmembers of the source are carried over, so that `scalehsi.reconstruct` gives the smoothed cube. "dense" also
+    leaves ``training_loss``, and conjugate gradients ``solver_steps`` and ``solver_residual`` of the worst tile. The
+    objective is the negative logarithm of the evidence of the windows.
 
     One shared covariance cannot serve a smooth map and one that is atomic columns alone: set ``lengthscale`` to the
     interval of the structure that is wanted.
@@ -132,6 +126,7 @@ class ParallelGP(Model):
     upsample: int = 1
     tile: Any = "auto"
     halo: Any = "auto"
+    uncertainty: str = "auto"
     draws: int = 64
     nonnegative: bool = False
     max_iter: int = 200
@@ -141,6 +136,7 @@ class ParallelGP(Model):
     def __post_init__(self) -> None:
         super().__post_init__()
         choice("engine", self.engine, ENGINES)
+        choice("uncertainty", self.uncertainty, ("auto", *missing.METHODS))
         radial = self.kernel.endswith(engines.RADIAL) if isinstance(self.kernel, str) else False
         parse(str(self.kernel).removesuffix(engines.RADIAL))
         require(
@@ -195,7 +191,7 @@ class ParallelGP(Model):
 
     @property
     def devices(self) -> tuple[arrays.Device, ...]:
-        return ("cpu",)
+        return ("cpu", "cuda") if self.solver == "structured" else ("cpu",)
 
     def sources(self, data: Any) -> Sources:
         cube, beside = loadings.maps_as_cube(data)
@@ -209,24 +205,33 @@ class ParallelGP(Model):
     def step(self, view: Blocks, state: State) -> tuple[State, Stats]:
         tiles = list(state["tiles"])
         masks = [np.isfinite(tile).all(axis=-1) for tile in tiles]
-        found = engines.learn(self, [np.nan_to_num(t) for t in tiles], masks, seed=int(state["seed"]))
-        return {**state, **_packed(found)}, Stats(found.loss, done=True)
+        found = engines.learn(
+            self.solver,
+            [np.nan_to_num(t) for t in tiles],
+            masks,
+            steps=self.max_iter,
+            seed=int(state["seed"]),
+            kernel=self.kernel,
+            bounds=self.bounds,
+            isotropic=self.isotropic,
+            rank=self.rank,
+        )
+        new = {**state, **packed(found.hyper), "losses": found.losses}
+        return new, Stats(found.hyper.loss, done=True, advice=found.advice)
 
     def finish(self, view: Blocks, state: State) -> Variables:
-        hyper = _unpacked(self.kernel, state)
+        hyper = unpacked(self.kernel, state)
         halo, grid = self._tiling(hyper, view.shape)
         maps, finer = int(view.cube.shape[-1]), Finer(self.upsample)
         shared = {
             "hyper": hyper,
-            "solver": self.solver,
             "finer": finer,
-            "draws": self.draws,
             "nonnegative": self.nonnegative,
-            "seed": int(state["seed"]),
+            "how": engines.How(self.solver, self.uncertainty, self.draws, int(state["seed"])),
         }
         size = 2 * 4 * maps * math.prod(view.shape) * self.upsample**2
         made, numbers_ = tiled_maps(
-            _smoothed,
+            smoothed,
             view,
             grid,
             halo=halo,
@@ -237,66 +242,21 @@ class ParallelGP(Model):
             home=size <= loadings.HOME_BYTES,
             name="gp-tile",
         )
-        found = {**made, **_described(hyper, numbers_, view.cube)}
+        found = {**made, **described(hyper, numbers_, view.cube)}
+        if len(state["losses"]):
+            said = {"long_name": "negative logarithm of the evidence before each step of the optimiser"}
+            found[LOSSES] = xr.DataArray(state["losses"], dims=("training_step",), attrs=said)
         if max(map(len, grid[-2:])) > 1:
-            found[SEAM] = self._seam(view.cube, hyper, (halo, grid), made, seed=int(state["seed"]))
+            found[SEAM] = seam_difference(view.cube, made[ABUNDANCES], shared, halo=halo, grid=grid)
         return found
-
-    def _seam(
-        self,
-        cube: xr.DataArray,
-        hyper: Hyper,
-        tiling: tuple[int, tuple[tuple[int, ...], ...]],
-        made: Variables,
-        *,
-        seed: int,
-    ) -> xr.DataArray:
-        """How far the maps around the most central corner of tiles are from those of one tile around it.
-
-        Largest over the components, in standard deviations of the posterior. Costs one tile.
-        """
-        halo, grid = tiling
-        finer, windows, outer, first = Finer(self.upsample), [], [], []
-        for sizes in grid[-2:]:
-            edges, size = np.cumsum(sizes), int(sum(sizes))
-            edge = int(edges[:-1][np.argmin(np.abs(edges[:-1] - size / 2))]) if len(sizes) > 1 else size // 2
-            low, high = max(0, edge - SEAM_REACH), min(size, edge + SEAM_REACH)
-            windows.append((low, high))
-            outer.append((max(0, low - 2 * halo), min(size, high + 2 * halo)))
-            first.append(edge)
-        frame = {d: 0 for d in cube.dims[:-3]}
-        at = {**frame, Y: slice(*outer[0]), X: slice(*outer[1])}
-        y = np.asarray(cube.isel(at).values, dtype=np.float64)
-        rng = np.random.default_rng([seed, 1])
-        observed = np.isfinite(y).all(axis=-1)
-        whole = engines.smooth(
-            self.solver, np.nan_to_num(y), observed, hyper, upsample=finer.factor, draws=self.draws, rng=rng
-        )
-        r = finer.factor
-        cut = tuple(slice((a - o) * r, (b - o) * r) for (a, b), (o, _) in zip(windows, outer, strict=True))
-        own = {d: slice(a * r, b * r) for d, (a, b) in zip((Y, X), windows, strict=True)}
-        mean = np.moveaxis(whole.mean[cut], -1, 0)
-        tiled = made[ABUNDANCES].isel({**frame, **own}).values
-        if self.nonnegative:
-            mean = np.maximum(mean, 0.0)
-        std = np.maximum(np.moveaxis(whole.std[cut], -1, 0), 1e-12 * max(float(np.abs(mean).max()), 1e-300))
-        coords = {
-            f"seam_{d}": (f"seam_{d}", a + finer.points(b - a) - edge + 0.5, {"units": "px"})
-            for d, (a, b), edge in zip((Y, X), windows, first, strict=True)
-        }
-        said = "difference of the tiled maps from one tile around a corner, pixels counted from the corner"
-        return xr.DataArray(
-            (np.abs(tiled - mean) / std).max(axis=0),
-            dims=tuple(coords),
-            coords=coords,
-            attrs={"long_name": said, "units": "standard deviations of the posterior", "halo": halo},
-        )
 
     def _tiling(self, hyper: Hyper, shape: tuple[int, ...]) -> tuple[int, tuple[tuple[int, ...], ...]]:
         """Pixels of halo, and the sizes of tiles along each pixel dim."""
         length, side = max(hyper.lengths), max(shape[-2:])
         plain = hyper.kernel.removesuffix(engines.RADIAL)
         halo = halos.reach(plain, length) if self.halo == "auto" else float(math.ceil(self.halo * length))
+        if self.solver == "dense":
+            return side, tile_grid(shape, math.inf)
         if self.tile == "auto":
             size: float = halos.core(halo) if math.isfinite(halo) else math.inf
             if math.prod(shape[-2:]) <= WHOLE or length > size / 2:
@@ -317,97 +277,3 @@ class ParallelGP(Model):
     def cost(self, shape: tuple[int, ...], itemsize: int) -> Cost:
         maps = shape[-1]
         return Cost(passes=2, sums_bytes=64, work_bytes=maps * 8 * 6, columns=2 * maps * self.upsample**2)
-
-
-def _smoothed(
-    x: Any,
-    *,
-    hyper: Hyper,
-    solver: str,
-    finer: Finer,
-    draws: int,
-    nonnegative: bool,
-    seed: int,
-    tile: Any,
-) -> tuple[dict[str, Any], dict[str, Any]]:
-    """Mean and deviation of a tile, one row a pixel, and how far its solver came."""
-    frames = np.array(x, dtype=np.float64, order="C").reshape(-1, *tile.shape[-2:], x.shape[-1])
-    found = []
-    for number, y in enumerate(frames):
-        observed = np.isfinite(y).all(axis=-1)
-        rng = np.random.default_rng([seed, int(tile.index[0]), number])
-        here = np.nan_to_num(y)
-        found.append(engines.smooth(solver, here, observed, hyper, upsample=finer.factor, draws=draws, rng=rng))
-    mean = np.stack([f.mean for f in found])
-    if nonnegative:
-        np.maximum(mean, 0.0, out=mean)
-    rows = {ABUNDANCES: mean, ABUNDANCES_STD: np.stack([f.std for f in found])}
-    return (
-        {name: finer.rows(values.astype(np.float32)) for name, values in rows.items()},
-        {"steps": max(f.steps for f in found), "leftover": max(f.residual for f in found)},
-    )
-
-
-def _packed(hyper: Hyper) -> State:
-    return {
-        "lengths": np.asarray(hyper.lengths),
-        "signal": hyper.signal,
-        "noise": hyper.noise,
-        "mean": hyper.mean,
-        "loss": np.asarray(hyper.loss),
-        "scan": hyper.scan,
-        "evaluations": np.asarray(hyper.evaluations),
-    }
-
-
-def _unpacked(kernel: str, state: State) -> Hyper:
-    y, x = state["lengths"]
-    return Hyper(
-        kernel=kernel,
-        lengths=(float(y), float(x)),
-        signal=state["signal"],
-        noise=state["noise"],
-        mean=state["mean"],
-        loss=float(state["loss"]),
-        scan=state["scan"],
-        evaluations=int(state["evaluations"]),
-    )
-
-
-def _described(hyper: Hyper, solved: dict[str, Any], cube: xr.DataArray) -> Variables:
-    """What was learned, as variables of the result."""
-    axis = xr.DataArray([Y, X], dims=("axis",))
-    unit = str(cube.attrs.get("units", ""))
-    found: Variables = {
-        LENGTHS: xr.DataArray(list(hyper.lengths), dims=("axis",), coords={"axis": axis}, attrs={"units": "px"}),
-        NOISE: xr.DataArray(hyper.noise, dims=(COMPONENT,), attrs={"units": unit}),
-        LEVEL: xr.DataArray(hyper.mean, dims=(COMPONENT,), attrs={"units": unit}),
-        COUPLING: xr.DataArray(hyper.signal, dims=(COMPONENT, OTHER)),
-        EVIDENCE: xr.DataArray(-hyper.loss),
-        SCANNED: xr.DataArray(
-            hyper.scan[:, 1], dims=("length",), coords={"length": ("length", hyper.scan[:, 0], {"units": "px"})}
-        ),
-    }
-    words = {
-        LENGTHS: "length of the covariance along y and x",
-        NOISE: "standard deviation of the noise",
-        LEVEL: "mean of the map",
-        COUPLING: "covariance between the maps at one pixel",
-        EVIDENCE: "logarithm of the evidence of the windows",
-        SCANNED: "negative logarithm of the evidence with one length for both axes",
-    }
-    sizes = [pixel_size_nm(cube, d) for d in (Y, X)]
-    if all(sizes):
-        nm = [length * float(size or 0.0) for length, size in zip(hyper.lengths, sizes, strict=True)]
-        found[LENGTHS_NM] = xr.DataArray(nm, dims=("axis",), coords={"axis": axis}, attrs={"units": "nm"})
-        words[LENGTHS_NM] = words[LENGTHS]
-    for name, key, said in (
-        ("solver_steps", "steps", "most steps of conjugate gradients of a tile"),
-        ("solver_residual", "leftover", "largest residual of conjugate gradients, relative to the right side"),
-    ):
-        if key in solved:
-            found[name] = xr.DataArray(solved[key])
-            words[name] = said
-    for name, said in words.items():
-        found[name].attrs = {"long_name": said, **found[name].attrs}
-    return found

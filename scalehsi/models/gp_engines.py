@@ -5,19 +5,24 @@ from __future__ import annotations
 from typing import Any, Final, NamedTuple
 
 import numpy as np
+from scipy.ndimage import distance_transform_edt
 
+from scalehsi.arrays import to_host
 from scalehsi.blocks.blas import one_blas_thread
-from scalehsi.kernels.gaussian import missing, posterior, profile
+from scalehsi.kernels.gaussian import iterative, missing, posterior, profile, radial
 from scalehsi.kernels.gaussian.profile import Hyper
+from scalehsi.models import gp_dense
 
 Float = np.ndarray[Any, np.dtype[np.float64]]
 Bool = np.ndarray[Any, np.dtype[np.bool_]]
 Bounds = tuple[tuple[float, float], tuple[float, float]]
 
-RADIAL: Final = "-radial"
+RADIAL: Final = radial.ENDING
 """What the name of a kernel ends with that is a function of the distance, and no product of one for each axis."""
-
-
+LAST: Final = 20
+"""Steps of training whose gain is told."""
+HOLE: Final = 0.5
+"""Distance to the nearest measured pixel, in lengths, above which missing pixels are a hole."""
 INCOMPLETE: Final = 4
 """Windows with missing pixels that are learned from, at most: each costs a hundred times what a complete one costs."""
 
@@ -27,48 +32,105 @@ class Smoothed(NamedTuple):
 
     Attributes
     ----------
-    mean, std : array, shape (H * r, W * r, T)
+    mean, std : array of the library of the maps, shape (H * r, W * r, T)
     steps : int
         Of conjugate gradients, at most; 0 where there was a closed form.
     residual : float
         Relative to the right side, at the end.
     """
 
-    mean: Float
-    std: Float
+    mean: Any
+    std: Any
     steps: int
     residual: float
 
 
-def learn(model: Any, tiles: list[Float], masks: list[Bool], *, seed: int) -> Hyper:
-    """The hyperparameters of windows, of one size, by the engine of the model."""
-    how: dict[str, Any] = {
-        "kernel": model.kernel,
-        "bounds": model.bounds,
-        "isotropic": model.isotropic,
-        "rank": model.rank,
-    }
+class Learned(NamedTuple):
+    """Hyperparameters, and how they were come by.
+
+    Attributes
+    ----------
+    hyper : Hyper
+    losses : array, shape (n,)
+        Negative logarithm of the evidence along the way; empty where the engine keeps none.
+    advice : str
+        How far it came, in one sentence.
+    """
+
+    hyper: Hyper
+    losses: Float
+    advice: str
+
+
+def learn(solver: str, tiles: list[Float], masks: list[Bool], *, steps: int, seed: int, **how: Any) -> Learned:
+    """The hyperparameters of windows, of one size; ``how`` is kernel, bounds, isotropic and rank."""
     complete = all(mask.all() for mask in masks)
+    none = np.zeros(0)
+    if solver == "dense":
+        found, losses = gp_dense.fit(tiles[0], masks[0], steps=steps, **how)
+        last = losses[-LAST:]
+        return Learned(
+            found, losses, f"After {steps} steps of Adam; the last {len(last)} gained {last[0] - last[-1]:.2g} nats."
+        )
     with one_blas_thread():
-        if complete:
-            return profile.fit(tiles, **how)
-        return missing.fit_missing(tiles[:INCOMPLETE], masks[:INCOMPLETE], seed=seed, **how)
+        if solver == "iterative":
+            found = radial.fit(tiles, masks, **how)
+        elif complete:
+            found = profile.fit(tiles, **how)
+        else:
+            found = missing.fit_missing(tiles[:INCOMPLETE], masks[:INCOMPLETE], seed=seed, **how)
+            rounds = (
+                f"The evidence of {missing.ROUNDS} rounds in which missing pixels were drawn and lengths found anew."
+            )
+            return Learned(found, none, rounds)
+    return Learned(found, none, f"The evidence settled within 0.01 nats after {found.evaluations} evaluations.")
 
 
-def smooth(
-    solver: str,
-    y: Float,
-    observed: Bool,
-    hyper: Hyper,
-    *,
-    upsample: int,
-    draws: int,
-    rng: np.random.Generator,
-) -> Smoothed:
-    """Mean and standard deviation of a tile."""
+class How(NamedTuple):
+    """How tiles are made.
+
+    Attributes
+    ----------
+    solver : {"structured", "iterative", "dense"}
+    uncertainty : {"auto", "draws", "density"}
+        Of tiles with missing pixels.
+    draws : int
+    seed : int
+    """
+
+    solver: str
+    uncertainty: str
+    draws: int
+    seed: int
+
+
+def smooth(y: Any, observed: Any, hyper: Hyper, how: How, *, upsample: int, first: tuple[int, int]) -> Smoothed:
+    """Mean and standard deviation of a tile, in the precision of its maps; "structured" takes arrays of any library."""
+    seed = int(np.random.default_rng([how.seed, *first]).integers(2**31))
+    if how.solver == "dense":
+        mean, std = gp_dense.predict(y, observed, hyper, upsample=upsample)
+        return Smoothed(mean, std, 0, 0.0)
+    if how.solver == "iterative":
+        found = iterative.solve(
+            y, observed, hyper, upsample=upsample, draws=how.draws, seed=seed, tolerance=missing.TOLERANCE
+        )
+        assert found.std is not None  # draws are at least two
+        return Smoothed(found.mean, found.std, found.steps, found.residual)
     filled = missing.fill(y, observed, hyper)
-    mean, std = posterior.predict(filled.maps, hyper, upsample=upsample)
-    if not observed.all():
-        number = int(rng.integers(2**31))
-        std = missing.draw(y, observed, hyper, count=draws, seed=number, upsample=upsample).std(axis=0, ddof=1)
+    dtype = np.float32 if str(y.dtype).endswith("float32") else np.float64
+    mean, std = posterior.predict(filled.maps, hyper, upsample=upsample, dtype=dtype)
+    if not bool(observed.all()):
+        method = how.uncertainty
+        if method == "auto":
+            method = "draws" if _has_holes(to_host(observed), hyper) else "density"
+        size = (int(y.shape[0]), int(y.shape[1]))
+        std = missing.deviation(size, observed, hyper, method=method, count=how.draws, seed=seed, upsample=upsample)
     return Smoothed(mean, std, filled.steps, filled.residual)
+
+
+def _has_holes(observed: Bool, hyper: Hyper) -> bool:
+    """Whether a pixel is farther from all that were measured than a part of the length: then their density misleads."""
+    if not observed.any():
+        return True
+    far = distance_transform_edt(~observed, sampling=[1.0 / length for length in hyper.lengths])
+    return bool(np.max(far) > HOLE)

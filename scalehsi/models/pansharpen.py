@@ -106,12 +106,13 @@ class PanSharpen(Model):
     Beside them there are ``coarse_abundances`` (component, coarse_y, coarse_x), in the same unit and in the spatial
     cube's coordinates; ``registration_shift`` and ``registration_shift_error`` (y and x), ``registration_scale`` about
     the middle of the spectral field, ``registration_blur`` (standard deviation of its probe beyond the footprint),
-    ``registration_residual`` (root mean square difference between coarse maps and
-    means of fine ones, relative to their variation); ``dose_ratio``, counts of a spatial pixel for one of a spectral
-    pixel; ``prior_weight`` (component). With an image ``image_shift`` and ``image_gain`` (component): how far the
-    spatial pixels follow the image where the spectral map does.
+    ``registration_residual`` (root mean square difference between coarse maps and means of fine ones, relative to
+    their variation); ``dose_ratio``, counts of a spatial pixel for one of a spectral pixel; ``prior_weight``
+    (component). With an image its values on the spatial pixels as ``image`` (y, x), ``image_shift``, and ``image_gain``
+    (component): how far the spatial pixels follow the image where the spectral map does.
 
-    The spatial cube is read four times: to check it, for step 2, to register, for the maps.
+    The spatial cube is read four times: to check it, for step 2, to register, for the maps. Maps of the spectral cube,
+    and the image, are held by this process.
 
     References
     ----------
@@ -237,7 +238,7 @@ class PanSharpen(Model):
             image = moved_image(given, places[IMAGE], move, on=places[SPATIAL])
             detail = detail_of(image, on=places[SPATIAL], coarse=places[SPECTRAL], placing=found.placing)
             slopes = guesses.slopes_of(maps, detail.coarse)
-            at = detail.fine[sample.rows, sample.columns]
+            at = detail.fine[sample.rows, sample.columns].astype(np.float64)
             gain = guesses.trusted(guess, slopes, sample, at, back=back)
             guess = guess._replace(slopes=slopes * gain)
             variables[IMAGE] = xr.DataArray(image.astype(np.float32), dims=(Y, X), attrs={"long_name": "image"})
@@ -263,7 +264,7 @@ class PanSharpen(Model):
                 starts = [channels.here(each) for each in others]
                 s = remixed(s, channels.here(s), sample, starts=starts, concentration=self.concentration)
         mean = abs(total) / float(state["pixels"])
-        return s * (mean / np.maximum(channels.here(s).sum(axis=1), 1e-300))[:, None]
+        return np.asarray(s * (mean / np.maximum(channels.here(s).sum(axis=1), 1e-300))[:, None])
 
     def last_pass(self, view: Blocks, found: xr.Dataset) -> LastPass:
         channels, weight = _channels(view), np.asarray(found[WEIGHT].values, dtype=np.float64)
@@ -323,8 +324,8 @@ def _channels(view: Blocks) -> Channels:
 
 
 def _places(view: Blocks) -> dict[str, Raster]:
-    others = {name: view.branches[name].cube for name in (SPECTRAL, IMAGE) if name in view.branches}
-    return rasters({SPATIAL: view.cube, **others})
+    names: tuple[str, ...] = (SPECTRAL, IMAGE)
+    return rasters({SPATIAL: view.cube, **{n: view.branches[n].cube for n in names if n in view.branches}})
 
 
 def _solved(view: Blocks, s: Float, *, counts: bool) -> Float:

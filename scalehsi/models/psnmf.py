@@ -33,7 +33,7 @@ from scalehsi.models.base import (
 )
 from scalehsi.models.fit import settle
 from scalehsi.models.nmf import NMF
-from scalehsi.models.scan import choose_bins, likely_bins
+from scalehsi.models.scan import choose_bins
 from scalehsi.models.survey import survey
 from scalehsi.schema import COMPONENT, ENDMEMBERS, ENERGY, MEAN_SPECTRUM
 
@@ -50,9 +50,6 @@ SCANNED: Final = {
     "stability": "largest angle between spectra of both halves of the counts",
 }
 """What the result keeps of the scan of bins, as ``bin_score`` and so on."""
-CLEAR: Final = 1e-4
-"""Part of the objective by which another start must be better: spectra that are degrees apart differ by 1e-5 of it, and
-not always in favour of the truth; a start that has gone astray is worse by far more."""
 WIDTHS: Final = (2.0, 1.5, 1.25, 1.25, 1.25)
 """Standard deviations in pixels under which neighbours are seen, round by round."""
 
@@ -72,9 +69,8 @@ class PSNMF(Model):
         K, the number of endmembers. `scan_bins` tells how many the counts show.
     bin_factor : "auto", int or (int, int), default "auto"
         Pixels of a bin along y and x. Large bins have good statistics, and the rarest phase must still fill one.
-        "auto" lets the data decide: `scan_bins` scores sizes by the likelihood of counts that were held out. Another of
-        its best three takes the place of the first only if the mixture that begins there explains the data clearly
-        better. Costs one reading, and some seconds.
+        "auto" lets the data decide: `scan_bins` scores sizes by the likelihood of counts that were held out. Costs one
+        reading, and a second or two.
     loss : {"poisson", "frobenius"}, default "poisson"
         - "poisson": for counts (whole numbers). The spectra of the bins are refined on smaller bins of some 400 counts
           by a mixture model with a Dirichlet prior, which says that pixels are mostly pure.
@@ -97,7 +93,7 @@ class PSNMF(Model):
         Parameter of the Dirichlet prior; below one says that pixels are mostly pure.
     max_iter : int, default 100
         Passes over the bins, at most.
-    tol : float, default 1e-7
+    tol : float, default 1e-6
         Stop when the objective gains less than this, relative, an iteration.
 
     Notes
@@ -132,7 +128,7 @@ class PSNMF(Model):
     smoothing: Any = "auto"
     concentration: float = 0.02
     max_iter: int = 100
-    tol: float = 1e-7
+    tol: float = 1e-6
 
     name: ClassVar[str] = "PSNMF"
 
@@ -198,28 +194,22 @@ class PSNMF(Model):
             "pixels": np.asarray(seen.pixels),
             "filled": np.asarray(seen.filled),
         }
-        given = binning.sides(self.bin_factor)
-        tried = [given]
-        if given is None:
+        sides = binning.sides(self.bin_factor)
+        if sides is None:
             scan = choose_bins(view.cube, self.n_components, seed=seed)
-            tried = [(size, size) for size in likely_bins(scan)]
+            sides = (int(scan.attrs["chosen"]),) * 2
             # By a rule there is nothing to score.
             plain |= {f"scan_{name}": scan[name].values for name in ("bin", *SCANNED) if "stability" in scan}
         if not self.mixed:
-            sides = np.asarray(tried[0])
-            found = self.coarse.init(binning.binned(view, *map(int, sides)), seed)
+            found = self.coarse.init(binning.binned(view, *sides), seed)
             # What is known of the cube's pixels stays; the factorisation asks how many bins there are.
-            return {**found, **plain, "bins": found["pixels"], "sides": sides, "fine": sides}
+            given = {"sides": np.asarray(sides), "fine": np.asarray(sides)}
+            return {**found, **plain, "bins": found["pixels"], **given}
         counts = float(seen.spectrum.sum()) / max(1, seen.filled)
-        best = self._start(view, tried[0], counts, plain, seed)
-        for sides in tried[1:]:
-            # Bounds of the same bins can be compared, and small differences tell nothing: the valley is flat.
-            if np.array_equal(binning.fine(sides, counts, self.n_components, view.shape), best["fine"]):
-                other = self._start(view, sides, counts, plain, seed)
-                best = other if _objective(other) < (1 - CLEAR) * _objective(best) else best
-        if not shares.sampled(best):
-            return best
-        best, _ = settle(view, self, seed, state=best)
+        first = self._start(view, sides, counts, plain, seed)
+        if not shares.sampled(first):
+            return first
+        best, _ = settle(view, self, seed, state=first)
         return shares.whole(self, self._fine(view, best), best)
 
     def _start(self, view: Blocks, sides: Any, counts: float, state: State, seed: int) -> State:
@@ -315,10 +305,6 @@ class PSNMF(Model):
     def cost(self, shape: tuple[int, ...], itemsize: int) -> Cost:
         k, channels = self.n_components, shape[-1]
         return Cost(passes=6, sums_bytes=16 * channels * k, work_bytes=64 * 4 * channels, columns=k + 1)
-
-
-def _objective(state: State) -> float:
-    return float(state["objective"])
 
 
 def _maps(

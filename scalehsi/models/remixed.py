@@ -22,6 +22,7 @@ import numpy as np
 from scalehsi.blocks import Blocks, open_blocks
 from scalehsi.cube import make_cube
 from scalehsi.kernels import informed, mixture
+from scalehsi.kernels.counts import Counts
 from scalehsi.models.binning import binned
 from scalehsi.models.fit import settle
 from scalehsi.models.nmf import NMF
@@ -101,16 +102,16 @@ def remixed(s: Float, here: Float, sample: Float, *, starts: Sequence[Float], co
     if len(s) < 2 or len(filled) < 4 * len(s):
         return s
     start = here / np.maximum(here.sum(axis=1, keepdims=True), 1e-300)
-    few = filled[:: max(1, len(filled) // SCREENED)]
+    pixels, few = (Counts.from_dense(each) for each in (filled, filled[:: max(1, len(filled) // SCREENED)]))
     ranked = sorted((start, *starts), key=lambda each: -_mixture(few, each, concentration, SHORT)[1])
     weight = 1.0 / np.maximum(start.mean(axis=0), 1e-3 * float(start.mean()))
     back = informed.unmixing(start, weight)
     kept: list[tuple[float, Float]] = []
     for each in ranked[:BEST]:
-        matrix = _mixture(filled, each, concentration, PASSES)[0] @ back
+        matrix = _mixture(pixels, each, concentration, PASSES)[0] @ back
         # What is used is judged, not what the noise of the sample made of it.
         seen = mixture.without_zeros(np.maximum(matrix @ start, 0.0))
-        bound = float(mixture.update(filled, s=seen, alpha=concentration, steps=STEPS)[1]["bound"])
+        bound = float(mixture.update(pixels, s=seen, alpha=concentration, steps=STEPS)[1]["bound"])
         kept.append((bound, matrix))
     # s has its own totals; the matrix is between spectra of unit sum.
     raw = max(kept, key=lambda pair: pair[0])[1] @ (s / np.maximum(here.sum(axis=1, keepdims=True), 1e-300))
@@ -119,7 +120,7 @@ def remixed(s: Float, here: Float, sample: Float, *, starts: Sequence[Float], co
     return clipped if bool((lost < CLIPPED).all()) else s
 
 
-def _mixture(x: Float, s: Float, concentration: float, last: int) -> tuple[Float, float]:
+def _mixture(x: Counts, s: Float, concentration: float, last: int) -> tuple[Float, float]:
     """Spectra of unit sum, and the bound of the logarithm of the evidence."""
     s, gamma = mixture.without_zeros(s), None
     for alpha in (*(a for a in LADDER if a > concentration), concentration):

@@ -42,7 +42,6 @@ WINDOW: Final = 192
 WINDOWS: Final = 4
 TILE: Final = 96
 """Rows of a block: a multiple of all bins that are tried, too."""
-LIKELY: Final = 3
 ALPHA: Final = 0.02
 GROUPS: Final = 512
 """Groups of channels at most in the test of the number of components."""
@@ -265,9 +264,3 @@ def choose_bins(cube: xr.DataArray, n_components: int, *, seed: int) -> xr.Datas
         return scan_bins(cube, n_components=n_components, seed=seed)
     side = max(1, min(cube.shape[-3:-1]) // (4 * SPAN))
     return xr.Dataset({"score": ("bin", [0.0])}, coords={"bin": [side]}, attrs={"chosen": side})
-
-
-def likely_bins(scan: xr.Dataset) -> list[int]:
-    """The sizes of the best scores, three at most; the chosen one first."""
-    best = scan["bin"].values[np.argsort(-scan["score"].values, kind="stable")][:LIKELY]
-    return [scan.attrs["chosen"], *(int(size) for size in best if size != scan.attrs["chosen"])]

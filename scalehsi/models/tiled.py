@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 import xarray as xr
 
+from scalehsi.arrays import array_namespace
 from scalehsi.blocks import BlockFunction, Blocks, Pixels, map_fold, map_pixels, open_tiles
 from scalehsi.schema import COMPONENT, X, Y
 
@@ -53,13 +54,12 @@ class Finer:
         """Columns of a pixel, for `Pixels.to_dataarray`."""
         return {FINE_Y: self.factor, FINE_X: self.factor}
 
-    def rows(self, values: np.ndarray[Any, Any]) -> np.ndarray[Any, Any]:
+    def rows(self, values: Any) -> Any:
         """Maps on the points of a tile (..., H r, W r, T) as one row a pixel (P, T, r, r)."""
-        r = self.factor
-        *leading, height, width, maps = values.shape
-        split = values.reshape(-1, height // r, r, width // r, r, maps)
-        rows = split.transpose(0, 1, 3, 5, 2, 4).reshape(-1, maps, r, r)
-        return np.ascontiguousarray(rows) if leading or r > 1 else rows
+        r, xp = self.factor, array_namespace(values)
+        *_, height, width, maps = values.shape
+        split = xp.reshape(values, (-1, height // r, r, width // r, r, maps))
+        return xp.reshape(xp.permute_dims(split, (0, 1, 3, 5, 2, 4)), (-1, maps, r, r))
 
     def unfold(self, maps: xr.DataArray) -> xr.DataArray:
         """What `Pixels.to_dataarray` gives, dims (component, fine_y, fine_x, ..., y, x), with the points in y and x."""

@@ -109,7 +109,7 @@ def _choice(scan: xr.Dataset) -> str:
     words = f"Of sides of {tried} pixels, {best} did best."
     if best == size:
         return words.replace("did best", "did best and was used")
-    return f"{words} Of the best three the one was used whose spectra explain small bins best: {size}."
+    return f"{words} {size} was used: the middle of those that are as good within the error."
 
 
 def _fine_words(sides: Any) -> str:

@@ -9,11 +9,9 @@ dependency of ours); "scale" makes a cube of 8.6 GB in --folder, 0.2 GB on disk.
 from __future__ import annotations
 
 import argparse
-import os
-import subprocess
-import sys
 import tempfile
 import time
+import warnings
 from collections import defaultdict
 from collections.abc import Callable
 from pathlib import Path
@@ -22,6 +20,7 @@ from typing import Any
 import dask
 import numpy as np
 from sklearn.decomposition import NMF as SklearnNMF
+from sklearn.exceptions import ConvergenceWarning
 from threadpoolctl import threadpool_limits
 
 import scalehsi as hsi
@@ -29,14 +28,13 @@ from scalehsi.blocks import open_blocks
 from scalehsi.kernels.nnls import nnls
 from scalehsi.models.fit import settle
 from scalehsi.schema import X, Y
-from tests.bench import psnmf_composition, psnmf_scale, psnmf_scenes
+from tests.bench import psnmf_composition, psnmf_scale, psnmf_scenes, psnmf_time
 from tests.bench.machine import markdown
-from tests.bench.psnmf_scenes import PHASES, Float, Scene
+from tests.bench.psnmf_scenes import PAPER_BIN, PHASES, Float, Scene, slashed
 
 PARTS = ("angles", "maps", "composition", "particles", "bins", "time", "espm", "scale")
 Row = dict[str, object]
 
-PAPER_BIN = {147: 12, 18: 15}
 # Of the mean angle over all scenes, and for the worst phase of any scene; what is asked for at 147 and at 18 counts.
 ANGLES = {
     "scikit-learn NMF, pixels": {147: ">= 25 each", 18: ">= 45 each"},
@@ -87,7 +85,10 @@ class Fits:
 
 def spectra_of(fits: Fits) -> dict[str, Float]:
     scene, b = fits.scene, PAPER_BIN[fits.scene.dose]
-    pixels = SklearnNMF(3, random_state=0).fit(scene.x.astype("f4"))
+    with warnings.catch_warnings():
+        # Its 200 iterations are not enough for single pixels, which is part of what is shown.
+        warnings.simplefilter("ignore", ConvergenceWarning)
+        pixels = SklearnNMF(3, random_state=0).fit(scene.x.astype("f4"))
     default = fits.of("PSNMF")
     return {
         "scikit-learn NMF, pixels": pixels.components_,
@@ -105,7 +106,9 @@ def peer_spectra(scene: Scene) -> Float:
     b = PAPER_BIN[scene.dose]
     binned = hsi.prepare.bin(scene.cube, y=b, x=b).values.reshape(-1, scene.spectra.shape[1])
     model = SklearnNMF(3, init="nndsvd", random_state=0)
-    maps = model.fit_transform(binned.astype("f4")).astype(float)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", ConvergenceWarning)
+        maps = model.fit_transform(binned.astype("f4")).astype(float)
     scale = nnls(maps.T @ maps, maps.sum(axis=0)[None])[0]
     return np.asarray(model.components_ / np.maximum(scale, 1e-12)[:, None] / b**2, dtype=float)
 
@@ -252,96 +255,8 @@ def first_stage(scene: Scene, size: int) -> float:
     return float(psnmf_scenes.angles(scene.spectra, state["kept"])[0].mean())
 
 
-ALONE = """
-import dask, resource, sys, time
-import numpy as np
-from threadpoolctl import threadpool_limits
-import scalehsi as hsi
-stored, settings, repeats = np.load(sys.argv[1]), eval(sys.argv[2]), int(sys.argv[3])
-cube = hsi.make_cube(stored["counts"], energy=stored["energy"], energy_units="keV", signal="EDS")
-del stored
-with dask.config.set(scheduler="synchronous"), threadpool_limits(1):
-    hsi.fit(cube[:60, :60], hsi.PSNMF(3, **{**settings, "bin_factor": 6}), seed=0)
-    for _ in range(repeats):
-        wall, cpu = time.perf_counter(), time.process_time()
-        result = hsi.fit(cube, hsi.PSNMF(3, **settings), seed=0)
-        print(time.process_time() - cpu, time.perf_counter() - wall, flush=True)
-np.save(sys.argv[1] + ".spectra.npy", result["endmembers"].values)
-print("peak", resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024)
-"""
-
-
-def alone(scene: Scene, settings: dict[str, Any], repeats: int) -> dict[str, Any]:
-    """Seconds (CPU, wall; least of some), peak MiB and angles of fits in a process of their own, on one thread."""
-    with tempfile.TemporaryDirectory() as folder:
-        file = Path(folder) / "scene.npz"
-        np.savez(file, counts=scene.cube.values, energy=scene.cube["energy"].values)
-        one = {name: "1" for name in ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS")}
-        command = [sys.executable, "-c", ALONE, str(file), repr(settings), str(repeats)]
-        *runs, last = subprocess.run(
-            command, check=True, capture_output=True, text=True, env={**os.environ, **one}
-        ).stdout.splitlines()
-        seconds = np.array([line.split() for line in runs], dtype=float).min(axis=0)
-        spectra = np.load(f"{file}.spectra.npy")
-    return {
-        "cpu": seconds[0],
-        "wall": seconds[1],
-        "peak": float(last.split()[1]),
-        "angles": psnmf_scenes.angles(scene.spectra, spectra)[0],
-    }
-
-
-def clock(scenes: dict[int, list[Fits]], repeats: int) -> list[Row]:
-    rows: list[Row] = []
-    for dose, all_fits in scenes.items():
-        for name, settings, asked in (
-            ("paper", {"settings": "paper", "bin_factor": PAPER_BIN[dose]}, "<= 6 s"),
-            ("default", {}, "<= 8 s"),
-        ):
-            found = alone(all_fits[0].scene, settings, repeats)
-            rows.append(
-                {
-                    "counts": dose,
-                    "settings": name,
-                    "CPU s": f"{found['cpu']:.2f}",
-                    "wall s": f"{found['wall']:.2f}",
-                    "asked": asked if dose == 147 else "",
-                    "peak MiB": f"{found['peak']:.0f}",
-                    "asked ": "< 1024",
-                    "load of the machine": f"{os.getloadavg()[0]:.1f}",
-                }
-            )
-    return rows
-
-
-def espm(scenes: dict[int, list[Fits]], repeats: int) -> list[Row]:
-    """SmoothNMF of espm on bins of six pixels, and ours on the pixels: both alone in a process, on one thread."""
-    python = os.environ.get("SCALEHSI_ESPM_PYTHON")
-    if not python:
-        return [{"espm": "not measured: set SCALEHSI_ESPM_PYTHON to a Python that can import espm"}]
-    rows: list[Row] = []
-    for dose, all_fits in scenes.items():
-        scene = all_fits[0].scene
-        peer, ours = psnmf_scenes.espm_fit(scene, python, iterations={147: 150, 18: 100}[dose]), {}
-        for name, settings in (("paper", {"settings": "paper", "bin_factor": PAPER_BIN[dose]}), ("default", {})):
-            ours[name] = alone(scene, settings, repeats)
-        for name, found in (("espm SmoothNMF", peer), *((f"PSNMF {k}", v) for k, v in ours.items())):
-            rows.append(
-                {
-                    "counts": dose,
-                    "": name,
-                    "/".join(PHASES): slashed(found["angles"]),
-                    "mean": f"{found['angles'].mean():.2f}",
-                    "CPU s": f"{found['cpu']:.2f}",
-                    "times faster": f"{peer['cpu'] / found['cpu']:.1f}",
-                    "asked": ">= 10 at no larger angles" if name == "PSNMF default" else "",
-                }
-            )
-    return rows
-
-
-def slashed(values: Any, digits: int = 2) -> str:
-    return "/".join(f"{v:.{digits}f}" for v in values)
+def first(scenes: dict[int, list[Fits]]) -> list[Scene]:
+    return [all_fits[0].scene for all_fits in scenes.values()]
 
 
 def main() -> None:
@@ -359,8 +274,8 @@ def main() -> None:
         "composition": composition,
         "particles": particles,
         "bins": bins,
-        "time": lambda scenes: clock(scenes, repeats),
-        "espm": lambda scenes: espm(scenes, repeats),
+        "time": lambda scenes: psnmf_time.clock(first(scenes), repeats),
+        "espm": lambda scenes: psnmf_time.espm(first(scenes), repeats),
     }
     for name in args.only:
         start = time.perf_counter()

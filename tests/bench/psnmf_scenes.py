@@ -26,6 +26,7 @@ DEVELOPMENT = Path(__file__).resolve().parents[3] / "shared" / "data" / "psnmf_d
 PHASES = ("Brg", "Fp", "CaPv")
 DOSES = {147: "medium", 18: "low"}
 ND_KEV = (5.228, 0.06)
+PAPER_BIN = {147: 12, 18: 15}
 
 
 @dataclass(frozen=True)
@@ -164,3 +165,7 @@ def espm_fit(scene: Scene, python: str, *, iterations: int, size: int = 6) -> di
         spectra = np.load(f"{file}.spectra.npy")
     seconds = next(float(line.split()[1]) for line in said.splitlines() if line.startswith("seconds"))
     return {"cpu": seconds, "angles": angles(scene.spectra, spectra)[0]}
+
+
+def slashed(values: Any, digits: int = 2) -> str:
+    return "/".join(f"{v:.{digits}f}" for v in values)

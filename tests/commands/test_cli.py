@@ -25,6 +25,7 @@ OPTIONS = {
     "fit": ("--model", "-k", "--set", "--seed", "--checkpoint", "--checkpoint-every", "--resume", "--report", "RESULT"),
     "project": ("RESULT", "CUBE", "OUT", "--overwrite"),
     "quantify": ("SOURCE", "--elements", "--extra", "--maps", "--k-factor", "--thickness", "--out", "--figure"),
+    "gp": ("RESULT", "OUT", "--upsample", "--kernel", "--lengthscale", "--set", "--report", "--overwrite"),
     "reconstruct": ("RESULT", "OUT", "--overwrite"),
     "compare": ("TRUTH", "RESULT"),
     "report": ("RESULT", "DIR", "--truth", "--overwrite"),

@@ -1,5 +1,7 @@
 """ParallelGP in `fit`: against the kernels, tiles against the whole, chunks, missing pixels, finer grids, bad input."""
 
+from types import SimpleNamespace
+
 import dask
 import numpy as np
 import pytest
@@ -9,6 +11,9 @@ from scipy.ndimage import gaussian_filter
 import scalehsi as hsi
 from scalehsi.blocks.blas import one_blas_thread
 from scalehsi.kernels.gaussian import posterior, profile
+from scalehsi.models import gp_engines as engines
+from scalehsi.models.gp_tiles import smoothed
+from scalehsi.models.tiled import Finer
 from scalehsi.schema import InputError
 
 
@@ -225,3 +230,49 @@ def test_data_that_are_refused(given, words):
 def test_a_covariance_that_does_not_fall_takes_no_tiles(maps):
     with pytest.raises(InputError, match="tile=None"):
         hsi.fit(maps[0], hsi.ParallelGP(kernel="periodic(6)", tile=16))
+
+
+@pytest.mark.parametrize("missing", [False, True])
+def test_the_kernel_of_distance_is_much_like_the_product(maps, missing):
+    noisy, truth = maps
+    if missing:
+        noisy = noisy.where(np.random.default_rng(2).random(noisy.shape[1:]) < 0.7)
+    fixed = (4.0, 4.0)
+    product = hsi.fit(noisy, hsi.ParallelGP(lengthscale=fixed))
+    distance = hsi.fit(noisy, hsi.ParallelGP("matern52-radial", lengthscale=fixed, draws=16))
+    assert np.allclose(
+        similarities(truth, distance["abundances"]), similarities(truth, product["abundances"]), atol=0.01
+    )
+    assert int(distance["solver_steps"]) > 0
+    assert float(distance["solver_residual"]) <= 1e-5
+    ratio = distance["abundances_std"].mean() / product["abundances_std"].mean()
+    assert 0.7 < float(ratio) < 1.3
+
+
+def test_the_dense_engine_learns_and_predicts_much_the_same(maps):
+    pytest.importorskip("gpytorch")
+    noisy, truth = maps[0].isel(y=slice(0, 14), x=slice(0, 12)), maps[1].isel(y=slice(0, 14), x=slice(0, 12))
+    dense = hsi.fit(noisy, hsi.ParallelGP(engine="dense", lengthscale=(1.0, 8.0), max_iter=60))
+    quick = hsi.fit(noisy, hsi.ParallelGP(lengthscale=(1.0, 8.0)))
+    assert dense["training_loss"].size == 60
+    assert float(dense["training_loss"][-1]) < float(dense["training_loss"][0])
+    assert "60 steps" in dense.attrs["advice"]
+    assert np.allclose(similarities(truth, dense["abundances"]), similarities(truth, quick["abundances"]), atol=0.02)
+
+
+@pytest.mark.parametrize("gaps", [False, True])
+def test_tiles_of_another_library_are_the_same(maps, gaps):
+    """What a tile on a GPU goes through, with torch on the CPU in its place."""
+    torch = pytest.importorskip("torch")
+    y = np.ascontiguousarray(np.moveaxis(maps[0].values, 0, -1))
+    hyper = profile.fit([y], bounds=((3.0, 3.0), (3.0, 3.0)))
+    if gaps:
+        y[np.random.default_rng(0).random(y.shape[:2]) < 0.2] = np.nan
+    tile = SimpleNamespace(shape=y.shape[:2], index=np.arange(y[..., 0].size))
+    how = engines.How("structured", "density", 8, 0)
+    shared = {"hyper": hyper, "finer": Finer(2), "nonnegative": True, "how": how, "tile": tile}
+    rows, _ = smoothed(y.reshape(-1, y.shape[-1]), **shared)
+    there, _ = smoothed(torch.asarray(y.reshape(-1, y.shape[-1])), **shared)
+    for name, values in rows.items():
+        assert isinstance(there[name], torch.Tensor)
+        assert np.allclose(there[name].numpy(), values, atol=1e-5), name

@@ -70,16 +70,8 @@ def test_the_chosen_bin_is_near_to_the_best_by_the_truth(scene: Any, found: xr.D
 
     errors = {size: angle(size) for size in (4, 8, 16, 32)}
     assert errors[32] > 3 * min(errors.values())
-    # The best by the truth is among those whose mixtures are compared, and the others are no mixtures of phases.
-    likely = [errors.get(size, np.inf) for size in scanning.likely_bins(found)[:2]]
-    assert min(likely) == min(errors.values())
-    assert max(likely) < errors[16] / 3
-
-
-def test_likely_bins_are_the_best_scores_and_the_chosen_first() -> None:
-    scan = xr.Dataset({"score": ("bin", [-5.0, -1.0, 0.0, -2.0])}, coords={"bin": [4, 6, 8, 12]}, attrs={"chosen": 6})
-    assert scanning.likely_bins(scan) == [6, 8, 12]
-    assert scanning.likely_bins(scan.isel(bin=[1])) == [6]
+    # Of a map this small the first guess may be coarse; it is no mixture of the phases.
+    assert errors[found.attrs["chosen"]] < errors[16] / 3
 
 
 @pytest.mark.parametrize("chunks", [{"y": 31, "x": 17}, {"y": 96, "x": 5}], ids=str)

@@ -7,23 +7,36 @@ four products with an axis, so conjugate gradients on the missing pixels alone c
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from typing import Any, Final, NamedTuple
 
 import numpy as np
-from scipy.ndimage import distance_transform_edt
+from scipy.ndimage import distance_transform_edt, gaussian_filter, gaussian_filter1d
 
-from scalehsi.kernels.gaussian.covariance import axis, covariance
-from scalehsi.kernels.gaussian.posterior import decoupled, predict
+from scalehsi.arrays import to_host
+from scalehsi.kernels.gaussian.covariance import covariance
+from scalehsi.kernels.gaussian.grid import Grid
+from scalehsi.kernels.gaussian.posterior import SMALL, Place, decoupled, filter_at, gains, left, place_of, predict
 from scalehsi.kernels.gaussian.profile import Hyper, fit
+from scalehsi.schema import InputError, suggest
 
 Float = np.ndarray[Any, np.dtype[np.float64]]
 Bool = np.ndarray[Any, np.dtype[np.bool_]]
 
 TOLERANCE: Final = 1e-5
 """Residual relative to the right side: the mean is then right to some thousandths of its deviation."""
-STEPS: Final = 500
 DRAWS: Final = 4
 ROUNDS: Final = 12
+METHODS: Final = ("draws", "density")
+DRAWN: Final = 1e-4
+"""Residual for draws whose spread alone is looked at; their own error is larger than what this leaves."""
+BATCH: Final = 2_000_000
+"""Numbers of drawn maps that are worked on at a time."""
+BLUR: Final = 0.25
+"""Of a length: how far around a pixel it counts how many were measured."""
+SPARSE: Final = 1e-6
+NODE: Final = 0.4
+"""Between two shares that the deviation of complete maps is computed for, in their logarithm."""
 
 
 class Filled(NamedTuple):
@@ -38,94 +51,194 @@ class Filled(NamedTuple):
         Largest residual at the end, relative to the right side; at most TOLERANCE where it converged.
     """
 
-    maps: Float
+    maps: Any
     steps: int
     residual: float
 
 
-def fill(y: Float, observed: Bool, hyper: Hyper) -> Filled:
+def fill(y: Any, observed: Any, hyper: Hyper, *, dtype: Any = np.float64) -> Filled:
     """Put values where none were measured that leave the mean of the others as it is.
 
     Parameters
     ----------
-    y : array, shape (H, W, T)
+    y : array of any library, shape (H, W, T)
         What stands at missing pixels is not looked at.
-    observed : array of bool, shape (H, W)
+    observed : array of bool, shape (H, W), of the same library or numpy
         True where all maps were measured.
     hyper : Hyper
+    dtype : dtype, default float64
+        Of the products.
 
     Returns
     -------
     Filled
         ``predict(filled.maps, hyper)[0]`` is the exact mean given the observed pixels. Its deviation is that of
-        complete maps, too small: that of draws is right.
+        complete maps, too small: that of `deviation` is right.
     """
-    if observed.all():
-        return Filled(np.asarray(y, dtype=np.float64), 0, 0.0)
+    place = place_of(y)
+    xp = place.library
+    seen = place.put(observed, "bool")
+    if bool(xp.all(seen)):
+        return Filled(xp.astype(y, xp.float64, copy=False), 0, 0.0)
     s, there, back = decoupled(hyper)
-    known = np.where(observed[..., None], y - hyper.mean, 0.0)
-    z = np.einsum("hwt,tu->uhw", known, there)
-    rows = axis(hyper.kernel, y.shape[0], hyper.lengths[0], slope=False)
-    columns = axis(hyper.kernel, y.shape[1], hyper.lengths[1], slope=False)
-    spectrum = np.outer(rows.values, columns.values)
-    filled, steps, worst = z.copy(), 0, 0.0
-    for u, strength in enumerate(s):
-        weight = 1.0 / (1.0 + strength * spectrum)
-
-        def product(v: Float, weight: Float = weight) -> Float:
-            inner = weight * (rows.vectors.T @ v @ columns.vectors)
-            return np.asarray(rows.vectors @ inner @ columns.vectors.T)
-
-        x, count, residual = _conjugate(product, -np.where(observed, 0.0, product(z[u])), ~observed)
-        filled[u] += x
-        steps, worst = max(steps, count), max(worst, residual)
-    return Filled(np.einsum("uhw,ut->hwt", filled, back) + hyper.mean, steps, worst)
+    known = xp.where(seen[..., None], xp.astype(y, xp.float64, copy=False) - place.put(hyper.mean), place.put(0.0))
+    z = xp.tensordot(place.put(there.T), known, axes=((1,), (2,)))
+    grid = Grid(place, hyper, seen, s, upsample=1, dtype=np.dtype(dtype).name)
+    whole, steps, residual = grid.complete(xp.astype(z, getattr(xp, grid.dtype), copy=False), TOLERANCE)
+    maps = xp.tensordot(xp.astype(whole, xp.float64, copy=False), place.put(back), axes=((0,), (0,)))
+    return Filled(maps + place.put(hyper.mean), steps, residual)
 
 
-def _conjugate(product: Any, right: Float, free: Bool) -> tuple[Float, int, float]:
-    """Solve ``product(x) = right`` on the free pixels, x zero on the others."""
-    x, r = np.zeros_like(right), right.copy()
-    size = float(np.sum(right * right))
-    if size == 0.0:
-        return x, 0, 0.0
-    p, now = r.copy(), size
-    for step in range(1, STEPS + 1):
-        q = np.where(free, product(p), 0.0)
-        along = now / float(np.sum(p * q))
-        x += along * p
-        r -= along * q
-        new = float(np.sum(r * r))
-        if new <= TOLERANCE**2 * size:
-            return x, step, float(np.sqrt(new / size))
-        p = r + (new / now) * p
-        now = new
-    return x, STEPS, float(np.sqrt(now / size))
-
-
-def draw(y: Float, observed: Bool, hyper: Hyper, *, count: int, seed: int, upsample: int = 1) -> Float:
+def draw(y: Any, observed: Any, hyper: Hyper, *, count: int, seed: int, upsample: int = 1) -> Any:
     """Maps drawn from the posterior, shape (count, H * upsample, W * upsample, T), by Matheron's rule.
 
     A map drawn from the prior, measured with noise as the data are, is wrong by as much as the data's own mean is: so
     the data's mean plus the error of the drawn one is a draw from the posterior. Wilson et al. 2021,
     https://jmlr.org/papers/v22/20-1260.html
+
+    Parameters
+    ----------
+    y, observed, hyper
+        As in `fill`.
+    count : int
+    seed : int
+        The random numbers are the host's, the same for every library.
+    upsample : int, default 1
     """
-    rng = np.random.default_rng(seed)
-    height, width, maps = y.shape
-    rows = _root(hyper.kernel, height, hyper.lengths[0], upsample)
-    columns = _root(hyper.kernel, width, hyper.lengths[1], upsample)
-    values, vectors = np.linalg.eigh(hyper.signal)
-    mix = vectors * np.sqrt(np.maximum(values, 0.0))
+    place = place_of(y)
+    xp = place.library
+    seen = place.put(observed, "bool")
     mean, _ = predict(fill(y, observed, hyper).maps, hyper, upsample=upsample)
-    out = np.empty((count, *mean.shape))
-    for i in range(count):
-        raw = rng.standard_normal((maps, rows.shape[1], columns.shape[1]))
-        prior = np.einsum("uhw,tu->hwt", rows @ raw @ columns.T, mix)
-        noise = hyper.noise * rng.standard_normal((height, width, maps))
-        measured = prior[:height, :width] + noise + hyper.mean
-        guess, _ = predict(fill(measured, observed, hyper).maps, hyper, upsample=upsample)
-        points = prior if upsample == 1 else prior[height:, width:]
-        out[i] = mean + points + hyper.mean - guess
-    return out
+    back = place.put(decoupled(hyper)[2])
+    drawn = [
+        mean + xp.tensordot(error[i, ...], back, axes=((0,), (0,)))
+        for error in _errors(place, seen, hyper, count=count, seed=seed, upsample=upsample, tolerance=TOLERANCE)
+        for i in range(error.shape[0])
+    ]
+    return xp.stack(drawn)
+
+
+def _errors(
+    place: Place, seen: Any, hyper: Hyper, *, count: int, seed: int, upsample: int, tolerance: float
+) -> Iterator[Any]:
+    """What the mean of drawn independent maps is off by, in batches (n, T, H * upsample, W * upsample)."""
+    rng = np.random.default_rng(seed)
+    height, width = seen.shape
+    s = decoupled(hyper)[0]
+    grid = Grid(place, hyper, seen, s, upsample=upsample, dtype="float64")
+    rows = place.put(_root(hyper.kernel, height, hyper.lengths[0], upsample))
+    columns = place.put(_root(hyper.kernel, width, hyper.lengths[1], upsample))
+    root = place.put(np.sqrt(s)[:, None, None])
+    several = max(1, BATCH // (len(s) * rows.shape[0] * columns.shape[0]))
+    for first in range(0, count, several):
+        here = min(several, count - first)
+        raw = place.put(rng.standard_normal((here, len(s), rows.shape[1], columns.shape[1])))
+        noise = place.put(rng.standard_normal((here, len(s), height, width)))
+        prior = root * (rows @ raw @ columns.T)
+        whole, _, _ = grid.complete(prior[..., :height, :width] + noise, tolerance)
+        points = prior if upsample == 1 else prior[..., height:, width:]
+        yield points - grid.field(whole)
+
+
+def deviation(
+    shape: tuple[int, int],
+    observed: Any,
+    hyper: Hyper,
+    *,
+    method: str = "draws",
+    count: int = 64,
+    seed: int = 0,
+    upsample: int = 1,
+) -> Any:
+    """Standard deviation of maps with missing pixels, without their noise; it does not depend on what was measured.
+
+    Parameters
+    ----------
+    shape : (int, int)
+        Of the maps, in pixels.
+    observed : array of bool, shape (H, W)
+        True where all maps were measured. Its library and device are those of the result.
+    hyper : Hyper
+    method : {"draws", "density"}
+        - "draws": Matheron's rule; right for every mask, with a relative error of ``1 / sqrt(2 count)``. Each costs
+          what `fill` does.
+        - "density": the deviation of complete maps whose noise is larger where fewer pixels around were measured, in a
+          hundredth of the time. For pixels missing at random it is 1 to 2 % off at 5 % of them, and at half of them 5 %
+          where the noise is a third of the signal, 15 to 30 % too small where it is a thirtieth. Wrong in holes wider
+          than the length.
+    count : int, default 64
+        Draws.
+    seed : int, default 0
+    upsample : int, default 1
+
+    Returns
+    -------
+    array, shape (H * upsample, W * upsample, T)
+
+    Raises
+    ------
+    InputError
+        For another method, and a mask of another shape.
+    """
+    if method not in METHODS:
+        raise InputError(f"method={method!r} is not known; {suggest(str(method), METHODS)}")
+    if tuple(observed.shape) != tuple(shape):
+        raise InputError(f"observed has shape {tuple(observed.shape)}, and the maps have {tuple(shape)}")
+    place = place_of(observed)
+    xp = place.library
+    if method == "density" or bool(xp.all(observed)):
+        variance = _by_density(place, to_host(observed), hyper, upsample)
+    else:
+        several = _errors(place, observed, hyper, count=count, seed=seed, upsample=upsample, tolerance=DRAWN)
+        variance = sum(xp.sum(error * error, axis=0) for error in several) / count
+    back = decoupled(hyper)[2]
+    return xp.sqrt(xp.tensordot(variance, place.put(back**2), axes=((0,), (0,))))
+
+
+def _by_density(place: Place, observed: Bool, hyper: Hyper, upsample: int) -> Any:
+    """Variances of independent maps (T, ...) as if each pixel had been measured for the share that was around it.
+
+    The pixel itself does not count to its share: what its neighbours leave, v, is ``v / (1 + v)`` once it is measured.
+    """
+    xp = place.library
+    blur = [BLUR * length for length in hyper.lengths]
+    own = np.prod(
+        [gaussian_filter1d(np.eye(1, 2 * n + 1, n)[0], b)[n] for n, b in zip(observed.shape, blur, strict=True)]
+    )
+    seen = observed.astype(np.float64)
+    around = gaussian_filter(seen, blur, mode="constant") - own * seen
+    around /= np.maximum(gaussian_filter(np.ones_like(seen), blur, mode="constant") - own, SPARSE)
+    share = np.clip(around, SPARSE, 1.0)
+    pixel = _complete_variance(place, share, hyper, 1)
+    others = pixel / xp.maximum(1 - place.put(share) * pixel, place.put(SPARSE))
+    others = xp.minimum(others, place.put(decoupled(hyper)[0][:, None, None]))
+    variance = others / (1 + place.put(seen) * others)
+    if upsample == 1:
+        return variance
+    # A point is as much better or worse known than its share says as the pixel that it lies in.
+    better = xp.repeat(xp.repeat(variance / pixel, upsample, axis=1), upsample, axis=2)
+    return better * _complete_variance(place, share, hyper, upsample)
+
+
+def _complete_variance(place: Place, share: Float, hyper: Hyper, upsample: int) -> Any:
+    """Variances (T, ...) of complete maps, each pixel by those of noise that is larger by one over its share (H, W)."""
+    xp = place.library
+    s, low = decoupled(hyper)[0], float(np.log(share.min()))
+    nodes = np.linspace(low, 0.0, int(np.ceil(-low / NODE)) + 1) if low < 0 else np.zeros(1)
+    step = nodes[1] - nodes[0] if len(nodes) > 1 else 1.0
+    position = np.repeat(np.repeat((np.log(share) - low) / step, upsample, axis=0), upsample, axis=1)
+    rows, columns = (
+        filter_at(place, hyper.kernel, n, length, upsample, "float64")
+        for n, length in zip(share.shape, hyper.lengths, strict=True)
+    )
+    logarithm = 0.0
+    for i, node in enumerate(nodes):
+        weaker = s * np.exp(node)
+        found = left(weaker, gains(weaker, rows, columns, place, "float64"), rows, columns, place, "float64")
+        # In units of the noise there, which is larger by the same factor; zero where there is no signal at all.
+        found = xp.maximum(found * float(np.exp(-node)), place.put(SMALL))
+        logarithm = logarithm + place.put(np.maximum(1.0 - np.abs(position - i), 0.0)) * xp.log(found)
+    return xp.exp(logarithm)
 
 
 def _root(kernel: str, size: int, length: float, upsample: int) -> Float:

@@ -3,8 +3,9 @@
 import numpy as np
 import pytest
 
+from scalehsi import InputError
 from scalehsi.kernels.gaussian.covariance import across, covariance
-from scalehsi.kernels.gaussian.missing import draw, fill, fit_missing
+from scalehsi.kernels.gaussian.missing import deviation, draw, fill, fit_missing
 from scalehsi.kernels.gaussian.posterior import predict
 from scalehsi.kernels.gaussian.profile import Hyper, fit
 
@@ -73,6 +74,48 @@ def test_draws_have_the_mean_and_the_deviation_of_the_posterior(upsample: int) -
     assert (np.abs(drawn.mean(axis=0) - mean) / deviation).max() < 5 / np.sqrt(400)
     np.testing.assert_allclose(drawn.std(axis=0), deviation, rtol=0.25)
     assert drawn.std(axis=0).mean() == pytest.approx(deviation.mean(), rel=0.03)
+
+
+@pytest.mark.parametrize("upsample", [1, 2])
+def test_the_deviation_alone(upsample: int) -> None:
+    _, y = measured()
+    observed = np.random.default_rng(2).random(SHAPE) >= 0.4
+    expected = dense(y, observed, upsample)[1]
+    drawn = deviation(SHAPE, observed, KNOWN, count=400, seed=0, upsample=upsample)
+    error = drawn / expected - 1
+    assert abs(error.mean()) < 0.02
+    assert np.sqrt((error**2).mean()) < 1.3 / np.sqrt(800)
+    np.testing.assert_array_equal(drawn, deviation(SHAPE, observed, KNOWN, count=400, seed=0, upsample=upsample))
+
+
+@pytest.mark.parametrize(("share", "off"), [(0.0, 1e-5), (0.05, 0.05), (0.3, 0.12)])
+@pytest.mark.parametrize("upsample", [1, 2, 3])
+def test_the_deviation_by_density(share: float, off: float, upsample: int) -> None:
+    _, y = measured()
+    observed = np.random.default_rng(5).random(SHAPE) >= share
+    expected = dense(y, observed, upsample)[1]
+    quick = deviation(SHAPE, observed, KNOWN, method="density", upsample=upsample)
+    error = quick / expected - 1
+    assert np.sqrt((error**2).mean()) < off
+    if share:
+        complete = predict(y, KNOWN, upsample=upsample)[1]
+        assert np.sqrt((error**2).mean()) < 0.5 * np.sqrt(((complete / expected - 1) ** 2).mean())
+
+
+def test_nothing_measured_leaves_the_prior() -> None:
+    nothing = np.zeros(SHAPE, dtype=bool)
+    filled = fill(np.full((*SHAPE, 2), np.nan), nothing, KNOWN)
+    np.testing.assert_allclose(filled.maps, np.broadcast_to(KNOWN.mean, (*SHAPE, 2)))
+    expected = np.broadcast_to(np.sqrt(np.diag(KNOWN.signal)), (*SHAPE, 2))
+    np.testing.assert_allclose(deviation(SHAPE, nothing, KNOWN, method="density"), expected, rtol=0.03)
+    np.testing.assert_allclose(deviation(SHAPE, nothing, KNOWN, count=400), expected, rtol=0.2)
+
+
+def test_methods_and_masks_that_do_not_fit_are_refused() -> None:
+    with pytest.raises(InputError, match="method='drawn' is not known; did you mean 'draws'"):
+        deviation(SHAPE, np.ones(SHAPE, dtype=bool), KNOWN, method="drawn")
+    with pytest.raises(InputError, match=r"observed has shape \(3, 3\)"):
+        deviation(SHAPE, np.ones((3, 3), dtype=bool), KNOWN)
 
 
 def test_hyperparameters_are_found_with_half_of_the_pixels_missing() -> None:

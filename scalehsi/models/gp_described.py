@@ -1,0 +1,88 @@
+"""What a Gaussian process learned: as the state of a fit, and as variables of its result."""
+
+from __future__ import annotations
+
+from typing import Any, Final
+
+import numpy as np
+import xarray as xr
+
+from scalehsi.cube import pixel_size_nm
+from scalehsi.kernels.gaussian.profile import Hyper
+from scalehsi.models.base import State, Variables
+from scalehsi.schema import COMPONENT, X, Y
+
+LENGTHS: Final = "lengthscale"
+LENGTHS_NM: Final = "lengthscale_nm"
+NOISE: Final = "noise_std"
+LEVEL: Final = "map_mean"
+COUPLING: Final = "coupling"
+OTHER: Final = "other"
+EVIDENCE: Final = "evidence"
+SCANNED: Final = "length_scan"
+LOSSES: Final = "training_loss"
+
+
+def packed(hyper: Hyper) -> State:
+    return {
+        "lengths": np.asarray(hyper.lengths),
+        "signal": hyper.signal,
+        "noise": hyper.noise,
+        "mean": hyper.mean,
+        "loss": np.asarray(hyper.loss),
+        "scan": hyper.scan,
+        "evaluations": np.asarray(hyper.evaluations),
+    }
+
+
+def unpacked(kernel: str, state: State) -> Hyper:
+    y, x = state["lengths"]
+    return Hyper(
+        kernel=kernel,
+        lengths=(float(y), float(x)),
+        signal=state["signal"],
+        noise=state["noise"],
+        mean=state["mean"],
+        loss=float(state["loss"]),
+        scan=state["scan"],
+        evaluations=int(state["evaluations"]),
+    )
+
+
+def described(hyper: Hyper, solved: dict[str, Any], cube: xr.DataArray) -> Variables:
+    """What was learned, as variables of the result."""
+    axis = xr.DataArray([Y, X], dims=("axis",))
+    unit = str(cube.attrs.get("units", ""))
+    found: Variables = {
+        LENGTHS: xr.DataArray(list(hyper.lengths), dims=("axis",), coords={"axis": axis}, attrs={"units": "px"}),
+        NOISE: xr.DataArray(hyper.noise, dims=(COMPONENT,), attrs={"units": unit}),
+        LEVEL: xr.DataArray(hyper.mean, dims=(COMPONENT,), attrs={"units": unit}),
+        COUPLING: xr.DataArray(hyper.signal, dims=(COMPONENT, OTHER)),
+        EVIDENCE: xr.DataArray(-hyper.loss),
+        SCANNED: xr.DataArray(
+            hyper.scan[:, 1], dims=("length",), coords={"length": ("length", hyper.scan[:, 0], {"units": "px"})}
+        ),
+    }
+    words = {
+        LENGTHS: "length of the covariance along y and x",
+        NOISE: "standard deviation of the noise",
+        LEVEL: "mean of the map",
+        COUPLING: "covariance between the maps at one pixel",
+        EVIDENCE: "logarithm of the evidence of the windows",
+        SCANNED: "negative logarithm of the evidence with one length for both axes",
+    }
+    sizes = [pixel_size_nm(cube, d) for d in (Y, X)]
+    if all(sizes):
+        nm = [length * float(size or 0.0) for length, size in zip(hyper.lengths, sizes, strict=True)]
+        found[LENGTHS_NM] = xr.DataArray(nm, dims=("axis",), coords={"axis": axis}, attrs={"units": "nm"})
+        words[LENGTHS_NM] = words[LENGTHS]
+    for name, key, said in (
+        ("solver_steps", "steps", "most steps of conjugate gradients of a tile"),
+        ("solver_residual", "leftover", "largest residual of conjugate gradients, relative to the right side"),
+    ):
+        if key in solved:
+            found[name] = xr.DataArray(solved[key])
+            words[name] = said
+    for name, said in words.items():
+        found[name].attrs = {"long_name": said, **found[name].attrs}
+    return found
