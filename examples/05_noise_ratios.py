@@ -35,7 +35,8 @@ def table(model, sigmas, alphas):
         for j, alpha in enumerate(alphas):
             maps, truth = hsi.simulate.sines((32, 32), model=model, sigma0=sigma0, alpha=alpha)
             for way, interval in WAYS.items():
-                found[way][:, i, j] = hsi.metrics.similarities(truth, reconstruct(maps, interval))
+                # A map that comes out flat has no similarity: it is like nothing.
+                found[way][:, i, j] = hsi.metrics.similarities(truth, reconstruct(maps, interval)).fillna(0)
     axes = {"component": [1, 2, 3], "sigma0": list(sigmas), "alpha": list(alphas)}
     return xr.Dataset({way: (tuple(axes), values) for way, values in found.items()}, coords=axes)
 

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import math
+from collections.abc import Callable, Sequence
 from typing import Any, Final, NamedTuple
 
 import numpy as np
@@ -13,7 +14,7 @@ from scalehsi.kernels.grids import box_means, spline_at, spline_of_means, summed
 from scalehsi.models.base import require
 from scalehsi.models.climbing import polished, searched
 from scalehsi.models.guesses import filled_in
-from scalehsi.models.looking import Images
+from scalehsi.models.looking import Images, averaged
 from scalehsi.models.rasters import Float, Pair, Placing, Raster
 from scalehsi.models.registration import OVERLAP, SOFT, footprints
 from scalehsi.schema import ENERGY, InputError, X, Y
@@ -82,21 +83,30 @@ def image_shift(image: Float, raster: Raster, fine: Images) -> Pair:
     tables = _tables(image, [SOFT * abs(u / s) for u, s in zip(unit, raster.step, strict=True)])
     maps = gaussian_filter(fine.values * fine.filled[..., None], SOFT, axes=(0, 1), mode="constant")
     maps /= np.maximum(gaussian_filter(fine.filled, SOFT, mode="constant"), 1e-9)[..., None]
+    soft = fine._replace(values=maps)
     reach = [REACH * size for size in fine.raster.size]
-
-    def score(shift: Any) -> float:
-        seen, covered = _sampled(tables, raster, fine.raster, (float(shift[0]), float(shift[1])))
-        use = (covered > 0.5) & (fine.filled > 0)
-        return explained(maps[use], seen[use]) if use.mean() > OVERLAP * REACH else -1.0
-
     levels, steps = [], [max(r / STEPS, u / 2) for r, u in zip(reach, unit, strict=True)]
     while True:
+        # Steps of many pixels need no single ones.
+        factor = max(1, math.floor(min(s / u for s, u in zip(steps, unit, strict=True))))
+        score = _agreement(tables, raster, averaged(soft, factor))
         levels.append((score, tuple(steps)))
         if all(s <= u / 2 for s, u in zip(steps, unit, strict=True)):
             break
         steps = [max(s / 2, u / 2) for s, u in zip(steps, unit, strict=True)]
     found = polished(score, np.array(searched(levels, reach=reach)), [0.5 * u for u in unit])
     return float(found[0]), float(found[1])
+
+
+def _agreement(tables: Tables, raster: Raster, fine: Images) -> Callable[[Any], float]:
+    """A score of shifts of an image: what the maps explain of it; -1 where too little overlaps."""
+
+    def score(shift: Any) -> float:
+        seen, covered = _sampled(tables, raster, fine.raster, (float(shift[0]), float(shift[1])))
+        use = (covered > 0.5) & (fine.filled > 0)
+        return explained(fine.values[use], seen[use]) if use.mean() > OVERLAP * REACH else -1.0
+
+    return score
 
 
 def explained(maps: Float, image: Float) -> float:
@@ -112,8 +122,8 @@ def explained(maps: Float, image: Float) -> float:
     whole = float(seen @ seen)
     if whole <= 0:
         return 0.0
-    left = seen - centred @ np.linalg.lstsq(centred, seen, rcond=None)[0]
-    return 1.0 - float(left @ left) / whole
+    both = centred.T @ seen
+    return float(both @ np.linalg.lstsq(centred.T @ centred, both, rcond=None)[0]) / whole
 
 
 def moved_image(image: Float, raster: Raster, shift: Pair, *, on: Raster) -> Float:

@@ -184,8 +184,9 @@ def ratio_table(
                         found[name].append(similarities(scene.truth, fitted(scene, lengthscale=interval)[0]).values)
                     single = [fitted(Maps(scene.maps[[k]], scene.truth[[k]]))[0] for k in range(3)]
                     found["alone"].append([similarity(t, m[0]) for t, m in zip(scene.truth, single, strict=True)])
-                row: Row = {"model": model, "sigma0": sigma0, "alpha": alpha}
-                rows.append(row | {name: words(np.mean(values, axis=0), 3) for name, values in found.items()})
+                # A map that comes out flat is like nothing.
+                like = {name: words(np.mean(np.nan_to_num(v), axis=0), 3) for name, v in found.items()}
+                rows.append({"model": model, "sigma0": sigma0, "alpha": alpha, **like})
     return rows
 
 

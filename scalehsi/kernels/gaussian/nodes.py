@@ -72,9 +72,9 @@ def inner(numbers: Float, g: Float, sums: Float, *, rank: int) -> tuple[float, F
     total = float(numbers.sum())
     variance = np.maximum(np.einsum("bii->i", sums) / total, 1e-12)
     # The noise shows where the eigenvalues are smallest.
-    tail = numbers * (g <= np.quantile(g, 0.3))
+    tail = numbers * (g <= np.quantile(g, 0.5))
     start_noise = np.clip(
-        np.einsum("bii,b->i", sums, (tail > 0).astype(float)) / max(float(tail.sum()), 1.0), 1e-3, 1.0
+        np.einsum("bii,b->i", sums, (tail > 0).astype(float)) / max(float(tail.sum()), 1.0), 1e-5, 1.0
     )
     weight = g * numbers / float((g * numbers).sum())
     start_signal = np.clip(variance - start_noise, 0.05, None) / max(float((numbers * g).sum() / total), 1e-12)
@@ -101,7 +101,9 @@ def inner(numbers: Float, g: Float, sums: Float, *, rank: int) -> tuple[float, F
         by_d = np.diag(there @ gamma.sum(axis=0) @ there.T)
         return value, np.concatenate([(2 * by_b @ big_l).ravel(), np.diag(by_b), by_d * d])
 
-    box = [(None, None)] * n_l + [(0.0, None)] * maps + [(np.log(LEAST_NOISE), None)] * maps
+    # No map has more noise than variance; a line search may ask for e^1000 of it.
+    most = np.log(10.0 * np.maximum(variance, LEAST_NOISE))
+    box = [(None, None)] * n_l + [(0.0, None)] * maps + [(np.log(LEAST_NOISE), float(top)) for top in most]
     value = loss(x)[0]
     for _ in range(STARTS):
         options = {"maxiter": 400, "ftol": 1e-3 / max(abs(value), 1.0), "gtol": 1e-6 * total, "maxcor": 20}

@@ -48,3 +48,12 @@ def test_no_other_start_ends_lower(scene: str, length: float) -> None:
             scale = np.exp(size * rng.standard_normal(3))
             near = (scale[:, None] * factor) @ (scale[:, None] * factor).T
             assert loss(near, np.maximum(noise * np.exp(size * rng.standard_normal(3)), 1e-6)) > value - 0.05
+
+
+def test_no_step_goes_astray() -> None:
+    """Line searches over the logarithm of the noise once overflowed here, which is an error in tests."""
+    scene = sines((32, 32), model=1, sigma0=0.25, alpha=1.0, seed=1)
+    y = np.moveaxis(scene.maps.values, 0, -1).astype(float)
+    found = profile.fit([y], bounds=((10.0, 11.0), (10.0, 11.0)))
+    assert np.isfinite(found.signal).all()
+    np.testing.assert_allclose(found.noise[1:], 0.25, rtol=0.15)
