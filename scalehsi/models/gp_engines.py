@@ -5,9 +5,7 @@ from __future__ import annotations
 from typing import Any, Final, NamedTuple
 
 import numpy as np
-from scipy.ndimage import distance_transform_edt
 
-from scalehsi.arrays import to_host
 from scalehsi.blocks.blas import one_blas_thread
 from scalehsi.kernels.gaussian import iterative, missing, posterior, profile, radial
 from scalehsi.kernels.gaussian.profile import Hyper
@@ -21,8 +19,6 @@ RADIAL: Final = radial.ENDING
 """What the name of a kernel ends with that is a function of the distance, and no product of one for each axis."""
 LAST: Final = 20
 """Steps of training whose gain is told."""
-HOLE: Final = 0.5
-"""Distance to the nearest measured pixel, in lengths, above which missing pixels are a hole."""
 INCOMPLETE: Final = 4
 """Windows with missing pixels that are learned from, at most: each costs a hundred times what a complete one costs."""
 
@@ -120,17 +116,13 @@ def smooth(y: Any, observed: Any, hyper: Hyper, how: How, *, upsample: int, firs
     dtype = np.float32 if str(y.dtype).endswith("float32") else np.float64
     mean, std = posterior.predict(filled.maps, hyper, upsample=upsample, dtype=dtype)
     if not bool(observed.all()):
-        method = how.uncertainty
-        if method == "auto":
-            method = "draws" if _has_holes(to_host(observed), hyper) else "density"
-        size = (int(y.shape[0]), int(y.shape[1]))
-        std = missing.deviation(size, observed, hyper, method=method, count=how.draws, seed=seed, upsample=upsample)
+        std = missing.deviation(
+            (int(y.shape[0]), int(y.shape[1])),
+            observed,
+            hyper,
+            method=how.uncertainty,
+            count=how.draws,
+            seed=seed,
+            upsample=upsample,
+        )
     return Smoothed(mean, std, filled.steps, filled.residual)
-
-
-def _has_holes(observed: Bool, hyper: Hyper) -> bool:
-    """Whether a pixel is farther from all that were measured than a part of the length: then their density misleads."""
-    if not observed.any():
-        return True
-    far = distance_transform_edt(~observed, sampling=[1.0 / length for length in hyper.lengths])
-    return bool(np.max(far) > HOLE)

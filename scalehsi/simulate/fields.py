@@ -75,7 +75,7 @@ def sines(
     Parameters
     ----------
     shape : (int, int), default (48, 48)
-        Pixels along y and x. Any size: nothing is computed here, and later a pixel of a map costs some 15 nanoseconds.
+        Pixels along y and x. Any size: nothing is computed here, and later a pixel of a map costs some 25 nanoseconds.
     n_components : int, default 3
     period : float, default 12
         In pixels.
@@ -164,7 +164,7 @@ def maps(
     Parameters
     ----------
     shape : (int, int), default (48, 48)
-        Pixels along y and x. Any size: nothing is computed here, and later a pixel of a map costs some 20 nanoseconds.
+        Pixels along y and x. Any size: nothing is computed here, and later a pixel of a map costs some 40 nanoseconds.
     kind : {"smooth", "atoms"}, default "smooth"
         ``"smooth"``: an oblique wave, round hills, a wavy interface, and clouds from the fourth on, from 0 to 1, their
         standard deviations 0.35, 0.2, 0.45 and some 0.2, after figure 4 of [1]_. ``"atoms"``: as an atomically resolved

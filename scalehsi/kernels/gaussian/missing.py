@@ -27,7 +27,7 @@ TOLERANCE: Final = 1e-5
 """Residual relative to the right side: the mean is then right to some thousandths of its deviation."""
 DRAWS: Final = 4
 ROUNDS: Final = 12
-METHODS: Final = ("draws", "density")
+METHODS: Final = ("auto", "draws", "density")
 DRAWN: Final = 1e-4
 """Residual for draws whose spread alone is looked at; their own error is larger than what this leaves."""
 BATCH: Final = 2_000_000
@@ -35,6 +35,10 @@ BATCH: Final = 2_000_000
 BLUR: Final = 0.25
 """Of a length: how far around a pixel it counts how many were measured."""
 SPARSE: Final = 1e-6
+HOLE: Final = 0.5
+"""Distance to the nearest measured pixel, in lengths, above which missing pixels are a hole."""
+MISLED: Final = 0.2
+"""Share of missing pixels times their mean variance, in units of the noise, above which the density misleads."""
 NODE: Final = 0.4
 """Between two shares that the deviation of complete maps is computed for, in their logarithm."""
 
@@ -145,7 +149,7 @@ def deviation(
     observed: Any,
     hyper: Hyper,
     *,
-    method: str = "draws",
+    method: str = "auto",
     count: int = 64,
     seed: int = 0,
     upsample: int = 1,
@@ -159,13 +163,16 @@ def deviation(
     observed : array of bool, shape (H, W)
         True where all maps were measured. Its library and device are those of the result.
     hyper : Hyper
-    method : {"draws", "density"}
+    method : {"auto", "draws", "density"}
         - "draws": Matheron's rule; right for every mask, with a relative error of ``1 / sqrt(2 count)``. Each costs
           what `fill` does.
         - "density": the deviation of complete maps whose noise is larger where fewer pixels around were measured, in a
           hundredth of the time. For pixels missing at random it is 1 to 2 % off at 5 % of them, and at half of them 5 %
           where the noise is a third of the signal, 15 to 30 % too small where it is a thirtieth. Wrong in holes wider
           than the length.
+        - "auto": by density where no pixel is farther than half a length from all that were measured, and the share of
+          missing pixels times their mean variance, in units of the noise, is at most 0.2: there it was 8 % off at
+          worst, and 2 % on the average, where 64 draws are 9 % off. Else by draws.
     count : int, default 64
         Draws.
     seed : int, default 0
@@ -184,15 +191,32 @@ def deviation(
         raise InputError(f"method={method!r} is not known; {suggest(str(method), METHODS)}")
     if tuple(observed.shape) != tuple(shape):
         raise InputError(f"observed has shape {tuple(observed.shape)}, and the maps have {tuple(shape)}")
-    place = place_of(observed)
+    place, seen, back = place_of(observed), to_host(observed), decoupled(hyper)[2]
     xp = place.library
-    if method == "density" or bool(xp.all(observed)):
-        variance = _by_density(place, to_host(observed), hyper, upsample)
-    else:
-        several = _errors(place, observed, hyper, count=count, seed=seed, upsample=upsample, tolerance=DRAWN)
-        variance = sum(xp.sum(error * error, axis=0) for error in several) / count
-    back = decoupled(hyper)[2]
+    if method == "density" or seen.all() or (method == "auto" and not _has_holes(seen, hyper)):
+        variance = _by_density(place, seen, hyper, upsample)
+        found = xp.sqrt(xp.tensordot(variance, place.put(back**2), axes=((0,), (0,))))
+        if method == "density" or seen.all() or _not_misled(to_host(found), seen, hyper, upsample):
+            return found
+    several = _errors(place, observed, hyper, count=count, seed=seed, upsample=upsample, tolerance=DRAWN)
+    variance = sum(xp.sum(error * error, axis=0) for error in several) / count
     return xp.sqrt(xp.tensordot(variance, place.put(back**2), axes=((0,), (0,))))
+
+
+def _has_holes(observed: Bool, hyper: Hyper) -> bool:
+    """Whether a pixel is so far from all that were measured that their density says nothing."""
+    if not observed.any():
+        return True
+    far = distance_transform_edt(~observed, sampling=[1.0 / length for length in hyper.lengths])
+    return bool(np.max(far) > HOLE)
+
+
+def _not_misled(std: Float, observed: Bool, hyper: Hyper, upsample: int) -> bool:
+    """Whether what is missing is known from so many others that their density says it all."""
+    missing = np.repeat(np.repeat(~observed, upsample, axis=0), upsample, axis=1)
+    noise = np.maximum(hyper.noise, 1e-300)
+    known = ((std / noise) ** 2 * missing[..., None]).mean(axis=(0, 1))
+    return bool((known <= MISLED).all())
 
 
 def _by_density(place: Place, observed: Bool, hyper: Hyper, upsample: int) -> Any:

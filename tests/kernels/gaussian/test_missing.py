@@ -81,11 +81,12 @@ def test_the_deviation_alone(upsample: int) -> None:
     _, y = measured()
     observed = np.random.default_rng(2).random(SHAPE) >= 0.4
     expected = dense(y, observed, upsample)[1]
-    drawn = deviation(SHAPE, observed, KNOWN, count=400, seed=0, upsample=upsample)
+    drawn = deviation(SHAPE, observed, KNOWN, method="draws", count=400, seed=0, upsample=upsample)
     error = drawn / expected - 1
     assert abs(error.mean()) < 0.02
     assert np.sqrt((error**2).mean()) < 1.3 / np.sqrt(800)
-    np.testing.assert_array_equal(drawn, deviation(SHAPE, observed, KNOWN, count=400, seed=0, upsample=upsample))
+    again = deviation(SHAPE, observed, KNOWN, method="draws", count=400, seed=0, upsample=upsample)
+    np.testing.assert_array_equal(drawn, again)
 
 
 @pytest.mark.parametrize(("share", "off"), [(0.0, 1e-5), (0.05, 0.05), (0.3, 0.12)])
@@ -100,6 +101,17 @@ def test_the_deviation_by_density(share: float, off: float, upsample: int) -> No
     if share:
         complete = predict(y, KNOWN, upsample=upsample)[1]
         assert np.sqrt((error**2).mean()) < 0.5 * np.sqrt(((complete / expected - 1) ** 2).mean())
+
+
+def test_the_way_to_the_deviation_is_chosen_by_what_is_missing() -> None:
+    shape, rng = (30, 32), np.random.default_rng(0)
+    few, half, hole = (rng.random(shape) >= share for share in (0.02, 0.5, 0.02))
+    hole[10:20, 10:20] = False
+    for observed, method in ((few, "density"), (half, "draws"), (hole, "draws"), (np.zeros(shape, bool), "draws")):
+        chosen = deviation(shape, observed, KNOWN, count=3)
+        np.testing.assert_array_equal(chosen, deviation(shape, observed, KNOWN, method=method, count=3))
+    complete = deviation(shape, np.ones(shape, dtype=bool), KNOWN, method="draws", count=2)
+    np.testing.assert_allclose(complete, predict(np.zeros((*shape, 2)), KNOWN)[1], rtol=1e-6)
 
 
 def test_nothing_measured_leaves_the_prior() -> None:
