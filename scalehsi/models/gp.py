@@ -90,7 +90,8 @@ class ParallelGP(Model):
 
     The result has ``abundances`` and ``abundances_std`` (without the noise) on the finer grid, ``lengthscale`` (axis)
     in pixels, ``noise_std`` and ``map_mean`` (component), ``coupling`` (component, other), which is B, and
-    ``length_scan``, the negative logarithm of the evidence at lengths that were tried for both axes alike; the
+    ``length_scan``, the negative logarithm of the evidence at lengths that were tried for both axes alike;
+    ``evidence``, its logarithm in the end, and ``evidence_history`` and ``lengthscale_history`` on the way; the
     endmembers of the source are carried over, so that `scalehsi.reconstruct` gives the smoothed cube. "dense" also
     leaves ``training_loss``, and conjugate gradients ``solver_steps`` and ``solver_residual`` of the worst tile. The
     objective is the negative logarithm of the evidence of the windows.

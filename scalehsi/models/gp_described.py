@@ -19,6 +19,8 @@ LEVEL: Final = "map_mean"
 COUPLING: Final = "coupling"
 OTHER: Final = "other"
 EVIDENCE: Final = "evidence"
+HISTORY: Final = "lengthscale_history"
+EVIDENCES: Final = "evidence_history"
 SCANNED: Final = "length_scan"
 LOSSES: Final = "training_loss"
 
@@ -32,6 +34,7 @@ def packed(hyper: Hyper) -> State:
         "loss": np.asarray(hyper.loss),
         "scan": hyper.scan,
         "evaluations": np.asarray(hyper.evaluations),
+        "history": hyper.history,
     }
 
 
@@ -46,6 +49,7 @@ def unpacked(kernel: str, state: State) -> Hyper:
         loss=float(state["loss"]),
         scan=state["scan"],
         evaluations=int(state["evaluations"]),
+        history=state["history"],
     )
 
 
@@ -63,7 +67,12 @@ def described(hyper: Hyper, solved: dict[str, Any], cube: xr.DataArray) -> Varia
             hyper.scan[:, 1], dims=("length",), coords={"length": ("length", hyper.scan[:, 0], {"units": "px"})}
         ),
     }
+    if len(hyper.history):
+        found[HISTORY] = xr.DataArray(hyper.history[:, :2], dims=("evaluation", "axis"), attrs={"units": "px"})
+        found[EVIDENCES] = xr.DataArray(-hyper.history[:, 2], dims=("evaluation",))
     words = {
+        HISTORY: "length of the covariance in each evaluation of the search",
+        EVIDENCES: "logarithm of the evidence in each evaluation of the search",
         LENGTHS: "length of the covariance along y and x",
         NOISE: "standard deviation of the noise",
         LEVEL: "mean of the map",
@@ -84,5 +93,7 @@ def described(hyper: Hyper, solved: dict[str, Any], cube: xr.DataArray) -> Varia
             found[name] = xr.DataArray(solved[key])
             words[name] = said
     for name, said in words.items():
+        if name not in found:
+            continue
         found[name].attrs = {"long_name": said, **found[name].attrs}
     return found

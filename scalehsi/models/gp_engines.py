@@ -65,9 +65,8 @@ def learn(solver: str, tiles: list[Float], masks: list[Bool], *, steps: int, see
     if solver == "dense":
         found, losses = gp_dense.fit(tiles[0], masks[0], steps=steps, **how)
         last = losses[-LAST:]
-        return Learned(
-            found, losses, f"After {steps} steps of Adam; the last {len(last)} gained {last[0] - last[-1]:.2g} nats."
-        )
+        gained = f"After {steps} steps of Adam, of which the last {len(last)} gained {last[0] - last[-1]:.2g} nats."
+        return Learned(found, losses, gained)
     with one_blas_thread():
         if solver == "iterative":
             found = radial.fit(tiles, masks, **how)
@@ -75,9 +74,9 @@ def learn(solver: str, tiles: list[Float], masks: list[Bool], *, steps: int, see
             found = profile.fit(tiles, **how)
         else:
             found = missing.fit_missing(tiles[:INCOMPLETE], masks[:INCOMPLETE], seed=seed, **how)
-            rounds = (
-                f"The evidence of {missing.ROUNDS} rounds in which missing pixels were drawn and lengths found anew."
-            )
+            count = len(found.history)
+            steady = "settled" if count < missing.ROUNDS else "did not settle"
+            rounds = f"Lengths and noise {steady} in {count} rounds in which missing pixels were drawn."
             return Learned(found, none, rounds)
     return Learned(found, none, f"The evidence settled within 0.01 nats after {found.evaluations} evaluations.")
 

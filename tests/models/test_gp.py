@@ -53,6 +53,9 @@ def test_it_is_what_the_kernels_give(maps, smooth):
     assert np.allclose(smooth["noise_std"], hyper.noise)
     assert float(smooth["evidence"]) == pytest.approx(-hyper.loss)
     assert float(smooth["objective"][-1]) == pytest.approx(hyper.loss)
+    assert float(smooth["evidence_history"].max()) == pytest.approx(-hyper.loss)
+    assert smooth["lengthscale_history"].shape == (smooth.sizes["evaluation"], 2)
+    assert float(smooth["length_scan"].min()) >= hyper.loss
 
 
 def test_maps_are_recovered_with_their_noise(maps, smooth):

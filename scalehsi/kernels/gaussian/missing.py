@@ -8,6 +8,7 @@ four products with an axis, so conjugate gradients on the missing pixels alone c
 from __future__ import annotations
 
 from collections.abc import Iterator
+from dataclasses import replace
 from typing import Any, Final, NamedTuple
 
 import numpy as np
@@ -26,7 +27,10 @@ Bool = np.ndarray[Any, np.dtype[np.bool_]]
 TOLERANCE: Final = 1e-5
 """Residual relative to the right side: the mean is then right to some thousandths of its deviation."""
 DRAWS: Final = 4
-ROUNDS: Final = 12
+ROUNDS: Final = 40
+STEADY: Final = 4
+"""Rounds of expectation maximisation whose mean is compared with that of as many before."""
+DRIFT: Final = 0.02
 METHODS: Final = ("auto", "draws", "density")
 DRAWN: Final = 1e-4
 """Residual for draws whose spread alone is looked at; their own error is larger than what this leaves."""
@@ -297,16 +301,19 @@ def fit_missing(
     masks : sequence of bool arrays, shape (H, W)
         True where all maps were measured.
     seed : int
-    rounds : int
+    rounds : int, default 40
+        At most.
 
     Notes
     -----
-    Cost: ``rounds`` fits of complete tiles, and 4 draws of each tile a round.
+    Rounds end when lengths and noise of the last four are those of the four before, within 2 %. The loss is that of the
+    completed tiles, of one draw. Cost of a round: a fit of four times as many complete tiles, and 4 draws of each tile.
     """
     if all(mask.all() for mask in masks):
         return fit(tiles, kernel=kernel, bounds=bounds, isotropic=isotropic, rank=rank)
     whole = [_interpolated(tile, mask) for tile, mask in zip(tiles, masks, strict=True)]
     found = fit(whole, kernel=kernel, bounds=bounds, isotropic=isotropic, rank=rank)
+    history = []
     for number in range(rounds):
         rng = np.random.default_rng([seed, number])
         completed = []
@@ -316,7 +323,19 @@ def fit_missing(
                 noisy = values + found.noise * rng.standard_normal(values.shape)
                 completed.append(np.where(mask[..., None], tile, noisy))
         found = fit(completed, kernel=kernel, bounds=bounds, isotropic=isotropic, rank=rank)
-    return found
+        history.append((*found.lengths, found.loss / DRAWS, *found.noise))
+        if _settled(np.array(history)):
+            break
+    return replace(found, loss=found.loss / DRAWS, history=np.array(history)[:, :3])
+
+
+def _settled(history: Float) -> bool:
+    """Whether lengths and noise, a row each round, are in the last rounds what they were in those before."""
+    if len(history) < 2 * STEADY:
+        return False
+    values = np.log(np.maximum(np.delete(history, 2, axis=1), 1e-300))
+    late, early = values[-STEADY:].mean(axis=0), values[-2 * STEADY : -STEADY].mean(axis=0)
+    return bool(np.abs(late - early).max() <= DRIFT)
 
 
 def _interpolated(tile: Float, mask: Bool) -> Float:

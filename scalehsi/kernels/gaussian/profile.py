@@ -8,7 +8,7 @@ the best ``B`` and ``D`` for them (Rakitsch et al. 2013 for the decoupling).
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from typing import Any, Final, Protocol
 
 import numpy as np
@@ -45,6 +45,9 @@ class Hyper:
     scan : array, shape (n, 2)
         Lengths that were tried for both axes alike, and their loss.
     evaluations : int
+    history : array, shape (m, 3)
+        Lengths along y and x, and the loss, in each evaluation of the descent, or after each round where pixels are
+        missing.
     """
 
     kernel: str
@@ -55,15 +58,19 @@ class Hyper:
     loss: float
     scan: Float
     evaluations: int
+    history: Float = field(default_factory=lambda: np.empty((0, 3)))
 
     def in_units(self, mean: Float, scale: Float, pixels: int) -> Hyper:
         """Of maps ``scale * y + mean``, where these are of maps ``y`` of so many pixels."""
+        shift = pixels * float(np.log(scale).sum())
         return replace(
             self,
+            scan=self.scan + np.array([0.0, shift]),
+            history=self.history + np.array([0.0, 0.0, shift]),
             signal=self.signal * np.outer(scale, scale),
             noise=self.noise * scale,
             mean=self.mean * scale + mean,
-            loss=self.loss + pixels * float(np.log(scale).sum()),
+            loss=self.loss + shift,
         )
 
 
@@ -146,11 +153,14 @@ def search(
     box = np.log(np.array(limits, dtype=np.float64))
     if isotropic:
         box = np.tile([[np.log(low), np.log(max(low, high))]], (2, 1))
+    history = [(float(lengths[0]), float(lengths[1]), best)]
     if (box[:, 1] > box[:, 0]).any():
 
         def outer(free: Float) -> tuple[float, Float]:
             both = np.full(2, free[0]) if isotropic else free
-            value, slope = work.value_and_slope((float(np.exp(both[0])), float(np.exp(both[1]))))
+            at = (float(np.exp(both[0])), float(np.exp(both[1])))
+            value, slope = work.value_and_slope(at)
+            history.append((*at, value))
             return value, np.array([slope.sum()]) if isotropic else slope
 
         free = np.clip(start, box[:, 0], box[:, 1])[: 1 if isotropic else 2]
@@ -167,7 +177,8 @@ def search(
     chosen = (float(lengths[0]), float(lengths[1]))
     signal, variance = work.inside(chosen)
     scan = np.column_stack([tried, losses])
-    return Hyper(kernel, chosen, signal, np.sqrt(variance), np.zeros(len(variance)), best, scan, work.evaluations)
+    level = np.zeros(len(variance))
+    return Hyper(kernel, chosen, signal, np.sqrt(variance), level, best, scan, work.evaluations, np.array(history))
 
 
 class _Work:
