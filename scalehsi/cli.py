@@ -379,7 +379,9 @@ def gp(
     session: Session,
     result: Result,
     out: Annotated[Path, typer.Argument(metavar="OUT", help="The store to make, such as smooth.zarr.")],
-    upsample: Annotated[int, typer.Option(min=1, metavar="N", help="Points a pixel along y and x.")] = 1,
+    upsample: Annotated[
+        str, typer.Option(metavar="N", help="Points a pixel, such as 2 or 2.5, or along y and x, such as 2,3.")
+    ] = "1",
     kernel: Annotated[
         str, typer.Option(metavar="NAME", help="matern12, matern32, matern52, rbf, periodic(P), or such as A*B+C.")
     ] = "matern52",

@@ -21,7 +21,7 @@ def gp(
     source: Path,
     out: Path,
     *,
-    upsample: int,
+    upsample: str,
     kernel: str,
     lengthscale: str | None,
     settings: dict[str, Any],
@@ -32,7 +32,7 @@ def gp(
     """Smooth the maps of a result, or maps alone, and store what comes out as a result."""
     interval = None if lengthscale is None else _interval(lengthscale)
     chosen = hsi.ParallelGP.from_settings(
-        {"kernel": kernel, "lengthscale": interval, "upsample": upsample, **settings},
+        {"kernel": kernel, "lengthscale": interval, "upsample": literal(upsample), **settings},
     )
     target = session.destination(out, overwrite=overwrite, source=source)
     if report is not None:

@@ -18,9 +18,10 @@ from scalehsi.kernels.gaussian.profile import Hyper
 from scalehsi.models import gp_engines as engines
 from scalehsi.models import loadings
 from scalehsi.models.base import Cost, Model, Sources, State, Stats, Variables, choice, is_number, register, require
+from scalehsi.models.finer import Finer
 from scalehsi.models.gp_described import LOSSES, described, packed, unpacked
 from scalehsi.models.gp_tiles import SEAM, seam_difference, smoothed
-from scalehsi.models.tiled import Finer, tile_grid, tiled_maps
+from scalehsi.models.tiled import tile_grid, tiled_maps
 from scalehsi.schema import ABUNDANCES, ABUNDANCES_STD, InputError
 
 Float = np.ndarray[Any, np.dtype[np.float64]]
@@ -62,8 +63,9 @@ class ParallelGP(Model):
         - "iterative": conjugate gradients with FFT products; for "-radial" kernels.
         - "dense": gpytorch as the paper uses it, for maps of some 50 x 50 pixels: a reference.
         - "auto": "iterative" for "-radial" kernels, "structured" for all others.
-    upsample : int, default 1
-        Points a pixel along each axis.
+    upsample : float or (float, float), default 1
+        Points a pixel along each axis, or along y and x; at least 1, and not only whole: pixels of 0.5 nm with 2.5
+        points give a grid of 0.2 nm.
     tile : "auto", None or int, default "auto"
         Pixels of a tile along each axis. "auto": the whole up to 512 x 512 pixels and where the length is more than
         half a tile, else four halos. None: the whole.
@@ -126,7 +128,7 @@ class ParallelGP(Model):
     isotropic: bool = False
     rank: int = 1
     engine: str = "auto"
-    upsample: int = 1
+    upsample: Any = 1
     tile: Any = "auto"
     halo: Any = "auto"
     uncertainty: str = "auto"
@@ -152,7 +154,12 @@ class ParallelGP(Model):
             f"engine='iterative' is for kernels of the distance, such as 'matern52-radial', not {self.kernel!r}; "
             "'structured' solves the others exactly, missing pixels too",
         )
-        for name in ("rank", "upsample", "draws"):
+        finer = Finer.of(self.upsample)
+        require(
+            self.solver != "iterative" or finer.alike,
+            f"upsample={self.upsample!r}: engine='iterative' takes one whole number of points a pixel",
+        )
+        for name in ("rank", "draws"):
             value, least = getattr(self, name), 2 if name == "draws" else 1
             good = is_number(value, numbers.Integral) and value >= least
             require(good, f"{name} is a whole number of at least {least}, got {value!r}")
@@ -199,7 +206,7 @@ class ParallelGP(Model):
     def sources(self, data: Any) -> Sources:
         cube, beside = loadings.maps_as_cube(data)
         self.check(cube)
-        return Sources(cube, carried=beside, frame=loadings.frame(cube, beside, Finer(self.upsample)), name="maps")
+        return Sources(cube, carried=beside, frame=loadings.frame(cube, beside, Finer.of(self.upsample)), name="maps")
 
     def init(self, view: Blocks, seed: int) -> State:
         tiles = loadings.windows(view.cube, side=SIDE, count=SAMPLED, whole=LEARNED_WHOLE, seed=seed)
@@ -225,14 +232,15 @@ class ParallelGP(Model):
     def finish(self, view: Blocks, state: State) -> Variables:
         hyper = unpacked(self.kernel, state)
         halo, grid = self._tiling(hyper, view.shape)
-        maps, finer = int(view.cube.shape[-1]), Finer(self.upsample)
+        maps, finer = int(view.cube.shape[-1]), Finer.of(self.upsample)
         shared = {
             "hyper": hyper,
             "finer": finer,
+            "extent": tuple(int(n) for n in view.shape[-2:]),
             "nonnegative": self.nonnegative,
             "how": engines.How(self.solver, self.uncertainty, self.draws, int(state["seed"])),
         }
-        size = 2 * 4 * maps * math.prod(view.shape) * self.upsample**2
+        size = 2 * 4 * maps * math.prod(view.shape) * Finer.of(self.upsample).slots
         made, numbers_ = tiled_maps(
             smoothed,
             view,
@@ -279,4 +287,4 @@ class ParallelGP(Model):
 
     def cost(self, shape: tuple[int, ...], itemsize: int) -> Cost:
         maps = shape[-1]
-        return Cost(passes=2, sums_bytes=64, work_bytes=maps * 8 * 6, columns=2 * maps * self.upsample**2)
+        return Cost(passes=2, sums_bytes=64, work_bytes=maps * 8 * 6, columns=2 * maps * Finer.of(self.upsample).slots)

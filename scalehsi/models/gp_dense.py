@@ -15,6 +15,7 @@ import numpy as np
 
 from scalehsi.blocks.compute import free_memory
 from scalehsi.kernels.gaussian.covariance import parse
+from scalehsi.kernels.gaussian.points import Points, along, pixels, places
 from scalehsi.kernels.gaussian.profile import SHORTEST, Hyper, standardised
 from scalehsi.kernels.gaussian.radial import ENDING, is_radial, radial
 from scalehsi.schema import InputError
@@ -120,7 +121,7 @@ def fit(
 
 
 def predict(
-    y: Float, observed: Bool | None, hyper: Hyper, *, upsample: int = 1, device: str = "cpu"
+    y: Float, observed: Bool | None, hyper: Hyper, *, upsample: Points = 1, device: str = "cpu"
 ) -> tuple[Float, Float]:
     """Exact mean and standard deviation of the maps without their noise, by a Cholesky factor of the whole matrix.
 
@@ -131,8 +132,8 @@ def predict(
     observed : array of bool, shape (H, W), or None
         True where all maps were measured; None where nothing is missing.
     hyper : Hyper
-    upsample : int, default 1
-        Points a pixel along each axis.
+    upsample : int or two tuples of float, default 1
+        Points a pixel along each axis, or the places of points; see `scalehsi.kernels.gaussian.points`.
     device : {"cpu", "cuda"}
 
     Returns
@@ -171,13 +172,13 @@ def predict(
             half = torch.linalg.solve_triangular(root, torch.kron(cross, signal).T.contiguous(), upper=False)
             variances.append(signal.diagonal() - (half**2).sum(dim=0).reshape(-1, maps))
         mean, variance = torch.cat(means), torch.cat(variances).clamp_min(0.0)
-    shape = (y.shape[0] * upsample, y.shape[1] * upsample, maps)
+    shape = (*(len(pixels(along(upsample, axis), y.shape[axis])) for axis in (0, 1)), maps)
     return mean.cpu().numpy().reshape(shape) + hyper.mean, np.sqrt(variance.cpu().numpy().reshape(shape))
 
 
-def _points(shape: tuple[int, int], upsample: int) -> Float:
-    """Places of a finer grid, shape (H * upsample * W * upsample, 2), in pixels."""
-    y, x = ((np.arange(n * upsample) + 0.5) / upsample - 0.5 for n in shape)
+def _points(shape: tuple[int, int], upsample: Points) -> Float:
+    """Places of the points, shape (points along y * points along x, 2), in pixels."""
+    y, x = (places(along(upsample, axis), n) for axis, n in enumerate(shape))
     return np.stack(np.meshgrid(y, x, indexing="ij"), axis=-1).reshape(-1, 2)
 
 

@@ -8,6 +8,7 @@ import numpy as np
 
 from scalehsi.blocks.blas import one_blas_thread
 from scalehsi.kernels.gaussian import iterative, missing, posterior, profile, radial
+from scalehsi.kernels.gaussian.points import Points
 from scalehsi.kernels.gaussian.profile import Hyper
 from scalehsi.models import gp_dense
 
@@ -99,13 +100,14 @@ class How(NamedTuple):
     seed: int
 
 
-def smooth(y: Any, observed: Any, hyper: Hyper, how: How, *, upsample: int, first: tuple[int, int]) -> Smoothed:
+def smooth(y: Any, observed: Any, hyper: Hyper, how: How, *, upsample: Points, first: tuple[int, int]) -> Smoothed:
     """Mean and standard deviation of a tile, in the precision of its maps; "structured" takes arrays of any library."""
     seed = int(np.random.default_rng([how.seed, *first]).integers(2**31))
     if how.solver == "dense":
         mean, std = gp_dense.predict(y, observed, hyper, upsample=upsample)
         return Smoothed(mean, std, 0, 0.0)
     if how.solver == "iterative":
+        assert isinstance(upsample, int)  # the settings see to it
         found = iterative.solve(
             y, observed, hyper, upsample=upsample, draws=how.draws, seed=seed, tolerance=missing.TOLERANCE
         )

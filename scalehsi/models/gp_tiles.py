@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from typing import Any, Final
 
 import numpy as np
@@ -10,7 +11,7 @@ import xarray as xr
 from scalehsi.arrays import array_namespace
 from scalehsi.kernels.gaussian.profile import Hyper
 from scalehsi.models import gp_engines as engines
-from scalehsi.models.tiled import Finer
+from scalehsi.models.finer import Finer
 from scalehsi.schema import ABUNDANCES, ABUNDANCES_STD, X, Y
 
 SEAM: Final = "seam_difference"
@@ -19,12 +20,14 @@ SEAM_REACH: Final = 24
 
 
 def smoothed(
-    x: Any, *, hyper: Hyper, finer: Finer, nonnegative: bool, how: engines.How, tile: Any
+    x: Any, *, hyper: Hyper, finer: Finer, extent: tuple[int, int], nonnegative: bool, how: engines.How, tile: Any
 ) -> tuple[dict[str, Any], dict[str, Any]]:
     """Mean and deviation of a tile, one row a pixel, and how far its solver came; where the tile lies."""
     xp = array_namespace(x)
     frames = xp.reshape(xp.asarray(x, copy=True), (-1, *tile.shape[-2:], x.shape[-1]))
-    found = [smooth_frame(frames[n], hyper, finer, how, first=(int(tile.index[0]), n)) for n in range(frames.shape[0])]
+    first = int(tile.index[0])
+    start = divmod(first % math.prod(extent), extent[1])
+    found = [smooth_frame(frames[n], hyper, finer, how, start=start, first=(first, n)) for n in range(frames.shape[0])]
     mean = xp.stack([f.mean for f in found])
     if nonnegative:
         mean = xp.where(mean > 0, mean, xp.zeros_like(mean))
@@ -35,12 +38,15 @@ def smoothed(
     )
 
 
-def smooth_frame(y: Any, hyper: Hyper, finer: Finer, how: engines.How, *, first: tuple[int, int]) -> engines.Smoothed:
-    """Maps (H, W, T) with NaN where a pixel is missing; random numbers are counted on the first pixel."""
+def smooth_frame(
+    y: Any, hyper: Hyper, finer: Finer, how: engines.How, *, start: tuple[int, int], first: tuple[int, int]
+) -> engines.Smoothed:
+    """Maps (H, W, T) from that pixel on, NaN where one is missing, on the slots of the finer grid."""
     xp = array_namespace(y)
     observed = xp.all(xp.isfinite(y), axis=-1)
     here = xp.where(observed[..., None], y, xp.zeros_like(y))
-    return engines.smooth(here, observed, hyper, how, upsample=finer.factor, first=first)
+    upsample = finer.upsample(start, (int(y.shape[0]), int(y.shape[1])))
+    return engines.smooth(here, observed, hyper, how, upsample=upsample, first=first)
 
 
 def seam_difference(
@@ -76,18 +82,21 @@ def seam_difference(
         corner.append(edge)
     frame = {d: 0 for d in cube.dims[:-3]}
     y = np.array(cube.isel({**frame, Y: slice(*outer[0]), X: slice(*outer[1])}).values, order="C")
-    whole = smooth_frame(y, shared["hyper"], finer, shared["how"], first=(0, 0))
-    r = finer.factor
-    cut = tuple(slice((a - o) * r, (b - o) * r) for (a, b), (o, _) in zip(windows, outer, strict=True))
-    mean, std = (np.moveaxis(values[cut], -1, 0) for values in (whole.mean, whole.std))
+    start = (outer[0][0], outer[1][0])
+    whole = smooth_frame(y, shared["hyper"], finer, shared["how"], start=start, first=(0, 0))
+    slots = [s.kept(b - a, a) for s, (a, b) in zip(finer.sides, outer, strict=True)]
+    inner = [s.within(a, b) for s, (a, b) in zip(finer.sides, windows, strict=True)]
+    passed = [int(s.first(a)) for s, (a, _) in zip(finer.sides, outer, strict=True)]
+    index = np.ix_(*(k[w.start - p : w.stop - p] for k, w, p in zip(slots, inner, passed, strict=True)))
+    mean, std = (np.moveaxis(values[index], -1, 0) for values in (whole.mean, whole.std))
     if shared["nonnegative"]:
         mean = np.maximum(mean, 0.0)
-    own = {d: slice(a * r, b * r) for d, (a, b) in zip((Y, X), windows, strict=True)}
+    own = dict(zip((Y, X), inner, strict=True))
     off = np.abs(made.isel({**frame, **own}).values - mean)
     least = 1e-12 * max(float(np.abs(mean).max()), 1e-300)
     coords = {
-        f"seam_{d}": (f"seam_{d}", a + finer.points(b - a) - edge + 0.5, {"units": "px"})
-        for d, (a, b), edge in zip((Y, X), windows, corner, strict=True)
+        f"seam_{d}": (f"seam_{d}", s.points(size)[at] - edge + 0.5, {"units": "px"})
+        for d, s, size, at, edge in zip((Y, X), finer.sides, cube.shape[-3:-1], inner, corner, strict=True)
     }
     said = "difference of the tiled maps from one tile around a corner, pixels counted from the corner"
     return xr.DataArray(

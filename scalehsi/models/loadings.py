@@ -8,7 +8,7 @@ import numpy as np
 import xarray as xr
 
 from scalehsi.cube import check_cube
-from scalehsi.models.tiled import Finer
+from scalehsi.models.finer import Finer
 from scalehsi.result import check_result
 from scalehsi.schema import ABUNDANCES, COMPONENT, ENDMEMBERS, ENERGY, MASK, MEAN_SPECTRUM, InputError, X, Y
 
@@ -88,7 +88,7 @@ def frame(cube: xr.DataArray, beside: dict[str, xr.DataArray], finer: Finer) -> 
     """What the result of a fit is of: an empty cube with the points of a finer grid and the energies of the spectra."""
     *leading, height, width = (int(n) for n in cube.shape[:-1])
     dims = tuple(map(str, cube.dims[:-1]))
-    shape, coords = (*leading, height * finer.factor, width * finer.factor), finer.coords(cube)
+    shape, coords = (*leading, *finer.shape(height, width)), finer.coords(cube)
     spectra = beside.get(ENDMEMBERS)
     if spectra is not None:
         dims, shape = (*dims, ENERGY), (*shape, spectra.sizes[ENERGY])

@@ -12,8 +12,8 @@ import scalehsi as hsi
 from scalehsi.blocks.blas import one_blas_thread
 from scalehsi.kernels.gaussian import posterior, profile
 from scalehsi.models import gp_engines as engines
+from scalehsi.models.finer import Finer
 from scalehsi.models.gp_tiles import smoothed
-from scalehsi.models.tiled import Finer
 from scalehsi.schema import InputError
 
 
@@ -115,6 +115,28 @@ def test_a_finer_grid_holds_the_pixels(maps, tile):
     assert float(fine["y"][1] - fine["y"][0]) == pytest.approx(2.0 / 3)
 
 
+@pytest.mark.parametrize("upsample", [2.5, (1.0, 1.7), (3, 1)])
+@pytest.mark.parametrize("gaps", [False, True])
+def test_any_finer_grid_by_tiles_and_whole(maps, upsample, gaps):
+    noisy = maps[0]
+    if gaps:
+        noisy = noisy.where(np.random.default_rng(3).random(noisy.shape[1:]) < 0.8)
+    fixed = {"lengthscale": (2.0, 2.0), "upsample": upsample, "uncertainty": "density"}
+    whole, tiled = (hsi.fit(noisy, hsi.ParallelGP(tile=tile, **fixed)) for tile in (None, 17))
+    pair = upsample if isinstance(upsample, tuple) else (upsample, upsample)
+    for d, factor in zip("yx", pair, strict=True):
+        assert np.allclose(np.diff(whole[d]), 2.0 / factor)
+    assert whole["abundances"].shape == tiled["abundances"].shape
+    off = abs(tiled["abundances"] - whole["abundances"]) / whole["abundances_std"]
+    assert float(off.max()) < 0.02
+    assert float(tiled["seam_difference"].max()) < 0.02
+    # Between its points a finer grid is straight: what it says of pixels is what the pixels say.
+    plain = hsi.fit(noisy, hsi.ParallelGP(tile=None, lengthscale=(2.0, 2.0)))
+    near = whole["abundances"].interp(y=plain["y"], x=plain["x"], kwargs={"fill_value": "extrapolate"})
+    assert float(abs(near - plain["abundances"]).max()) < 0.5
+    assert np.corrcoef(near.values.ravel(), plain["abundances"].values.ravel())[0, 1] > 0.99
+
+
 def test_missing_pixels_are_filled_and_less_certain(maps):
     noisy, truth = maps
     gone = np.random.default_rng(1).random(noisy.shape[1:]) < 0.5
@@ -197,8 +219,9 @@ def test_checkpoints(maps, smooth, tmp_path):
         ({"lengthscale": ((1, 2), (3,))}, "lengthscale is None"),
         ({"kernel": "matern53"}, "did you mean 'matern52'"),
         ({"kernel": "periodic"}, "takes its period"),
-        ({"upsample": 0}, "upsample is a whole number of at least 1"),
-        ({"upsample": 0.5}, "upsample is a whole number of at least 1"),
+        ({"upsample": 0}, "points a pixel of at least 1"),
+        ({"upsample": 0.5}, "points a pixel of at least 1"),
+        ({"upsample": 1.5, "kernel": "matern52-radial"}, "one whole number"),
         ({"rank": 0}, "rank is a whole number"),
         ({"engine": "cholesky"}, "is not known"),
         ({"engine": "structured", "kernel": "matern52-radial"}, "engine='iterative'"),
@@ -273,7 +296,15 @@ def test_tiles_of_another_library_are_the_same(maps, gaps):
         y[np.random.default_rng(0).random(y.shape[:2]) < 0.2] = np.nan
     tile = SimpleNamespace(shape=y.shape[:2], index=np.arange(y[..., 0].size))
     how = engines.How("structured", "density", 8, 0)
-    shared = {"hyper": hyper, "finer": Finer(2), "nonnegative": True, "how": how, "tile": tile}
+    shared = {"hyper": hyper, "finer": Finer.of(2), "extent": y.shape[:2], "nonnegative": True, "how": how}
+    shared["tile"] = tile
+        "hyper": hyper,
+        "finer": Finer.of(2),
+        "extent": y.shape[:2],
+        "nonnegative": True,
+        "how": how,
+        "tile": tile,
+    }
     rows, _ = smoothed(y.reshape(-1, y.shape[-1]), **shared)
     there, _ = smoothed(torch.asarray(y.reshape(-1, y.shape[-1])), **shared)
     for name, values in rows.items():

@@ -8,11 +8,14 @@ import pytest
 
 from scalehsi import InputError
 from scalehsi.kernels.gaussian import iterative, missing, posterior, profile, radial
+from scalehsi.kernels.gaussian.points import Points
 from scalehsi.kernels.gaussian.profile import Hyper
 from scalehsi.kernels.gaussian.torus import Prior
 from scalehsi.models import gp_dense
 
 needed = pytest.mark.skipif(find_spec("gpytorch") is None, reason="gpytorch is not installed")
+SCATTERED = ((0.0, 1.3, 1.3, 8.4), (-0.4, 2.0, 5.25))
+"""Points of one's own, also twice the same."""
 PRODUCTS = ["matern12", "matern32", "matern52", "rbf", "matern52*periodic(6)", "rbf+matern32*periodic(4)"]
 SHAPE = (9, 11)
 
@@ -41,8 +44,8 @@ def similarity(maps: np.ndarray, truth: np.ndarray) -> np.ndarray:
 
 @needed
 @pytest.mark.parametrize("kernel", PRODUCTS)
-@pytest.mark.parametrize("upsample", [1, 2, 3])
-def test_the_structured_engine_gives_the_same(kernel: str, upsample: int) -> None:
+@pytest.mark.parametrize("upsample", [1, 2, 3, SCATTERED])
+def test_the_structured_engine_gives_the_same(kernel: str, upsample: Points) -> None:
     mean, std = posterior.predict(measured(), known(kernel), upsample=upsample)
     expected, deviation = gp_dense.predict(measured(), None, known(kernel), upsample=upsample)
     np.testing.assert_allclose(mean, expected, atol=1e-6 * np.abs(expected).max())
@@ -51,8 +54,8 @@ def test_the_structured_engine_gives_the_same(kernel: str, upsample: int) -> Non
 
 @needed
 @pytest.mark.parametrize("kernel", ["matern52", "rbf+matern32*periodic(4)"])
-@pytest.mark.parametrize("upsample", [1, 2])
-def test_and_with_missing_pixels(kernel: str, upsample: int, monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize("upsample", [1, 2, SCATTERED])
+def test_and_with_missing_pixels(kernel: str, upsample: Points, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(missing, "TOLERANCE", 1e-11)
     observed = np.random.default_rng(1).random(SHAPE) >= 0.4
     broken = np.where(observed[..., None], measured(), np.nan)

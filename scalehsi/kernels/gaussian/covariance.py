@@ -10,6 +10,7 @@ from typing import Any, Final, NamedTuple
 import numpy as np
 from scipy.linalg import eigh, toeplitz
 
+from scalehsi.kernels.gaussian.points import Along, places
 from scalehsi.schema import InputError, suggest
 
 Float = np.ndarray[Any, np.dtype[np.float64]]
@@ -201,11 +202,9 @@ def _folded(row: Float, size: int, *, sign: float) -> Float:
     return out
 
 
-def across(kernel: str, size: int, length: float, upsample: int) -> Float:
-    """Covariance between the points of a finer grid and the pixels, shape (size * upsample, size).
+def across(kernel: str, size: int, length: float, points: Along) -> Float:
+    """Covariance between points and the pixels of an axis, shape (points, size).
 
-    The finer grid divides each pixel evenly and has the same centre and extent: point j lies at
-    ``(j + 1/2) / upsample - 1/2`` pixels.
+    See `scalehsi.kernels.gaussian.points`.
     """
-    points = (np.arange(size * upsample) + 0.5) / upsample - 0.5
-    return covariance(kernel, np.subtract.outer(points, np.arange(size)), length)[0]
+    return covariance(kernel, np.subtract.outer(places(points, size), np.arange(size)), length)[0]

@@ -8,6 +8,7 @@ import array_api_compat
 import numpy as np
 
 from scalehsi.arrays import to_host
+from scalehsi.kernels.gaussian.points import Points, along
 from scalehsi.kernels.gaussian.posterior import Place, filter_at, gains, smoothed
 from scalehsi.kernels.gaussian.profile import Hyper
 
@@ -19,12 +20,12 @@ STEPS: Final = 500
 class Grid:
     """Independent maps of strengths s and unit noise on a grid with missing pixels."""
 
-    def __init__(self, place: Place, hyper: Hyper, seen: Any, s: Float, *, upsample: int, dtype: str) -> None:
+    def __init__(self, place: Place, hyper: Hyper, seen: Any, s: Float, *, upsample: Points, dtype: str) -> None:
         self.place, self.dtype, self.s, self.seen = place, dtype, s, seen
         height, width = seen.shape
         self.rows, self.columns = (
-            filter_at(place, hyper.kernel, n, length, upsample, dtype)
-            for n, length in zip((height, width), hyper.lengths, strict=True)
+            filter_at(place, hyper.kernel, n, hyper.lengths[axis], along(upsample, axis), dtype)
+            for axis, n in enumerate((height, width))
         )
         self.gain = gains(s, self.rows, self.columns, place, dtype)
         # 1 / (1 + s lam mu): what the noise keeps of each direction.

@@ -17,6 +17,7 @@ from scipy.ndimage import distance_transform_edt, gaussian_filter, gaussian_filt
 from scalehsi.arrays import to_host
 from scalehsi.kernels.gaussian.covariance import covariance
 from scalehsi.kernels.gaussian.grid import Grid
+from scalehsi.kernels.gaussian.points import Along, Points, along, pixels, places
 from scalehsi.kernels.gaussian.posterior import SMALL, Place, decoupled, filter_at, gains, left, place_of, predict
 from scalehsi.kernels.gaussian.profile import Hyper, fit
 from scalehsi.schema import InputError, suggest
@@ -97,7 +98,7 @@ def fill(y: Any, observed: Any, hyper: Hyper, *, dtype: Any = np.float64) -> Fil
     return Filled(maps + place.put(hyper.mean), steps, residual)
 
 
-def draw(y: Any, observed: Any, hyper: Hyper, *, count: int, seed: int, upsample: int = 1) -> Any:
+def draw(y: Any, observed: Any, hyper: Hyper, *, count: int, seed: int, upsample: Points = 1) -> Any:
     """Maps drawn from the posterior, shape (count, H * upsample, W * upsample, T), by Matheron's rule.
 
     A map drawn from the prior, measured with noise as the data are, is wrong by as much as the data's own mean is: so
@@ -127,15 +128,15 @@ def draw(y: Any, observed: Any, hyper: Hyper, *, count: int, seed: int, upsample
 
 
 def _errors(
-    place: Place, seen: Any, hyper: Hyper, *, count: int, seed: int, upsample: int, tolerance: float
+    place: Place, seen: Any, hyper: Hyper, *, count: int, seed: int, upsample: Points, tolerance: float
 ) -> Iterator[Any]:
     """What the mean of drawn independent maps is off by, in batches (n, T, H * upsample, W * upsample)."""
     rng = np.random.default_rng(seed)
     height, width = seen.shape
     s = decoupled(hyper)[0]
     grid = Grid(place, hyper, seen, s, upsample=upsample, dtype="float64")
-    rows = place.put(_root(hyper.kernel, height, hyper.lengths[0], upsample))
-    columns = place.put(_root(hyper.kernel, width, hyper.lengths[1], upsample))
+    rows = place.put(_root(hyper.kernel, height, hyper.lengths[0], along(upsample, 0)))
+    columns = place.put(_root(hyper.kernel, width, hyper.lengths[1], along(upsample, 1)))
     root = place.put(np.sqrt(s)[:, None, None])
     several = max(1, BATCH // (len(s) * rows.shape[0] * columns.shape[0]))
     for first in range(0, count, several):
@@ -156,7 +157,7 @@ def deviation(
     method: str = "auto",
     count: int = 64,
     seed: int = 0,
-    upsample: int = 1,
+    upsample: Points = 1,
 ) -> Any:
     """Standard deviation of maps with missing pixels, without their noise; it does not depend on what was measured.
 
@@ -215,15 +216,15 @@ def _has_holes(observed: Bool, hyper: Hyper) -> bool:
     return bool(np.max(far) > HOLE)
 
 
-def _not_misled(std: Float, observed: Bool, hyper: Hyper, upsample: int) -> bool:
+def _not_misled(std: Float, observed: Bool, hyper: Hyper, upsample: Points) -> bool:
     """Whether what is missing is known from so many others that their density says it all."""
-    missing = np.repeat(np.repeat(~observed, upsample, axis=0), upsample, axis=1)
+    missing = ~observed[_inside(upsample, observed.shape)]
     noise = np.maximum(hyper.noise, 1e-300)
     known = ((std / noise) ** 2 * missing[..., None]).mean(axis=(0, 1))
     return bool((known <= MISLED).all())
 
 
-def _by_density(place: Place, observed: Bool, hyper: Hyper, upsample: int) -> Any:
+def _by_density(place: Place, observed: Bool, hyper: Hyper, upsample: Points) -> Any:
     """Variances of independent maps (T, ...) as if each pixel had been measured for the share that was around it.
 
     The pixel itself does not count to its share: what its neighbours leave, v, is ``v / (1 + v)`` once it is measured.
@@ -244,20 +245,22 @@ def _by_density(place: Place, observed: Bool, hyper: Hyper, upsample: int) -> An
     if upsample == 1:
         return variance
     # A point is as much better or worse known than its share says as the pixel that it lies in.
-    better = xp.repeat(xp.repeat(variance / pixel, upsample, axis=1), upsample, axis=2)
+    better = variance / pixel
+    for axis, index in enumerate(_inside(upsample, observed.shape)):
+        better = xp.take(better, place.put(index.reshape(-1), "int64"), axis=1 + axis)
     return better * _complete_variance(place, share, hyper, upsample)
 
 
-def _complete_variance(place: Place, share: Float, hyper: Hyper, upsample: int) -> Any:
+def _complete_variance(place: Place, share: Float, hyper: Hyper, upsample: Points) -> Any:
     """Variances (T, ...) of complete maps, each pixel by those of noise that is larger by one over its share (H, W)."""
     xp = place.library
     s, low = decoupled(hyper)[0], float(np.log(share.min()))
     nodes = np.linspace(low, 0.0, int(np.ceil(-low / NODE)) + 1) if low < 0 else np.zeros(1)
     step = nodes[1] - nodes[0] if len(nodes) > 1 else 1.0
-    position = np.repeat(np.repeat((np.log(share) - low) / step, upsample, axis=0), upsample, axis=1)
+    position = ((np.log(share) - low) / step)[_inside(upsample, share.shape)]
     rows, columns = (
-        filter_at(place, hyper.kernel, n, length, upsample, "float64")
-        for n, length in zip(share.shape, hyper.lengths, strict=True)
+        filter_at(place, hyper.kernel, n, hyper.lengths[axis], along(upsample, axis), "float64")
+        for axis, n in enumerate(share.shape)
     )
     logarithm = 0.0
     for i, node in enumerate(nodes):
@@ -269,11 +272,15 @@ def _complete_variance(place: Place, share: Float, hyper: Hyper, upsample: int) 
     return xp.exp(logarithm)
 
 
-def _root(kernel: str, size: int, length: float, upsample: int) -> Float:
+def _inside(upsample: Points, shape: tuple[int, ...]) -> tuple[Any, ...]:
+    """The pixel that each point lies in, as an index of an array over the pixels."""
+    return np.ix_(*(pixels(along(upsample, axis), n) for axis, n in enumerate(shape)))
+
+
+def _root(kernel: str, size: int, length: float, points: Along) -> Float:
     """A matrix whose product with its transpose is the covariance of the pixels of an axis and its finer points."""
-    pixels = np.arange(size, dtype=np.float64)
-    points = (np.arange(size * upsample) + 0.5) / upsample - 0.5
-    every = pixels if upsample == 1 else np.concatenate([pixels, points])
+    own = np.arange(size, dtype=np.float64)
+    every = own if points == 1 else np.concatenate([own, places(points, size)])
     values, vectors = np.linalg.eigh(covariance(kernel, np.subtract.outer(every, every), length)[0])
     return np.asarray(vectors * np.sqrt(np.maximum(values, 0.0)))
 

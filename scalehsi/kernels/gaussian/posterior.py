@@ -15,6 +15,7 @@ import numpy as np
 
 from scalehsi.arrays import array_namespace
 from scalehsi.kernels.gaussian.covariance import across, axis
+from scalehsi.kernels.gaussian.points import Along, Points, along
 from scalehsi.kernels.gaussian.profile import Hyper
 
 Float = np.ndarray[Any, np.dtype[np.float64]]
@@ -42,7 +43,7 @@ class Filter(NamedTuple):
 
 
 @lru_cache(maxsize=64)
-def axis_filter(kernel: str, size: int, length: float, upsample: int, dtype: str = "float64") -> Filter:
+def axis_filter(kernel: str, size: int, length: float, upsample: Along, dtype: str = "float64") -> Filter:
     """The filter of an axis; kept, as tiles share it."""
     found = axis(kernel, size, length, slope=False)
     if upsample == 1:
@@ -73,13 +74,13 @@ def place_of(x: Any) -> Place:
 
 
 @lru_cache(maxsize=64)
-def filter_at(place: Place, kernel: str, size: int, length: float, upsample: int, dtype: str) -> Filter:
+def filter_at(place: Place, kernel: str, size: int, length: float, upsample: Along, dtype: str) -> Filter:
     """The filter of an axis on a device; kept there."""
     found = axis_filter(kernel, size, length, upsample, dtype)
     return Filter(*(place.put(v, dtype) for v in found))
 
 
-def predict(y: Any, hyper: Hyper, *, upsample: int = 1, dtype: Any = np.float64) -> tuple[Any, Any]:
+def predict(y: Any, hyper: Hyper, *, upsample: Points = 1, dtype: Any = np.float64) -> tuple[Any, Any]:
     """Mean and standard deviation of the maps without their noise.
 
     Parameters
@@ -87,8 +88,8 @@ def predict(y: Any, hyper: Hyper, *, upsample: int = 1, dtype: Any = np.float64)
     y : array of any library, shape (H, W, T)
         Complete: no NaN.
     hyper : Hyper
-    upsample : int, default 1
-        Points a pixel along each axis.
+    upsample : int or two tuples of float, default 1
+        Points a pixel along each axis, or the places of points; see `scalehsi.kernels.gaussian.points`.
     dtype : dtype, default float64
         Of the products; the variance is written without cancellation, so that float32 will do.
 
@@ -110,8 +111,8 @@ def predict(y: Any, hyper: Hyper, *, upsample: int = 1, dtype: Any = np.float64)
     height, width, _ = y.shape
     name, place = np.dtype(dtype).name, place_of(y)
     xp = place.library
-    rows = filter_at(place, hyper.kernel, height, hyper.lengths[0], upsample, name)
-    columns = filter_at(place, hyper.kernel, width, hyper.lengths[1], upsample, name)
+    rows = filter_at(place, hyper.kernel, height, hyper.lengths[0], along(upsample, 0), name)
+    columns = filter_at(place, hyper.kernel, width, hyper.lengths[1], along(upsample, 1), name)
     s, there, back = decoupled(hyper)
     # In float64, as maps that are nearly alike differ by little in units of their noise.
     centred = xp.astype(y, xp.float64, copy=False) - place.put(hyper.mean)

@@ -1,0 +1,176 @@
+"""A finer grid over the pixels of maps: where its points lie, and how rows of pixels become maps on it."""
+
+from __future__ import annotations
+
+import math
+import numbers
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import xarray as xr
+
+from scalehsi.arrays import array_namespace
+from scalehsi.kernels.gaussian.points import Points
+from scalehsi.models.base import is_number, require
+from scalehsi.schema import COMPONENT, X, Y
+
+Float = np.ndarray[Any, np.dtype[np.float64]]
+Int = np.ndarray[Any, np.dtype[np.int64]]
+
+FINE_Y, FINE_X = "fine_y", "fine_x"
+ROUNDING = 1e-9
+
+
+@dataclass(frozen=True)
+class Sampling:
+    """An axis with ``factor`` points a pixel, a number of at least 1: point j lies at ``(j + 1/2) / factor - 1/2``.
+
+    Each pixel has a row of slots for the points that lie in it; with a factor that is not whole some stay unused.
+
+    Examples
+    --------
+    >>> Sampling(2).points(3).tolist(), Sampling(1.5).points(2).round(3).tolist()
+    ([-0.25, 0.25, 0.75, 1.25, 1.75, 2.25], [-0.167, 0.5, 1.167])
+    >>> Sampling(1.5).slots, Sampling(1.5).kept(2).tolist()
+    (2, [0, 2, 3])
+    """
+
+    factor: float = 1.0
+
+    @property
+    def even(self) -> bool:
+        """Whether each pixel has as many points as any other."""
+        return float(self.factor).is_integer()
+
+    @property
+    def slots(self) -> int:
+        return math.ceil(self.factor - ROUNDING)
+
+    def first(self, pixel: Any) -> Int:
+        """The first point in a pixel; of the pixel beyond the last one, the number of points."""
+        return np.ceil(np.asarray(pixel) * self.factor - 0.5 - ROUNDING).astype(np.int64)
+
+    def points(self, size: int) -> Float:
+        """Where the points of an axis of so many pixels lie, in pixels."""
+        return np.asarray((np.arange(int(self.first(size))) + 0.5) / self.factor - 0.5)
+
+    def _numbers(self, start: int, size: int) -> tuple[Int, np.ndarray[Any, np.dtype[np.bool_]]]:
+        """Number of the point in each slot of some pixels, shape (size, slots), and whether there is one."""
+        pixel = np.arange(start, start + size)
+        number = self.first(pixel)[:, None] + np.arange(self.slots)
+        return number, number < self.first(pixel + 1)[:, None]
+
+    def places(self, start: int, size: int) -> Float:
+        """Place of each slot, shape (size * slots,), counted from the first pixel; unused ones are in the middle."""
+        number, used = self._numbers(start, size)
+        middle = np.arange(size, dtype=np.float64)[:, None]
+        return np.asarray(np.where(used, (number + 0.5) / self.factor - 0.5 - start, middle).reshape(-1))
+
+    def kept(self, size: int, start: int = 0) -> Int:
+        """The slots of some pixels that hold a point."""
+        return np.flatnonzero(self._numbers(start, size)[1])
+
+    def within(self, low: int, high: int) -> slice:
+        """The points in pixels from ``low`` to ``high``."""
+        return slice(int(self.first(low)), int(self.first(high)))
+
+    def coordinate(self, axis: xr.DataArray) -> xr.DataArray:
+        """The coordinate of the points, from that of the pixels; straight on beyond the first and the last one."""
+        if self.factor == 1:
+            return axis
+        values = np.asarray(axis.values, dtype=np.float64)
+        places = self.points(values.size)
+        if values.size == 1:  # the size of its pixel is not known: one of the axis' unit
+            return xr.DataArray(values + places, dims=axis.dims, attrs=axis.attrs)
+        left = np.clip(np.floor(places).astype(np.int64), 0, values.size - 2)
+        found = values[left] + (places - left) * (values[left + 1] - values[left])
+        return xr.DataArray(found, dims=axis.dims, attrs=axis.attrs)
+
+
+@dataclass(frozen=True)
+class Finer:
+    """Samplings along y and x."""
+
+    y: Sampling = Sampling()
+    x: Sampling = Sampling()
+
+    @classmethod
+    def of(cls, upsample: Any) -> Finer:
+        """From a number of points a pixel of at least 1, or two of them for y and x.
+
+        Raises
+        ------
+        InputError
+        """
+        pair = tuple(upsample) if isinstance(upsample, (tuple, list)) else (upsample, upsample)
+        good = len(pair) == 2 and all(is_number(v, numbers.Real) and np.isfinite(v) and v >= 1 for v in pair)
+        require(good, f"upsample is a number of points a pixel of at least 1, or two of them (y, x), got {upsample!r}")
+        return cls(Sampling(float(pair[0])), Sampling(float(pair[1])))
+
+    @property
+    def alike(self) -> bool:
+        """Whether one whole number says it all."""
+        return self.y == self.x and self.y.even
+
+    @property
+    def sides(self) -> tuple[Sampling, Sampling]:
+        return self.y, self.x
+
+    @property
+    def slots(self) -> int:
+        """Numbers a pixel."""
+        return self.y.slots * self.x.slots
+
+    def shape(self, height: int, width: int) -> tuple[int, int]:
+        return int(self.y.first(height)), int(self.x.first(width))
+
+    def upsample(self, start: tuple[int, int], shape: tuple[int, int]) -> Points:
+        """The slots of a tile from that first pixel, as kernels take them."""
+        if self.alike:
+            return int(self.y.factor)
+        y, x = (s.places(a, n) for s, a, n in zip(self.sides, start, shape, strict=True))
+        return tuple(y.tolist()), tuple(x.tolist())
+
+    def coords(self, cube: xr.DataArray) -> dict[str, xr.DataArray]:
+        """Coordinates of the finer grid of a cube's pixels."""
+        found = {str(d): cube.coords[d] for d in cube.dims[:-1] if d in cube.coords}
+        sides = {Y: self.y, X: self.x}
+        return {d: sides[d].coordinate(axis) if d in sides else axis for d, axis in found.items()}
+
+    def columns(self) -> dict[str, int]:
+        """Columns of a pixel, for `Pixels.to_dataarray`."""
+        return {FINE_Y: self.y.slots, FINE_X: self.x.slots}
+
+    def rows(self, values: Any) -> Any:
+        """Maps on the slots of a tile (..., H a, W b, T) as one row a pixel (P, T, a, b)."""
+        a, b, xp = self.y.slots, self.x.slots, array_namespace(values)
+        *_, height, width, maps = values.shape
+        split = xp.reshape(values, (-1, height // a, a, width // b, b, maps))
+        return xp.reshape(xp.permute_dims(split, (0, 1, 3, 5, 2, 4)), (-1, maps, a, b))
+
+    def unfold(self, maps: xr.DataArray) -> xr.DataArray:
+        """What `Pixels.to_dataarray` gives, dims (component, fine_y, fine_x, ..., y, x), with the points in y and x."""
+        leading = [d for d in maps.dims if d not in (COMPONENT, FINE_Y, FINE_X, Y, X)]
+        dims = (COMPONENT, *leading, Y, X)
+        if self.slots == 1:
+            return maps.isel({FINE_Y: 0, FINE_X: 0}).transpose(*dims)
+        data, a, b = maps.data, self.y.slots, self.x.slots
+        if hasattr(data, "map_blocks"):
+            grown = [tuple(n * m for n in c) for c, m in zip(data.chunks[-2:], (a, b), strict=True)]
+            chunks = (data.chunks[0], *data.chunks[3:-2], *grown)
+            data = data.map_blocks(_unfold, dtype=data.dtype, chunks=chunks, drop_axis=[1, 2])
+        else:
+            data = _unfold(data)
+        kept = {d: maps.coords[d] for d in leading if d in maps.coords}
+        found = xr.DataArray(data, dims=dims, coords=kept)
+        uneven = {d: s.kept(maps.sizes[d]) for d, s in ((Y, self.y), (X, self.x)) if not s.even}
+        return found.isel(uneven) if uneven else found
+
+
+def _unfold(values: np.ndarray[Any, Any]) -> np.ndarray[Any, Any]:
+    """(T, a, b, ..., H, W) to (T, ..., H a, W b)."""
+    maps, a, b, *leading, height, width = values.shape
+    n = len(leading)
+    order = (0, *range(3, 3 + n), 3 + n, 1, 4 + n, 2)
+    return values.transpose(order).reshape(maps, *leading, height * a, width * b)
