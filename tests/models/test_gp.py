@@ -298,13 +298,6 @@ def test_tiles_of_another_library_are_the_same(maps, gaps):
     how = engines.How("structured", "density", 8, 0)
     shared = {"hyper": hyper, "finer": Finer.of(2), "extent": y.shape[:2], "nonnegative": True, "how": how}
     shared["tile"] = tile
-        "hyper": hyper,
-        "finer": Finer.of(2),
-        "extent": y.shape[:2],
-        "nonnegative": True,
-        "how": how,
-        "tile": tile,
-    }
     rows, _ = smoothed(y.reshape(-1, y.shape[-1]), **shared)
     there, _ = smoothed(torch.asarray(y.reshape(-1, y.shape[-1])), **shared)
     for name, values in rows.items():
