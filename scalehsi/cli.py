@@ -390,6 +390,7 @@ def gp(
     ] = None,
     settings: Settings = None,
     seed: Annotated[int, typer.Option(min=0, metavar="N", help="The same seed gives the same result.")] = 0,
+    scan: Annotated[bool, typer.Option("--scan", help="Also tell which lengths the maps show.")] = False,
     report: Annotated[Path | None, typer.Option(metavar="DIR", help="Also write a report.")] = None,
     overwrite: Overwrite = False,
 ) -> dict[str, Any]:
@@ -412,6 +413,7 @@ def gp(
         lengthscale=lengthscale,
         settings=commands.settings_of(settings or []),
         seed=seed,
+        scan=scan,
         report=report,
         overwrite=overwrite,
     )

@@ -29,7 +29,7 @@ __all__ = ["report"]
 PAGE: Final = "index.html"
 OURS: Final = re.compile(
     r"index\.html|(maps|composite|spectra|spectrum-\d+|composition|objective|residual|scree|truth|methods(-spectra)?|"
-    r"denoised|bins|registration|uncertainty|lengths|seams)\.png"
+    r"denoised|bins|registration|uncertainty|lengths|scan|seams)\.png"
 )
 """Names of all files that a report may write; nothing else is ever replaced."""
 
@@ -42,6 +42,7 @@ def report(
     others: Mapping[str, xr.Dataset] | None = None,
     cube: xr.DataArray | None = None,
     line: str | Sequence[float] | None = None,
+    scan: xr.Dataset | None = None,
     overwrite: bool = False,
     title: str | None = None,
 ) -> Path:
@@ -68,6 +69,8 @@ def report(
     line : str or (low, high), optional
         Of that map: an X-ray line such as ``"Nd La"``, an element, or a window in the unit of the energy axis. Default:
         the line of ``cube.attrs["elements"]`` with the fewest counts.
+    scan : xarray.Dataset, optional
+        What `scalehsi.lengthscale_scan` gives; adds its picture to the report of a `scalehsi.ParallelGP`.
     overwrite : bool, default False
         Replace an earlier report. A folder that holds anything else is refused even then.
     title : str, optional
@@ -95,7 +98,7 @@ def report(
     known = None if truth is None else compare.digest_truth(view, truth)
     marks = component_marks(view)
     composition = composition_of(result, view)
-    chapters = _chapters(result, view, known, truth=truth, others=others or {}, cube=cube, line=line)
+    chapters = _chapters(result, view, known, truth=truth, others=others or {}, cube=cube, line=line, scan=scan)
     of_chapters = [drawing for part in chapters for drawing in part.drawings]
     pictures = render([*draw(view, marks, known, composition), *of_chapters])
     heading = title or view.title or f"{view.model} of a spectrum image"
@@ -123,6 +126,7 @@ def _chapters(
     others: Mapping[str, xr.Dataset],
     cube: xr.DataArray | None,
     line: str | Sequence[float] | None,
+    scan: xr.Dataset | None,
 ) -> list[Chapter]:
     """The parts of the page that only some results have."""
     beside = {name: digest(other) for name, other in others.items()}
@@ -136,7 +140,7 @@ def _chapters(
         raise InputError(f"line={line!r} is drawn from the cube, as measured and as denoised; give cube= too")
     found.append(bins.chapter(result))
     found.append(registration.chapter(result))
-    found.append(gaussian.chapter(result, view))
+    found.append(gaussian.chapter(result, view, scan))
     return [part for part in found if part is not None]
 
 

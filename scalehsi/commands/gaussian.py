@@ -26,6 +26,7 @@ def gp(
     lengthscale: str | None,
     settings: dict[str, Any],
     seed: int,
+    scan: bool,
     report: Path | None,
     overwrite: bool,
 ) -> dict[str, Any]:
@@ -39,15 +40,18 @@ def gp(
         check_report_folder(report, overwrite=overwrite)
     maps = _open(session.path(source))
     with session.connected():
+        scanned = _scan(session, maps, kernel, seed) if scan else None
         fitted, seconds = run_fit(session, maps, chosen, seed=seed)
         with session.computing(f"writing {out.name}"):
             hsi.save(fitted, target, overwrite=overwrite)
     made = hsi.open_result(target)
     found = {**_summary(made), "result": str(out), "seconds": round(seconds, 3), "report": None}
+    if scanned is not None:
+        found["recommended"] = [float(v) for v in scanned["recommended"].values]
     _tell(session, found)
     if report is not None:
         with session.console.busy("drawing the report"):
-            found["report"] = str(hsi.report(made, report, overwrite=overwrite))
+            found["report"] = str(hsi.report(made, report, scan=scanned, overwrite=overwrite))
         session.console.say(f"report: {found['report']}")
     elif ENDMEMBERS in made:
         session.console.say(f"next: scalehsi report {out} {out.with_name(out.stem + '_report')}")
@@ -64,6 +68,14 @@ def _open(path: Path) -> xr.Dataset | xr.DataArray:
     """
     data = open_dataset(path)
     return data if "model" in data.attrs and ABUNDANCES in data else open_maps(path)
+
+
+def _scan(session: Session, maps: xr.Dataset | xr.DataArray, kernel: str, seed: int) -> xr.Dataset:
+    """Which lengths the maps show; says which interval is recommended."""
+    with session.computing("looking at lengths"):
+        found = hsi.lengthscale_scan(maps, kernel=kernel, seed=seed)
+    session.console.say(str(found.attrs.get("advice", "")))
+    return found
 
 
 def _interval(text: str) -> tuple[float, ...]:

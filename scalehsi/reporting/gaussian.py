@@ -10,8 +10,9 @@ import xarray as xr
 from scalehsi.reporting import style
 from scalehsi.reporting.coordinates import places_of
 from scalehsi.reporting.digest import Digest, block_mean, take
+from scalehsi.reporting.lengths import draw_scan
 from scalehsi.reporting.page import Chapter, Drawing, paragraph, table
-from scalehsi.schema import ABUNDANCES_STD
+from scalehsi.schema import ABUNDANCES_STD, InputError
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -24,9 +25,11 @@ BAND: Final = 1.96
 """Standard deviations on each side that hold 95 % of a normal distribution."""
 
 
-def chapter(result: xr.Dataset, view: Digest) -> Chapter | None:
-    """The part of the page on a Gaussian process; None for other results."""
+def chapter(result: xr.Dataset, view: Digest, scan: xr.Dataset | None = None) -> Chapter | None:
+    """The part of the page on a Gaussian process; None for other results. `scan` is that of its lengths."""
     if any(name not in result for name in NEEDED):
+        if scan is not None:
+            raise InputError(f"scan= belongs to the report of a ParallelGP, and this result is of {view.model}")
         return None
     deviation = _drawn(result[ABUNDANCES_STD], result, view)
     y, x = (float(v) for v in result["lengthscale"].values)
@@ -61,6 +64,18 @@ def chapter(result: xr.Dataset, view: Digest) -> Chapter | None:
         ),
     ]
     body = paragraph(words) + _table(result, view, deviation)
+    if scan is not None:
+        drawings.append(
+            Drawing(
+                "gaussian",
+                "scan.png",
+                draw_scan(scan),
+                "Length scale of each component against its upper limit, and the likelihood behind it.",
+                "Left: the length that each component ends at when it may not be longer than the limit; a plateau is a "
+                "length that it shows, the dotted line the limit itself. Right: the likelihood at each length, with "
+                f"its basins. {scan.attrs.get('advice', '')}".strip(),
+            )
+        )
     if "seam_difference" in result:
         seam = result["seam_difference"]
         worst, mean = float(seam.max()), float(seam.mean())

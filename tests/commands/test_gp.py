@@ -25,10 +25,14 @@ def test_a_result_onto_a_finer_grid(run, stores, answer):
     assert all(1.5 <= length <= 6 for length in found["lengthscale"])
     assert np.allclose(found["lengthscale_nm"], 10 * np.array(found["lengthscale"]))
     assert np.array_equal(fine["endmembers"], coarse["endmembers"])
-    status, out, _ = run("gp", stores / "result.zarr", stores / "told.zarr", "--report", stores / "page")
+    status, out, _ = run("gp", stores / "result.zarr", stores / "told.zarr", "--scan", "--report", stores / "page")
     assert status == 0
     assert "length along y and x" in out
-    assert (stores / "page" / "uncertainty.png").is_file()
+    assert {"uncertainty.png", "lengths.png", "scan.png"} <= {p.name for p in (stores / "page").iterdir()}
+    scan = hsi.lengthscale_scan(coarse)
+    assert scan.attrs["advice"] in out
+    with pytest.raises(hsi.InputError, match="belongs to the report of a ParallelGP"):
+        hsi.report(coarse, stores / "never", scan=scan)
 
 
 def test_maps_alone(answer, stores):
