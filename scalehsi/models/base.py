@@ -20,7 +20,7 @@ import xarray as xr
 from scalehsi import arrays
 from scalehsi.blocks import BlockFunction, Blocks, Pixels
 from scalehsi.cube import check_cube
-from scalehsi.schema import InputError, suggest
+from scalehsi.schema import InputError, Status, suggest
 
 State = dict[str, np.ndarray[Any, Any]]
 """What an iteration hands to the next: small named arrays on the host, and all that a checkpoint holds."""
@@ -175,6 +175,10 @@ class Model:
     def finish(self, view: Blocks, state: State) -> Variables:
         """The variables of the result except the maps, which the loop makes with `projector`."""
         raise TypeError(f"{type(self).__name__} does not define finish")
+
+    def ending(self, variables: Variables, status: Status, advice: str) -> tuple[Status, str]:
+        """How the fit ended, once it is known what `finish` found; as the loop says, unless the model knows better."""
+        return status, advice
 
     def projector(self, result: xr.Dataset) -> tuple[BlockFunction, dict[str, Any]]:
         """A block function that gives ``abundances`` (and ``residual``) of any pixels, and its shared arguments."""

@@ -241,6 +241,7 @@ def _finish(
 ) -> xr.Dataset:
     """The last pass: maps and what the model leaves."""
     variables = model.finish(view, state)
+    ending = model.ending(variables, *ending)
     if ABUNDANCES in variables:
         return _finish_given(view, model, given, state, history, ending, variables, seed=seed, residual=residual)
     frame = xr.Dataset(variables, attrs={"model": model.name})

@@ -19,10 +19,10 @@ from scalehsi.models import gp_engines as engines
 from scalehsi.models import loadings
 from scalehsi.models.base import Cost, Model, Sources, State, Stats, Variables, choice, is_number, register, require
 from scalehsi.models.finer import Finer
-from scalehsi.models.gp_described import LOSSES, described, packed, unpacked
+from scalehsi.models.gp_described import LOSSES, RESIDUAL_LEFT, STEPS, described, packed, unpacked
 from scalehsi.models.gp_tiles import SEAM, seam_difference, smoothed
 from scalehsi.models.tiled import tile_grid, tiled_maps
-from scalehsi.schema import ABUNDANCES, ABUNDANCES_STD, InputError
+from scalehsi.schema import ABUNDANCES, ABUNDANCES_STD, InputError, Status
 
 Float = np.ndarray[Any, np.dtype[np.float64]]
 
@@ -279,6 +279,15 @@ class ParallelGP(Model):
             f"kernel={hyper.kernel!r} does not fall with the distance, so no tile is wide enough; type tile=None",
         )
         return int(max(1, min(halo, side))), tile_grid(shape, size)
+
+    def ending(self, variables: Variables, status: Status, advice: str) -> tuple[Status, str]:
+        left = float(variables[RESIDUAL_LEFT]) if RESIDUAL_LEFT in variables else 0.0
+        if left <= missing.TOLERANCE:
+            return status, advice
+        steps = int(variables[STEPS])
+        asked = f"({missing.TOLERANCE:g} is asked for)"
+        said = f"Conjugate gradients left {left:.1g} of the right side after {steps} steps {asked}"
+        return "max_iter", f"{said}: the maps are not solved; shorter lengths need fewer, set lengthscale=(low, high)."
 
     def projector(self, result: xr.Dataset) -> tuple[BlockFunction, dict[str, Any]]:
         raise InputError(

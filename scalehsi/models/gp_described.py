@@ -19,6 +19,8 @@ LEVEL: Final = "map_mean"
 COUPLING: Final = "coupling"
 OTHER: Final = "other"
 EVIDENCE: Final = "evidence"
+STEPS: Final = "solver_steps"
+RESIDUAL_LEFT: Final = "solver_residual"
 HISTORY: Final = "lengthscale_history"
 EVIDENCES: Final = "evidence_history"
 SCANNED: Final = "length_scan"
@@ -86,8 +88,8 @@ def described(hyper: Hyper, solved: dict[str, Any], cube: xr.DataArray) -> Varia
         found[LENGTHS_NM] = xr.DataArray(nm, dims=("axis",), coords={"axis": axis}, attrs={"units": "nm"})
         words[LENGTHS_NM] = words[LENGTHS]
     for name, key, said in (
-        ("solver_steps", "steps", "most steps of conjugate gradients of a tile"),
-        ("solver_residual", "leftover", "largest residual of conjugate gradients, relative to the right side"),
+        (STEPS, "steps", "most steps of conjugate gradients of a tile"),
+        (RESIDUAL_LEFT, "leftover", "largest residual of conjugate gradients, relative to the right side"),
     ):
         if key in solved:
             found[name] = xr.DataArray(solved[key])

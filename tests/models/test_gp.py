@@ -10,7 +10,7 @@ from scipy.ndimage import gaussian_filter
 
 import scalehsi as hsi
 from scalehsi.blocks.blas import one_blas_thread
-from scalehsi.kernels.gaussian import posterior, profile
+from scalehsi.kernels.gaussian import iterative, posterior, profile
 from scalehsi.models import gp_engines as engines
 from scalehsi.models.finer import Finer
 from scalehsi.models.gp_tiles import smoothed
@@ -303,3 +303,11 @@ def test_tiles_of_another_library_are_the_same(maps, gaps):
     for name, values in rows.items():
         assert isinstance(there[name], torch.Tensor)
         assert np.allclose(there[name].numpy(), values, atol=1e-5), name
+
+
+def test_a_solver_that_did_not_end_is_told(maps, monkeypatch):
+    monkeypatch.setattr(iterative, "STEPS", 3)
+    found = hsi.fit(maps[0], hsi.ParallelGP("matern52-radial", lengthscale=(4.0, 4.0)))
+    assert found.attrs["status"] == "max_iter"
+    assert "after 3 steps" in found.attrs["advice"]
+    assert float(found["solver_residual"]) > 1e-5
