@@ -91,12 +91,16 @@ def check_file(path: Path, *, overwrite: bool) -> None:
     ------
     InputError
     """
-    if not path.parent.is_dir():
-        raise InputError(f"the folder {str(path.parent)!r} does not exist; make it first, or give another destination")
+    _check_parent(path)
     if path.is_dir():
         raise InputError(f"{str(path)!r} is a folder and is left alone; give another name")
     if path.exists() and not overwrite:
         raise InputError(f"{str(path)!r} exists already; give another name, or replace it with --overwrite")
+
+
+def _check_parent(path: Path) -> None:
+    if not path.parent.is_dir():
+        raise InputError(f"the folder {str(path.parent)!r} does not exist; make it first, or give another destination")
 
 
 def _put(partial: Path, path: Path, aside: Path) -> None:
@@ -133,8 +137,7 @@ def check_destination(path: Path, *, overwrite: bool) -> None:
     ------
     InputError
     """
-    if not path.parent.is_dir():
-        raise InputError(f"the folder {str(path.parent)!r} does not exist; make it first, or give another destination")
+    _check_parent(path)
     if not path.exists():
         return
     if not path.is_dir():

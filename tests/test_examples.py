@@ -51,7 +51,7 @@ def test_own_model(tmp_path: Path) -> None:
 
 def test_noise_ratios(tmp_path: Path) -> None:
     """Figures 7 and 8 of the paper: what a clean map does for a noisy one, and what intervals do."""
-    out = run([str(ROOT / "examples" / "05_noise_ratios.py"), "here"], tmp_path)
+    out = run([str(ROOT / "examples" / "04_noise_ratios.py"), "here"], tmp_path)
     rows = re.findall(r"model (\d), sigma0 (\S+), alpha (\S+), +(.+?): +(\S+) +(\S+) +(\S+)", out)
     found = {(m, s, a, way): [float(v) for v in values] for m, s, a, way, *values in rows}
     assert len(found) == len(rows) == 32

@@ -368,4 +368,4 @@ def test_similarities_are_those_of_each_map() -> None:
     t, m = (v.values[0] - v.values[0].mean() for v in (truth, mean))
     assert_allclose(found[0], (t * m).sum() / np.sqrt((t * t).sum() * (m * m).sum()))
     with pytest.raises(InputError, match="wrap arrays with xarray"):
-        metrics.similarities(truth.values, mean)  # type: ignore[arg-type]
+        metrics.similarities(truth.values, mean)

@@ -36,9 +36,11 @@ def gp(
         {"kernel": kernel, "lengthscale": interval, "upsample": literal(upsample), **settings},
     )
     target = session.destination(out, overwrite=overwrite, source=source)
+    maps = _open(session.path(source))
     if report is not None:
         check_report_folder(report, overwrite=overwrite)
-    maps = _open(session.path(source))
+        if isinstance(maps, xr.DataArray) or ENDMEMBERS not in maps:
+            raise InputError(f"--report shows spectra, and {str(source)!r} holds maps alone; leave --report out")
     with session.connected():
         scanned = _scan(session, maps, kernel, seed) if scan else None
         fitted, seconds = run_fit(session, maps, chosen, seed=seed)

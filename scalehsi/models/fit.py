@@ -239,11 +239,29 @@ def _finish(
     seed: int,
     residual: bool,
 ) -> xr.Dataset:
-    """The last pass: maps and what the model leaves."""
+    """The last pass, and all that was found put together."""
     variables = model.finish(view, state)
-    ending = model.ending(variables, *ending)
-    if ABUNDANCES in variables:
-        return _finish_given(view, model, given, state, history, ending, variables, seed=seed, residual=residual)
+    status, advice = model.ending(variables, *ending)
+    if ABUNDANCES not in variables:
+        _add_maps(view, model, state, variables, residual=residual)
+    elif residual and given.frame is None:
+        _add_residual(view, model, state, variables)
+    frame = view.cube if given.frame is None else given.frame
+    _label(variables, frame)
+    return make_result(
+        {**variables, **given.carried},
+        cube=frame,
+        model=model.name,
+        settings=model.to_settings(),
+        seed=seed,
+        objective=history,
+        status=status,
+        advice=advice,
+    )
+
+
+def _add_maps(view: Blocks, model: Model, state: State, variables: Variables, *, residual: bool) -> None:
+    """The maps by the model's block function, and what they leave."""
     frame = xr.Dataset(variables, attrs={"model": model.name})
     n = frame.sizes[COMPONENT]
     wanted = [ABUNDANCES, *([RESIDUAL] if residual else [])]
@@ -267,52 +285,17 @@ def _finish(
         pixels = float(state["pixels"])
         variables[RESIDUAL] = _maps(handles[RESIDUAL], {}, home=home)
         variables[RESIDUAL_SPECTRUM] = xr.DataArray(sums["residual_spectrum"] / pixels, dims=(ENERGY,))
-    _label(variables, view.cube)
-    return make_result(
-        variables,
-        cube=view.cube,
-        model=model.name,
-        settings=model.to_settings(),
-        seed=seed,
-        objective=history,
-        status=ending[0],
-        advice=ending[1],
-    )
 
 
-def _finish_given(
-    view: Blocks,
-    model: Model,
-    given: Sources,
-    state: State,
-    history: list[float],
-    ending: tuple[Status, str],
-    variables: Variables,
-    *,
-    seed: int,
-    residual: bool,
-) -> xr.Dataset:
-    """The last pass where the maps are there already: only what they leave."""
-    if residual and given.frame is None:
-        maps = variables[ABUNDANCES]
-        rows = maps.fillna(0.0).transpose(*[d for d in maps.dims if d != COMPONENT], COMPONENT)
-        s = np.asarray(variables[ENDMEMBERS].values, dtype=np.float64)
-        name = f"{model.name.lower()}-residual"
-        handles, sums = map_fold(leftover, view, rows, shared={"s": s}, keep=[RESIDUAL], name=name)
-        variables[RESIDUAL] = _maps(handles[RESIDUAL], {}, home=True)
-        variables[RESIDUAL_SPECTRUM] = xr.DataArray(sums["residual_spectrum"] / float(state["pixels"]), dims=(ENERGY,))
-    frame = view.cube if given.frame is None else given.frame
-    _label(variables, frame)
-    return make_result(
-        {**variables, **given.carried},
-        cube=frame,
-        model=model.name,
-        settings=model.to_settings(),
-        seed=seed,
-        objective=history,
-        status=ending[0],
-        advice=ending[1],
-    )
+def _add_residual(view: Blocks, model: Model, state: State, variables: Variables) -> None:
+    """What the maps leave where the model brought them itself."""
+    maps = variables[ABUNDANCES]
+    rows = maps.fillna(0.0).transpose(*[d for d in maps.dims if d != COMPONENT], COMPONENT)
+    s = np.asarray(variables[ENDMEMBERS].values, dtype=np.float64)
+    name = f"{model.name.lower()}-residual"
+    handles, sums = map_fold(leftover, view, rows, shared={"s": s}, keep=[RESIDUAL], name=name)
+    variables[RESIDUAL] = _maps(handles[RESIDUAL], {}, home=True)
+    variables[RESIDUAL_SPECTRUM] = xr.DataArray(sums["residual_spectrum"] / float(state["pixels"]), dims=(ENERGY,))
 
 
 def _readings(view: Blocks, *, apart: Collection[str] = ()) -> int:

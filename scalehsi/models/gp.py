@@ -19,6 +19,7 @@ from scalehsi.models import gp_engines as engines
 from scalehsi.models import loadings
 from scalehsi.models.base import Cost, Model, Sources, State, Stats, Variables, choice, is_number, register, require
 from scalehsi.models.finer import Finer
+from scalehsi.models.fit import HOME_BYTES
 from scalehsi.models.gp_described import LOSSES, RESIDUAL_LEFT, STEPS, described, packed, unpacked
 from scalehsi.models.gp_tiles import SEAM, seam_difference, smoothed
 from scalehsi.models.tiled import tile_grid, tiled_maps
@@ -240,7 +241,7 @@ class ParallelGP(Model):
             "nonnegative": self.nonnegative,
             "how": engines.How(self.solver, self.uncertainty, self.draws, int(state["seed"])),
         }
-        size = 2 * 4 * maps * math.prod(view.shape) * Finer.of(self.upsample).slots
+        size = 2 * 4 * maps * math.prod(view.shape) * finer.slots
         made, numbers_ = tiled_maps(
             smoothed,
             view,
@@ -250,7 +251,7 @@ class ParallelGP(Model):
             names=(ABUNDANCES, ABUNDANCES_STD),
             components=maps,
             finer=finer,
-            home=size <= loadings.HOME_BYTES,
+            home=size <= HOME_BYTES,
             name="gp-tile",
         )
         found = {**made, **described(hyper, numbers_, view.cube)}

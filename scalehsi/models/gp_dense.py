@@ -249,7 +249,7 @@ def _product(torch: Any, gpytorch: Any) -> Any:
         "rbf": lambda r: torch.exp(-r * r / 2),
     }
 
-    class Product(gpytorch.kernels.Kernel):  # type: ignore[misc]
+    class Product(gpytorch.kernels.Kernel):
         has_lengthscale = True
 
         def __init__(self, terms: Any, **how: Any) -> None:
@@ -284,7 +284,7 @@ def _model(torch: Any, gpytorch: Any, spatial: Any, places: Any, targets: Any, r
     """The paper's model: maps coupled by a matrix of low rank, each with its noise and its constant mean."""
     maps = targets.shape[1]
 
-    class Parallel(gpytorch.models.ExactGP):  # type: ignore[misc]
+    class Parallel(gpytorch.models.ExactGP):
         def __init__(self) -> None:
             super().__init__(places, targets, gpytorch.likelihoods.MultitaskGaussianLikelihood(num_tasks=maps))
             self.level = gpytorch.means.MultitaskMean(gpytorch.means.ConstantMean(), num_tasks=maps)

@@ -16,8 +16,6 @@ Float = np.ndarray[Any, np.dtype[np.float64]]
 
 CARRIED: Final = (ENDMEMBERS, "offset", MEAN_SPECTRUM)
 """What `scalehsi.reconstruct` and reports take from a result beside its maps."""
-HOME_BYTES: Final = 64 * 2**20
-"""Maps up to this size are computed when the fit ends; larger ones stay lazy."""
 PER_FRAME: Final = 4
 """Windows are tried so many times for each one that is wanted, where much is missing."""
 WIDE: Final = 8
@@ -51,7 +49,8 @@ def maps_as_cube(given: Any) -> tuple[xr.DataArray, dict[str, xr.DataArray]]:
         result = check_result(given, spectra=False)
         beside = {name: result[name] for name in CARRIED if name in result}
         maps = result[ABUNDANCES]
-        maps.attrs = {**{k: v for k, v in result.attrs.items() if k not in maps.attrs}, **maps.attrs}
+        # A copy: the attributes of what was given stay as they are.
+        maps = maps.assign_attrs({k: v for k, v in result.attrs.items() if k not in maps.attrs})
     if not isinstance(maps, xr.DataArray):
         raise InputError(
             f"a result or a DataArray of maps (component, ..., y, x) is expected, got {type(given).__name__}; wrap an "

@@ -142,7 +142,7 @@ def missing_table(*, seeds: int = 3, side: int = 48, shares: Sequence[float] = (
             noise.append(np.asarray(result["noise_std"].values))
             hyper = profile.Hyper(
                 "matern52",
-                tuple(float(v) for v in spread[-1]),  # type: ignore[arg-type]
+                tuple(float(v) for v in spread[-1]),
                 np.asarray(result["coupling"].values),
                 noise[-1],
                 np.asarray(result["map_mean"].values),

@@ -225,7 +225,7 @@ def table(*, size: int = 256, channels: int = 1024, k: int = 6, repeats: int = 2
     for row in rows:
         for limit in LIMITS:
             name = f"x best to {limit:g}"
-            row[name] = f"{row[name] / least[limit]:.2f}" if name in row else "-"  # type: ignore[operator]
+            row[name] = f"{row[name] / least[limit]:.2f}" if name in row else "-"
     return rows
 
 

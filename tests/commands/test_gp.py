@@ -59,6 +59,13 @@ def test_what_is_refused(run, stores, words, told):
     assert not (stores / "never.zarr").exists()
 
 
+def test_maps_alone_have_no_report(run, stores):
+    status, _, problem = run("gp", stores / "maps.zarr", stores / "never.zarr", "--report", stores / "never")
+    assert status == 2
+    assert "leave --report out" in problem
+    assert not (stores / "never.zarr").exists()
+
+
 def test_a_cube_has_no_maps(run, stores):
     status, _, problem = run("gp", stores / "cube.zarr", stores / "never.zarr")
     assert status == 2

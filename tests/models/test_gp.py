@@ -173,7 +173,9 @@ def test_leading_dims_share_the_hyperparameters(maps):
 def test_of_a_result_it_keeps_the_spectra():
     cube, truth = hsi.simulate.phases((40, 40), counts_per_pixel=60, seed=1)
     result = hsi.fit(cube, hsi.NMF(3, loss="poisson", max_iter=15))
+    before = dict(result["abundances"].attrs)
     found = hsi.fit(result, hsi.ParallelGP(upsample=2))
+    assert result["abundances"].attrs == before
     assert np.array_equal(found["endmembers"], result["endmembers"])
     cube_again = hsi.reconstruct(found)
     assert cube_again.shape == (80, 80, cube.sizes["energy"])

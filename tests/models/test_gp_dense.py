@@ -85,7 +85,7 @@ def test_its_likelihood_is_ours(kernel: str, own: object) -> None:
     found, losses = gp_dense.fit(1e3 * y + 5.0, kernel=kernel, steps=150, rate=0.1, bounds=((1.0, 8.0), (1.0, 8.0)))
     assert losses.shape == (150,)
     assert losses[0] > losses[20] > losses[-1]
-    best = own([1e3 * y + 5.0], kernel=kernel, bounds=((1.0, 8.0), (1.0, 8.0)))  # type: ignore[operator]
+    best = own([1e3 * y + 5.0], kernel=kernel, bounds=((1.0, 8.0), (1.0, 8.0)))
     # Ours has the mean of the data, theirs the best one; both are the likelihood of all data, in nats.
     assert found.loss == pytest.approx(best.loss, abs=4.0)
     np.testing.assert_allclose(found.noise, best.noise, rtol=0.1)

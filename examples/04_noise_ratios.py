@@ -4,7 +4,7 @@ Three maps of sinusoids; the first and the third are equal. In model 1 the first
 Each is reconstructed together with the others and alone, with any length scale, and with intervals around the right one
 and around a wrong one. Figures 7 and 8 of Kalinin et al. 2021, doi:10.1038/s41524-021-00611-8.
 
-Run with: python examples/05_noise_ratios.py [output folder]
+Run with: python examples/04_noise_ratios.py [output folder]
 """
 
 import sys
