@@ -3,19 +3,15 @@
 from __future__ import annotations
 
 import os
-import sys
 from collections.abc import Iterator
-from pathlib import Path
 from typing import Any
 
 import pytest
 import xarray as xr
 from hypothesis import HealthCheck, settings
 
-sys.path.insert(0, str(Path(__file__).parent))
-
-from cuda_cases import built, cupy, device, host  # noqa: F401 - fixtures
-from helpers import counts_cube, random_mask
+from tests.cuda_cases import built, cupy, device, host  # noqa: F401 - fixtures
+from tests.helpers import counts_cube, random_mask
 
 settings.register_profile(
     "default",

@@ -11,10 +11,10 @@ from typing import Any
 import numpy as np
 import pytest
 import xarray as xr
-from cuda_host import Host
 from numpy.testing import assert_allclose
 
 from scalehsi import arrays
+from tests.cuda_host import Host
 
 Float = np.ndarray[Any, np.dtype[np.float64]]
 

@@ -7,10 +7,10 @@ from typing import Any
 
 import numpy as np
 import xarray as xr
-from helpers import counts_cube
 from hypothesis import strategies as st
 
 from scalehsi.schema import MASK
+from tests.helpers import counts_cube
 
 
 @dataclass(frozen=True)

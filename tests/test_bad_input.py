@@ -11,11 +11,11 @@ from typing import Any
 import numpy as np
 import pytest
 import xarray as xr
-from refusals import counts, cube_of, refused, tree
 
 import scalehsi as hsi
 from scalehsi.cli import main
 from scalehsi.schema import InputError
+from tests.refusals import counts, cube_of, refused, tree
 
 
 def with_value(value: float) -> xr.DataArray:

@@ -9,7 +9,6 @@ import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from strategies import partitions
 
 from scalehsi.chunks import (
     SHARD_BYTES,
@@ -21,6 +20,7 @@ from scalehsi.chunks import (
     work_chunks,
 )
 from scalehsi.schema import InputError
+from tests.strategies import partitions
 
 shapes = st.lists(st.integers(1, 600), min_size=2, max_size=5)
 itemsizes = st.sampled_from([1, 2, 4, 8])

@@ -9,7 +9,6 @@ from typing import Any
 import numpy as np
 import pytest
 import xarray as xr
-from helpers import counts_cube, raise_if_dask_computes, random_mask
 
 from scalehsi.cube import (
     check_cube,
@@ -24,6 +23,7 @@ from scalehsi.cube import (
     with_history,
 )
 from scalehsi.schema import InputError
+from tests.helpers import counts_cube, raise_if_dask_computes, random_mask
 
 # Making.
 

@@ -12,12 +12,12 @@ from typing import Any
 
 import numpy as np
 import pytest
-from refusals import refused, tree
 from zarr.storage import LocalStore
 
 import scalehsi as hsi
 from scalehsi.cli import main
 from scalehsi.cube import make_cube
+from tests.refusals import refused, tree
 
 
 def no_room(write: Callable[..., Any], where: Callable[[Any], Path], place: Path) -> Callable[..., Any]:

@@ -5,11 +5,11 @@ from __future__ import annotations
 import statistics
 import subprocess
 import sys
-from pathlib import Path
 
 import pytest
 
-ROOT = Path(__file__).parents[1]
+from tests.paths import ROOT
+
 BASE = "import xarray, dask.array"
 HEAVY = (
     *("torch", "gpytorch", "cupy", "matplotlib", "distributed", "dask_jobqueue"),

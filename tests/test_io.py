@@ -20,13 +20,14 @@ import numpy as np
 import pytest
 import xarray as xr
 import zarr
-from helpers import raise_if_dask_computes
 from hypothesis import given
 from hypothesis import strategies as st
 
 from scalehsi.cube import make_cube
 from scalehsi.io import convert, open_cube, open_dataset, open_result, save
 from scalehsi.schema import InputError
+from tests.helpers import raise_if_dask_computes
+from tests.paths import DATA
 
 
 def counts_of(
@@ -452,7 +453,7 @@ def test_workers_write_the_same_stores(tmp_path: Path, client: Any) -> None:
 @pytest.mark.cluster
 def test_workers_read_hdf5_files(tmp_path: Path, client: Any) -> None:
     pytest.importorskip("rsciio", reason="the extra io is not installed")
-    folder = Path(__file__).parents[1] / ".." / "shared" / "data" / "edx_FePt"
+    folder = DATA / "edx_FePt"
     if not folder.is_dir():
         pytest.skip("no test data beside the repository")
     total = int(open_cube(folder / "core_shell.hspy").sum())

@@ -6,7 +6,6 @@ import math
 import re
 import subprocess
 import sys
-from pathlib import Path
 
 import numpy as np
 import pytest
@@ -15,7 +14,6 @@ from hypothesis import given
 from hypothesis import strategies as st
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
-from report_results import LINES, eds_result, eds_spectra, eels_result, masked_result, pca_result, series_result
 
 import scalehsi as hsi
 from scalehsi import plots
@@ -26,8 +24,8 @@ from scalehsi.reporting.identify import name_peaks
 from scalehsi.reporting.marks import component_marks, strongest
 from scalehsi.reporting.peaks import find_peaks, rise_at
 from scalehsi.schema import InputError
-
-DATA = Path(__file__).parents[2] / "shared" / "data"
+from tests.paths import DATA, ROOT
+from tests.report_results import LINES, eds_result, eds_spectra, eels_result, masked_result, pca_result, series_result
 
 
 @pytest.fixture(scope="module")
@@ -419,14 +417,10 @@ def test_missing_variables_are_named(good: xr.Dataset, name: str, match: str) ->
 
 def test_pyplot_is_never_touched() -> None:
     code = (
-        "import sys, report_results as r; from scalehsi import plots; "
+        "import sys; from tests import report_results as r; from scalehsi import plots; "
         "plots.maps(r.eds_result(8)[0]).savefig(sys.stdout.buffer); assert 'matplotlib.pyplot' not in sys.modules"
     )
-    here = Path(__file__).parent
-    done = subprocess.run(
-        [sys.executable, "-c", f"import sys; sys.path[:0] = [{str(here)!r}, {str(here.parent)!r}]; {code}"],
-        capture_output=True,
-    )
+    done = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True)
     assert done.returncode == 0, done.stderr
     assert done.stdout.startswith(b"\x89PNG")
 

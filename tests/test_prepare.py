@@ -10,15 +10,15 @@ import dask.array as da
 import numpy as np
 import pytest
 import xarray as xr
-from helpers import CountingStore, counts_cube, raise_if_dask_computes, random_mask
 from hypothesis import given
 from hypothesis import strategies as st
 from numpy.testing import assert_allclose, assert_array_equal
-from strategies import Case, cases
 
 from scalehsi import prepare
 from scalehsi.cube import make_cube
 from scalehsi.schema import InputError
+from tests.helpers import CountingStore, counts_cube, raise_if_dask_computes, random_mask
+from tests.strategies import Case, cases
 
 Step = Callable[[xr.DataArray], xr.DataArray]
 

@@ -15,15 +15,16 @@ import dask.array as da
 import numpy as np
 import pytest
 import xarray as xr
-from helpers import raise_if_dask_computes
 
 from scalehsi.io import convert, open_cube, open_image
 from scalehsi.readers import extensions, read_vendor
 from scalehsi.schema import InputError
+from tests.helpers import raise_if_dask_computes
+from tests.paths import DATA
 
 pytest.importorskip("rsciio", reason="the extra io is not installed")
 
-SHARED = Path(__file__).parents[1] / ".." / "shared" / "data"
+SHARED = DATA
 needs_data = pytest.mark.skipif(not SHARED.is_dir(), reason="no test data beside the repository")
 
 

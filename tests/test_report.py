@@ -15,7 +15,6 @@ import dask.array as da
 import numpy as np
 import pytest
 import xarray as xr
-from report_results import eds_result, eels_result, masked_result, pca_result, series_result
 
 import scalehsi as hsi
 import scalehsi.report as report_module
@@ -26,6 +25,8 @@ from scalehsi.reporting.composition import with_error
 from scalehsi.reporting.digest import digest
 from scalehsi.reporting.findings import find
 from scalehsi.schema import InputError
+from tests.paths import ROOT
+from tests.report_results import eds_result, eels_result, masked_result, pca_result, series_result
 
 BLOCKS = {"h1", "h2", "h3", "li", "p", "span", "td", "th"}
 VOID = {"meta", "img", "br", "hr", "link"}
@@ -428,7 +429,7 @@ def test_importing_stays_light() -> None:
     code = (
         f"import sys, scalehsi.report, scalehsi.plots; sys.exit(', '.join(m for m in {heavy} if m in sys.modules) or 0)"
     )
-    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, cwd=Path(__file__).parents[1])
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, cwd=ROOT)
     assert done.returncode == 0, done.stderr
 
 

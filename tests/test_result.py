@@ -9,7 +9,6 @@ import dask.array as da
 import numpy as np
 import pytest
 import xarray as xr
-from helpers import counts_cube, raise_if_dask_computes
 from numpy.testing import assert_allclose, assert_array_equal
 
 from scalehsi.result import (
@@ -22,6 +21,7 @@ from scalehsi.result import (
     versions,
 )
 from scalehsi.schema import ADVICE, InputError
+from tests.helpers import counts_cube, raise_if_dask_computes
 
 
 def cube(shape: tuple[int, ...] = (4, 5, 6)) -> xr.DataArray:

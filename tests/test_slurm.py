@@ -19,8 +19,8 @@ import pytest
 
 import scalehsi as hsi
 from scalehsi import queues
+from tests.paths import ROOT
 
-ROOT = Path(__file__).parents[1]
 SCRIPT = ROOT / "deploy" / "slurm" / "local_slurm.sh"
 SYSTEM_PATH = os.pathsep.join([os.environ.get("PATH", ""), "/usr/sbin", "/sbin"])
 

@@ -11,7 +11,6 @@ import argparse
 import time
 import warnings
 from collections.abc import Iterator
-from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
@@ -22,8 +21,9 @@ from scipy.optimize import linear_sum_assignment
 import scalehsi as hsi
 from scalehsi.kernels import frobenius, poisson
 from tests.bench.machine import markdown
+from tests.paths import DATA
 
-DATA = Path(__file__).parents[3] / "shared" / "data" / "psnmf_eels_dev"
+PAIR = DATA / "psnmf_eels_dev"
 DRIFT = (1.3, -0.9)
 RAW, BILINEAR = "spatial cube as it is", "spectral cube, bilinear"
 PLAIN, WEIGHTED = "PCA(4) of the spatial cube", "PCA(4) of it, Poisson-weighted"
@@ -62,7 +62,7 @@ def simulated(seed: int, drift: tuple[float, float] = (0.0, 0.0), *, image: floa
 
 def development(drift: tuple[float, float] | None = None) -> Pair:
     """The development pair; with a drift its spectral cube is drawn anew from the true maps."""
-    fine, coarse, truth = (np.load(DATA / f"{name}.npz") for name in ("hr", "hs", "truth"))
+    fine, coarse, truth = (np.load(PAIR / f"{name}.npz") for name in ("hr", "hs", "truth"))
     maps, spectra, counts = truth["maps"].astype(float), truth["spectra"], coarse["counts"]
     if drift is not None:
         moved = [shift(m, (-drift[0], -drift[1]), order=1, mode="nearest") for m in np.moveaxis(maps, -1, 0)]
@@ -139,7 +139,7 @@ def main() -> None:
     parser.add_argument("--sets", type=int, default=5, help="simulated pairs")
     sets = parser.parse_args().sets
     pairs = {}
-    if DATA.is_dir():
+    if PAIR.is_dir():
         pairs = {"development": [development()], "the same, drifted": [development(DRIFT)]}
     pairs["simulated"] = [simulated(seed) for seed in range(1, sets + 1)]
     pairs["simulated, drifted"] = [simulated(seed, DRIFT) for seed in range(1, sets + 1)]

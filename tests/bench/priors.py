@@ -11,7 +11,6 @@ import importlib.util
 import io
 import time
 import warnings
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -20,12 +19,13 @@ import xarray as xr
 import scalehsi as hsi
 from tests import ard_so
 from tests.bench.machine import markdown
+from tests.paths import DATA
 from tests.scenes import diode
 
 Float = np.ndarray[Any, np.dtype[np.float64]]
 Row = dict[str, object]
 
-DATA = Path(__file__).parents[2] / ".." / "shared" / "data" / "eels_Mn3O4" / "SI_data.npz"
+SITES = DATA / "eels_Mn3O4" / "SI_data.npz"
 WEIGHT, COMPONENTS = 0.5, 3
 """Those of the published program's example."""
 
@@ -50,9 +50,9 @@ def phases(seeds: range = range(10)) -> list[Row]:
 
 def sites() -> list[Row]:
     """Two Mn sites of three components: ours, the published updates in plain numpy, the published program."""
-    if not DATA.exists():
+    if not SITES.exists():
         return [{"program": "the shared data are not beside this checkout"}]
-    values = np.load(DATA)["X"]
+    values = np.load(SITES)["X"]
     cube = hsi.make_cube(values, energy=np.arange(values.shape[-1]) * 1.0, energy_units="eV")
     x = values.reshape(-1, values.shape[-1])
     begin = time.process_time()

@@ -19,10 +19,11 @@ from scipy.optimize import linear_sum_assignment
 import scalehsi as hsi
 from scalehsi.kernels import poisson
 from scalehsi.kernels.counts import Counts
+from tests.paths import DATA
 
 Float = np.ndarray[Any, np.dtype[np.float64]]
 
-DEVELOPMENT = Path(__file__).resolve().parents[3] / "shared" / "data" / "psnmf_dev"
+DEVELOPMENT = DATA / "psnmf_dev"
 PHASES = ("Brg", "Fp", "CaPv")
 DOSES = {147: "medium", 18: "low"}
 ND_KEV = (5.228, 0.06)

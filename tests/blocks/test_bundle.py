@@ -9,15 +9,15 @@ import dask
 import numpy as np
 import pytest
 import xarray as xr
-from helpers import CountingStore, assert_same, counts_cube, iterate, moments, random_mask, update
 from hypothesis import given
 from hypothesis import strategies as st
-from strategies import Case, cases
 
 from scalehsi.blocks import Blocks, add, bundle, map_fold, open_blocks
 from scalehsi.blocks.bundle import Bundle, bundle_size, cut_bundles, fold_bundle, fold_nodes, nodes_of, tree
 from scalehsi.blocks.graph import tasks
 from scalehsi.cube import make_cube
+from tests.helpers import CountingStore, assert_same, counts_cube, iterate, moments, random_mask, update
+from tests.strategies import Case, cases
 
 STEPS = [1, 2, 4, 8, 16, 32]
 

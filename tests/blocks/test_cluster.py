@@ -14,12 +14,12 @@ import numpy as np
 import psutil
 import pytest
 import xarray as xr
-from helpers import FailEveryThird, KillWorker, assert_same, counts_cube, iterate, moments, random_mask, update
 
 from scalehsi.blocks import Blocks, capacity, map_fold, map_pixels, open_blocks
 from scalehsi.blocks.compute import PROCESS_BYTES
 from scalehsi.cube import make_cube
 from scalehsi.schema import InputError
+from tests.helpers import FailEveryThird, KillWorker, assert_same, counts_cube, iterate, moments, random_mask, update
 
 pytestmark = pytest.mark.cluster
 

@@ -14,13 +14,13 @@ import psutil
 import pytest
 import xarray as xr
 from dask.system import CPU_COUNT
-from helpers import counts_cube, moments
 from threadpoolctl import threadpool_info, threadpool_limits
 
 from scalehsi.blocks import Capacity, blas, capacity, compute, map_fold, open_blocks
 from scalehsi.blocks.blas import one_blas_thread
 from scalehsi.blocks.compute import PROCESS_BYTES, free_memory
 from scalehsi.schema import InputError
+from tests.helpers import counts_cube, moments
 
 # Capacity.
 

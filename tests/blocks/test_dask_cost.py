@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import importlib.util
 import math
-from pathlib import Path
 from types import ModuleType
 
 import pytest
 
-BENCH = Path(__file__).parents[1] / "bench" / "dask_cost.py"
+from tests.paths import ROOT
+
+BENCH = ROOT / "tests" / "bench" / "dask_cost.py"
 
 
 @pytest.fixture(scope="module")

@@ -10,7 +10,12 @@ import dask
 import numpy as np
 import pytest
 import xarray as xr
-from helpers import (
+from hypothesis import given
+
+from scalehsi.blocks import Blocks, map_fold, map_pixels, open_blocks
+from scalehsi.cube import make_cube
+from scalehsi.schema import InputError
+from tests.helpers import (
     CountingStore,
     KillWorker,
     assert_same,
@@ -20,12 +25,7 @@ from helpers import (
     random_mask,
     update,
 )
-from hypothesis import given
-from strategies import Case, cases
-
-from scalehsi.blocks import Blocks, map_fold, map_pixels, open_blocks
-from scalehsi.cube import make_cube
-from scalehsi.schema import InputError
+from tests.strategies import Case, cases
 
 
 @dataclass(frozen=True)

@@ -11,7 +11,14 @@ import dask
 import numpy as np
 import pytest
 import xarray as xr
-from helpers import (
+from hypothesis import given
+from hypothesis import strategies as st
+
+from scalehsi import arrays
+from scalehsi.blocks import add, map_fold, map_pixels, open_blocks
+from scalehsi.cube import make_cube
+from scalehsi.schema import InputError
+from tests.helpers import (
     CountingStore,
     assert_same,
     counts_cube,
@@ -21,14 +28,7 @@ from helpers import (
     random_mask,
     update,
 )
-from hypothesis import given
-from hypothesis import strategies as st
-from strategies import Case, cases, with_halo
-
-from scalehsi import arrays
-from scalehsi.blocks import add, map_fold, map_pixels, open_blocks
-from scalehsi.cube import make_cube
-from scalehsi.schema import InputError
+from tests.strategies import Case, cases, with_halo
 
 LOCAL = ["synchronous", "threads"]
 

@@ -7,16 +7,16 @@ from typing import Any
 import dask.array as da
 import numpy as np
 import pytest
-from helpers import CountingStore, counts_cube, random_mask
 from hypothesis import given
 from hypothesis import strategies as st
 from numpy.testing import assert_array_equal
-from strategies import Case, with_halo
 
 from scalehsi.blocks import map_fold, map_pixels, open_surrounded
 from scalehsi.chunks import work_chunks
 from scalehsi.cube import make_cube
 from scalehsi.kernels.counts import Counts
+from tests.helpers import CountingStore, counts_cube, random_mask
+from tests.strategies import Case, with_halo
 
 
 def around(x: Any, *, tile: Any) -> tuple[dict[str, Any], dict[str, Any]]:

@@ -9,15 +9,15 @@ import dask
 import dask.array as da
 import numpy as np
 import pytest
-from helpers import CountingStore, counts_cube, moments
 from hypothesis import given
-from strategies import Case, cases
 
 from scalehsi.blocks import map_fold, open_blocks
 from scalehsi.blocks.feed import attempt
 from scalehsi.blocks.reading import Reading, ahead, apart, closed
 from scalehsi.cube import make_cube
 from scalehsi.schema import InputError
+from tests.helpers import CountingStore, counts_cube, moments
+from tests.strategies import Case, cases
 
 
 def parts_of(data: da.Array) -> tuple[Any, ...]:

@@ -13,19 +13,17 @@ import dask
 import numpy as np
 import pytest
 import xarray as xr
-from helpers import CountingStore, counts_cube, moments, raise_if_dask_computes
 from hypothesis import given
 from hypothesis import strategies as st
-from strategies import Case, cases
 
 from scalehsi.blocks import Capacity, map_fold, open_blocks, view
 from scalehsi.blocks.tile import cover
 from scalehsi.chunks import MiB
 from scalehsi.cube import make_cube
 from scalehsi.schema import InputError
-
-ROOT = Path(__file__).parents[2]
-
+from tests.helpers import CountingStore, counts_cube, moments, raise_if_dask_computes
+from tests.paths import ROOT
+from tests.strategies import Case, cases
 
 # Where blocks lie.
 

@@ -7,11 +7,11 @@ import json
 
 import numpy as np
 import pytest
-from refusals import refused, tree
 
 import scalehsi as hsi
 from scalehsi.cli import main
 from scalehsi.io import open_dataset
+from tests.refusals import refused, tree
 
 ELEMENTS = "Mg,Si,Al,Ca,Fe,Nd,Sm,O,Cu,U"
 

@@ -10,8 +10,8 @@ import pytest
 import xarray as xr
 
 import scalehsi as hsi
+from tests.paths import DATA
 
-DATA = Path(__file__).parents[2] / ".." / "shared" / "data"
 EDX = DATA / "edx_88ESLP" / "88_ES-LP_G8_selection2_cropped2.hspy"
 
 

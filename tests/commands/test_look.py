@@ -7,12 +7,12 @@ import re
 
 import numpy as np
 import pytest
-from helpers import raise_if_dask_computes
 
 import scalehsi as hsi
 from scalehsi.commands import console
 from scalehsi.cube import make_cube
 from scalehsi.io import open_dataset
+from tests.helpers import raise_if_dask_computes
 
 
 def test_info_of_a_cube(run, scene):

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from pathlib import Path
-
 import numpy as np
 import pytest
 
@@ -13,6 +11,7 @@ from scalehsi.kernels.lines import atomic_weight
 from scalehsi.kernels.peakfit import fit_spectrum, fit_windows
 from scalehsi.kernels.templates import Foil, make_templates, scaled_width, width_of
 from scalehsi.kernels.xrays import eds_spectrum, linear_fwhm
+from tests.paths import DATA
 
 ENERGY = np.linspace(0.2, 20.0, 1980)
 FOIL = Foil(200.0, 100.0, 4.5, 35.0)
@@ -20,7 +19,7 @@ FP = {"Mg": 39.0, "Fe": 10.0, "O": 50.0, "Cu": 1.0}
 CAPV = {"Si": 17.5, "Al": 2.5, "Ca": 16.2, "Fe": 1.0, "Nd": 1.0, "Sm": 1.0, "U": 1.0, "O": 60.0}
 METHODS = [fit_spectrum, fit_windows]
 
-DEV = Path(__file__).parents[2] / ".." / "shared" / "data" / "psnmf_dev" / "truth.npz"
+DEV = DATA / "psnmf_dev" / "truth.npz"
 K_ATOMIC = {"Mg": 1.080, "Si": 1.0, "Al": 1.007, "Ca": 0.839, "Fe": 0.856, "Nd": 0.904, "Sm": 0.888, "U": 0.402}
 K_ATOMIC |= {"O": 1.892, "Cu": 0.928}
 """The k-factors of the generator of that scene, for atomic fractions and windows of 1.2 peak widths."""

@@ -3,16 +3,16 @@
 from __future__ import annotations
 
 import math
-from pathlib import Path
 
 import numpy as np
 import pytest
 
 from scalehsi.kernels import lines, xrays
 from scalehsi.schema import InputError
+from tests.paths import DATA
 
 ENERGY = np.linspace(0.2, 20.0, 1980)
-DEV = Path(__file__).parents[2] / ".." / "shared" / "data" / "psnmf_dev" / "truth.npz"
+DEV = DATA / "psnmf_dev" / "truth.npz"
 BRG = {"Mg": 18.5, "Si": 18.2, "Al": 1.5, "Ca": 1.0, "Fe": 1.0, "Nd": 0.1, "Sm": 0.1, "O": 60.0}
 
 

@@ -9,7 +9,6 @@ import dask.array as da
 import numpy as np
 import pytest
 import xarray as xr
-from helpers import raise_if_dask_computes, random_mask
 from numpy.testing import assert_allclose, assert_array_equal
 from scipy import optimize
 
@@ -18,6 +17,7 @@ from scalehsi.chunks import WORK_BLOCK_BYTES
 from scalehsi.cube import make_cube
 from scalehsi.models.base import Model
 from scalehsi.schema import InputError
+from tests.helpers import raise_if_dask_computes, random_mask
 
 MODELS: dict[str, Model] = {
     "frobenius": hsi.NMF(3, max_iter=4),

@@ -11,13 +11,13 @@ from typing import Any, ClassVar
 import numpy as np
 import pytest
 import xarray as xr
-from helpers import counts_cube
 
 import scalehsi as hsi
 from scalehsi.models import base
 from scalehsi.models.base import Model, check_components, check_weighting, choice, register
 from scalehsi.models.catalogue import model_class
 from scalehsi.schema import InputError
+from tests.helpers import counts_cube
 
 
 @dataclass(frozen=True)

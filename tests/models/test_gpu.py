@@ -8,7 +8,6 @@ import dask
 import numpy as np
 import pytest
 import xarray as xr
-from cuda_host import Host
 
 import scalehsi as hsi
 from scalehsi.blocks import open_blocks
@@ -16,6 +15,7 @@ from scalehsi.kernels import cuda
 from scalehsi.models import binning
 from scalehsi.models.survey import survey
 from scalehsi.schema import InputError
+from tests.cuda_host import Host
 
 FEW: dict[str, Any] = {"start": "random", "max_iter": 10, "tol": 0}
 MODELS = [

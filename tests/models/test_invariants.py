@@ -16,9 +16,9 @@ import pytest
 import xarray as xr
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from strategies import partitions
 
 import scalehsi as hsi
+from tests.strategies import partitions
 
 Float = np.ndarray[Any, np.dtype[np.float64]]
 

@@ -9,7 +9,6 @@ from typing import Any
 import numpy as np
 import pytest
 import xarray as xr
-from helpers import CountingStore
 from numpy.testing import assert_allclose, assert_array_equal
 from scipy import optimize
 
@@ -18,6 +17,7 @@ from scalehsi.blocks import open_blocks
 from scalehsi.cube import make_cube
 from scalehsi.models import known_maps
 from scalehsi.schema import InputError
+from tests.helpers import CountingStore
 
 Float = np.ndarray[Any, np.dtype[np.float64]]
 KINDS: list[dict[str, Any]] = [

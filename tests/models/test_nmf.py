@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import importlib
 import warnings
-from pathlib import Path
 
 import numpy as np
 import pytest
@@ -14,9 +13,9 @@ from sklearn.decomposition import NMF as SklearnNMF
 import scalehsi as hsi
 from scalehsi.models.nmf import channel_weights
 from scalehsi.schema import InputError
+from tests.paths import DATA
 
 SETTINGS = [{}, {"weighting": "poisson"}, {"loss": "poisson"}]
-DATA = Path(__file__).parents[2] / ".." / "shared" / "data"
 
 
 def angles(truth: xr.Dataset, result: xr.Dataset) -> np.ndarray:

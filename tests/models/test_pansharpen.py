@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-from pathlib import Path
 
 import dask
 import numpy as np
@@ -13,8 +12,9 @@ from scipy.optimize import linear_sum_assignment
 
 import scalehsi as hsi
 from scalehsi.schema import InputError
+from tests.paths import DATA
 
-DATA = Path(__file__).parents[2] / ".." / "shared" / "data" / "psnmf_eels_dev"
+PAIR = DATA / "psnmf_eels_dev"
 SIZE, CHANNELS = 48, 90
 ACQUIRED = {"n_channels": CHANNELS, "counts_per_pixel": 300, "footprint": 4}
 
@@ -348,7 +348,7 @@ def test_settings_that_mean_nothing_are_refused(settings, words):
 # The development pair ------------------------------------------------------------------------------------------------
 
 
-@pytest.mark.skipif(not DATA.is_dir(), reason="the development pair is not beside the checkout")
+@pytest.mark.skipif(not PAIR.is_dir(), reason="the development pair is not beside the checkout")
 def test_the_development_pair_is_fused_as_well_as_was_asked():
     from bench.pansharpen import DRIFT, development
 

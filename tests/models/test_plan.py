@@ -12,7 +12,6 @@ import dask.array as da
 import numpy as np
 import pytest
 import xarray as xr
-from helpers import CountingStore, counts_cube, raise_if_dask_computes
 
 import scalehsi as hsi
 from scalehsi.blocks import Capacity, map_fold, open_blocks
@@ -20,6 +19,7 @@ from scalehsi.blocks.compute import PROCESS_BYTES
 from scalehsi.chunks import MiB
 from scalehsi.models.base import Model
 from scalehsi.schema import InputError
+from tests.helpers import CountingStore, counts_cube, raise_if_dask_computes
 
 MODELS: dict[str, Model] = {
     "frobenius": hsi.NMF(3, max_iter=4, tol=0, compress=False),

@@ -8,11 +8,11 @@ import numpy as np
 import pytest
 import xarray as xr
 from numpy.testing import assert_allclose
-from scenes import diode
 
 import scalehsi as hsi
 from scalehsi.cube import make_cube
 from scalehsi.schema import InputError
+from tests.scenes import diode
 
 Float = np.ndarray[Any, np.dtype[np.float64]]
 

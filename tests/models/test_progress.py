@@ -7,11 +7,11 @@ import sys
 from typing import Any
 
 import pytest
-from helpers import counts_cube
 
 import scalehsi as hsi
 from scalehsi.models import progress
 from scalehsi.models.progress import Bar, Progress, Tracker
+from tests.helpers import counts_cube
 
 
 class Clock:

@@ -11,7 +11,6 @@ import dask
 import numpy as np
 import pytest
 import xarray as xr
-from helpers import random_mask
 from numpy.testing import assert_allclose, assert_array_equal
 
 import scalehsi as hsi
@@ -21,6 +20,7 @@ from scalehsi.models import binning, shares
 from scalehsi.models.fit import settle
 from scalehsi.models.progress import Progress
 from scalehsi.schema import InputError, Interrupted
+from tests.helpers import random_mask
 
 QUICK = hsi.PSNMF(3, bin_factor=6, max_iter=30)
 PAPER = hsi.PSNMF(3, bin_factor=6, settings="paper", max_iter=30)

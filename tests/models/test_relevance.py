@@ -2,22 +2,20 @@
 
 from __future__ import annotations
 
-from pathlib import Path
 from typing import Any
 
-import ard_so
 import numpy as np
 import pytest
 import xarray as xr
 from numpy.testing import assert_allclose, assert_array_equal
-from scenes import diode
 
 import scalehsi as hsi
 from scalehsi.cube import make_cube
+from tests import ard_so
+from tests.paths import DATA
+from tests.scenes import diode
 
 Float = np.ndarray[Any, np.dtype[np.float64]]
-
-DATA = Path(__file__).parents[2] / ".." / "shared" / "data"
 
 
 def mixture(seed: int = 0) -> xr.DataArray:

@@ -7,7 +7,6 @@ from typing import Any
 import numpy as np
 import pytest
 import xarray as xr
-from helpers import raise_if_dask_computes
 from numpy.testing import assert_allclose, assert_array_equal
 
 import scalehsi as hsi
@@ -15,6 +14,7 @@ from scalehsi.blocks import open_blocks
 from scalehsi.models import scan as scanning
 from scalehsi.models.fit import settle
 from scalehsi.schema import InputError
+from tests.helpers import raise_if_dask_computes
 
 
 @pytest.fixture(scope="module")

@@ -9,12 +9,10 @@ import dask
 import numpy as np
 import pytest
 import xarray as xr
-from helpers import counts_cube, random_mask
 from hypothesis import given
 from hypothesis import strategies as st
 from numpy.testing import assert_allclose, assert_array_equal
 from sklearn.decomposition._nmf import _initialize_nmf
-from strategies import Case, cases
 
 import scalehsi as hsi
 from scalehsi.blocks import open_blocks
@@ -25,6 +23,8 @@ from scalehsi.models import starts as module
 from scalehsi.models.starts import READINGS, STARTS, bin_sides, brightness, first_endmembers, given_endmembers
 from scalehsi.models.survey import survey
 from scalehsi.schema import InputError
+from tests.helpers import counts_cube, random_mask
+from tests.strategies import Case, cases
 
 Float = np.ndarray[Any, np.dtype[np.float64]]
 

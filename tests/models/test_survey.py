@@ -8,7 +8,6 @@ import dask
 import numpy as np
 import pytest
 import xarray as xr
-from helpers import counts_cube, random_mask
 from numpy.testing import assert_allclose, assert_array_equal
 
 import scalehsi as hsi
@@ -17,6 +16,7 @@ from scalehsi.cube import make_cube
 from scalehsi.models import survey as module
 from scalehsi.models.survey import survey
 from scalehsi.schema import InputError
+from tests.helpers import counts_cube, random_mask
 
 
 def look(cube: xr.DataArray, **kwargs: Any) -> module.Survey:

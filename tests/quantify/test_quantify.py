@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-from pathlib import Path
 
 import numpy as np
 import pytest
@@ -14,8 +13,9 @@ from scalehsi.io import open_dataset
 from scalehsi.kernels.xrays import eds_spectrum
 from scalehsi.schema import InputError
 from scalehsi.simulate.minerals import MINERALS
+from tests.paths import DATA
 
-DEV = Path(__file__).parents[2] / ".." / "shared" / "data" / "psnmf_dev" / "truth.npz"
+DEV = DATA / "psnmf_dev" / "truth.npz"
 K_ATOMIC = {"Mg": 1.080, "Si": 1.0, "Al": 1.007, "Ca": 0.839, "Fe": 0.856, "Nd": 0.904, "Sm": 0.888, "U": 0.402}
 K_ATOMIC |= {"O": 1.892, "Cu": 0.928}
 FOIL = {"thickness_nm": 100.0, "density": 4.5}

@@ -6,11 +6,11 @@ import dask
 import numpy as np
 import pytest
 import xarray as xr
-from helpers import raise_if_dask_computes
 
 import scalehsi as hsi
 from scalehsi.schema import InputError
 from scalehsi.simulate.minerals import MINERALS
+from tests.helpers import raise_if_dask_computes
 
 ELEMENTS = ["Mg", "Si", "Ca", "Fe", "O", "Cu", "Al", "Nd", "Sm", "U"]
 FOIL = {"thickness_nm": 100.0, "density": 4.5}

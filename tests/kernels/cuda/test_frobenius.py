@@ -12,13 +12,13 @@ from typing import Any
 
 import numpy as np
 import pytest
-from cuda_cases import SUMS_OF, assert_close, scene
-from cuda_host import Host
 from numpy.testing import assert_allclose, assert_array_equal
 
 from scalehsi.kernels import cuda, frobenius
 from scalehsi.kernels.cuda.frobenius import plan
 from scalehsi.schema import InputError
+from tests.cuda_cases import SUMS_OF, assert_close, scene
+from tests.cuda_host import Host
 
 
 @pytest.mark.parametrize(

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import importlib.util
 import sys
-from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
-from cuda_host import Host
+
+from tests.cuda_host import Host
+from tests.paths import ROOT
 
 
 def test_the_benchmark_says_that_there_is_no_gpu(monkeypatch: pytest.MonkeyPatch, capsys: Any) -> None:
@@ -35,7 +36,7 @@ def test_the_benchmark_prints_a_table(host: Host, monkeypatch: pytest.MonkeyPatc
 
 def benchmark() -> Any:
     """The module tests/bench/gpu.py."""
-    file = Path(__file__).parents[2] / "bench" / "gpu.py"
+    file = ROOT / "tests" / "bench" / "gpu.py"
     spec = importlib.util.spec_from_file_location("gpu_benchmark", file)
     assert spec is not None
     assert spec.loader is not None

@@ -7,13 +7,13 @@ from typing import Any
 
 import numpy as np
 import pytest
-from cuda_cases import SUMS_OF, assert_close, scene
 from numpy.testing import assert_allclose, assert_array_equal
 
 from scalehsi import arrays
 from scalehsi.kernels import cuda, poisson
 from scalehsi.kernels.counts import Counts
 from scalehsi.schema import InputError
+from tests.cuda_cases import SUMS_OF, assert_close, scene
 
 
 @pytest.mark.parametrize(

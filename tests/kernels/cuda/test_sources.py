@@ -12,12 +12,12 @@ from typing import Any
 
 import numpy as np
 import pytest
-from cuda_host import Host
 
 from scalehsi.kernels import cuda, poisson
 from scalehsi.kernels.counts import Counts
 from scalehsi.kernels.cuda import sources
 from scalehsi.schema import InputError
+from tests.cuda_host import Host
 
 
 @pytest.mark.skipif(shutil.which("nvcc") is None, reason="needs nvcc")

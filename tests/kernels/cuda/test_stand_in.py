@@ -7,12 +7,12 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from cuda_cases import SUMS_OF, scene
-from cuda_host import Host
 from numpy.testing import assert_array_equal
 
 from scalehsi.kernels import cuda
 from scalehsi.kernels.counts import Counts
+from tests.cuda_cases import SUMS_OF, scene
+from tests.cuda_host import Host
 
 
 @pytest.mark.parametrize(
