@@ -17,6 +17,10 @@ from scalehsi.schema import InputError, suggest
 Device = Literal["cpu", "cuda"]
 Array = Any
 """An array of any supported library: numpy, CuPy, torch or another array-API implementation."""
+NumpyArray = np.ndarray[Any, Any]
+Float = np.ndarray[Any, np.dtype[np.float64]]
+Int = np.ndarray[Any, np.dtype[np.int64]]
+Bool = np.ndarray[Any, np.dtype[np.bool_]]
 
 DEVICES: Final = ("auto", "cpu", "cuda")
 

@@ -10,6 +10,7 @@ from typing import Any, Final
 import numpy as np
 import xarray as xr
 
+from scalehsi.arrays import Float
 from scalehsi.blocks import map_fold, open_blocks
 from scalehsi.cube import check_cube, history_of, navigation_dims
 from scalehsi.kernels.fidelity import Factors, fidelity, merge, squared_distance, squared_residual
@@ -18,7 +19,6 @@ from scalehsi.result import check_result
 from scalehsi.schema import ABUNDANCES, COMPONENT, ENDMEMBERS, ENERGY, InputError
 from scalehsi.windows import Windows, channels_of, chosen_windows
 
-Float = np.ndarray[Any, np.dtype[np.float64]]
 Halves = xr.Dataset | Sequence[xr.Dataset]
 
 RAW: Final = "raw"

@@ -235,7 +235,7 @@ def save(data: xr.DataArray | xr.Dataset, path: PathLike, *, overwrite: bool = F
 
     Notes
     -----
-    Integers keep their dtype, every axis its units, the mask its place. Memory: about two chunks a thread for a cube
+    Int keep their dtype, every axis its units, the mask its place. Memory: about two chunks a thread for a cube
     whose blocks are aligned with the storage chunks.
 
     Examples
@@ -301,7 +301,7 @@ def convert(
 
     Notes
     -----
-    Counts are stored in the smallest unsigned integer that holds them. Floats that are all whole and not negative are
+    Counts are stored in the smallest unsigned integer that holds them. Float that are all whole and not negative are
     counts too (DigitalMicrograph writes counts as float32): they become integers, without loss, and the history says
     so. Everything else keeps its dtype. This takes a first reading for the largest value, region by region; it ends
     early at the first fraction or negative number.

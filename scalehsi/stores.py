@@ -143,7 +143,7 @@ def read_store(path: Path) -> tuple[xr.Dataset, Info | None]:
     Returns
     -------
     xarray.Dataset
-        Integers stay integers; units stay text.
+        Int stay integers; units stay text.
     Info or None
         None for a store that another program wrote.
 

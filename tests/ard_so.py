@@ -7,11 +7,9 @@ noise.
 
 from __future__ import annotations
 
-from typing import Any
-
 import numpy as np
 
-Float = np.ndarray[Any, np.dtype[np.float64]]
+from scalehsi.arrays import Float
 
 ALIKE = 0.99
 """Cosine from which on two spectra are one component."""

@@ -14,9 +14,8 @@ import xarray as xr
 from numpy.testing import assert_allclose
 
 from scalehsi import arrays
+from scalehsi.arrays import Float
 from tests.cuda_host import Host
-
-Float = np.ndarray[Any, np.dtype[np.float64]]
 
 SUMS_OF = {"frobenius": ("N", "M", "C", "norm"), "poisson": ("N", "H", "C", "likelihood")}
 

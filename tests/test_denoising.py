@@ -10,11 +10,11 @@ import xarray as xr
 from numpy.testing import assert_allclose
 
 import scalehsi as hsi
+from scalehsi.arrays import Float
 from scalehsi.metrics import denoise_report, line_windows
 from scalehsi.schema import InputError
 from tests.helpers import raise_if_dask_computes
 
-Float = np.ndarray[Any, np.dtype[np.float64]]
 WINDOWS = {"Ca": (3.6, 3.8), "Fe": (6.3, 6.5), "all": (0.0, 30.0)}
 
 

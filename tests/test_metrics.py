@@ -14,9 +14,9 @@ from hypothesis import strategies as st
 from numpy.testing import assert_allclose
 
 from scalehsi import metrics
+from scalehsi.arrays import Float
 from scalehsi.schema import InputError
 
-Float = np.ndarray[Any, np.dtype[np.float64]]
 seeds = st.integers(0, 10_000)
 
 

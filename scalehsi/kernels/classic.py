@@ -15,12 +15,11 @@ import numba
 import numpy as np
 
 from scalehsi import arrays
+from scalehsi.arrays import Float
 from scalehsi.kernels import counts
 from scalehsi.kernels.counts import Counts
 from scalehsi.kernels.frobenius import strips
 from scalehsi.kernels.nnls import solve_one
-
-Float = np.ndarray[Any, np.dtype[np.float64]]
 
 RULES: Final = ("als", "mals", "hals", "mu")
 TINY: Final = 1e-12

@@ -17,14 +17,14 @@ from typing import Any, Final
 import numba
 import numpy as np
 
-Floats = np.ndarray[Any, np.dtype[np.float64]]
+from scalehsi.arrays import Float
 
 TURNS: Final = 50
 SETTLED: Final = 1e-7
 
 
 def atomic_shares(
-    intensity: Any, factors: Floats, *, masses: Floats, attenuation: Floats | None = None, mass_path: float = 0.0
+    intensity: Any, factors: Float, *, masses: Float, attenuation: Float | None = None, mass_path: float = 0.0
 ) -> Any:
     """Atomic fractions from net counts, many spectra at once.
 
@@ -122,7 +122,7 @@ def _thick(intensity: Any, factors: Any, masses: Any, paths: Any, out: Any) -> N
             out[p, i] = shares[i]
 
 
-def mixed_shares(abundances: Any, atoms: Any, counts: Any, masses: Floats) -> Any:
+def mixed_shares(abundances: Any, atoms: Any, counts: Any, masses: Float) -> Any:
     """Composition and net counts of pixels that are mixtures of components whose composition is known.
 
     Parameters
@@ -179,7 +179,7 @@ def _mix(abundances: Any, atoms: Any, counts: Any, masses: Any, out: Any) -> Non
             out[p, 1, i] *= by_mass
 
 
-def mass_shares(shares: Any, masses: Floats) -> Any:
+def mass_shares(shares: Any, masses: Float) -> Any:
     """Mass fractions from atomic fractions, along the last axis.
 
     Examples
@@ -191,7 +191,7 @@ def mass_shares(shares: Any, masses: Floats) -> Any:
     return grams / grams.sum(axis=-1, keepdims=True)
 
 
-def share_errors(shares: Floats, per_count: Floats, covariance: Floats) -> Floats:
+def share_errors(shares: Float, per_count: Float, covariance: Float) -> Float:
     """Standard errors of fractions whose amounts are intensities times given numbers.
 
     Parameters

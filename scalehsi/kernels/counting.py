@@ -11,7 +11,7 @@ from typing import Any, Final
 import numpy as np
 from numpy.typing import DTypeLike, NDArray
 
-Floats = NDArray[np.float64]
+Float = NDArray[np.float64]
 
 WORD: Final = 2**64
 BATCH_VALUES: Final = 1 << 17  # one batch of tallies is 1 MB, which stays in the cache
@@ -52,7 +52,7 @@ class Counted:
 
 
 def draw_counts(
-    abundances: Floats, spectra: Floats, pixels: NDArray[np.int64], *, seed: int, dtype: DTypeLike, stream: int = 0
+    abundances: Float, spectra: Float, pixels: NDArray[np.int64], *, seed: int, dtype: DTypeLike, stream: int = 0
 ) -> NDArray[Any]:
     """Draw Poisson counts whose mean is ``abundances @ spectra``.
 
@@ -109,19 +109,17 @@ def draw_counts(
     return out
 
 
-def _cumulative(spectra: Floats) -> Floats:
+def _cumulative(spectra: Float) -> Float:
     """Distribution functions of the spectra [array, shape (K, E)]; they end in exactly one."""
     running = np.cumsum(spectra, axis=1)
     return np.asarray(running / np.where(running[:, -1:] > 0, running[:, -1:], 1.0))
 
 
-def _sparse_batch(
-    expected: Floats, cumulative: Floats, pixels: NDArray[np.int64], source: Counted
-) -> NDArray[np.int64]:
+def _sparse_batch(expected: Float, cumulative: Float, pixels: NDArray[np.int64], source: Counted) -> NDArray[np.int64]:
     """Counts of pixels with few of them: how many of each component, then where each falls [shape (P, E)]."""
     components, channels = cumulative.shape
     numbers: list[list[int]] = [[] for _ in range(components)]
-    uniforms: list[list[Floats]] = [[] for _ in range(components)]
+    uniforms: list[list[Float]] = [[] for _ in range(components)]
     for pixel, means in zip(pixels.tolist(), expected.tolist(), strict=True):
         rng = source.at(pixel)
         for k, mean in enumerate(means):

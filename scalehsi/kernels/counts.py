@@ -14,12 +14,11 @@ from typing import Any, Final
 import numpy as np
 
 from scalehsi import arrays
+from scalehsi.arrays import Float, Int
 from scalehsi.kernels.vectors import lean
 from scalehsi.schema import InputError
 
-Floats = np.ndarray[Any, np.dtype[np.float64]]
-Integers = np.ndarray[Any, np.dtype[np.int64]]
-Rows = tuple[slice, Integers, np.ndarray[Any, np.dtype[np.int32]], Floats]
+Rows = tuple[slice, Int, np.ndarray[Any, np.dtype[np.int32]], Float]
 
 STRIP: Final = 64
 """Pixels of a dense strip: few, as its buffers have room for every channel of each."""
@@ -55,7 +54,7 @@ class Counts:
     (0.25, [[0, 3, 0, 1]])
     """
 
-    indptr: Integers
+    indptr: Int
     channel: np.ndarray[Any, Any]
     value: np.ndarray[Any, Any]
     n_channels: int
@@ -67,7 +66,7 @@ class Counts:
         Parameters
         ----------
         x : array, shape (P, E)
-            Any real dtype, nowhere negative. Integers are kept in the smallest unsigned type that holds the largest of
+            Any real dtype, nowhere negative. Int are kept in the smallest unsigned type that holds the largest of
             them; other data become float32.
 
         Raises
@@ -124,7 +123,7 @@ class Counts:
         return float(self.indptr[-1] - self.indptr[0]) / max(self.shape[0] * self.shape[1], 1)
 
     @property
-    def totals(self) -> Floats:
+    def totals(self) -> Float:
         """Counts of each pixel, shape (P,)."""
         running = np.concatenate([[0.0], np.cumsum(self.value, dtype=np.float64)])
         return np.asarray(running[self.indptr[1:]] - running[self.indptr[:-1]])
@@ -151,7 +150,7 @@ class Counts:
         part = slice(first, last)
         return Counts(self.indptr[start : stop + 1] - first, self.channel[part], self.value[part], self.n_channels)
 
-    def take(self, rows: Integers) -> Counts:
+    def take(self, rows: Int) -> Counts:
         """Some pixels in another order, each as often as its number is given.
 
         Examples
@@ -207,13 +206,13 @@ def strips(x: arrays.Array | Counts) -> Iterator[Rows]:
     yield from _sparse_strips(x) if isinstance(x, Counts) else _dense_strips(arrays.to_host(x))
 
 
-def measured_strips(x: arrays.Array | Counts) -> Iterator[tuple[Rows, Floats]]:
+def measured_strips(x: arrays.Array | Counts) -> Iterator[tuple[Rows, Float]]:
     """The same runs of rows, and which of their channels were not measured: those that are NaN or Inf.
 
     Parameters
     ----------
     x : array, shape (P, E), or Counts
-        Integers and `Counts` hold what was measured, all of it.
+        Int and `Counts` hold what was measured, all of it.
 
     Yields
     ------
@@ -252,9 +251,7 @@ def _sparse_strips(x: Counts) -> Iterator[Rows]:
         start = stop
 
 
-def _dense_strips(
-    rows: np.ndarray[Any, Any], lost: Floats | None = None, holes: Integers | None = None
-) -> Iterator[Rows]:
+def _dense_strips(rows: np.ndarray[Any, Any], lost: Float | None = None, holes: Int | None = None) -> Iterator[Rows]:
     """With ``lost`` what is not finite is written down there, and in ``holes`` whether there is any, and left out."""
     pixels, channels = rows.shape
     native = rows.dtype.newbyteorder("=")

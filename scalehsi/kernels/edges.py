@@ -23,7 +23,7 @@ from scipy.special import ndtr
 
 from scalehsi.schema import InputError, suggest
 
-Floats = NDArray[np.float64]
+Float = NDArray[np.float64]
 
 
 class Edge(NamedTuple):
@@ -73,7 +73,7 @@ def eels_spectrum(
     background: float = 0.5,
     decay: float = 5.0,
     resolution_ev: float = 1.0,
-) -> Floats:
+) -> Float:
     """Expected intensity a channel of a core-loss spectrum, in units of the O K jump of pure oxygen.
 
     Parameters

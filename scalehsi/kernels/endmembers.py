@@ -12,9 +12,8 @@ from typing import Any, Final
 import numba
 import numpy as np
 
+from scalehsi.arrays import Float
 from scalehsi.kernels.nnls import nnls
-
-Float = np.ndarray[Any, np.dtype[np.float64]]
 
 SWEEPS: Final = 30
 CHANGE: Final = 1e-7

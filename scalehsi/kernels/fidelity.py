@@ -13,9 +13,8 @@ from typing import Any, Final, NamedTuple
 
 import numpy as np
 
+from scalehsi.arrays import Float
 from scalehsi.kernels.thinning import thin
-
-Float = np.ndarray[Any, np.dtype[np.float64]]
 
 ROWS: Final = 256
 """Pixels whose whole spectra are in memory as float64 at once."""

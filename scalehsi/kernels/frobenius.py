@@ -15,13 +15,12 @@ from typing import Any, Final
 import numpy as np
 
 from scalehsi import arrays
+from scalehsi.arrays import Float
 from scalehsi.kernels import cuda, fused
 from scalehsi.kernels.endmembers import least_squares
 from scalehsi.kernels.nnls import nnls
 from scalehsi.kernels.pivoting import FREE
 from scalehsi.kernels.problem import Parts, Problem, given_rows, make_problem, parted, scaled
-
-Float = np.ndarray[Any, np.dtype[np.float64]]
 
 STRIP: Final = 256
 """Pixels a strip: its float32 copy stays in cache, and float32 partial sums are added to float64 before they round."""

@@ -16,11 +16,9 @@ from typing import Any, Final, NamedTuple
 import numpy as np
 
 from scalehsi import arrays
+from scalehsi.arrays import Float, Int
 from scalehsi.kernels.frobenius import strips
 from scalehsi.kernels.singular import leading_vectors
-
-Float = np.ndarray[Any, np.dtype[np.float64]]
-Index = np.ndarray[Any, np.dtype[np.int64]]
 
 FAINT: Final = 0.1
 """Pixels below this share of the average intensity are no corners."""
@@ -51,7 +49,7 @@ class Projection(NamedTuple):
         return self.lift == 0.0
 
 
-def vca(x: np.ndarray[Any, Any], n_components: int, *, seed: int) -> tuple[Index, Float]:
+def vca(x: np.ndarray[Any, Any], n_components: int, *, seed: int) -> tuple[Int, Float]:
     """Pixels at the corners of the cloud, and their spectra without the noise outside its few dimensions.
 
     Parameters
@@ -141,7 +139,7 @@ def coordinates(x: arrays.Array, cloud: Projection) -> tuple[arrays.Array, array
     return points / safe[:, None], bright
 
 
-def corners(points: Float, n: int, *, seed: int) -> Index:
+def corners(points: Float, n: int, *, seed: int) -> Int:
     """Rows of points (P, K) that lie farthest along directions at right angles to the corners before them.
 
     Returns
@@ -173,7 +171,7 @@ def spectra_of(points: Float, cloud: Projection) -> Float:
     return np.asarray(np.maximum(flat @ cloud.basis.T + cloud.centre, 0.0))
 
 
-def directions(points: Float, found: Index, *, seed: int, extra: int = 32) -> Float:
+def directions(points: Float, found: Int, *, seed: int, extra: int = 32) -> Float:
     """Directions along which extreme pixels of a whole cube are kept, shape (K, D).
 
     The faces of the simplex of the corners found in a sample, outwards and inwards, and random ones for what the
@@ -189,7 +187,7 @@ def directions(points: Float, found: Index, *, seed: int, extra: int = 32) -> Fl
 
 
 def extremes(
-    x: arrays.Array, *, index: Index, cloud: Projection, along: Float, scale: Float
+    x: arrays.Array, *, index: Int, cloud: Projection, along: Float, scale: Float
 ) -> tuple[dict[str, Any], dict[str, Any]]:
     """One pass over a block: its farthest pixel along each direction. Combine with `farther`.
 

@@ -16,9 +16,8 @@ import numpy as np
 from scipy import sparse
 from scipy.sparse.linalg import splu
 
+from scalehsi.arrays import Float
 from scalehsi.kernels.vectors import lean
-
-Float = np.ndarray[Any, np.dtype[np.float64]]
 
 MEANS: Final = (1 / 384, 76 / 384, 230 / 384, 76 / 384, 1 / 384)
 """Mean of a cubic B-spline over the footprints around it: the quartic B-spline at whole numbers."""

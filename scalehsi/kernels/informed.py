@@ -13,15 +13,14 @@ says, beyond what noise explains (empirical Bayes): a poor guess weighs nothing.
 
 from __future__ import annotations
 
-from typing import Any, Final
+from typing import Final
 
 import numpy as np
 
 from scalehsi import arrays
+from scalehsi.arrays import Float
 from scalehsi.kernels import poisson
 from scalehsi.kernels.nnls import RIDGE, nnls
-
-Float = np.ndarray[Any, np.dtype[np.float64]]
 
 STRIP: Final = 1024
 """Pixels that become floats at a time."""

@@ -11,10 +11,9 @@ from typing import Any
 import numba
 import numpy as np
 
+from scalehsi.arrays import Float
 from scalehsi.kernels.frobenius import strips
 from scalehsi.kernels.nnls import RIDGE, nnls, solve_one
-
-Float = np.ndarray[Any, np.dtype[np.float64]]
 
 
 def update(
@@ -25,7 +24,7 @@ def update(
     Parameters
     ----------
     x : array, shape (P, E)
-        Floats; NaN where nothing was measured.
+        Float; NaN where nothing was measured.
     s : array, shape (K, E)
     norm : bool
         False leaves out ``sum x^2``.

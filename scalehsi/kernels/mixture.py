@@ -20,13 +20,12 @@ import numpy as np
 from scipy.ndimage import gaussian_filter
 
 from scalehsi import arrays
+from scalehsi.arrays import Float
 from scalehsi.kernels import counts
 from scalehsi.kernels.counts import Counts
 from scalehsi.kernels.mixture_loops import infer_rows, predict_rows
 from scalehsi.kernels.poisson_loops import padded
 from scalehsi.kernels.vectors import aligned_zeros, whole_rows
-
-Float = np.ndarray[Any, np.dtype[np.float64]]
 
 TINY: Final = 1e-12
 """Smallest value of a spectrum relative to its mean: where a count meets none."""

@@ -16,8 +16,7 @@ import numba
 import numpy as np
 
 from scalehsi import arrays
-
-Float = np.ndarray[Any, np.dtype[np.float64]]
+from scalehsi.arrays import Float
 
 RIDGE: Final = 1e-12
 """Added to the diagonal relative to itself: equal endmembers do not break Cholesky, weak ones keep their share."""

@@ -12,8 +12,9 @@ from typing import Final, NamedTuple
 
 import numpy as np
 
+from scalehsi.arrays import Float
 from scalehsi.kernels.counting import Counted
-from scalehsi.kernels.scenes import LAYOUT_STREAM, Floats, Window, blurred, fade
+from scalehsi.kernels.scenes import LAYOUT_STREAM, Window, blurred, fade
 
 CELL: Final = 44.0
 """Side of the cells of the plane that hold one particle each, in spatial pixels."""
@@ -58,7 +59,7 @@ class Raster(NamedTuple):
     blur: float = 0.0
 
 
-def plasmon_modes(window: Window, *, seed: int, raster: Raster = Raster()) -> Floats:  # noqa: B008
+def plasmon_modes(window: Window, *, seed: int, raster: Raster = Raster()) -> Float:  # noqa: B008
     """Abundances of the tail and three modes of nanoparticles, seen by some raster.
 
     Parameters
@@ -98,7 +99,7 @@ def plasmon_modes(window: Window, *, seed: int, raster: Raster = Raster()) -> Fl
     return out
 
 
-def _modes(y: Floats, x: Floats, seed: int) -> Floats:
+def _modes(y: Float, x: Float, seed: int) -> Float:
     """The abundances at the crossings of two axes, (4, h, w)."""
     source, reach = Counted(seed, LAYOUT_STREAM), HALF[1] * math.sqrt(2.0) + REACH
     maps = np.zeros((4, y.size, x.size))
@@ -117,7 +118,7 @@ def _modes(y: Floats, x: Floats, seed: int) -> Floats:
     return maps
 
 
-def _particle(v: Floats, h: Floats, half: float) -> Floats:
+def _particle(v: Float, h: Float, half: float) -> Float:
     """What one particle adds, in coordinates along its sides, (4, h, w)."""
     a, b = np.abs(v), np.abs(h)
     beyond = np.maximum(a, b) - half
@@ -132,13 +133,13 @@ def _particle(v: Floats, h: Floats, half: float) -> Floats:
     return np.stack([RISE * inside, HEIGHTS[0] * corner, HEIGHTS[1] * rim * near, HEIGHTS[2] * dome])
 
 
-def _peak(square: Floats, width: float) -> Floats:
+def _peak(square: Float, width: float) -> Float:
     """One at zero, a quarter at the width; of the square of a distance."""
     level = 1.0 / (1.0 + square / width**2)
     return level * level
 
 
-def plasmon_spectra(energy_ev: Floats) -> Floats:
+def plasmon_spectra(energy_ev: Float) -> Float:
     """Spectra of the tail and of the three modes, each with unit sum over the channels, (4, E).
 
     Parameters

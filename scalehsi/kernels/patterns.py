@@ -19,7 +19,7 @@ from numpy.typing import NDArray
 from scalehsi.kernels.counting import Counted
 from scalehsi.kernels.scenes import LAYOUT_STREAM, Window, fade, smooth_noise
 
-Floats = NDArray[np.float64]
+Float = NDArray[np.float64]
 
 NOISE_STREAM: Final = 2**32 + 2**16
 MISSING_STREAM: Final = NOISE_STREAM + 1
@@ -31,7 +31,7 @@ COLUMN_WIDTH: Final = 1.0
 """Standard deviation of an atomic column, in pixels."""
 
 
-def positions(start: int, stop: int, *, upsample: int = 1) -> Floats:
+def positions(start: int, stop: int, *, upsample: int = 1) -> Float:
     """Positions of a run of points, ``upsample`` a pixel, which divide each pixel evenly.
 
     Examples
@@ -42,18 +42,18 @@ def positions(start: int, stop: int, *, upsample: int = 1) -> Floats:
     return (np.arange(start, stop, dtype=np.float64) + 0.5) / upsample
 
 
-def _table(function: Callable[[float], float], at: Floats) -> Floats:
+def _table(function: Callable[[float], float], at: Float) -> Float:
     """Values of a function of one coordinate: one by one, so that they never depend on the window."""
     return np.array([function(v) for v in at.tolist()], dtype=np.float64)
 
 
-def _sine(y: Floats, x: Floats) -> Floats:
+def _sine(y: Float, x: Float) -> Float:
     """``sin(y + x)`` for phases along both axes, by the sum formula; shape (h, w)."""
     sin_y, cos_y, sin_x, cos_x = _table(math.sin, y), _table(math.cos, y), _table(math.sin, x), _table(math.cos, x)
     return np.asarray(sin_y[:, None] * cos_x + cos_y[:, None] * sin_x)
 
 
-def sine_maps(y: Floats, x: Floats, *, components: int, period: float) -> Floats:
+def sine_maps(y: Float, x: Float, *, components: int, period: float) -> Float:
     """Products of sinusoids between 0 and 1, with a standard deviation of 1/4.
 
     Parameters
@@ -71,7 +71,7 @@ def sine_maps(y: Floats, x: Floats, *, components: int, period: float) -> Floats
     """
     turn = 2 * math.pi / period
 
-    def product(along_x: float) -> Floats:
+    def product(along_x: float) -> Float:
         rows = _table(lambda v: math.sin(turn * v), y)
         columns = _table(lambda v: math.sin(along_x * v), x)
         return np.asarray(0.5 + 0.5 * rows[:, None] * columns)
@@ -80,7 +80,7 @@ def sine_maps(y: Floats, x: Floats, *, components: int, period: float) -> Floats
     return np.stack([double if k % 2 else single for k in range(components)])
 
 
-def smooth_maps(y: Floats, x: Floats, *, components: int, feature: float, seed: int) -> Floats:
+def smooth_maps(y: Float, x: Float, *, components: int, feature: float, seed: int) -> Float:
     """Smooth maps between 0 and 1: an oblique wave, round hills, a wavy interface, and clouds from the fourth on.
 
     Parameters
@@ -115,17 +115,17 @@ def _swing(u: float) -> float:
     return math.sin(2 * math.pi * u)
 
 
-def _hills(t: Floats, width: float = 0.13) -> Floats:
+def _hills(t: Float, width: float = 0.13) -> Float:
     """Gaussian hills at 1/2, 3/2, ... with height one."""
     return _table(lambda v: math.exp(-0.5 * ((v - math.floor(v) - 0.5) / width) ** 2), t)
 
 
-def _interface(distance: Floats, width: float) -> Floats:
+def _interface(distance: Float, width: float) -> Float:
     """A smooth step from 0 to 1 where a distance goes from minus to plus half of the width."""
     return fade(0.5 + distance / width)
 
 
-def atom_maps(y: Floats, x: Floats, *, components: int, feature: float) -> Floats:
+def atom_maps(y: Float, x: Float, *, components: int, feature: float) -> Float:
     """Maps as those of an atomically resolved EELS scan: an interface, and columns of two kinds every 6 pixels.
 
     Parameters
@@ -159,7 +159,7 @@ def atom_maps(y: Floats, x: Floats, *, components: int, feature: float) -> Float
     return np.stack(maps[:components])
 
 
-def _columns(t: Floats, shift: float) -> Floats:
+def _columns(t: Float, shift: float) -> Float:
     """Gaussian columns along one axis, COLUMNS apart."""
 
     def height(v: float) -> float:
@@ -169,7 +169,7 @@ def _columns(t: Floats, shift: float) -> Floats:
     return _table(height, t)
 
 
-def add_noise(maps: Floats, window: Window, *, noise: Floats, missing: float, seed: int) -> Floats:
+def add_noise(maps: Float, window: Window, *, noise: Float, missing: float, seed: int) -> Float:
     """Maps as they are measured in a window: with normal noise, and NaN where a pixel is missing.
 
     Parameters

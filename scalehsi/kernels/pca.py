@@ -7,9 +7,8 @@ from typing import Any
 import numpy as np
 
 from scalehsi import arrays
+from scalehsi.arrays import Float
 from scalehsi.kernels.frobenius import pixel_weight, strips
-
-Float = np.ndarray[Any, np.dtype[np.float64]]
 
 
 @np.errstate(invalid="ignore", over="ignore")  # NaN and Inf are for the caller to see in ``power``

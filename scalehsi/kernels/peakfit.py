@@ -10,8 +10,9 @@ from typing import Any, Final, NamedTuple
 
 import numpy as np
 
+from scalehsi.arrays import Float
 from scalehsi.kernels.nnls import nnls
-from scalehsi.kernels.templates import SIDES, Columns, Floats, Templates
+from scalehsi.kernels.templates import SIDES, Columns, Templates
 
 ROUNDS: Final = 20
 SETTLED: Final = 1e-6
@@ -38,20 +39,20 @@ class PeakFit(NamedTuple):
         Pearson's, divided by the degrees of freedom: 1 for a perfect model and Poisson counts.
     """
 
-    intensity: Floats
-    operator: Floats
-    expected: Floats
-    model: Floats
-    background: Floats
+    intensity: Float
+    operator: Float
+    expected: Float
+    model: Float
+    background: Float
     chi_square: float
 
     @property
-    def covariance(self) -> Floats:
+    def covariance(self) -> Float:
         """Covariance of the intensities [array, shape (n, n)], when the counts of the channels are Poisson's."""
         return (self.operator * self.expected) @ self.operator.T
 
 
-def fit_spectrum(x: Floats, templates: Templates, columns: Columns) -> PeakFit:
+def fit_spectrum(x: Float, templates: Templates, columns: Columns) -> PeakFit:
     """Fit all lines and the continuum at once, weighted by the expected counts.
 
     A peak's intensity is what is in its window when everything else of the fit is taken off. So it does not ask that
@@ -88,7 +89,7 @@ def fit_spectrum(x: Floats, templates: Templates, columns: Columns) -> PeakFit:
     return PeakFit(content * scale, operator * scale[:, None], expected, model + hidden, background + hidden, chi)
 
 
-def _reweighted(x: Floats, rows: Floats, inside: Any) -> tuple[Floats, Floats]:
+def _reweighted(x: Float, rows: Float, inside: Any) -> tuple[Float, Float]:
     """Non-negative least squares whose weights follow the model: at its end Poisson's likelihood is largest."""
     floor = FLOOR * float(x[inside].mean())
     expected = np.maximum(x, floor)
@@ -104,9 +105,7 @@ def _reweighted(x: Floats, rows: Floats, inside: Any) -> tuple[Floats, Floats]:
     return found, expected
 
 
-def _operator(
-    rows: Floats, unit: Floats, keep: Any, expected: Floats, templates: Templates, columns: Columns
-) -> Floats:
+def _operator(rows: Float, unit: Float, keep: Any, expected: Float, templates: Templates, columns: Columns) -> Float:
     """The linear way from a spectrum to what is in the windows of the peaks, everything else taken off (n, E)."""
     part = rows[keep]
     weighted = np.where(templates.used, part / expected, 0.0)
@@ -119,11 +118,11 @@ def _operator(
     windows = templates.windows.astype(np.float64)
     others = windows @ part.T
     others[np.arange(len(place)), place] -= columns.content / unit[templates.own]
-    operator: Floats = windows - others @ solve
+    operator: Float = windows - others @ solve
     return operator
 
 
-def fit_windows(x: Floats, templates: Templates, columns: Columns) -> PeakFit:
+def fit_windows(x: Float, templates: Templates, columns: Columns) -> PeakFit:
     """Add up the counts in windows, take off what side windows say lies under them, and solve the overlaps.
 
     Each shell has a window about its main line and two side windows. What each shell sends into all of them is known,
@@ -180,7 +179,7 @@ def _net_window(templates: Templates, number: int) -> Any:
     share = (last - centre) / (last - first) if last > first else 0.5
     net = inside - inside.sum() * (share * left + (1 - share) * right)
 
-    def draw(rest: Floats) -> Floats:
+    def draw(rest: Float) -> Float:
         """The straight line through the means of the sides."""
         low, high = float(left @ rest), float(right @ rest)
         slope = (high - low) / (last - first) if last > first else 0.0

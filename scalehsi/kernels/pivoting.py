@@ -16,8 +16,6 @@ import numpy as np
 
 from scalehsi.kernels.nnls import solve_one
 
-Float = np.ndarray[Any, np.dtype[np.float64]]
-
 FREE: Final = 0
 SIMPLEX: Final = 1
 COUPLED: Final = 2

@@ -21,6 +21,7 @@ import numba
 import numpy as np
 
 from scalehsi import arrays
+from scalehsi.arrays import Float
 from scalehsi.kernels import counts, cuda
 from scalehsi.kernels.counts import Counts
 from scalehsi.kernels.poisson_known import known_columns, solve_rows_known
@@ -31,8 +32,6 @@ from scalehsi.kernels.poisson_steps import quadratic, quadratic4, step_room
 from scalehsi.kernels.problem import given_rows
 from scalehsi.kernels.vectors import FAST, aligned_zeros, whole_rows
 from scalehsi.schema import InputError
-
-Float = np.ndarray[Any, np.dtype[np.float64]]
 
 TINY: Final = 1e-12
 """Smallest value of an endmember relative to its mean: where a count meets no endmember."""

@@ -11,15 +11,13 @@ from typing import Any
 import numba
 import numpy as np
 
+from scalehsi.arrays import Float, Int
 from scalehsi.kernels.poisson_loops import gather, log_likelihood, model, padded, scatter, slope, weights
 from scalehsi.kernels.poisson_rows import EM_STEPS, newton, room
 from scalehsi.kernels.poisson_steps import maximise
 
-Float = np.ndarray[Any, np.dtype[np.float64]]
-Integers = np.ndarray[Any, np.dtype[np.int64]]
 
-
-def known_columns(st: Float, known: Any) -> tuple[Integers, Integers, Float, Float]:
+def known_columns(st: Float, known: Any) -> tuple[Int, Int, Float, Float]:
     """What `solve_rows_known` takes of the endmembers.
 
     Parameters

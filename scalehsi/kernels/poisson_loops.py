@@ -14,9 +14,8 @@ from typing import Any, Final
 
 import numpy as np
 
+from scalehsi.arrays import Float
 from scalehsi.kernels.vectors import add_row, inlined, inlined_sums, lean_sums, whole_rows
-
-Float = np.ndarray[Any, np.dtype[np.float64]]
 
 DARK: Final = 1e-140
 """Smallest value of the model: its square still has an inverse."""

@@ -12,9 +12,8 @@ from typing import Any, Final
 
 import numpy as np
 
+from scalehsi.arrays import Float
 from scalehsi.kernels.tiles import add_outer, dots
-
-Float = np.ndarray[Any, np.dtype[np.float64]]
 
 UNSEEN: Final = 1e-9
 """Part of an endmember below which a pixel did not see it: its abundance there would be what rounding left."""

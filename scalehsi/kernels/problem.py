@@ -12,11 +12,9 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from scalehsi import arrays
+from scalehsi.arrays import Float, Int
 from scalehsi.kernels.nnls import RIDGE
 from scalehsi.kernels.pivoting import COUPLED, FREE, SIMPLEX
-
-Float = np.ndarray[Any, np.dtype[np.float64]]
-Integers = np.ndarray[Any, np.dtype[np.int64]]
 
 
 class Problem(NamedTuple):
@@ -36,12 +34,12 @@ class Parts(NamedTuple):
     ``b``.
     """
 
-    order: Integers
+    order: Int
     sought: Problem
     pull: Float
 
     @property
-    def back(self) -> Integers:
+    def back(self) -> Int:
         """Where each component is in ``order``."""
         return np.argsort(self.order)
 
@@ -74,7 +72,7 @@ def make_problem(s: Any, w: Any, gram: Any, shift: Any, *, simplex: bool) -> Pro
     return Problem(SIMPLEX if simplex else COUPLED if coupled else FREE, weighted, matrix, linear)
 
 
-def scaled(problem: Problem, known: Sequence[int] | Integers | None = None) -> tuple[Problem, Float]:
+def scaled(problem: Problem, known: Sequence[int] | Int | None = None) -> tuple[Problem, Float]:
     """In units in which every component has length one, so that tolerances mean the same for all; and the lengths.
 
     On the simplex abundances have a unit of their own, so there it is the loss that is scaled. So have those that are
@@ -94,7 +92,7 @@ def scaled(problem: Problem, known: Sequence[int] | Integers | None = None) -> t
     return problem._replace(weighted=problem.weighted / unit[:, None], gram=safe, shift=problem.shift / unit), unit
 
 
-def parted(problem: Problem, known: Sequence[int] | Integers | None) -> Parts:
+def parted(problem: Problem, known: Sequence[int] | Int | None) -> Parts:
     """Take the components whose abundances are given out of a problem.
 
     Parameters

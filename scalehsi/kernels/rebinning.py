@@ -7,7 +7,7 @@ from typing import Any, Final
 import numpy as np
 from scipy.interpolate import PchipInterpolator
 
-Float = np.ndarray[Any, np.dtype[np.float64]]
+from scalehsi.arrays import Float
 
 SLACK: Final = 0.05
 """A channel may stick out over the end of the other axis by so much of its width."""

@@ -13,7 +13,7 @@ from typing import Any, Final
 
 import numpy as np
 
-Float = np.ndarray[Any, np.dtype[np.float64]]
+from scalehsi.arrays import Float
 
 PRIORS: Final = ("exponential", "half-normal")
 ALIKE: Final = 0.99

@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 
 from scalehsi.kernels.counting import Counted
 
-Floats = NDArray[np.float64]
+Float = NDArray[np.float64]
 
 FOIL_DEPTH: Final = 40.0  # in units of the grains' size, which are pixels at scale one
 LEVELS: Final = 40  # slices of the foil in which grains are set
@@ -70,7 +70,7 @@ MOST_ASPECT: Final = 1.3
 MOST_TILT: Final = 0.12
 
 
-def smooth_noise(y: Floats, x: Floats, *, source: Counted, channel: int = 0) -> Floats:
+def smooth_noise(y: Float, x: Float, *, source: Counted, channel: int = 0) -> Float:
     """Smooth noise between 0 and 1: random values at the whole numbers, blended in between.
 
     Parameters
@@ -96,12 +96,12 @@ def smooth_noise(y: Floats, x: Floats, *, source: Counted, channel: int = 0) -> 
     return np.asarray(upper * (1 - fy) + lower * fy)
 
 
-def _centres(start: int, stop: int) -> Floats:
+def _centres(start: int, stop: int) -> Float:
     """Centres of a run of pixels, which are half a pixel from their edges."""
     return np.arange(start, stop, dtype=np.float64) + 0.5
 
 
-def fade(t: Floats) -> Floats:
+def fade(t: Float) -> Float:
     """A smooth step from 0 at t = 0 to 1 at t = 1, flat outside."""
     t = np.clip(t, 0.0, 1.0)
     return np.asarray(t * t * t * (t * (6 * t - 15) + 10))
@@ -109,7 +109,7 @@ def fade(t: Floats) -> Floats:
 
 def grain_fractions(
     window: Window, *, grains: Sequence[Grains], components: int, seed: int, scale: float = 1.0, blur: float = 1.0
-) -> Floats:
+) -> Float:
     """Volume fractions of phases in a foil, projected along the beam: grains in a matrix, seen by a probe.
 
     Parameters
@@ -174,7 +174,7 @@ class _Grain(NamedTuple):
     tilt_x: float
 
 
-def _grains_near(population: Grains, y: Floats, x: Floats, source: Counted) -> Iterator[_Grain]:
+def _grains_near(population: Grains, y: Float, x: Float, source: Counted) -> Iterator[_Grain]:
     """All grains that may touch the rectangle spanned by two coordinate axes."""
     cell, reach, margin = population.cell, population.reach, population.margin
     for i in range(math.floor((y[0] - reach) / cell), math.floor((y[-1] + reach) / cell) + 1):
@@ -198,7 +198,7 @@ def _grains_near(population: Grains, y: Floats, x: Floats, source: Counted) -> I
             )
 
 
-def _inside(grain: _Grain, y: Floats, x: Floats) -> NDArray[np.bool_]:
+def _inside(grain: _Grain, y: Float, x: Float) -> NDArray[np.bool_]:
     """Which slices of the foil lie in the grain, for each pixel [array of bool, shape (levels, h, w)].
 
     A tilted ellipsoid is an upright one whose slices are shifted in proportion to their depth, so the depths where
@@ -216,7 +216,7 @@ def _inside(grain: _Grain, y: Floats, x: Floats) -> NDArray[np.bool_]:
     return np.asarray((levels > (linear - half) / square) & (levels < (linear + half) / square))
 
 
-def blurred(field: Floats, sigma: float, halo: int) -> Floats:
+def blurred(field: Float, sigma: float, halo: int) -> Float:
     """Convolve with a Gaussian and cut the halo off, term by term so that rounding never depends on the window."""
     if halo == 0:
         return field
@@ -262,7 +262,7 @@ def board_abundances(
     border: float,
     wedge: float,
     seed: int,
-) -> Floats:
+) -> Float:
     """Abundances on a board of squares, times the thickness of the foil.
 
     Parameters
@@ -291,7 +291,7 @@ def board_abundances(
     by_row, by_column = _membership(y, squares[0], border), _membership(x, squares[1], border)
     source = Counted(seed, LAYOUT_STREAM)
 
-    def noise(channel: int, grain: float) -> Floats:
+    def noise(channel: int, grain: float) -> Float:
         return smooth_noise(y / grain, x / grain, source=source, channel=channel)
 
     dominant = np.zeros((components, y.size, x.size))
@@ -307,7 +307,7 @@ def board_abundances(
     return np.stack([((1 - share) * dominant[k] + share * guests[k] / total) * thickness for k in range(components)])
 
 
-def _membership(t: Floats, squares: int, border: float) -> list[Floats]:
+def _membership(t: Float, squares: int, border: float) -> list[Float]:
     """How much of each row (or column) of squares there is at a coordinate; sums to one [each shape (h,)]."""
     if border > 0:
         steps = [fade((t - i) / border + 0.5) for i in range(1, squares)]

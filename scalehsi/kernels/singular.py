@@ -11,9 +11,8 @@ from typing import Any, Final
 import numpy as np
 
 from scalehsi import arrays
+from scalehsi.arrays import Float
 from scalehsi.kernels.frobenius import pixel_weight, strips
-
-Float = np.ndarray[Any, np.dtype[np.float64]]
 
 NOTHING: Final = 1e-8
 """Eigenvalues below this share of the largest are rounding: the rows of a cube are multiplied in float32."""

@@ -12,9 +12,8 @@ from typing import Any
 import numpy as np
 
 from scalehsi import arrays
+from scalehsi.arrays import Float
 from scalehsi.kernels.frobenius import pixel_weight, strips
-
-Float = np.ndarray[Any, np.dtype[np.float64]]
 
 
 def compress(x: arrays.Array, *, basis: Float, w: Float | None = None, weigh_pixels: bool = False) -> arrays.Array:

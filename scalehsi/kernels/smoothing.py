@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from typing import Any, Final
+from typing import Final
 
 import numpy as np
 from scipy.signal import savgol_filter
 
-Float = np.ndarray[Any, np.dtype[np.float64]]
+from scalehsi.arrays import Float
 
 ORDER: Final = 4
 """Of the polynomial: it follows a Gaussian peak over a window a little wider than the peak."""

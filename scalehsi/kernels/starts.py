@@ -11,9 +11,8 @@ from typing import Any, Final
 import numpy as np
 from scipy.sparse.linalg import svds
 
+from scalehsi.arrays import Float
 from scalehsi.kernels import frobenius
-
-Float = np.ndarray[Any, np.dtype[np.float64]]
 
 ITERATIONS: Final = 50
 """Of a fit to a sample: the noise of a sample is not worth more of them."""

@@ -15,6 +15,7 @@ from typing import Any, Final, NamedTuple
 import numpy as np
 from numpy.typing import ArrayLike
 
+from scalehsi.arrays import Float
 from scalehsi.kernels.families import WINDOW, Peak
 from scalehsi.kernels.lines import emission_lines
 from scalehsi.kernels.xrays import (
@@ -30,8 +31,7 @@ from scalehsi.kernels.xrays import (
     reach_kev,
 )
 
-Floats = np.ndarray[Any, np.dtype[np.float64]]
-Width = Callable[[ArrayLike], Floats]
+Width = Callable[[ArrayLike], Float]
 
 CONTINUUM: Final = 3
 """Smooth shapes whose sum is the continuum: fewer bend too little over two decades of energy, more follow peaks."""
@@ -88,10 +88,10 @@ class Columns(NamedTuple):
         Those inside its window.
     """
 
-    shells: Floats
-    continuum: Floats
-    yields: Floats
-    content: Floats
+    shells: Float
+    continuum: Float
+    yields: Float
+    content: Float
 
 
 def width_of(resolution_ev: float) -> Width:
@@ -103,7 +103,7 @@ def width_of(resolution_ev: float) -> Width:
     [0.13, 0.0662]
     """
 
-    def width(energy_kev: ArrayLike) -> Floats:
+    def width(energy_kev: ArrayLike) -> Float:
         energy = np.asarray(energy_kev, dtype=np.float64)
         return np.sqrt(np.maximum((resolution_ev * 1e-3) ** 2 + FANO * (energy - MN_KA_KEV), 0.03**2))
 
@@ -135,11 +135,11 @@ class Templates:
         Channels that are fitted.
     """
 
-    energies: Floats
+    energies: Float
     elements: tuple[str, ...]
     peaks: tuple[Peak, ...]
     shells: tuple[tuple[str, str], ...]
-    centres: Floats
+    centres: Float
     own: np.ndarray[Any, np.dtype[np.int64]]
     windows: np.ndarray[Any, np.dtype[np.bool_]]
     used: np.ndarray[Any, np.dtype[np.bool_]]
@@ -166,19 +166,19 @@ class Templates:
         yields = content if self.counted == "window" else family
         return Columns(shells, self._continuum(fractions, edges), yields, content)
 
-    def attenuation(self) -> Floats:
+    def attenuation(self) -> Float:
         """Mass attenuation in cm^2/g of each peak (rows) in each quantified element (columns)."""
         energies = [peak.energy_kev for peak in self.peaks]
         return np.stack([mass_attenuation({peak.element: 1.0}, energies) for peak in self.peaks], axis=1)
 
-    def _seen(self, photons: _Photons, fractions: Mapping[str, float] | None) -> Floats:
+    def _seen(self, photons: _Photons, fractions: Mapping[str, float] | None) -> Float:
         """Share of photons that leave the foil and are counted."""
         if fractions is None:
             return photons.efficiency
         weights = np.array([fractions.get(element, 0.0) for element in self.elements])
         return photons.efficiency * foil_transmission(weights @ photons.attenuation * self.foil.mass_path)
 
-    def _continuum(self, fractions: Mapping[str, float] | None, edges: Floats) -> Floats:
+    def _continuum(self, fractions: Mapping[str, float] | None, edges: Float) -> Float:
         """Kramers' shape, absorbed and counted, cut softly into parts along the logarithm of the energy."""
         photons = self._axis
         kramers = np.maximum(1 / photons.energies - 1 / self.foil.beam_kev, 0.0)
@@ -187,29 +187,29 @@ class Templates:
         low, high = self.energies[self.used][[0, -1]]
         place = np.log(np.clip(self.energies, low, high) / low) / np.log(high / low)
         knots = np.linspace(0, 1, CONTINUUM)
-        shapes: Floats = np.maximum(0.0, 1 - np.abs(place - knots[:, None]) * (CONTINUUM - 1)) * smooth
+        shapes: Float = np.maximum(0.0, 1 - np.abs(place - knots[:, None]) * (CONTINUUM - 1)) * smooth
         return shapes
 
 
 class _Photons(NamedTuple):
     """Photons of some energies (N,): what the detector counts of them, and what elements (n, N) take away."""
 
-    energies: Floats
-    efficiency: Floats
-    attenuation: Floats
+    energies: Float
+    efficiency: Float
+    attenuation: Float
 
 
 class _Lines(NamedTuple):
     """The lines of one shell: weights (N,) are cross sections in cm^2 per atom."""
 
     photons: _Photons
-    weights: Floats
+    weights: Float
     families: tuple[str, ...]
 
 
 def make_templates(
     peaks: Sequence[Peak],
-    energies: Floats,
+    energies: Float,
     *,
     extra: Sequence[str] = (),
     foil: Foil = Foil(),  # noqa: B008 - a NamedTuple cannot change
@@ -283,13 +283,13 @@ def make_templates(
     )
 
 
-def _photons(energies: Floats, elements: Sequence[str]) -> _Photons:
+def _photons(energies: Float, elements: Sequence[str]) -> _Photons:
     attenuation = np.stack([mass_attenuation({element: 1.0}, energies) for element in elements])
     return _Photons(energies, detector_efficiency(energies), attenuation)
 
 
 def _lines_of(
-    element: str, shell: str, energies: Floats, elements: Sequence[str], beam_kev: float, width: Width
+    element: str, shell: str, energies: Float, elements: Sequence[str], beam_kev: float, width: Width
 ) -> _Lines | None:
     """The lines of a shell that reach the axis, by rising energy; None where there are none."""
     reach = reach_kev(energies, width)
@@ -304,7 +304,7 @@ def _lines_of(
     )
 
 
-def _strengths(lines: _Lines) -> Floats:
+def _strengths(lines: _Lines) -> Float:
     return lines.weights * lines.photons.efficiency
 
 

@@ -44,7 +44,7 @@ __all__ = [
     "reach_kev",
 ]
 
-Floats = NDArray[np.float64]
+Float = NDArray[np.float64]
 
 AVOGADRO: Final = 6.02214076e23
 CONTINUUM: Final = 16 / 3 * 7.2973525693e-3 * 7.9407877e-26  # 16/3 alpha r_e^2 in cm^2
@@ -71,7 +71,7 @@ def mass_fractions(atomic_percent: Mapping[str, float]) -> dict[str, float]:
     return {element: mass / total for element, mass in masses.items()}
 
 
-def mass_attenuation(fractions: Mapping[str, float], energy_kev: ArrayLike) -> Floats:
+def mass_attenuation(fractions: Mapping[str, float], energy_kev: ArrayLike) -> Float:
     """Mass attenuation coefficient in cm^2/g of a material with the given mass fractions [array, shape (E,)].
 
     Energies below 0.1 keV take the value at 0.1 keV, where the tables begin.
@@ -88,7 +88,7 @@ def mass_attenuation(fractions: Mapping[str, float], energy_kev: ArrayLike) -> F
 
 def detector_efficiency(
     energy_kev: ArrayLike, *, silicon_um: float = 450.0, dead_layer_nm: float = 50.0, polymer_nm: float = 0.0
-) -> Floats:
+) -> Float:
     """Share of the arriving photons that a silicon drift detector counts [array, shape (E,), 0 to 1].
 
     Parameters
@@ -119,7 +119,7 @@ def detector_efficiency(
     return np.asarray(counted, dtype=np.float64)
 
 
-def continuum_cross_section(element: str, energy_kev: ArrayLike, *, beam_kev: float, takeoff_deg: float) -> Floats:
+def continuum_cross_section(element: str, energy_kev: ArrayLike, *, beam_kev: float, takeoff_deg: float) -> Float:
     """Bremsstrahlung of one atom towards the detector, in cm^2 per keV and steradian [array, shape (E,)].
 
     Parameters
@@ -147,14 +147,14 @@ def continuum_cross_section(element: str, energy_kev: ArrayLike, *, beam_kev: fl
     return np.asarray(CONTINUUM * (z / beta) ** 2 / photon * transfer * direction * (photon < beam_kev))
 
 
-def linear_fwhm(energy_kev: ArrayLike) -> Floats:
+def linear_fwhm(energy_kev: ArrayLike) -> Float:
     """Peak width of the detector in keV: FWHM = 0.01 E + 0.065 keV [array, shape (E,)]."""
     return 0.01 * np.asarray(energy_kev, dtype=np.float64) + 0.065
 
 
 def detector_response(
-    photon_kev: Floats, weights: Floats, edges_kev: Floats, fwhm: Callable[[ArrayLike], Floats] = linear_fwhm
-) -> Floats:
+    photon_kev: Float, weights: Float, edges_kev: Float, fwhm: Callable[[ArrayLike], Float] = linear_fwhm
+) -> Float:
     """What channels get from photons of given energies, spread by a Gaussian [array, shape (E,)].
 
     Parameters
@@ -185,7 +185,7 @@ def detector_response(
     return counted
 
 
-def foil_transmission(optical_path: ArrayLike) -> Floats:
+def foil_transmission(optical_path: ArrayLike) -> Float:
     """Share of the photons born evenly through a foil that leave it, for mu t / sin(take-off) [array, 0 to 1].
 
     Examples
@@ -198,7 +198,7 @@ def foil_transmission(optical_path: ArrayLike) -> Floats:
     return np.asarray(np.where(path > 1e-8, -np.expm1(-thick) / thick, 1.0), dtype=np.float64)
 
 
-def channel_edges(energies: Floats) -> Floats:
+def channel_edges(energies: Float) -> Float:
     """Borders of channels of the given centres [array, shape (E + 1,)].
 
     Examples
@@ -210,12 +210,12 @@ def channel_edges(energies: Floats) -> Floats:
     return np.concatenate([energies[:1] - steps[0] / 2, energies[:-1] + steps / 2, energies[-1:] + steps[-1] / 2])
 
 
-def reach_kev(energies: Floats, fwhm: Callable[[ArrayLike], Floats] = linear_fwhm) -> float:
+def reach_kev(energies: Float, fwhm: Callable[[ArrayLike], Float] = linear_fwhm) -> float:
     """Distance in keV beyond which a line sends nothing onto this axis."""
     return REACH * float(fwhm(energies[-1:])[0]) / FWHM_PER_SIGMA
 
 
-def beyond_ends(energies: Floats, reach: float) -> Floats:
+def beyond_ends(energies: Float, reach: float) -> Float:
     """The channels of an axis and those that would follow on both sides [array, shape (E + some,), keV].
 
     A smooth spectrum is sampled so far out, so that the response has something to pull in from there.
@@ -233,9 +233,9 @@ def eds_spectrum(
     thickness_nm: float = 100.0,
     density: float = 4.5,
     takeoff_deg: float = 35.0,
-    fwhm: Callable[[ArrayLike], Floats] = linear_fwhm,
+    fwhm: Callable[[ArrayLike], Float] = linear_fwhm,
     continuum: float = 1.0,
-) -> Floats:
+) -> Float:
     """Expected counts a channel of a thin foil, for one electron and a detector of one steradian.
 
     Parameters
@@ -290,7 +290,7 @@ def eds_spectrum(
         element: weight * mass_thickness * AVOGADRO / atomic_weight(element) for element, weight in fractions.items()
     }
 
-    def arriving(photon: Floats) -> Floats:
+    def arriving(photon: Float) -> Float:
         """Share of photons born in the foil that the detector counts."""
         path = mass_attenuation(fractions, photon) * mass_thickness / math.sin(math.radians(takeoff_deg))
         return foil_transmission(path) * detector_efficiency(photon)

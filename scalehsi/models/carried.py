@@ -12,14 +12,13 @@ from typing import Any, Final
 import numpy as np
 import xarray as xr
 
+from scalehsi.arrays import Float
 from scalehsi.blocks import Blocks, map_fold
 from scalehsi.cube import navigation_dims
 from scalehsi.kernels import classic, endmembers, frobenius, poisson
 from scalehsi.models.base import State, Stats, require
 from scalehsi.models.settings import Settings
 from scalehsi.schema import COMPONENT
-
-Float = np.ndarray[Any, np.dtype[np.float64]]
 
 MOST: Final = 256 * 2**20
 """Bytes of maps that may travel with the state."""

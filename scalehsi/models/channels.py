@@ -8,12 +8,11 @@ from typing import Any, NamedTuple
 import numpy as np
 import xarray as xr
 
+from scalehsi.arrays import Float
 from scalehsi.cube import energy_factor
 from scalehsi.kernels.rebinning import common, rebin
 from scalehsi.models.base import require
 from scalehsi.schema import ENERGY, InputError
-
-Float = np.ndarray[Any, np.dtype[np.float64]]
 
 
 class Channels(NamedTuple):

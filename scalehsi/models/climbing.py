@@ -9,7 +9,8 @@ from typing import Any, Final
 import numpy as np
 from scipy.optimize import minimize
 
-from scalehsi.models.rasters import Float, Pair
+from scalehsi.arrays import Float
+from scalehsi.models.rasters import Pair
 
 NEAR: Final = 0.02
 """What a shift by the whole reach must gain in score: among places that are alike the nearest wins."""

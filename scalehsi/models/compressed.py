@@ -12,6 +12,7 @@ from typing import Any, Final
 
 import numpy as np
 
+from scalehsi.arrays import Float
 from scalehsi.blocks import Blocks, capacity, map_fold
 from scalehsi.kernels import frobenius, sketch
 from scalehsi.models import known_maps
@@ -20,8 +21,6 @@ from scalehsi.models.binning import branch
 from scalehsi.models.losses import channel_weights
 from scalehsi.models.settings import Settings
 from scalehsi.models.survey import Survey
-
-Float = np.ndarray[Any, np.dtype[np.float64]]
 
 FULL: Final = 0
 SMALL: Final = 1

@@ -6,13 +6,12 @@ Ang and Gillis 2019 (doi:10.1162/neco_a_01157), on the endmembers alone: the abu
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Any, Final
+from typing import Final
 
 import numpy as np
 
+from scalehsi.arrays import Float
 from scalehsi.models.base import State, Stats
-
-Float = np.ndarray[Any, np.dtype[np.float64]]
 
 BETA: Final = 0.5
 """First extrapolation; it grows by GROWTH while the objective falls, up to a cap that grows by CAP_GROWTH to one."""

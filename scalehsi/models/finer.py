@@ -10,13 +10,10 @@ from typing import Any
 import numpy as np
 import xarray as xr
 
-from scalehsi.arrays import array_namespace
+from scalehsi.arrays import Float, Int, array_namespace
 from scalehsi.kernels.gaussian.points import Points
 from scalehsi.models.base import is_number, require
 from scalehsi.schema import COMPONENT, X, Y
-
-Float = np.ndarray[Any, np.dtype[np.float64]]
-Int = np.ndarray[Any, np.dtype[np.int64]]
 
 FINE_Y, FINE_X = "fine_y", "fine_x"
 ROUNDING = 1e-9

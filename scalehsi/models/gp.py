@@ -25,8 +25,6 @@ from scalehsi.models.gp_tiles import SEAM, seam_difference, smoothed
 from scalehsi.models.tiled import tile_grid, tiled_maps
 from scalehsi.schema import ABUNDANCES, ABUNDANCES_STD, InputError, Status
 
-Float = np.ndarray[Any, np.dtype[np.float64]]
-
 ENGINES: Final = ("auto", "structured", "iterative", "dense")
 WHOLE: Final = 512**2
 """Maps of up to so many pixels are one tile: exact, and no slower."""

@@ -13,6 +13,7 @@ from typing import Any, Final
 
 import numpy as np
 
+from scalehsi.arrays import Bool, Float
 from scalehsi.blocks.compute import free_memory
 from scalehsi.kernels.gaussian.covariance import parse
 from scalehsi.kernels.gaussian.points import Points, along, pixels, places
@@ -20,8 +21,6 @@ from scalehsi.kernels.gaussian.profile import SHORTEST, Hyper, standardised
 from scalehsi.kernels.gaussian.radial import ENDING, is_radial, radial
 from scalehsi.schema import InputError
 
-Float = np.ndarray[Any, np.dtype[np.float64]]
-Bool = np.ndarray[Any, np.dtype[np.bool_]]
 Bounds = tuple[tuple[float, float], tuple[float, float]]
 Interval = tuple[tuple[float, ...], tuple[float, ...] | None]
 

@@ -6,14 +6,13 @@ from typing import Any, Final, NamedTuple
 
 import numpy as np
 
+from scalehsi.arrays import Bool, Float
 from scalehsi.blocks.blas import one_blas_thread
 from scalehsi.kernels.gaussian import iterative, missing, posterior, profile, radial
 from scalehsi.kernels.gaussian.points import Points
 from scalehsi.kernels.gaussian.profile import Hyper
 from scalehsi.models import gp_dense
 
-Float = np.ndarray[Any, np.dtype[np.float64]]
-Bool = np.ndarray[Any, np.dtype[np.bool_]]
 Bounds = tuple[tuple[float, float], tuple[float, float]]
 
 RADIAL: Final = radial.ENDING

@@ -16,15 +16,13 @@ import numpy as np
 import xarray as xr
 from scipy.ndimage import gaussian_filter
 
+from scalehsi.arrays import Bool, Float
 from scalehsi.kernels import informed
 from scalehsi.kernels.classic import leftover
 from scalehsi.kernels.grids import spline_at, spline_of_means
 from scalehsi.models.looking import Sample
 from scalehsi.models.rasters import Pair
 from scalehsi.schema import COMPONENT, X, Y
-
-Float = np.ndarray[Any, np.dtype[np.float64]]
-Use = np.ndarray[Any, np.dtype[np.bool_]]
 
 BEYOND: Final = 0.5
 """So many coarse pixels beyond the edge of the field a guess is still made."""
@@ -114,7 +112,7 @@ def _block(pixels: tuple[Pair, Pair], i: Any, j: Any, *given: Any) -> Any:
 
 def filled_in(maps: Float) -> Float:
     """Maps whose pixels of NaN have the mean of what lies around, wider where nothing does."""
-    there: Use = np.asarray(np.isfinite(maps).all(axis=-1))
+    there: Bool = np.asarray(np.isfinite(maps).all(axis=-1))
     if there.all() or not there.any():
         return np.nan_to_num(maps)
     found, width = np.where(there[..., None], np.nan_to_num(maps), 0.0), 1.0

@@ -8,12 +8,11 @@ from typing import Any, Final
 import numpy as np
 import xarray as xr
 
+from scalehsi.arrays import Float
 from scalehsi.models.axis import check_axis
 from scalehsi.models.base import require
 from scalehsi.models.settings import GIVEN
 from scalehsi.schema import ABUNDANCES, COMPONENT, ENDMEMBERS, ENERGY, suggest
-
-Float = np.ndarray[Any, np.dtype[np.float64]]
 
 NAMES: Final = (ENDMEMBERS, ABUNDANCES)
 """What may be fixed; the maps are looked after by `scalehsi.models.known_maps`."""

@@ -14,13 +14,13 @@ import numpy as np
 import xarray as xr
 from scipy.optimize import linear_sum_assignment
 
+from scalehsi.arrays import Float
 from scalehsi.blocks import Blocks, Pixels, map_fold
 from scalehsi.cube import navigation_dims
 from scalehsi.models import binning
 from scalehsi.models.base import require
 from scalehsi.schema import ABUNDANCES, COMPONENT, ENDMEMBERS, MASK, X, Y
 
-Float = np.ndarray[Any, np.dtype[np.float64]]
 Fixed = Mapping[str, Any] | str | None
 
 NAME: Final = f"fixed[{ABUNDANCES!r}]"

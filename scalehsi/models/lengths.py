@@ -16,6 +16,7 @@ from typing import Any, Final
 import numpy as np
 import xarray as xr
 
+from scalehsi.arrays import Bool, Float
 from scalehsi.blocks.blas import one_blas_thread
 from scalehsi.blocks.compute import run
 from scalehsi.blocks.graph import tasks
@@ -26,9 +27,6 @@ from scalehsi.kernels.gaussian.profile import SHORTEST, standardised
 from scalehsi.models.base import is_number, require
 from scalehsi.models.loadings import maps_as_cube, windows
 from scalehsi.schema import ABUNDANCES, COMPONENT, X, Y
-
-Float = np.ndarray[Any, np.dtype[np.float64]]
-Bool = np.ndarray[Any, np.dtype[np.bool_]]
 
 LIMITS: Final = (1.5, 2.0, 2.5, 3.0, 4.0, 6.0, 8.0, 12.0, 16.0, 24.0, 32.0)
 """Upper limits that are tried, in pixels, up to half of what is looked at."""

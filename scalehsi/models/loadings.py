@@ -7,12 +7,11 @@ from typing import Any, Final
 import numpy as np
 import xarray as xr
 
+from scalehsi.arrays import Float
 from scalehsi.cube import check_cube
 from scalehsi.models.finer import Finer
 from scalehsi.result import check_result
 from scalehsi.schema import ABUNDANCES, COMPONENT, ENDMEMBERS, ENERGY, MASK, MEAN_SPECTRUM, InputError, X, Y
-
-Float = np.ndarray[Any, np.dtype[np.float64]]
 
 CARRIED: Final = (ENDMEMBERS, "offset", MEAN_SPECTRUM)
 """What `scalehsi.reconstruct` and reports take from a result beside its maps."""
@@ -34,7 +33,7 @@ def maps_as_cube(given: Any) -> tuple[xr.DataArray, dict[str, xr.DataArray]]:
     Returns
     -------
     cube : xarray.DataArray, shape (..., y, x, T)
-        Floats, with NaN where a pixel is missing. Lazy where the maps are.
+        Float, with NaN where a pixel is missing. Lazy where the maps are.
     beside : dict of str to xarray.DataArray
         The spectra of the components, unchanged; empty for maps alone.
 

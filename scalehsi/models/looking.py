@@ -7,11 +7,12 @@ from typing import Any, Final, NamedTuple
 
 import numpy as np
 
+from scalehsi.arrays import Float, Int
 from scalehsi.blocks import Blocks, Tile, map_fold
 from scalehsi.kernels.bins import bin_sums, merge_bins
 from scalehsi.kernels.frobenius import strips
 from scalehsi.kernels.statistics import in_sample
-from scalehsi.models.rasters import Float, Raster
+from scalehsi.models.rasters import Raster
 
 CELLS: Final = 2**20
 """Cells that come home, at most."""
@@ -19,8 +20,6 @@ FINER: Final = 6.0
 """Cells along a footprint of the coarse map at which the fine one need not be finer."""
 SAMPLE: Final = 4096
 """Pixels of the sample."""
-
-Indices = np.ndarray[Any, np.dtype[np.int64]]
 
 
 class Images(NamedTuple):
@@ -43,8 +42,8 @@ class Sample(NamedTuple):
     """Some pixels: values (S, E), and their rows and columns (S,)."""
 
     values: Float
-    rows: Indices
-    columns: Indices
+    rows: Int
+    columns: Int
 
 
 def cells_of(fine: Raster, coarse: Raster) -> int:

@@ -11,13 +11,13 @@ from typing import Any, Final, Protocol
 
 import numpy as np
 
+from scalehsi.arrays import Float
 from scalehsi.blocks import BlockFunction
 from scalehsi.kernels import endmembers, frobenius, missing, poisson, relevance
 from scalehsi.models import known_maps
 from scalehsi.models.base import State
 from scalehsi.models.settings import Settings
 
-Float = np.ndarray[Any, np.dtype[np.float64]]
 Sums = dict[str, Any]
 
 SETTLED: Final = 20

@@ -10,6 +10,7 @@ import numpy as np
 import xarray as xr
 
 from scalehsi import arrays
+from scalehsi.arrays import Float
 from scalehsi.blocks import BlockFunction, Blocks, map_fold
 from scalehsi.blocks.blas import one_blas_thread
 from scalehsi.cube import navigation_dims
@@ -22,8 +23,6 @@ from scalehsi.models.settings import GIVEN
 from scalehsi.models.starts import READINGS, brightness, first_endmembers, given_endmembers
 from scalehsi.models.survey import Survey, survey
 from scalehsi.schema import ABUNDANCES, COMPONENT, ENDMEMBERS, ENERGY, MEAN_SPECTRUM, InputError
-
-Float = np.ndarray[Any, np.dtype[np.float64]]
 
 SHIFT: Final = "abundance_cost"
 EXTRA: Final = "abundance_coupling"

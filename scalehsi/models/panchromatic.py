@@ -10,12 +10,13 @@ import numpy as np
 import xarray as xr
 from scipy.ndimage import gaussian_filter
 
+from scalehsi.arrays import Float
 from scalehsi.kernels.grids import box_means, spline_at, spline_of_means, summed
 from scalehsi.models.base import require
 from scalehsi.models.climbing import polished, searched
 from scalehsi.models.guesses import filled_in
 from scalehsi.models.looking import Images, averaged
-from scalehsi.models.rasters import Float, Pair, Placing, Raster
+from scalehsi.models.rasters import Pair, Placing, Raster
 from scalehsi.models.registration import OVERLAP, SOFT, footprints
 from scalehsi.schema import ENERGY, InputError, X, Y
 

@@ -11,6 +11,7 @@ import numpy as np
 import xarray as xr
 
 from scalehsi import arrays
+from scalehsi.arrays import Float
 from scalehsi.blocks import BlockFunction, Blocks, map_fold
 from scalehsi.cube import length_factor
 from scalehsi.kernels import frobenius, informed, poisson
@@ -40,8 +41,6 @@ from scalehsi.models.remixed import enough_counts, further_starts, remixed
 from scalehsi.models.sources import named
 from scalehsi.models.survey import survey
 from scalehsi.schema import COMPONENT, ENDMEMBERS, ENERGY, MEAN_SPECTRUM, X, Y
-
-Float = np.ndarray[Any, np.dtype[np.float64]]
 
 LOSSES: Final = ("poisson", "frobenius")
 SPATIAL: Final = "spatial"

@@ -10,6 +10,7 @@ from typing import Any, ClassVar, Final
 import numpy as np
 import xarray as xr
 
+from scalehsi.arrays import Float
 from scalehsi.blocks import BlockFunction, Blocks, map_fold
 from scalehsi.cube import check_finite
 from scalehsi.kernels import pca as kernels
@@ -27,8 +28,6 @@ from scalehsi.models.base import (
     require,
 )
 from scalehsi.schema import COMPONENT, ENDMEMBERS, ENERGY, MEAN_SPECTRUM, InputError
-
-Float = np.ndarray[Any, np.dtype[np.float64]]
 
 SOLVERS: Final = ("auto", "gram", "randomized")
 GRAM_CHANNELS: Final = 2048

@@ -10,6 +10,7 @@ import numpy as np
 import xarray as xr
 
 from scalehsi import arrays
+from scalehsi.arrays import Float
 from scalehsi.blocks import BlockFunction, Blocks
 from scalehsi.cube import energy_kev
 from scalehsi.kernels import frobenius, mixture, poisson
@@ -36,8 +37,6 @@ from scalehsi.models.nmf import NMF
 from scalehsi.models.scan import choose_bins
 from scalehsi.models.survey import survey
 from scalehsi.schema import COMPONENT, ENDMEMBERS, ENERGY, MEAN_SPECTRUM
-
-Float = np.ndarray[Any, np.dtype[np.float64]]
 
 SETTINGS: Final = ("default", "paper")
 LOSSES: Final = ("poisson", "frobenius")

@@ -2,16 +2,16 @@
 
 from __future__ import annotations
 
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import numpy as np
 import xarray as xr
 
+from scalehsi.arrays import Float
 from scalehsi.cube import length_factor
 from scalehsi.models.base import require
 from scalehsi.schema import InputError, X, Y
 
-Float = np.ndarray[Any, np.dtype[np.float64]]
 Pair = tuple[float, float]
 
 

@@ -9,16 +9,17 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Iterator
-from typing import Any, Final, NamedTuple
+from typing import Final, NamedTuple
 
 import numpy as np
 from scipy.ndimage import gaussian_filter
 from scipy.optimize import minimize_scalar
 
+from scalehsi.arrays import Bool, Float
 from scalehsi.kernels.grids import box_means, summed
 from scalehsi.models.climbing import Score, polished, searched
 from scalehsi.models.looking import Images, averaged
-from scalehsi.models.rasters import Float, Pair, Placing, Raster
+from scalehsi.models.rasters import Pair, Placing, Raster
 
 SOFT: Final = 0.7
 """Blur of the fine map in cells: without it the means of noisy cells prefer footprints that cut cells in half."""
@@ -39,8 +40,7 @@ WIDEST: Final = 1.5
 NARROW: Final = 0.05
 """Below this it counts as none."""
 
-Use = np.ndarray[Any, np.dtype[np.bool_]]
-Predictor = Callable[[Raster, Placing], tuple[Float, Use]]
+Predictor = Callable[[Raster, Placing], tuple[Float, Bool]]
 
 
 class Found(NamedTuple):
@@ -98,7 +98,7 @@ def predictor(fine: Images, *, blur: float = 0.0) -> Predictor:
     weighted = gaussian_filter(fine.values * fine.filled[..., None], width, axes=(0, 1), mode="constant")
     tables = summed(weighted), summed(gaussian_filter(fine.filled, width, mode="constant"))
 
-    def means(coarse: Raster, placing: Placing) -> tuple[Float, Use]:
+    def means(coarse: Raster, placing: Placing) -> tuple[Float, Bool]:
         values, covered = footprints(tables, fine.raster, coarse, placing)
         return values, covered >= COVERED
 
@@ -122,7 +122,7 @@ def _centred(rows: Float) -> Float:
     return np.asarray(rows - rows.mean(axis=0))
 
 
-def _pair(means: Predictor, coarse: Images, placing: Placing) -> tuple[Float, Float, Use]:
+def _pair(means: Predictor, coarse: Images, placing: Placing) -> tuple[Float, Float, Bool]:
     """Predicted and measured maps where both are, each about its mean, (P, K); and where that is."""
     predicted, use = means(coarse.raster, placing)
     use = use & (coarse.filled > 0)
@@ -200,7 +200,7 @@ def _judged(means: Predictor, coarse: Images, placing: Placing, blur: float, whi
     return Found(placing, error, blur, residual, ours / theirs if theirs else math.nan)
 
 
-def _error(means: Predictor, raster: Raster, placing: Placing, use: Use, slope: float, left: Float) -> Pair:
+def _error(means: Predictor, raster: Raster, placing: Placing, use: Bool, slope: float, left: Float) -> Pair:
     """Standard error of the shift, from how the prediction changes with it and from what it leaves."""
     slopes = []
     for axis in (0, 1):

@@ -15,10 +15,11 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from dataclasses import replace
-from typing import Any, Final
+from typing import Final
 
 import numpy as np
 
+from scalehsi.arrays import Float
 from scalehsi.blocks import Blocks, open_blocks
 from scalehsi.cube import make_cube
 from scalehsi.kernels import informed, mixture
@@ -28,8 +29,6 @@ from scalehsi.models.fit import settle
 from scalehsi.models.nmf import NMF
 from scalehsi.models.survey import survey
 from scalehsi.schema import ENERGY
-
-Float = np.ndarray[Any, np.dtype[np.float64]]
 
 LADDER: Final = (0.5, 0.2, 0.1, 0.05)
 """Parameters of the prior before the last one."""

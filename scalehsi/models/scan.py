@@ -16,6 +16,7 @@ import numpy as np
 import xarray as xr
 from scipy.optimize import linear_sum_assignment
 
+from scalehsi.arrays import Float
 from scalehsi.blocks import map_fold, open_blocks
 from scalehsi.cube import check_cube, navigation_dims
 from scalehsi.kernels import mixture
@@ -25,8 +26,6 @@ from scalehsi.models.nmf import NMF
 from scalehsi.prepare import bin as add_up
 from scalehsi.prepare import thin
 from scalehsi.schema import ENERGY, MASK, InputError, X, Y
-
-Float = np.ndarray[Any, np.dtype[np.float64]]
 
 LADDER: Final = (1, 2, 4, 6, 8, 12, 16, 24, 32)
 """Bins that are tried."""

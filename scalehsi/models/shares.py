@@ -13,6 +13,7 @@ from typing import Any, Final, Protocol
 import numpy as np
 import xarray as xr
 
+from scalehsi.arrays import Float
 from scalehsi.blocks import Blocks, Tile, map_fold
 from scalehsi.cube import navigation_dims
 from scalehsi.kernels import frobenius, mixture
@@ -21,8 +22,6 @@ from scalehsi.kernels.nnls import nnls
 from scalehsi.kernels.statistics import in_sample
 from scalehsi.models.base import State, Stats
 from scalehsi.schema import COMPONENT
-
-Float = np.ndarray[Any, np.dtype[np.float64]]
 
 LADDER: Final = (0.5, 0.2, 0.1, 0.05)
 """Parameters of the prior before the last one."""

@@ -14,6 +14,7 @@ from typing import Any, Final
 import numpy as np
 import xarray as xr
 
+from scalehsi.arrays import Float
 from scalehsi.blocks import Blocks, Tile, map_fold
 from scalehsi.blocks.blas import one_blas_thread
 from scalehsi.blocks.compute import run
@@ -26,8 +27,6 @@ from scalehsi.models.axis import check_axis
 from scalehsi.models.base import choice, require
 from scalehsi.models.survey import SAMPLE_BYTES, Survey
 from scalehsi.schema import COMPONENT, ENDMEMBERS, ENERGY, InputError
-
-Float = np.ndarray[Any, np.dtype[np.float64]]
 
 READINGS: Final = {"sample": 0, "nndsvd": 2, "nndsvda": 2, "vca": 1, "random": 0, "multistart": 1}
 """How often each start reads the cube, after the survey."""

@@ -8,9 +8,9 @@ import numpy as np
 import xarray as xr
 
 from scalehsi import arrays
+from scalehsi.arrays import Float
 from scalehsi.blocks import map_pixels, open_blocks
 from scalehsi.kernels.cliff_lorimer import atomic_shares, mass_shares, mixed_shares, share_errors
-from scalehsi.kernels.templates import Floats
 from scalehsi.quantify.options import Options, Setup
 from scalehsi.quantify.sources import Spectra, abundance_sums, of_cube, of_result
 from scalehsi.quantify.spectra import ELEMENT, Measured, attributes, element_coords, measure, prepare
@@ -94,7 +94,7 @@ def cube_maps(cube: xr.DataArray, options: Options) -> xr.Dataset:
     return _dataset(made, keep, setup, spectra, dims)
 
 
-def _shared(operator: Floats, found: Measured, setup: Setup, *, errors: bool) -> dict[str, Any]:
+def _shared(operator: Float, found: Measured, setup: Setup, *, errors: bool) -> dict[str, Any]:
     first, second = np.triu_indices(len(operator))
     return {
         "operator": np.ascontiguousarray(operator.T, dtype=np.float32),

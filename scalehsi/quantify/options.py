@@ -11,9 +11,10 @@ from typing import Final
 
 import numpy as np
 
+from scalehsi.arrays import Float
 from scalehsi.kernels.families import Peak, choose_peaks, split_name
 from scalehsi.kernels.lines import atomic_weight
-from scalehsi.kernels.templates import Columns, Floats, Foil, Templates, Width, make_templates, width_of
+from scalehsi.kernels.templates import Columns, Foil, Templates, Width, make_templates, width_of
 from scalehsi.kernels.xrays import LOWEST_KEV, linear_fwhm
 from scalehsi.schema import InputError, suggest
 
@@ -113,8 +114,8 @@ class Setup:
 
     options: Options
     templates: Templates
-    factors: Floats
-    masses: Floats
+    factors: Float
+    masses: Float
     shift_kev: float = 0.0
 
     @property
@@ -128,7 +129,7 @@ class Setup:
         return self.templates.columns()
 
     @cached_property
-    def attenuation(self) -> Floats:
+    def attenuation(self) -> Float:
         """Mass attenuation of each line in each element, cm^2/g (n, n)."""
         return self.templates.attenuation()
 
@@ -138,17 +139,17 @@ class Setup:
         return self.options.foil.mass_path
 
     @property
-    def k_factors(self) -> Floats:
+    def k_factors(self) -> Float:
         """For mass fractions, relative to the reference (n,)."""
-        factors: Floats = self.factors * self.masses
+        factors: Float = self.factors * self.masses
         reference = self.options.reference
         if reference is None:
             reference = "Si" if "Si" in self.options.elements else self.options.elements[0]
-        relative: Floats = factors / factors[self.options.elements.index(reference)]
+        relative: Float = factors / factors[self.options.elements.index(reference)]
         return relative
 
 
-def make_setup(options: Options, energies: Floats, *, width: Width | None = None, shift_kev: float = 0.0) -> Setup:
+def make_setup(options: Options, energies: Float, *, width: Width | None = None, shift_kev: float = 0.0) -> Setup:
     """Put the options on an energy axis.
 
     Parameters
@@ -202,7 +203,7 @@ def peak_width(fwhm: str | float | Width | None) -> Width:
     return fwhm if callable(fwhm) else linear_fwhm
 
 
-def _fitted(options: Options, energies: Floats) -> tuple[float, float]:
+def _fitted(options: Options, energies: Float) -> tuple[float, float]:
     if options.energy_range is None:
         return float(energies[0]), float(energies[-1])
     low, high = map(float, options.energy_range)
@@ -215,13 +216,13 @@ def _fitted(options: Options, energies: Floats) -> tuple[float, float]:
     return low, high
 
 
-def _factors(setup: Setup) -> Floats:
+def _factors(setup: Setup) -> Float:
     """Atoms for a count: from cross sections and the detector, or from the k-factors that were given."""
     given = setup.options.k_factors
     if isinstance(given, str):
         if given != COMPUTED:
             raise InputError(f"k_factors={given!r}; give {COMPUTED!r}, or a mapping such as {{'Si_Ka': 1.0}}")
-        made: Floats = setup.thin.yields[0] / setup.thin.yields
+        made: Float = setup.thin.yields[0] / setup.thin.yields
         return made
     known = {" ".join(filter(None, split_name(str(name)))): value for name, value in given.items()}
     found: list[float] = []
@@ -239,5 +240,5 @@ def _factors(setup: Setup) -> Floats:
         if not isinstance(value, numbers.Real) or not 0 < float(value) < math.inf:
             raise InputError(f"the k-factor of {peak.name} is {value!r}; a number above 0 is expected")
         found.append(float(value))
-    factors: Floats = np.array(found)
+    factors: Float = np.array(found)
     return factors / setup.masses if setup.options.k_units == "weight" else factors

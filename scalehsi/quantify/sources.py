@@ -8,9 +8,9 @@ from typing import Any, Final, NamedTuple
 import numpy as np
 import xarray as xr
 
+from scalehsi.arrays import Float
 from scalehsi.blocks import map_fold, open_blocks
 from scalehsi.cube import check_cube, energy_kev, history_of
-from scalehsi.kernels.templates import Floats
 from scalehsi.result import check_result, map_dims
 from scalehsi.schema import ABUNDANCES, COMPONENT, ENDMEMBERS, ENERGY, InputError
 
@@ -46,14 +46,14 @@ class Spectra(NamedTuple):
         Signal, title, elements, beam energy and history of the source.
     """
 
-    values: Floats
-    energies: Floats
+    values: Float
+    energies: Float
     template: xr.DataArray
     counted: bool
     axis: xr.DataArray
     attrs: dict[str, Any]
 
-    def drawn(self, rows: Floats) -> xr.DataArray:
+    def drawn(self, rows: Float) -> xr.DataArray:
         """Rows (S, E) on the axis of the source."""
         dims = (*self.template.dims, ENERGY)
         falling = float(self.axis[0]) > float(self.axis[-1])
@@ -203,7 +203,7 @@ def refuse_eels(attrs: Mapping[str, Any]) -> None:
 
 
 def _spectra(
-    rows: Floats, data: xr.DataArray, template: xr.DataArray, *, counted: bool, counts: Any, attrs: dict[str, Any]
+    rows: Float, data: xr.DataArray, template: xr.DataArray, *, counted: bool, counts: Any, attrs: dict[str, Any]
 ) -> Spectra:
     refuse_eels(attrs)
     energies = rising_kev(data)
@@ -229,7 +229,7 @@ def _spectra(
     return Spectra(np.ascontiguousarray(rows), energies, template, counted, data[ENERGY], kept)
 
 
-def rising_kev(data: xr.DataArray | xr.Dataset) -> Floats:
+def rising_kev(data: xr.DataArray | xr.Dataset) -> Float:
     """The energy axis in keV, from low to high.
 
     Raises

@@ -10,10 +10,11 @@ import numpy as np
 import xarray as xr
 from scipy.optimize import minimize_scalar
 
+from scalehsi.arrays import Float
 from scalehsi.blocks.blas import one_blas_thread
 from scalehsi.kernels.cliff_lorimer import atomic_shares, mass_shares, share_errors
 from scalehsi.kernels.peakfit import PeakFit, fit_spectrum, fit_windows
-from scalehsi.kernels.templates import Floats, scaled_width
+from scalehsi.kernels.templates import scaled_width
 from scalehsi.kernels.xrays import foil_transmission
 from scalehsi.quantify.options import ESTIMATE, Options, Setup, make_setup
 from scalehsi.quantify.sources import NO_COUNTS, Spectra
@@ -44,11 +45,11 @@ class Measured(NamedTuple):
     """
 
     fit: PeakFit
-    shares: Floats
-    leaving: Floats
+    shares: Float
+    leaving: Float
 
 
-def measure(x: Floats, setup: Setup) -> Measured:
+def measure(x: Float, setup: Setup) -> Measured:
     """Fit a spectrum and turn its peaks into a composition, until absorption and composition agree."""
     method = fit_spectrum if setup.options.method == "fit" else fit_windows
     count = len(setup.peaks)
@@ -74,14 +75,14 @@ def shares_of(intensity: Any, setup: Setup) -> Any:
     return atomic_shares(intensity, setup.factors, masses=setup.masses, attenuation=table, mass_path=path)
 
 
-def leaving_foil(shares: Floats, setup: Setup) -> Floats:
+def leaving_foil(shares: Float, setup: Setup) -> Float:
     """Share of each line's photons that leave a foil of this composition."""
     if setup.mass_path == 0 or not np.isfinite(shares).all():
         return np.ones(len(setup.peaks))
     return foil_transmission(setup.attenuation @ mass_shares(shares, setup.masses) * setup.mass_path)
 
 
-def errors_of(found: Measured, setup: Setup) -> tuple[Floats, Floats, Floats]:
+def errors_of(found: Measured, setup: Setup) -> tuple[Float, Float, Float]:
     """Standard errors of net counts, atomic and mass fractions, from the statistics of counting alone."""
     covariance = found.fit.covariance
     per_count = setup.factors / found.leaving
@@ -112,7 +113,7 @@ def prepare(spectra: Spectra, options: Options) -> Setup:
     return made(factor, shift)
 
 
-def _misfit(x: Floats, setup: Setup) -> float:
+def _misfit(x: Float, setup: Setup) -> float:
     """How much less likely the data are under the fit than under themselves (half the Poisson deviance)."""
     with one_blas_thread():
         fit = fit_spectrum(x, setup.templates, setup.thin)

@@ -8,6 +8,7 @@ import numpy as np
 import xarray as xr
 
 from scalehsi import metrics
+from scalehsi.arrays import NumpyArray
 from scalehsi.reporting import style
 from scalehsi.reporting.digest import POSITION, Digest, check_shapes, digest, intensity_maps
 from scalehsi.reporting.spectra import energy_label
@@ -15,8 +16,6 @@ from scalehsi.schema import ABUNDANCES, COMPONENT, ENDMEMBERS, ENERGY, InputErro
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
-
-Array = np.ndarray[Any, Any]
 
 
 class Match(NamedTuple):
@@ -134,11 +133,11 @@ def _comparable(view: Digest, known: Digest) -> bool:
     return known.maps.shape[1:] == view.maps.shape[1:] and not view.signed
 
 
-def shares_of(view: Digest) -> Array:
+def shares_of(view: Digest) -> NumpyArray:
     """Each component's share of each pixel's intensity, (K, N, ny, nx); NaN where there is none."""
     maps = intensity_maps(view)
     total = maps.sum(axis=0)
-    shares: Array = np.where(total > 0, maps / np.where(total > 0, total, 1.0), np.nan)
+    shares: NumpyArray = np.where(total > 0, maps / np.where(total > 0, total, 1.0), np.nan)
     return shares
 
 
@@ -148,7 +147,7 @@ def truth_name(known: Digest, number: int) -> str:
     return f"Truth {number + 1}" if own == f"Component {number + 1}" else own
 
 
-def unit_sum(spectrum: Array) -> Array:
+def unit_sum(spectrum: NumpyArray) -> NumpyArray:
     """The spectrum over its sum; as it is where that is zero."""
     total = float(np.nansum(spectrum))
     return spectrum / total if total else spectrum

@@ -6,11 +6,12 @@ import json
 import math
 import numbers
 from collections.abc import Sequence
-from typing import TYPE_CHECKING, Any, Final, NamedTuple
+from typing import TYPE_CHECKING, Final, NamedTuple
 
 import numpy as np
 import xarray as xr
 
+from scalehsi.arrays import NumpyArray
 from scalehsi.cube import energy_kev
 from scalehsi.kernels.families import choose_peaks
 from scalehsi.kernels.lines import line_table
@@ -25,7 +26,6 @@ if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure, SubFigure
 
-Array = np.ndarray[Any, Any]
 
 FIT_HEIGHT: Final = 3.6
 SEEN: Final = 4.0
@@ -98,10 +98,10 @@ def composition_of(result: xr.Dataset, view: Digest) -> Composition | None:
     return Composition(found, tuple(element for element in view.elements if element not in usable))
 
 
-def _sums(view: Digest) -> Array:
+def _sums(view: Digest) -> NumpyArray:
     """Sums of the abundances of each component."""
     strength = np.nansum(view.endmembers, axis=1)
-    sums: Array = np.where(strength > 0, view.totals / np.where(strength > 0, strength, 1.0), 0.0)
+    sums: NumpyArray = np.where(strength > 0, view.totals / np.where(strength > 0, strength, 1.0), 0.0)
     return sums
 
 
@@ -191,7 +191,9 @@ def _draw_fit(part: SubFigure, one: xr.Dataset, title: str, ink: str) -> None:
     )
 
 
-def _spectrum(axes: Axes, energy: Array, data: Array, model: Array, background: Array, ink: str) -> None:
+def _spectrum(
+    axes: Axes, energy: NumpyArray, data: NumpyArray, model: NumpyArray, background: NumpyArray, ink: str
+) -> None:
     axes.plot(energy, data, color=style.INK, linewidth=0.6, drawstyle="steps-mid", label="data")
     axes.fill_between(energy, np.maximum(background, 1e-12), 1e-12, color="#d9d9d9", linewidth=0, label="continuum")
     axes.fill_between(energy, model, background, color=ink, alpha=0.25, linewidth=0, label="lines")
@@ -204,7 +206,9 @@ def _spectrum(axes: Axes, energy: Array, data: Array, model: Array, background: 
     axes.legend(loc="upper right", fontsize=style.SMALL, frameon=False, ncols=4)
 
 
-def _names(one: xr.Dataset, energy: Array, model: Array, background: Array, *, counted: bool) -> list[_Name]:
+def _names(
+    one: xr.Dataset, energy: NumpyArray, model: NumpyArray, background: NumpyArray, *, counted: bool
+) -> list[_Name]:
     """The measured lines, and further ones of the elements that were found where they show."""
     named, present = [], []
     for position, text in enumerate(map(str, one["line"].values)):

@@ -8,9 +8,8 @@ from typing import Any, Final
 import numpy as np
 import xarray as xr
 
+from scalehsi.arrays import NumpyArray
 from scalehsi.schema import ABUNDANCES, COMPONENT, ENERGY, ITERATION, LENGTH_UNITS, OBJECTIVE, X, Y
-
-Array = np.ndarray[Any, Any]
 
 MAX_POSITIONS: Final = 4
 """How many places along leading dims (time, tilt ...) are shown."""
@@ -46,13 +45,13 @@ def names_of(result: xr.Dataset) -> tuple[str, ...]:
     return tuple(f"Component {number + 1}" for number in range(count))
 
 
-def energy_of(result: xr.Dataset) -> Array:
+def energy_of(result: xr.Dataset) -> NumpyArray:
     if ENERGY in result.coords:
         return np.asarray(result[ENERGY].values, dtype=np.float64)
     return np.arange(result.sizes[ENERGY], dtype=np.float64)
 
 
-def iterations_of(result: xr.Dataset) -> Array | None:
+def iterations_of(result: xr.Dataset) -> NumpyArray | None:
     if OBJECTIVE not in result:
         return None
     if ITERATION in result.coords:

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
 import xarray as xr
 
 from scalehsi import metrics
+from scalehsi.arrays import NumpyArray
 from scalehsi.cube import check_cube
 from scalehsi.denoising import RAW
 from scalehsi.reporting import style
@@ -22,7 +23,6 @@ from scalehsi.windows import channels_of, line_windows
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
-Array = np.ndarray[Any, Any]
 Window = str | Sequence[float]
 
 COLUMNS = 4
@@ -179,7 +179,7 @@ def _table(judged: xr.Dataset) -> str:
     return table(head, rows, numbers=range(1, len(head)))
 
 
-def product_map(result: xr.Dataset, band: Band, block: int) -> Array:
+def product_map(result: xr.Dataset, band: Band, block: int) -> NumpyArray:
     """Sum of the modelled counts in a window, (ny, nx), averaged in blocks; at the first of leading positions."""
     weights = np.asarray(result[ENDMEMBERS].transpose(COMPONENT, ENERGY)[:, band.channels].sum(ENERGY).values)
     maps = result[ABUNDANCES].reset_coords(drop=True)
@@ -188,7 +188,7 @@ def product_map(result: xr.Dataset, band: Band, block: int) -> Array:
     return np.asarray(np.einsum("kyx,k->yx", drawn.values, weights) + offset)
 
 
-def raw_map(cube: xr.DataArray, band: Band, block: int) -> Array:
+def raw_map(cube: xr.DataArray, band: Band, block: int) -> NumpyArray:
     """Sum of the counts in a window, likewise."""
     total = cube.isel({ENERGY: band.channels}).sum(ENERGY, dtype=np.float64)
     used = total.where(cube[MASK]) if MASK in cube.coords else total

@@ -14,6 +14,7 @@ from typing import Any, Final
 import numpy as np
 import xarray as xr
 
+from scalehsi.arrays import NumpyArray
 from scalehsi.reporting.coordinates import energy_of, iterations_of, names_of, pixel_nm_of, places_of, words_of
 from scalehsi.result import check_result, settings_of
 from scalehsi.schema import (
@@ -30,8 +31,6 @@ from scalehsi.schema import (
     X,
     Y,
 )
-
-Array = np.ndarray[Any, Any]
 
 MAX_PIXELS: Final = 800
 """Longest side of a map, in pixels, after the block mean."""
@@ -87,34 +86,34 @@ class Digest:
     status: str
     advice: str
     names: tuple[str, ...]
-    energy: Array
+    energy: NumpyArray
     energy_unit: str
     intensity_unit: str
     elements: tuple[str, ...]
-    endmembers: Array
-    unsmoothed: Array | None
-    maps: Array
-    totals: Array
-    shares: Array
+    endmembers: NumpyArray
+    unsmoothed: NumpyArray | None
+    maps: NumpyArray
+    totals: NumpyArray
+    shares: NumpyArray
     signed: bool
     positions: tuple[str, ...]
     pixel_nm: tuple[float, float] | None
     block: int
     pixels_used: int
     pixels_total: int
-    mean_spectrum: Array | None
-    residual_spectrum: Array | None
-    residual: Array | None
-    relative_residual: Array | None
-    iteration: Array | None
-    objective: Array | None
-    eigenvalues: Array | None
-    explained: Array | None
-    malinowski: Array | None
+    mean_spectrum: NumpyArray | None
+    residual_spectrum: NumpyArray | None
+    residual: NumpyArray | None
+    relative_residual: NumpyArray | None
+    iteration: NumpyArray | None
+    objective: NumpyArray | None
+    eigenvalues: NumpyArray | None
+    explained: NumpyArray | None
+    malinowski: NumpyArray | None
     poisson: bool
 
     @property
-    def energy_kev(self) -> Array:
+    def energy_kev(self) -> NumpyArray:
         """The energy axis in keV (as it is, when it has no energy unit)."""
         return self.energy * {"eV": 1e-3, "meV": 1e-6, "MeV": 1e3}.get(self.energy_unit, 1.0)
 
@@ -205,22 +204,22 @@ def digest(result: xr.Dataset | Digest) -> Digest:
     )
 
 
-def intensity_maps(view: Digest) -> Array:
+def intensity_maps(view: Digest) -> NumpyArray:
     """The maps in intensity per pixel: abundance times the sum of the spectrum, (K, N, ny, nx).
 
     The scale of an abundance is arbitrary (a spectrum may be doubled and its map halved); this product is not.
     """
     scale = np.nansum(view.endmembers, axis=1).astype(np.float32)
-    maps: Array = view.maps * scale[:, None, None, None]
+    maps: NumpyArray = view.maps * scale[:, None, None, None]
     return maps
 
 
-def intensity_spectra(view: Digest, *, smoothed: bool = True) -> Array:
+def intensity_spectra(view: Digest, *, smoothed: bool = True) -> NumpyArray:
     """The spectra in intensity per channel over the whole map: endmember times the sum of its abundances, (K, E)."""
     strength = np.nansum(view.endmembers, axis=1)
     safe = np.where(strength > 0, strength, 1.0)
     rows = view.endmembers if smoothed or view.unsmoothed is None else view.unsmoothed
-    spectra: Array = rows * (np.where(strength > 0, view.totals, 0.0) / safe)[:, None]
+    spectra: NumpyArray = rows * (np.where(strength > 0, view.totals, 0.0) / safe)[:, None]
     return spectra
 
 
@@ -269,7 +268,7 @@ def block_mean(maps: xr.DataArray, block: int) -> xr.DataArray:
     return maps if block == 1 else maps.coarsen({Y: block, X: block}, boundary="pad").mean()
 
 
-def _shares(totals: Array, explained: Array | None, *, signed: bool) -> Array:
+def _shares(totals: NumpyArray, explained: NumpyArray | None, *, signed: bool) -> NumpyArray:
     if explained is not None and explained.size >= totals.size:
         return np.asarray(explained[: totals.size], dtype=np.float64)
     whole = float(np.nansum(totals))
@@ -278,11 +277,11 @@ def _shares(totals: Array, explained: Array | None, *, signed: bool) -> Array:
     return totals / whole
 
 
-def _relative(residual: Array, maps: Array, endmembers: Array) -> Array:
+def _relative(residual: NumpyArray, maps: NumpyArray, endmembers: NumpyArray) -> NumpyArray:
     """RMS residual over the square root of the model's mean counts per channel; 1 is what Poisson counts leave."""
     strength = np.nansum(endmembers, axis=1)
     counts = np.einsum("knyx,k->nyx", maps.astype(np.float64), strength) / endmembers.shape[1]
-    ratio: Array = np.full(residual.shape, np.nan)
+    ratio: NumpyArray = np.full(residual.shape, np.nan)
     np.divide(residual, np.sqrt(np.maximum(counts, 0.0)), out=ratio, where=counts > 0)
     return ratio
 
@@ -291,9 +290,9 @@ def _is_signed(lowest: float, highest: float) -> bool:
     return lowest < -SIGNED_TOLERANCE * max(abs(highest), abs(lowest)) if math.isfinite(lowest) else False
 
 
-def _least(values: Array) -> float:
+def _least(values: NumpyArray) -> float:
     return float(np.min(values, initial=0.0, where=np.isfinite(values)))
 
 
-def _most(values: Array) -> float:
+def _most(values: NumpyArray) -> float:
     return float(np.max(values, initial=0.0, where=np.isfinite(values)))

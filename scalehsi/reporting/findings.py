@@ -5,12 +5,13 @@ from __future__ import annotations
 import itertools
 import math
 from collections.abc import Sequence
-from typing import Any, Final, Literal, NamedTuple
+from typing import Final, Literal, NamedTuple
 
 import numpy as np
 from scipy.ndimage import gaussian_filter1d, uniform_filter
 
 from scalehsi import metrics
+from scalehsi.arrays import NumpyArray
 from scalehsi.reporting.digest import Digest
 from scalehsi.reporting.identify import Mark
 from scalehsi.reporting.maps import STRUCTURE, neighbour_correlation
@@ -18,8 +19,6 @@ from scalehsi.reporting.marks import strongest
 from scalehsi.reporting.peaks import noise
 from scalehsi.reporting.quality import indicator_minimum
 from scalehsi.reporting.spectra import share_text, share_unit
-
-Array = np.ndarray[Any, Any]
 
 NEARLY_EMPTY: Final = 0.01
 NEARLY_THE_SAME: Final = 5.0
@@ -128,7 +127,7 @@ def _equal_components(view: Digest) -> list[Finding]:
     return found
 
 
-def angle_degrees(a: Array, b: Array) -> float:
+def angle_degrees(a: NumpyArray, b: NumpyArray) -> float:
     """Spectral angle in degrees; NaN when a spectrum is zero or not finite."""
     if not (np.isfinite(a).all() and np.isfinite(b).all() and a.any() and b.any()):
         return math.nan
@@ -196,7 +195,7 @@ def _or_weighting(view: Digest) -> str:
     return ", or loss='poisson'" if view.model == "NMF" and view.signal == "EDS" and not view.poisson else ""
 
 
-def _place_of_maximum(view: Digest, maps: Array) -> str:
+def _place_of_maximum(view: Digest, maps: NumpyArray) -> str:
     filled = np.where(np.isfinite(maps), maps, np.nanmedian(maps))
     place, row, column = np.unravel_index(int(np.argmax(uniform_filter(filled, (1, 5, 5)))), maps.shape)
     dy, dx = view.pixel_nm or (view.block, view.block)

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Final
 
 import numpy as np
 import xarray as xr
 
+from scalehsi.arrays import NumpyArray
 from scalehsi.reporting import style
 from scalehsi.reporting.coordinates import places_of
 from scalehsi.reporting.digest import Digest, block_mean, take
@@ -18,7 +19,6 @@ if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
-Array = np.ndarray[Any, Any]
 
 NEEDED: Final = (ABUNDANCES_STD, "lengthscale", "noise_std", "length_scan")
 BAND: Final = 1.96
@@ -96,7 +96,7 @@ def chapter(result: xr.Dataset, view: Digest, scan: xr.Dataset | None = None) ->
     return Chapter("gaussian", "How sure are the maps?", body, drawings)
 
 
-def draw_uncertainty(view: Digest, deviation: Array) -> Figure:
+def draw_uncertainty(view: Digest, deviation: NumpyArray) -> Figure:
     """Draw mean, deviation and a profile with its band, a row for each component."""
     count = len(view.names)
     height = 0.9 * style.WIDTH / 3 * style.panel_shape(view) + 0.4
@@ -121,7 +121,7 @@ def draw_uncertainty(view: Digest, deviation: Array) -> Figure:
     return figure
 
 
-def _profile(axes: Axes, view: Digest, mean: Array, std: Array, component: int) -> None:
+def _profile(axes: Axes, view: Digest, mean: NumpyArray, std: NumpyArray, component: int) -> None:
     """A row through the middle of a map with its 95 % band."""
     row = mean.shape[0] // 2
     step = view.pixel_nm[1] if view.pixel_nm else float(view.block)
@@ -169,13 +169,13 @@ def draw_seam(seam: xr.DataArray) -> Figure:
     return figure
 
 
-def _drawn(maps: xr.DataArray, result: xr.Dataset, view: Digest) -> Array:
+def _drawn(maps: xr.DataArray, result: xr.Dataset, view: Digest) -> NumpyArray:
     """Maps at the first of leading positions, averaged as those of the digest are."""
     place = places_of(result)[0][:1]
     return np.asarray(block_mean(take(maps.reset_coords(drop=True), place), view.block).values)[:, 0]
 
 
-def _table(result: xr.Dataset, view: Digest, deviation: Array) -> str:
+def _table(result: xr.Dataset, view: Digest, deviation: NumpyArray) -> str:
     """Noise of a pixel before, and deviation of the map after."""
     rows = []
     for k, name in enumerate(view.names):

@@ -6,13 +6,13 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from scalehsi.arrays import NumpyArray
 from scalehsi.reporting import style
 from scalehsi.reporting.digest import Digest, intensity_maps
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
-Array = np.ndarray[Any, Any]
 
 COLUMNS = 3
 ONE_COLOUR = 0.95
@@ -31,7 +31,7 @@ PANEL_HEAD = 0.45
 """Inches above a map for its title."""
 
 
-def limits(values: Array, *, signed: bool) -> tuple[float, float]:
+def limits(values: NumpyArray, *, signed: bool) -> tuple[float, float]:
     """Ends of the colour scale: 0 (or symmetric about it) and the 99.8th percentile; a hot pixel hides nothing."""
     finite = values[np.isfinite(values)]
     if not finite.size:
@@ -138,12 +138,12 @@ def outshining(view: Digest) -> int | None:
     return background
 
 
-def _structured(view: Digest) -> Array:
+def _structured(view: Digest) -> NumpyArray:
     """Which maps are more than noise, (K,)."""
     return np.array([neighbour_correlation(values) > STRUCTURE for values in view.maps])
 
 
-def _composed(view: Digest) -> tuple[Array, Array]:
+def _composed(view: Digest) -> tuple[NumpyArray, NumpyArray]:
     """What a composite is made of: maps (K, N, ny, nx), and which components are shown (K,)."""
     drawn = np.maximum(intensity_maps(view), 0.0)
     background = outshining(view)
@@ -157,7 +157,7 @@ def _composed(view: Digest) -> tuple[Array, Array]:
     return np.where(drawn.max(axis=0) < FAINTEST, drawn * 0.0, drawn), shown
 
 
-def mixed_colours(maps: Array, top: float) -> Array:
+def mixed_colours(maps: NumpyArray, top: float) -> NumpyArray:
     """Blend the components' colours by their shares of a pixel; faint pixels fade to white, unused ones are grey.
 
     Parameters
@@ -179,7 +179,7 @@ def mixed_colours(maps: Array, top: float) -> Array:
     return np.where(np.isfinite(total)[..., None], 1.0 - strength * (1.0 - blend), _rgb(style.NO_DATA))
 
 
-def dominant_colours(maps: Array) -> Array:
+def dominant_colours(maps: NumpyArray) -> NumpyArray:
     """Colour of the strongest component of each pixel, (ny, nx, 3); white where all are 0, grey where none is."""
     total = np.sum(maps, axis=0)
     colours = _palette(maps.shape[0])[np.argmax(np.nan_to_num(maps), axis=0)]
@@ -187,7 +187,7 @@ def dominant_colours(maps: Array) -> Array:
     return np.where(np.isfinite(total)[..., None], colours, _rgb(style.NO_DATA))
 
 
-def _write_numbers(axes: Any, maps: Array, view: Digest) -> None:
+def _write_numbers(axes: Any, maps: NumpyArray, view: Digest) -> None:
     """Write the number of a component into the widest place of its region: colour is never the only sign."""
     from matplotlib.patheffects import withStroke
     from scipy.ndimage import distance_transform_edt
@@ -215,7 +215,7 @@ def _write_numbers(axes: Any, maps: Array, view: Digest) -> None:
         )
 
 
-def _legend(figure: Figure, view: Digest, shown: Array) -> None:
+def _legend(figure: Figure, view: Digest, shown: NumpyArray) -> None:
     from matplotlib.patches import Patch
 
     entries = [
@@ -232,21 +232,21 @@ def _legend(figure: Figure, view: Digest, shown: Array) -> None:
         text.set_parse_math(False)
 
 
-def _extend(values: Array, high: float, *, signed: bool) -> str:
+def _extend(values: NumpyArray, high: float, *, signed: bool) -> str:
     """At which ends values lie beyond the colour scale."""
     finite = np.abs(values[np.isfinite(values)])
     return "neither" if not (finite > high).any() else "both" if signed else "max"
 
 
-def _palette(count: int) -> Array:
+def _palette(count: int) -> NumpyArray:
     return np.array([_rgb(style.colour(k)) for k in range(count)])
 
 
-def _rgb(colour: str) -> Array:
+def _rgb(colour: str) -> NumpyArray:
     return np.array([int(colour[i : i + 2], 16) / 255 for i in (1, 3, 5)])
 
 
-def neighbour_correlation(maps: Array) -> float:
+def neighbour_correlation(maps: NumpyArray) -> float:
     """Correlation between neighbouring pixels of maps (N, ny, nx): 0 for noise, and where pixels are too few."""
     pairs = [(maps[:, :, 1:], maps[:, :, :-1]), (maps[:, 1:], maps[:, :-1])]
     values = []

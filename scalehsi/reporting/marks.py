@@ -3,15 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any, Final
+from typing import Final
 
 import numpy as np
 
+from scalehsi.arrays import NumpyArray
 from scalehsi.reporting.digest import Digest, intensity_spectra
 from scalehsi.reporting.identify import SYMBOLS, Mark, name_peaks
 from scalehsi.reporting.peaks import find_peaks, rise_at
-
-Array = np.ndarray[Any, Any]
 
 EDGES: Final[dict[str, tuple[int, int]]] = {
     "K": (1, 92),
@@ -85,7 +84,7 @@ def _edge_kev(z: int, shell: str) -> float:
         return 0.0
 
 
-def _edge_marks(view: Digest, spectrum: Array) -> list[Mark]:
+def _edge_marks(view: Digest, spectrum: NumpyArray) -> list[Mark]:
     axis = view.energy_kev * 1e3
     marks = []
     for mark in edges(view.elements, float(axis.min()) / 1e3, float(axis.max()) / 1e3):

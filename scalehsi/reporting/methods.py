@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any, Final, NamedTuple
 import numpy as np
 import xarray as xr
 
+from scalehsi.arrays import NumpyArray
 from scalehsi.models.catalogue import model_class
 from scalehsi.reporting import style
 from scalehsi.reporting.compare import compare, shares_of, truth_name, unit_sum
@@ -23,7 +24,6 @@ from scalehsi.schema import InputError
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
-Array = np.ndarray[Any, Any]
 
 BLACK: Final = "#000000"
 MARGIN: Final = 1.12
@@ -206,7 +206,7 @@ def draw_spectra(reference: Digest, methods: Mapping[str, Digest], *, known: Dig
     return figure
 
 
-def _frame(axes: Any, view: Digest, base: Array, marks: Sequence[Mark]) -> None:
+def _frame(axes: Any, view: Digest, base: NumpyArray, marks: Sequence[Mark]) -> None:
     """Scales, labels and names of lines of a panel."""
     top = float(np.nanmax(base, initial=0.0)) or 1.0
     high = top * 1.15

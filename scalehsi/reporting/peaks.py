@@ -9,7 +9,7 @@ from scipy.ndimage import gaussian_filter1d
 from scipy.signal import find_peaks as find_maxima
 from scipy.signal import peak_prominences
 
-Array = np.ndarray[Any, Any]
+from scalehsi.arrays import NumpyArray
 
 SIGNIFICANCE: Final = 6.0
 """A peak must rise this many standard deviations of the noise above its surroundings."""
@@ -40,11 +40,11 @@ class Peaks(NamedTuple):
         Net height that a peak needs to be seen, for each channel.
     """
 
-    energy: Array
-    net: Array
-    tolerance: Array
-    axis: Array
-    least: Array
+    energy: NumpyArray
+    net: NumpyArray
+    tolerance: NumpyArray
+    axis: NumpyArray
+    least: NumpyArray
 
     def nearest(self, energy: float) -> int | None:
         """Index of the peak that a line at this energy (keV) would make; None when there is none."""
@@ -62,14 +62,14 @@ class Peaks(NamedTuple):
         return self.in_range(energy) and net > 2.0 * float(np.interp(energy, self.axis, self.least))
 
 
-def width_kev(energy_kev: Any) -> Array:
+def width_kev(energy_kev: Any) -> NumpyArray:
     """Full width at half maximum in keV of a line on a usual silicon drift detector (130 eV at Mn Kα)."""
     square = MANGANESE_WIDTH**2 + STATISTICAL_WIDTH * (np.asarray(energy_kev, dtype=np.float64) - MANGANESE_KEV)
-    width: Array = np.sqrt(np.maximum(square, 0.04**2))
+    width: NumpyArray = np.sqrt(np.maximum(square, 0.04**2))
     return width
 
 
-def smooth(energy_kev: Array, spectrum: Array) -> tuple[Array, float]:
+def smooth(energy_kev: NumpyArray, spectrum: NumpyArray) -> tuple[NumpyArray, float]:
     """Smooth with a bit less than the detector's width; gives the spectrum and the part of the noise that is left."""
     step = _step(energy_kev)
     sigma = 0.4 * float(width_kev(2.0)) / 2.355 / step
@@ -78,7 +78,7 @@ def smooth(energy_kev: Array, spectrum: Array) -> tuple[Array, float]:
     return gaussian_filter1d(spectrum, sigma, mode="nearest"), min(1.0, (2.0 * np.sqrt(np.pi) * sigma) ** -0.5)
 
 
-def noise(energy_kev: Array, spectrum: Array, intensity: Array | None = None) -> Array:
+def noise(energy_kev: NumpyArray, spectrum: NumpyArray, intensity: NumpyArray | None = None) -> NumpyArray:
     """Standard deviation of the noise of each channel (E,), whatever the gain.
 
     Noise is taken to grow with the square root of the intensity, as counting does; by how much, the second differences
@@ -103,11 +103,11 @@ def noise(energy_kev: Array, spectrum: Array, intensity: Array | None = None) ->
     size = np.abs(differences)
     kept = size[size <= np.quantile(size, 0.95)]
     factor = max(1.4826 * float(np.median(size)), float(np.sqrt(np.mean(kept**2))))
-    deviation: Array = factor * np.sqrt(level)
+    deviation: NumpyArray = factor * np.sqrt(level)
     return deviation
 
 
-def find_peaks(energy_kev: Array, spectrum: Array) -> Peaks:
+def find_peaks(energy_kev: NumpyArray, spectrum: NumpyArray) -> Peaks:
     """Find the peaks that stand above noise and continuum.
 
     Parameters
@@ -136,7 +136,7 @@ def find_peaks(energy_kev: Array, spectrum: Array) -> Peaks:
     return Peaks(energy, net, tolerance, energy_kev, least)
 
 
-def rise_at(energy_ev: Array, spectrum: Array, onset: float) -> float:
+def rise_at(energy_ev: NumpyArray, spectrum: NumpyArray, onset: float) -> float:
     """How far an EELS spectrum rises behind an onset (eV) above the trend before it; 0 when no rise is certain.
 
     A straight line in the logarithm of the energy, fitted to the 40 eV (or 8 channels) before the onset, is carried on
@@ -159,14 +159,14 @@ def rise_at(energy_ev: Array, spectrum: Array, onset: float) -> float:
     return rise if rise > enough else 0.0
 
 
-def _step(axis: Array) -> float:
+def _step(axis: NumpyArray) -> float:
     return float(abs(axis[-1] - axis[0]) / max(axis.size - 1, 1)) or 1.0
 
 
-def _refine(energy_kev: Array, flat: Array, places: Array) -> Array:
+def _refine(energy_kev: NumpyArray, flat: NumpyArray, places: NumpyArray) -> NumpyArray:
     """Top of the parabola through a maximum and its two neighbours."""
     below, top, above = flat[places - 1], flat[places], flat[places + 1]
     bend = below - 2.0 * top + above
     shift = np.where(bend < 0, 0.5 * (below - above) / np.where(bend < 0, bend, 1.0), 0.0)
-    energies: Array = energy_kev[places] + np.clip(shift, -0.5, 0.5) * _step(energy_kev)
+    energies: NumpyArray = energy_kev[places] + np.clip(shift, -0.5, 0.5) * _step(energy_kev)
     return energies

@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Any, Final
 
 import numpy as np
 
+from scalehsi.arrays import NumpyArray
 from scalehsi.reporting import style
 from scalehsi.reporting.digest import Digest
 from scalehsi.reporting.maps import PANEL_HEAD
@@ -15,7 +16,6 @@ if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
-Array = np.ndarray[Any, Any]
 
 LOG_DECADES: Final = 1.5
 """The objective's excess is drawn on a log scale when it spans more decades than this."""
@@ -84,7 +84,7 @@ def draw_residual(view: Digest) -> Figure:
     return figure
 
 
-def _residual_panels(view: Digest) -> list[list[tuple[Array, str, str, tuple[float, float]]]]:
+def _residual_panels(view: Digest) -> list[list[tuple[NumpyArray, str, str, tuple[float, float]]]]:
     """Rows of (map, title, label of the colour bar, ends of the scale)."""
     if view.residual is None:
         return []
@@ -104,14 +104,14 @@ def _residual_panels(view: Digest) -> list[list[tuple[Array, str, str, tuple[flo
     return [plain + relative] if len(places) == 1 else [plain, relative]
 
 
-def _ends(values: Array) -> tuple[float, float]:
+def _ends(values: NumpyArray) -> tuple[float, float]:
     """Ends of the colour scale of residuals: not from zero, because what matters is whether there is structure."""
     finite = values[np.isfinite(values)]
     low, high = np.percentile(finite, [1.0, 99.5]).tolist() if finite.size else (0.0, 1.0)
     return (low, high) if high > low else (low - 0.5, low + 0.5)
 
 
-def _beyond(values: Array, ends: tuple[float, float]) -> str:
+def _beyond(values: NumpyArray, ends: tuple[float, float]) -> str:
     finite = values[np.isfinite(values)]
     below, above = bool((finite < ends[0]).any()), bool((finite > ends[1]).any())
     return "both" if below and above else "min" if below else "max" if above else "neither"
@@ -161,7 +161,7 @@ def draw_scree(view: Digest) -> Figure:
     return figure
 
 
-def _ranked(axes: Axes, heights: Array, view: Digest, *, ylabel: str) -> None:
+def _ranked(axes: Axes, heights: NumpyArray, view: Digest, *, ylabel: str) -> None:
     """A number for each component, those that were kept shaded; logarithmic where it spans a decade."""
     kept, shown = len(view.names), heights.size
     heights = np.where(heights > 0, heights, np.nan)

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any, Final
 import numpy as np
 import xarray as xr
 
+from scalehsi.arrays import Float
 from scalehsi.kernels.grids import summed
 from scalehsi.models.rasters import Placing, Raster, rasters
 from scalehsi.models.registration import COVERED, footprints
@@ -21,8 +22,6 @@ SHOWN: Final = 2
 """Components that are drawn: those whose signal varies most."""
 POOR: Final = 0.5
 """From this residual on the registration is not to be trusted."""
-
-Array = np.ndarray[Any, np.dtype[np.float64]]
 
 
 def chapter(result: xr.Dataset) -> Chapter | None:
@@ -96,7 +95,7 @@ def draw_registration(result: xr.Dataset) -> Figure:
     return figure
 
 
-def averaged(result: xr.Dataset, number: int, raster: Raster) -> Array:
+def averaged(result: xr.Dataset, number: int, raster: Raster) -> Float:
     """Map of a component averaged over coarse pixels, NaN where they are not covered."""
     maps = result[ABUNDANCES].isel({COMPONENT: number}).transpose(Y, X)
     fine = np.asarray(maps.values, dtype=np.float64)

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import TYPE_CHECKING, Any, Final, Literal
+from typing import TYPE_CHECKING, Final, Literal
 
 import numpy as np
 
+from scalehsi.arrays import NumpyArray
 from scalehsi.reporting import style
 from scalehsi.reporting.digest import Digest, intensity_spectra
 from scalehsi.reporting.identify import Mark
@@ -17,7 +18,6 @@ if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
-Array = np.ndarray[Any, Any]
 Scale = Literal["auto", "linear", "log"]
 
 MOST_LABELS: Final = 22
@@ -111,7 +111,7 @@ def _overview(axes: Axes, view: Digest) -> None:
     axes.set_xlim(float(view.energy[0]), float(view.energy[-1]))
 
 
-def _panel(axes: Axes, view: Digest, number: int, spectrum: Array, marks: Sequence[Mark], *, log: bool) -> None:
+def _panel(axes: Axes, view: Digest, number: int, spectrum: NumpyArray, marks: Sequence[Mark], *, log: bool) -> None:
     """One spectrum with its scale and its names."""
     colour = style.colour(number)
     flat = smooth(view.energy_kev, np.nan_to_num(spectrum))[0] if smoothed(view) else spectrum
@@ -146,7 +146,7 @@ def _panel(axes: Axes, view: Digest, number: int, spectrum: Array, marks: Sequen
     )
 
 
-def name_row(axes: Axes, view: Digest, marks: Sequence[Mark], flat: Array, high: float) -> None:
+def name_row(axes: Axes, view: Digest, marks: Sequence[Mark], flat: NumpyArray, high: float) -> None:
     """Upright names in a row above the axes, each joined to its energy by a thin line."""
     highest = sorted(marks, key=lambda mark: -mark.net)[:MOST_LABELS]
     chosen = sorted(highest)
@@ -182,10 +182,10 @@ def name_row(axes: Axes, view: Digest, marks: Sequence[Mark], flat: Array, high:
         ).set_gid(f"line {energy:.6g}")
 
 
-def _crowded(flat: Array, low: float, high: float, *, log: bool) -> bool:
+def _crowded(flat: NumpyArray, low: float, high: float, *, log: bool) -> bool:
     """Whether the upper right corner is taken by the curve, and the upper left is not so much."""
 
-    def reach(part: Array) -> float:
+    def reach(part: NumpyArray) -> float:
         top = float(np.max(part, initial=low, where=np.isfinite(part)))
         return float(np.log(max(top, low) / low) / np.log(high / low)) if log else (top - low) / (high - low)
 
@@ -193,13 +193,13 @@ def _crowded(flat: Array, low: float, high: float, *, log: bool) -> bool:
     return reach(flat[-quarter:]) > max(0.7, reach(flat[:quarter]))
 
 
-def _use_log(view: Digest, spectrum: Array, scale: Scale) -> bool:
+def _use_log(view: Digest, spectrum: NumpyArray, scale: Scale) -> bool:
     """A logarithmic axis for EDS, whose peaks span orders of magnitude; never where nothing is positive."""
     wanted = scale == "log" or (scale == "auto" and view.signal == "EDS" and not view.signed)
     return wanted and float(np.nanmax(spectrum, initial=0.0)) > 0
 
 
-def _ends(view: Digest, spectrum: Array, flat: Array, *, log: bool) -> tuple[float, float]:
+def _ends(view: Digest, spectrum: NumpyArray, flat: NumpyArray, *, log: bool) -> tuple[float, float]:
     """Lower and upper end of the intensity axis."""
     finite = spectrum[np.isfinite(spectrum)]
     top = float(finite.max(initial=0.0))

@@ -20,7 +20,7 @@ from scalehsi.kernels.scenes import Window
 from scalehsi.schema import ABUNDANCES, COMPONENT, InputError, X, Y, suggest
 from scalehsi.simulate.scene import pair, real, whole
 
-Floats = NDArray[np.float64]
+Float = NDArray[np.float64]
 
 FEATURE: Final = 48
 """Pixels from hill to hill of smooth scenes, in maps that are at least so long."""
@@ -48,7 +48,7 @@ class Maps(NamedTuple):
 class Form(Protocol):
     """A picklable function of positions along y and x [shape (h,) and (w,)] that gives maps [shape (K, h, w)]."""
 
-    def __call__(self, y: Floats, x: Floats, /) -> Floats: ...
+    def __call__(self, y: Float, x: Float, /) -> Float: ...
 
 
 def sines(

@@ -9,9 +9,10 @@ from typing import Any, Final, NamedTuple
 import numpy as np
 import xarray as xr
 
+from scalehsi.arrays import Float
 from scalehsi.kernels.particles import BASE, HEIGHTS, NAMES, RISE, Raster, plasmon_modes, plasmon_spectra
 from scalehsi.schema import ENERGY, InputError, X, Y
-from scalehsi.simulate.scene import Floats, Scene, make_scene, pair, real, whole
+from scalehsi.simulate.scene import Scene, make_scene, pair, real, whole
 
 ENERGY_EV: Final = (0.2, 2.0)
 MASS: Final = (1.0, 0.0, 0.0, 0.0)
@@ -151,7 +152,7 @@ def _scene(
     """One acquisition, its axes beginning at zero."""
     low, high = ENERGY_EV
     energy = low + (high - low) * (np.arange(channels) + 0.5) / channels
-    spectra: Floats = plasmon_spectra(energy) * counts if channels > 1 else counts * np.array(MASS)[:, None]
+    spectra: Float = plasmon_spectra(energy) * counts if channels > 1 else counts * np.array(MASS)[:, None]
     return make_scene(
         "acquisitions",
         layout=partial(plasmon_modes, seed=settings["seed"], raster=raster),

@@ -20,8 +20,8 @@ from scalehsi.kernels.counting import draw_counts
 from scalehsi.kernels.scenes import Window
 from scalehsi.schema import ABUNDANCES, COMPONENT, ENDMEMBERS, ENERGY, InputError, X, Y
 
-Floats = NDArray[np.float64]
-Layout = Callable[[Window], Floats]
+Float = NDArray[np.float64]
+Layout = Callable[[Window], Float]
 """Window -> abundances [array, shape (K, h, w)]: a picklable function of absolute positions alone."""
 
 BEAM_KEV: Final = 200.0
@@ -51,7 +51,7 @@ class _Recipe:
     """All that a block needs in order to be made; sent to workers, so small and picklable."""
 
     layout: Layout
-    spectra: Floats
+    spectra: Float
     shape: tuple[int, int]
     chunk: tuple[int, int]
     seed: int
@@ -68,10 +68,10 @@ def make_scene(
     kind: str,
     *,
     layout: Layout,
-    spectra: Floats,
+    spectra: Float,
     largest_abundance: float,
     compositions: Mapping[str, Mapping[str, float]],
-    energy: Floats,
+    energy: Float,
     energy_units: str,
     signal: str,
     title: str,

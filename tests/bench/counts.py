@@ -20,10 +20,9 @@ import scipy.sparse as sp
 from sklearn.decomposition import NMF as SklearnNMF
 from threadpoolctl import threadpool_limits
 
+from scalehsi.arrays import Float
 from scalehsi.kernels import poisson
 from scalehsi.kernels.counts import Counts
-
-Float = np.ndarray[Any, np.dtype[np.float64]]
 
 ITERATIONS = (10, 20, 40, 80, 160)
 LONGEST = 200

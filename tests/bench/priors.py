@@ -11,18 +11,17 @@ import importlib.util
 import io
 import time
 import warnings
-from typing import Any
 
 import numpy as np
 import xarray as xr
 
 import scalehsi as hsi
+from scalehsi.arrays import Float
 from tests import ard_so
 from tests.bench.machine import markdown
 from tests.paths import DATA
 from tests.scenes import diode
 
-Float = np.ndarray[Any, np.dtype[np.float64]]
 Row = dict[str, object]
 
 SITES = DATA / "eels_Mn3O4" / "SI_data.npz"

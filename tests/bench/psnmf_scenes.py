@@ -17,11 +17,10 @@ import xarray as xr
 from scipy.optimize import linear_sum_assignment
 
 import scalehsi as hsi
+from scalehsi.arrays import Float
 from scalehsi.kernels import poisson
 from scalehsi.kernels.counts import Counts
 from tests.paths import DATA
-
-Float = np.ndarray[Any, np.dtype[np.float64]]
 
 DEVELOPMENT = DATA / "psnmf_dev"
 PHASES = ("Brg", "Fp", "CaPv")

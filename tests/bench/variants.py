@@ -19,6 +19,7 @@ import xarray as xr
 from threadpoolctl import threadpool_limits
 
 import scalehsi as hsi
+from scalehsi.arrays import Float
 from scalehsi.kernels import frobenius
 from scalehsi.kernels.fused import read_tile
 from scalehsi.kernels.pivoting import _invert, room
@@ -28,7 +29,6 @@ from scalehsi.models.losses import unit_rows
 from tests.bench.least_squares import LIMITS, Row, Trace, eels
 from tests.bench.machine import markdown
 
-Float = np.ndarray[Any, np.dtype[np.float64]]
 Pass = Callable[[Float], dict[str, Any]]
 """From endmembers to the sums of exact abundances."""
 

@@ -13,10 +13,10 @@ from scipy import optimize
 from sklearn.decomposition import NMF
 
 from scalehsi import arrays
+from scalehsi.arrays import Float
 from scalehsi.kernels import classic
 from scalehsi.kernels.counts import Counts
 
-Float = np.ndarray[Any, np.dtype[np.float64]]
 seeds = st.integers(0, 10_000)
 
 

@@ -13,9 +13,9 @@ from scipy import optimize
 from sklearn.decomposition import NMF
 
 from scalehsi import arrays
+from scalehsi.arrays import Float
 from scalehsi.kernels import frobenius, fused
 
-Float = np.ndarray[Any, np.dtype[np.float64]]
 seeds = st.integers(0, 10_000)
 DTYPES = ["u1", "u2", "i4", "f4", "f8", ">u2", "f2"]
 WEIGHTS = ["none", "channels", "channels and pixels"]

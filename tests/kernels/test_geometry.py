@@ -13,6 +13,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from numpy.testing import assert_allclose, assert_array_equal
 
+from scalehsi.arrays import Float
 from scalehsi.kernels.geometry import (
     coordinates,
     corners,
@@ -24,7 +25,6 @@ from scalehsi.kernels.geometry import (
     vca,
 )
 
-Float = np.ndarray[Any, np.dtype[np.float64]]
 seeds = st.integers(0, 10_000)
 
 

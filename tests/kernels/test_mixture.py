@@ -13,10 +13,9 @@ from numpy.testing import assert_allclose, assert_array_equal
 from scipy.ndimage import gaussian_filter
 from scipy.special import digamma, gammaln
 
+from scalehsi.arrays import Float
 from scalehsi.kernels import mixture, mixture_loops
 from scalehsi.kernels.counts import Counts
-
-Float = np.ndarray[Any, np.dtype[np.float64]]
 
 
 def spectra(k: int, channels: int, seed: int = 0) -> Float:

@@ -13,9 +13,9 @@ from numpy.testing import assert_allclose, assert_array_equal
 from scipy import optimize
 
 from scalehsi import arrays
+from scalehsi.arrays import Float
 from scalehsi.kernels.nnls import nnls
 
-Float = np.ndarray[Any, np.dtype[np.float64]]
 seeds = st.integers(0, 10_000)
 
 

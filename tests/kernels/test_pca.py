@@ -11,9 +11,9 @@ from hypothesis import strategies as st
 from numpy.testing import assert_allclose, assert_array_equal
 
 from scalehsi import arrays
+from scalehsi.arrays import Float
 from scalehsi.kernels import pca
 
-Float = np.ndarray[Any, np.dtype[np.float64]]
 seeds = st.integers(0, 10_000)
 DTYPES = ["u1", ">u2", "i4", "f4", "f8"]
 

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from typing import Any
-
 import numpy as np
 import pytest
 from hypothesis import given
@@ -11,10 +9,10 @@ from hypothesis import strategies as st
 from numpy.testing import assert_allclose
 from scipy import optimize
 
+from scalehsi.arrays import Float
 from scalehsi.kernels.nnls import nnls
 from scalehsi.kernels.pivoting import COUPLED, FREE, SETS, SIMPLEX, room, solve
 
-Float = np.ndarray[Any, np.dtype[np.float64]]
 seeds = st.integers(0, 10_000)
 
 

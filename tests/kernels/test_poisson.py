@@ -14,11 +14,11 @@ from sklearn.decomposition import NMF as SklearnNMF
 
 import scalehsi as hsi
 from scalehsi import arrays
+from scalehsi.arrays import Float
 from scalehsi.kernels import poisson, poisson_loops
 from scalehsi.kernels.counts import Counts
 from scalehsi.schema import InputError
 
-Float = np.ndarray[Any, np.dtype[np.float64]]
 seeds = st.integers(0, 10_000)
 KINDS = ["dense", "sparse", "equal", "nearly equal", "background"]
 

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from typing import Any
-
 import numpy as np
 import pytest
 from hypothesis import given
@@ -11,10 +9,10 @@ from hypothesis import strategies as st
 from numpy.testing import assert_allclose, assert_array_equal
 from scipy import optimize
 
+from scalehsi.arrays import Float
 from scalehsi.kernels import poisson
 from scalehsi.kernels.counts import Counts
 
-Float = np.ndarray[Any, np.dtype[np.float64]]
 seeds = st.integers(0, 10_000)
 # Of four components with the registers' own loops, of seven with the others; some, and all.
 KNOWN = [(4, [0]), (4, [3, 1]), (4, [0, 1, 2, 3]), (2, [1]), (7, [2]), (7, [0, 4, 6]), (6, [5, 0])]

@@ -11,10 +11,10 @@ from hypothesis import strategies as st
 from numpy.testing import assert_allclose, assert_array_equal
 from scipy import optimize
 
+from scalehsi.arrays import Float
 from scalehsi.kernels import counts, poisson
 from scalehsi.kernels.counts import Counts
 
-Float = np.ndarray[Any, np.dtype[np.float64]]
 seeds = st.integers(0, 10_000)
 
 

@@ -12,10 +12,10 @@ from numpy.testing import assert_allclose, assert_array_equal
 from scipy import optimize
 
 from scalehsi import arrays
+from scalehsi.arrays import Float
 from scalehsi.kernels import frobenius
 from scalehsi.kernels.problem import make_problem, parted
 
-Float = np.ndarray[Any, np.dtype[np.float64]]
 KNOWN = [[0], [2], [3, 1], [0, 1, 2, 3]]
 
 

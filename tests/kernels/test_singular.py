@@ -11,10 +11,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 from numpy.testing import assert_allclose
 
+from scalehsi.arrays import Float
 from scalehsi.kernels.singular import halves, leading_vectors, nonnegative_rows, nystrom
 from scalehsi.kernels.starts import nndsvd
 
-Float = np.ndarray[Any, np.dtype[np.float64]]
 seeds = st.integers(0, 10_000)
 
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import warnings
-from typing import Any
 
 import numpy as np
 import pytest
@@ -13,10 +12,10 @@ from numpy.testing import assert_allclose, assert_array_equal
 from sklearn.decomposition import non_negative_factorization
 from sklearn.exceptions import ConvergenceWarning
 
+from scalehsi.arrays import Float
 from scalehsi.kernels.nnls import nnls
 from scalehsi.kernels.starts import descend, distinct, nndsvd, pixel_endmembers, sampled_endmembers, unit_sums
 
-Float = np.ndarray[Any, np.dtype[np.float64]]
 seeds = st.integers(0, 10_000)
 
 

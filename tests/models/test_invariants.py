@@ -18,9 +18,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 import scalehsi as hsi
+from scalehsi.arrays import Float
 from tests.strategies import partitions
-
-Float = np.ndarray[Any, np.dtype[np.float64]]
 
 PASSES: Final = 4
 """INVARIANTS=50 in the environment looks at 50 random cubes of each kind in place of two that are always the same."""

@@ -13,13 +13,13 @@ from numpy.testing import assert_allclose, assert_array_equal
 from scipy import optimize
 
 import scalehsi as hsi
+from scalehsi.arrays import Float
 from scalehsi.blocks import open_blocks
 from scalehsi.cube import make_cube
 from scalehsi.models import known_maps
 from scalehsi.schema import InputError
 from tests.helpers import CountingStore
 
-Float = np.ndarray[Any, np.dtype[np.float64]]
 KINDS: list[dict[str, Any]] = [
     {},
     {"weighting": "poisson"},

@@ -10,11 +10,10 @@ import xarray as xr
 from numpy.testing import assert_allclose
 
 import scalehsi as hsi
+from scalehsi.arrays import Float
 from scalehsi.cube import make_cube
 from scalehsi.schema import InputError
 from tests.scenes import diode
-
-Float = np.ndarray[Any, np.dtype[np.float64]]
 
 
 def mixture(seed: int = 0, *, size: int = 16, channels: int = 30) -> tuple[xr.DataArray, Float, Float]:

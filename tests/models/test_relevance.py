@@ -10,12 +10,11 @@ import xarray as xr
 from numpy.testing import assert_allclose, assert_array_equal
 
 import scalehsi as hsi
+from scalehsi.arrays import Float
 from scalehsi.cube import make_cube
 from tests import ard_so
 from tests.paths import DATA
 from tests.scenes import diode
-
-Float = np.ndarray[Any, np.dtype[np.float64]]
 
 
 def mixture(seed: int = 0) -> xr.DataArray:

@@ -15,6 +15,7 @@ from numpy.testing import assert_allclose, assert_array_equal
 from sklearn.decomposition._nmf import _initialize_nmf
 
 import scalehsi as hsi
+from scalehsi.arrays import Float
 from scalehsi.blocks import open_blocks
 from scalehsi.cube import make_cube
 from scalehsi.kernels.bins import bin_sums
@@ -25,8 +26,6 @@ from scalehsi.models.survey import survey
 from scalehsi.schema import InputError
 from tests.helpers import counts_cube, random_mask
 from tests.strategies import Case, cases
-
-Float = np.ndarray[Any, np.dtype[np.float64]]
 
 
 def start(cube: xr.DataArray, how: str, n: int, *, counts: bool = False, seed: int = 0, **options: Any) -> Float:

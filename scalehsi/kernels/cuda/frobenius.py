@@ -11,10 +11,9 @@ from typing import Any, Final, NamedTuple
 
 import numpy as np
 
+from scalehsi.arrays import Float
 from scalehsi.kernels.cuda.sources import C_TYPES, add, current_device, launch, module, padded, runtime, to_host
 from scalehsi.schema import InputError
-
-Float = np.ndarray[Any, np.dtype[np.float64]]
 
 THREADS: Final = 256
 WARPS: Final = THREADS // 32

@@ -11,6 +11,7 @@ from typing import Any, Final
 
 import numpy as np
 
+from scalehsi.arrays import Float
 from scalehsi.kernels.cuda.sources import (
     C_TYPES,
     THREADS_TO_ADD,
@@ -22,8 +23,6 @@ from scalehsi.kernels.cuda.sources import (
     runtime,
     to_host,
 )
-
-Float = np.ndarray[Any, np.dtype[np.float64]]
 
 THREADS: Final = 128
 WARPS: Final = THREADS // 32

@@ -10,10 +10,10 @@ from typing import Any, Final, NamedTuple
 import numpy as np
 from scipy.linalg import eigh, toeplitz
 
+from scalehsi.arrays import Float
 from scalehsi.kernels.gaussian.points import Along, places
 from scalehsi.schema import InputError, suggest
 
-Float = np.ndarray[Any, np.dtype[np.float64]]
 Pair = tuple[Float, Float]
 
 JITTER: Final = 1e-9

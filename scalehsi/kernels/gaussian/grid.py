@@ -7,12 +7,10 @@ from typing import Any, Final
 import array_api_compat
 import numpy as np
 
-from scalehsi.arrays import to_host
+from scalehsi.arrays import Float, to_host
 from scalehsi.kernels.gaussian.points import Points, along
 from scalehsi.kernels.gaussian.posterior import Place, filter_at, gains, smoothed
 from scalehsi.kernels.gaussian.profile import Hyper
-
-Float = np.ndarray[Any, np.dtype[np.float64]]
 
 STEPS: Final = 500
 

@@ -7,17 +7,15 @@ right but for a seam along the edges, and needs half of the steps of a circulant
 
 from __future__ import annotations
 
-from typing import Any, Final, NamedTuple
+from typing import Final, NamedTuple
 
 import numpy as np
 
+from scalehsi.arrays import Bool, Float
 from scalehsi.kernels.gaussian.posterior import decoupled
 from scalehsi.kernels.gaussian.profile import Hyper
 from scalehsi.kernels.gaussian.radial_std import exact, from_draws
 from scalehsi.kernels.gaussian.torus import Torus
-
-Float = np.ndarray[Any, np.dtype[np.float64]]
-Bool = np.ndarray[Any, np.dtype[np.bool_]]
 
 STEPS: Final = 1000
 DRAWN: Final = 1e-4

@@ -14,10 +14,8 @@ from typing import Any, Final, NamedTuple
 
 import numpy as np
 
+from scalehsi.arrays import Bool, Float
 from scalehsi.kernels.gaussian.covariance import axis, covariance
-
-Float = np.ndarray[Any, np.dtype[np.float64]]
-Bool = np.ndarray[Any, np.dtype[np.bool_]]
 
 RADIAL: Final = "-radial"
 NODES: Final = 2000

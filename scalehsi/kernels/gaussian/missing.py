@@ -14,16 +14,13 @@ from typing import Any, Final, NamedTuple
 import numpy as np
 from scipy.ndimage import distance_transform_edt, gaussian_filter, gaussian_filter1d
 
-from scalehsi.arrays import to_host
+from scalehsi.arrays import Bool, Float, to_host
 from scalehsi.kernels.gaussian.covariance import covariance
 from scalehsi.kernels.gaussian.grid import Grid
 from scalehsi.kernels.gaussian.points import Along, Points, along, pixels, places
 from scalehsi.kernels.gaussian.posterior import SMALL, Place, decoupled, filter_at, gains, left, place_of, predict
 from scalehsi.kernels.gaussian.profile import Hyper, fit
 from scalehsi.schema import InputError, suggest
-
-Float = np.ndarray[Any, np.dtype[np.float64]]
-Bool = np.ndarray[Any, np.dtype[np.bool_]]
 
 TOLERANCE: Final = 1e-5
 """Residual relative to the right side: the mean is then right to some thousandths of its deviation."""

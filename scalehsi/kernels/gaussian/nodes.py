@@ -8,12 +8,12 @@ nodes, so that nothing jumps: ``n_b`` directions and ``S_b = sum z z'`` of some 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any, Final
+from typing import Final
 
 import numpy as np
 from scipy.optimize import minimize
 
-Float = np.ndarray[Any, np.dtype[np.float64]]
+from scalehsi.arrays import Float
 
 NODES: Final = 200
 SPREAD: Final = 1e-7

@@ -13,12 +13,10 @@ from typing import Any, Final, NamedTuple
 import array_api_compat
 import numpy as np
 
-from scalehsi.arrays import array_namespace
+from scalehsi.arrays import Float, array_namespace
 from scalehsi.kernels.gaussian.covariance import across, axis
 from scalehsi.kernels.gaussian.points import Along, Points, along
 from scalehsi.kernels.gaussian.profile import Hyper
-
-Float = np.ndarray[Any, np.dtype[np.float64]]
 
 SMALL: Final = 1e-300
 

@@ -9,17 +9,15 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
-from typing import Any, Final, Protocol
+from typing import Final, Protocol
 
 import numpy as np
 from scipy.optimize import minimize
 
+from scalehsi.arrays import Bool, Float
 from scalehsi.kernels.gaussian.covariance import Axis, axis
 from scalehsi.kernels.gaussian.nodes import inner, nodes
 from scalehsi.schema import InputError
-
-Float = np.ndarray[Any, np.dtype[np.float64]]
-Bool = np.ndarray[Any, np.dtype[np.bool_]]
 
 SCANNED: Final = 14
 SHORTEST: Final = 0.5

@@ -12,13 +12,11 @@ from typing import Any, Final
 import numpy as np
 from scipy.linalg import eigh
 
+from scalehsi.arrays import Bool, Float
 from scalehsi.kernels.gaussian.covariance import JITTER, STATIONARY
 from scalehsi.kernels.gaussian.nodes import inner, nodes
 from scalehsi.kernels.gaussian.profile import SHORTEST, Hyper, search, standardised
 from scalehsi.schema import InputError, suggest
-
-Float = np.ndarray[Any, np.dtype[np.float64]]
-Bool = np.ndarray[Any, np.dtype[np.bool_]]
 
 ENDING: Final = "-radial"
 SIDE: Final = 28

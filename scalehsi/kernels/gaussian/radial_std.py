@@ -13,13 +13,11 @@ from typing import Any, Final
 import numpy as np
 from scipy.linalg import cholesky, eigh, solve_triangular
 
+from scalehsi.arrays import Bool, Float
 from scalehsi.kernels.gaussian.covariance import JITTER
 from scalehsi.kernels.gaussian.profile import Hyper
 from scalehsi.kernels.gaussian.radial import Mirrored, radial
 from scalehsi.kernels.gaussian.torus import Prior
-
-Float = np.ndarray[Any, np.dtype[np.float64]]
-Bool = np.ndarray[Any, np.dtype[np.bool_]]
 
 DENSE: Final = 1500
 """Pixels of the largest matrix."""

@@ -13,10 +13,9 @@ import numpy as np
 from scipy.fft import fft, fft2, ifft, irfft, next_fast_len, rfft, rfft2
 from scipy.optimize import brentq
 
+from scalehsi.arrays import Float
 from scalehsi.kernels.gaussian.covariance import STATIONARY
 from scalehsi.kernels.gaussian.radial import ENDING, radial
-
-Float = np.ndarray[Any, np.dtype[np.float64]]
 
 NOTHING: Final = 1e-13
 """A covariance below this part of the variance counts as none."""
