@@ -18,6 +18,7 @@ FOLDER = Path(__file__).parents[1] / PACKAGE
 LAYERS = {
     "schema": 0,
     "arrays": 0,
+    "checks": 0,
     "callables": 0,
     "kernels": 1,
     "cube": 2,

@@ -16,7 +16,7 @@ from scalehsi.blocks.compute import Capacity, Report, capacity
 from scalehsi.blocks.fold import BlockFunction, add, map_fold, map_pixels
 from scalehsi.blocks.pixels import Pixels
 from scalehsi.blocks.tile import Place, Tile
-from scalehsi.blocks.view import Blocks, open_blocks, open_surrounded, open_tiles
+from scalehsi.blocks.view import Blocks, branch, open_blocks, open_surrounded, open_tiles
 from scalehsi.blocks.windows import add_up_windows
 
 __all__ = [
@@ -29,6 +29,7 @@ __all__ = [
     "Tile",
     "add",
     "add_up_windows",
+    "branch",
     "capacity",
     "map_fold",
     "map_pixels",

@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 
 from scalehsi import arrays
-from scalehsi.kernels.counts import Counts
+from scalehsi.kernels.pixel_rows.sparse_counts import Counts
 
 
 @dataclass(frozen=True)

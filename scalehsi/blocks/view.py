@@ -346,7 +346,8 @@ def open_blocks(
 def open_surrounded(cube: xr.DataArray, *, device: str = "cpu", packed: bool = False) -> Blocks:
     """Cut a cube for one pass with a halo: blocks as large as memory allows, as their rims are read twice, not held.
 
-    With ``packed`` a lazy cube comes as `scalehsi.kernels.counts.Counts`: no stored chunk is put together with others
+    With ``packed`` a lazy cube comes as `scalehsi.kernels.pixel_rows.sparse_counts.Counts`: no stored chunk is put
+    together with others
     before it has lost its zeros, so that blocks may be larger and the work on rims less.
     """
     if not packed or cube.chunks is None:
@@ -373,3 +374,12 @@ def _enough_blocks(total: int, threads: int, *, resident: bool) -> int:
     """
     enough = max(1, min(2 * threads, total // (4 * chunks.MiB)))
     return enough if resident else max(enough, min(STREAMED_BLOCKS, total // STREAMED_BYTES))
+
+
+def branch(view: Blocks, name: str, make: Callable[[], Blocks]) -> Blocks:
+    """What was made of a view under that name, made now if it was not yet; it lives as long as the view."""
+    if name not in view.branches:
+        view.branches[name] = make()
+    made = view.branches[name]
+    made.report = view.report
+    return made

@@ -10,7 +10,7 @@ import numba
 import numpy as np
 
 from scalehsi import arrays
-from scalehsi.kernels.frobenius import strips
+from scalehsi.kernels.pixel_rows.strips import strips
 
 
 def bin_sums(

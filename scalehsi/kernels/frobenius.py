@@ -20,30 +20,14 @@ from scalehsi.kernels import cuda, fused
 from scalehsi.kernels.endmembers import least_squares
 from scalehsi.kernels.nnls import nnls
 from scalehsi.kernels.pivoting import FREE
-from scalehsi.kernels.problem import Parts, Problem, given_rows, make_problem, parted, scaled
+from scalehsi.kernels.pixel_rows.strips import given_rows, pixel_weight, strips
+from scalehsi.kernels.problem import Parts, Problem, make_problem, parted, scaled
 
-STRIP: Final = 256
-"""Pixels a strip: its float32 copy stays in cache, and float32 partial sums are added to float64 before they round."""
 GPU_COMPONENTS: Final = 32
 SMALL: Final = 2**17
 """Values of a block up to which it is worked in float64: few pixels leave few roundings to average out."""
 SLAB: Final = 1024
 """Pixels converted at a time where the compiled pass cannot read the data as they are."""
-
-
-def strips(x: arrays.Array) -> Iterator[tuple[slice, arrays.Array]]:
-    """Give slices of rows and the rows themselves as floats: counts stay integers until here."""
-    xp = arrays.array_namespace(x)
-    single = x.dtype != xp.float64
-    for start in range(0, x.shape[0], STRIP):
-        part = slice(start, min(start + STRIP, x.shape[0]))
-        yield part, xp.astype(x[part, :], xp.float32, copy=False) if single else x[part, :]
-
-
-def pixel_weight(xp: Any, strip: arrays.Array) -> arrays.Array:
-    """One over the mean of each pixel, shape (P, 1); an empty pixel weighs nothing (its residual is zero anyway)."""
-    mean = xp.mean(strip, axis=1, keepdims=True)
-    return xp.where(mean > 0, 1 / xp.where(mean > 0, mean, xp.ones_like(mean)), xp.zeros_like(mean))
 
 
 def update(

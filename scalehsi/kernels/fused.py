@@ -13,7 +13,7 @@ import numba
 import numpy as np
 
 from scalehsi.kernels.pivoting import room, solve
-from scalehsi.kernels.tiles import add_outer, dots
+from scalehsi.kernels.pixel_rows.tile_products import add_outer, dots
 
 TILE_BYTES: Final = 256 * 1024
 """Of a tile as float32, so that it stays in a core's second-level cache."""

@@ -17,7 +17,7 @@ import numpy as np
 
 from scalehsi import arrays
 from scalehsi.arrays import Float, Int
-from scalehsi.kernels.frobenius import strips
+from scalehsi.kernels.pixel_rows.strips import strips
 from scalehsi.kernels.singular import leading_vectors
 
 FAINT: Final = 0.1

@@ -12,8 +12,8 @@ import numba
 import numpy as np
 
 from scalehsi.arrays import Float
-from scalehsi.kernels.frobenius import strips
 from scalehsi.kernels.nnls import RIDGE, nnls, solve_one
+from scalehsi.kernels.pixel_rows.strips import strips
 
 
 def update(

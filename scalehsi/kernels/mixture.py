@@ -21,9 +21,9 @@ from scipy.ndimage import gaussian_filter
 
 from scalehsi import arrays
 from scalehsi.arrays import Float
-from scalehsi.kernels import counts
-from scalehsi.kernels.counts import Counts
 from scalehsi.kernels.mixture_loops import infer_rows, predict_rows
+from scalehsi.kernels.pixel_rows import sparse_counts
+from scalehsi.kernels.pixel_rows.sparse_counts import Counts
 from scalehsi.kernels.poisson_loops import padded
 from scalehsi.kernels.vectors import aligned_zeros, whole_rows
 
@@ -85,7 +85,7 @@ def update(
     table, sums = aligned_zeros(len(wide), whole_rows(wide.shape[1])), np.zeros(1 + k + k * k)
     start = 1 if gamma is None else 2 if restart else 0
     prior = np.full((1, k), float(alpha))
-    for part, indptr, channel, value in counts.strips(x):
+    for part, indptr, channel, value in sparse_counts.strips(x):
         infer_rows(indptr, channel, value, wide, prior, found[part], table, sums, start, steps, tol)
     big_n = table[:, :k] * wide[:, :k]
     return {"gamma": found.astype(np.float32)}, {
@@ -109,7 +109,7 @@ def shares(x: arrays.Array | Counts, *, s: Float, alpha: Float | float, steps: i
     k, wide = len(s), _columns(s)
     prior = np.full((1, k), float(alpha)) if np.ndim(alpha) == 0 else np.ascontiguousarray(alpha, dtype=np.float64)
     gamma = np.zeros((x.shape[0], k))
-    for part, indptr, channel, value in counts.strips(x):
+    for part, indptr, channel, value in sparse_counts.strips(x):
         own = prior if len(prior) == 1 else prior[part]
         infer_rows(indptr, channel, value, wide, own, gamma[part], np.zeros((0, 8)), np.zeros(0), 1, steps, tol)
     return np.asarray(gamma / gamma.sum(axis=1, keepdims=True))
@@ -136,7 +136,7 @@ def log_predictive(x: arrays.Array | Counts, theta: Float, *, s: Float) -> Float
     wide, out = _columns(s), np.empty(x.shape[0])
     rows = np.zeros((x.shape[0], wide.shape[1]))
     rows[:, : len(s)] = theta
-    for part, indptr, channel, value in counts.strips(x):
+    for part, indptr, channel, value in sparse_counts.strips(x):
         predict_rows(indptr, channel, value, wide, rows[part], out[part])
     return out
 

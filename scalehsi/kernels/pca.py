@@ -8,7 +8,7 @@ import numpy as np
 
 from scalehsi import arrays
 from scalehsi.arrays import Float
-from scalehsi.kernels.frobenius import pixel_weight, strips
+from scalehsi.kernels.pixel_rows.strips import pixel_weight, strips
 
 
 @np.errstate(invalid="ignore", over="ignore")  # NaN and Inf are for the caller to see in ``power``

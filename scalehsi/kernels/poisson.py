@@ -22,20 +22,21 @@ import numpy as np
 
 from scalehsi import arrays
 from scalehsi.arrays import Float
-from scalehsi.kernels import counts, cuda
-from scalehsi.kernels.counts import Counts
+from scalehsi.kernels import cuda
+from scalehsi.kernels.pixel_rows import sparse_counts
+from scalehsi.kernels.pixel_rows.sparse_counts import Counts
+from scalehsi.kernels.pixel_rows.strips import given_rows
 from scalehsi.kernels.poisson_known import known_columns, solve_rows_known
 from scalehsi.kernels.poisson_loops import padded, shares_of, table_width
 from scalehsi.kernels.poisson_missing import add_missed, measured_parts, measuring
 from scalehsi.kernels.poisson_rows import multiply_rows, solve_rows
 from scalehsi.kernels.poisson_steps import quadratic, quadratic4, step_room
-from scalehsi.kernels.problem import given_rows
 from scalehsi.kernels.vectors import FAST, aligned_zeros, whole_rows
 from scalehsi.schema import InputError
 
 TINY: Final = 1e-12
 """Smallest value of an endmember relative to its mean: where a count meets no endmember."""
-STRIP: Final = counts.STRIP
+STRIP: Final = sparse_counts.STRIP
 """Pixels of a dense strip."""
 FLOOR: Final = 0.02
 """A Newton step of an endmember value goes no lower than this fraction of its multiplicative update."""
@@ -179,7 +180,7 @@ def update_from(
     st = _wide(np.asarray(s, dtype=np.float64).T)
     new = np.array(arrays.to_host(c), dtype=np.float64, order="C")
     table, total = aligned_zeros(len(st), whole_rows(n)), np.zeros(1 + 2 * n)
-    for part, indptr, channel, value in counts.strips(x):
+    for part, indptr, channel, value in sparse_counts.strips(x):
         multiply_rows(indptr, channel, value, st, linear, squares, new[part], table, total)
     return {"c": new}, {"N": table[:, :n].copy()} | _sums(total, n, ridge)
 
@@ -272,7 +273,7 @@ def _solved(
     linear, squares = _terms(st.T, tau, ridge)
     wide, ends = _wide(st), np.ascontiguousarray(st.T) if missing else st.T
     c = np.empty((STRIP, len(s)))
-    for (part, indptr, channel, value), lost in counts.measured_strips(x) if missing else _nothing_lost(x):
+    for (part, indptr, channel, value), lost in sparse_counts.measured_strips(x) if missing else _nothing_lost(x):
         rows = part.stop - part.start
         if rows > len(c):
             c = np.empty((rows, len(s)))
@@ -284,9 +285,9 @@ def _solved(
         yield part, c[:rows], lost
 
 
-def _nothing_lost(x: arrays.Array | Counts) -> Iterator[tuple[counts.Rows, Float]]:
+def _nothing_lost(x: arrays.Array | Counts) -> Iterator[tuple[sparse_counts.Rows, Float]]:
     nothing = np.zeros((0, 0))
-    for rows in counts.strips(x):
+    for rows in sparse_counts.strips(x):
         yield rows, nothing
 
 
@@ -302,7 +303,7 @@ def _solved_beside(
     free, held, wide, ground = known_columns(st, known)
     linear, squares = (terms[free] for terms in _terms(st.T, tau, ridge))
     c = np.empty((STRIP, len(s)))
-    for part, indptr, channel, value in counts.strips(x):
+    for part, indptr, channel, value in sparse_counts.strips(x):
         rows = part.stop - part.start
         if rows > len(c):
             c = np.empty((rows, len(s)))

@@ -13,7 +13,7 @@ from typing import Any, Final
 import numpy as np
 
 from scalehsi.arrays import Float
-from scalehsi.kernels.tiles import add_outer, dots
+from scalehsi.kernels.pixel_rows.tile_products import add_outer, dots
 
 UNSEEN: Final = 1e-9
 """Part of an endmember below which a pixel did not see it: its abundance there would be what rounding left."""

@@ -78,7 +78,8 @@ def solve_rows(
 ) -> None:
     """Abundances of a strip into ``c`` (P, K), and what they add to the sums.
 
-    indptr, channel, value: rows as `scalehsi.kernels.counts.strips` gives them. st (E, wide): endmembers, with empty
+    indptr, channel, value: rows as `scalehsi.kernels.pixel_rows.sparse_counts.strips` gives them. st (E, wide):
+    endmembers, with empty
     ones up to `padded`. linear (P, K), or (1, K) for all pixels. ridge (K,). simplex: 0 or 1. table
     (E, `table_width`), or (0, width) for none. sums (1 + 2 K,): the likelihood, the sums of c and of its square are
     added.

@@ -123,18 +123,3 @@ def parted(problem: Problem, known: Sequence[int] | Int | None) -> Parts:
         shift=np.ascontiguousarray(problem.shift[free]),
     )
     return Parts(order, rest, np.ascontiguousarray(problem.gram[np.ix_(free, given)].T))
-
-
-def given_rows(given: Any, known: Any, rows: int) -> Float:
-    """Given abundances as the compiled passes take them, shape (P, F); (P, 0) without any.
-
-    Raises
-    ------
-    ValueError
-        When there are not as many columns as ``known`` has components.
-    """
-    columns = 0 if known is None else len(known)
-    values = np.zeros((rows, 0)) if given is None else arrays.to_host(given)
-    if values.shape != (rows, columns):
-        raise ValueError(f"given abundances have the shape {values.shape}, {(rows, columns)} is expected")
-    return np.ascontiguousarray(values, dtype=np.float64)

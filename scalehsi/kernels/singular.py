@@ -12,7 +12,7 @@ import numpy as np
 
 from scalehsi import arrays
 from scalehsi.arrays import Float
-from scalehsi.kernels.frobenius import pixel_weight, strips
+from scalehsi.kernels.pixel_rows.strips import pixel_weight, strips
 
 NOTHING: Final = 1e-8
 """Eigenvalues below this share of the largest are rounding: the rows of a cube are multiplied in float32."""

@@ -13,7 +13,7 @@ import numpy as np
 
 from scalehsi import arrays
 from scalehsi.arrays import Float
-from scalehsi.kernels.frobenius import pixel_weight, strips
+from scalehsi.kernels.pixel_rows.strips import pixel_weight, strips
 
 
 def compress(x: arrays.Array, *, basis: Float, w: Float | None = None, weigh_pixels: bool = False) -> arrays.Array:

@@ -10,8 +10,8 @@ import numba
 import numpy as np
 
 from scalehsi import arrays
-from scalehsi.kernels import counts
-from scalehsi.kernels.frobenius import strips
+from scalehsi.kernels.pixel_rows import sparse_counts
+from scalehsi.kernels.pixel_rows.strips import strips
 
 SMALL: Final = 256
 """Counts below have their logarithms in a table."""
@@ -80,7 +80,7 @@ def _of_counts(x: np.ndarray[Any, Any], *, entropy: bool) -> dict[str, Any]:
     spectrum, totals = np.zeros(channels), np.zeros(4)
     steps = np.arange(1.0, SMALL)
     small = np.concatenate([[0.0], steps * np.log(steps) - steps]) if entropy else np.zeros(SMALL)
-    for _, indptr, channel, value in counts.strips(x):
+    for _, indptr, channel, value in sparse_counts.strips(x):
         _tally(indptr, channel, value, small, spectrum, totals)
     filled, norm, logarithms, empty = totals
     return {

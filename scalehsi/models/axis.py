@@ -7,7 +7,7 @@ from typing import Any, Final
 import numpy as np
 import xarray as xr
 
-from scalehsi.models.base import require
+from scalehsi.checks import require
 from scalehsi.schema import ENERGY
 
 PART: Final = 0.1

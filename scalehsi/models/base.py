@@ -19,6 +19,7 @@ import xarray as xr
 
 from scalehsi import arrays
 from scalehsi.blocks import BlockFunction, Blocks, Pixels
+from scalehsi.checks import is_number, require
 from scalehsi.cube import check_cube
 from scalehsi.schema import InputError, Status, suggest
 
@@ -141,7 +142,7 @@ class Model:
 
     @property
     def packed(self) -> bool:
-        """True where the projector takes `scalehsi.kernels.counts.Counts`, and rather them than dense blocks."""
+        """True where the projector works on sparse counts (`Counts`), which are then preferred to dense blocks."""
         return False
 
     def check(self, cube: xr.DataArray) -> None:
@@ -220,17 +221,6 @@ class Model:
             raise InputError(f"{cls.name} cannot be set up: {error}") from error
 
 
-def require(condition: object, message: str) -> None:
-    """Raise an `InputError` unless the condition holds."""
-    if not condition:
-        raise InputError(message)
-
-
-def is_number(value: Any, kind: type) -> bool:
-    """True for Python's and numpy's numbers of a kind (`numbers.Integral`, `numbers.Real`), but not for booleans."""
-    return isinstance(value, kind) and not isinstance(value, bool)
-
-
 def check_components(n_components: Any, cube: xr.DataArray | None = None) -> None:
     """Refuse a number of components that is no number, below one, or more than the cube can tell apart."""
     if not is_number(n_components, numbers.Integral):
@@ -247,12 +237,6 @@ def check_components(n_components: Any, cube: xr.DataArray | None = None) -> Non
         n_components <= pixels,
         f"n_components={n_components} is more than the {pixels} pixels of the cube; take {pixels} or fewer",
     )
-
-
-def choice(name: str, value: Any, allowed: tuple[str, ...]) -> None:
-    """Refuse a word that is not among those allowed, with the nearest one."""
-    if value not in allowed:
-        raise InputError(f"{name}={value!r} is not known; {suggest(str(value), allowed)}")
 
 
 def check_weighting(weighting: Any) -> None:

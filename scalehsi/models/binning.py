@@ -4,15 +4,14 @@ from __future__ import annotations
 
 import math
 import numbers
-from collections.abc import Callable
 from typing import Any, Final
 
 import xarray as xr
 
-from scalehsi.blocks import Blocks, capacity, open_blocks
+from scalehsi.blocks import Blocks, branch, capacity, open_blocks
+from scalehsi.checks import is_number, require
 from scalehsi.kernels import cuda
-from scalehsi.kernels.counts import Counts
-from scalehsi.models.base import is_number, require
+from scalehsi.kernels.pixel_rows.sparse_counts import Counts
 from scalehsi.models.survey import Survey
 from scalehsi.prepare import bin as add_up
 from scalehsi.schema import MASK, X, Y
@@ -163,12 +162,3 @@ def without_zeros(view: Blocks) -> Blocks:
     """The view with `Counts` for blocks, on a GPU `cuda.Resident`; what it held densely may go once these are made."""
     make = Counts.from_dense if view.device == "cpu" else cuda.resident
     return branch(view, "sparse", lambda: view.derive(make, name="nmf-counts"))
-
-
-def branch(view: Blocks, name: str, make: Callable[[], Blocks]) -> Blocks:
-    """What was made of a view under that name, made now if it was not yet; it lives as long as the view."""
-    if name not in view.branches:
-        view.branches[name] = make()
-    made = view.branches[name]
-    made.report = view.report
-    return made

@@ -14,9 +14,10 @@ import xarray as xr
 
 from scalehsi.arrays import Float
 from scalehsi.blocks import Blocks, map_fold
+from scalehsi.checks import require
 from scalehsi.cube import navigation_dims
 from scalehsi.kernels import classic, endmembers, frobenius, poisson
-from scalehsi.models.base import State, Stats, require
+from scalehsi.models.base import State, Stats
 from scalehsi.models.settings import Settings
 from scalehsi.schema import COMPONENT
 

@@ -9,9 +9,9 @@ import numpy as np
 import xarray as xr
 
 from scalehsi.arrays import Float
+from scalehsi.checks import require
 from scalehsi.cube import energy_factor
 from scalehsi.kernels.rebinning import common, rebin
-from scalehsi.models.base import require
 from scalehsi.schema import ENERGY, InputError
 
 

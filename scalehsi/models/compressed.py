@@ -13,11 +13,10 @@ from typing import Any, Final
 import numpy as np
 
 from scalehsi.arrays import Float
-from scalehsi.blocks import Blocks, capacity, map_fold
+from scalehsi.blocks import Blocks, branch, capacity, map_fold
 from scalehsi.kernels import frobenius, sketch
 from scalehsi.models import known_maps
 from scalehsi.models.base import State, Stats
-from scalehsi.models.binning import branch
 from scalehsi.models.losses import channel_weights
 from scalehsi.models.settings import Settings
 from scalehsi.models.survey import Survey

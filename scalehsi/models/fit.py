@@ -19,10 +19,10 @@ import numpy as np
 import xarray as xr
 
 from scalehsi import arrays
-from scalehsi.blocks import Blocks, Pixels, capacity, map_fold, map_pixels, open_blocks, open_surrounded
-from scalehsi.kernels.classic import leftover
-from scalehsi.models.base import Model, Sources, State, Variables, is_number, require
-from scalehsi.models.binning import branch
+from scalehsi.blocks import Blocks, Pixels, branch, capacity, map_fold, map_pixels, open_blocks, open_surrounded
+from scalehsi.checks import is_number, require
+from scalehsi.kernels.pixel_rows.residual import leftover
+from scalehsi.models.base import Model, Sources, State, Variables
 from scalehsi.models.checkpoint import Checkpoint, Saved
 from scalehsi.models.progress import Bar, Listener, Tracker
 from scalehsi.models.sources import provenance, sources

@@ -18,8 +18,8 @@ from scipy.ndimage import gaussian_filter
 
 from scalehsi.arrays import Bool, Float
 from scalehsi.kernels import informed
-from scalehsi.kernels.classic import leftover
 from scalehsi.kernels.grids import spline_at, spline_of_means
+from scalehsi.kernels.pixel_rows.residual import leftover
 from scalehsi.models.looking import Sample
 from scalehsi.models.rasters import Pair
 from scalehsi.schema import COMPONENT, X, Y

@@ -9,8 +9,8 @@ import numpy as np
 import xarray as xr
 
 from scalehsi.arrays import Float
+from scalehsi.checks import require
 from scalehsi.models.axis import check_axis
-from scalehsi.models.base import require
 from scalehsi.models.settings import GIVEN
 from scalehsi.schema import ABUNDANCES, COMPONENT, ENDMEMBERS, ENERGY, suggest
 

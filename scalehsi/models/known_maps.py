@@ -16,9 +16,9 @@ from scipy.optimize import linear_sum_assignment
 
 from scalehsi.arrays import Float
 from scalehsi.blocks import Blocks, Pixels, map_fold
+from scalehsi.checks import require
 from scalehsi.cube import navigation_dims
 from scalehsi.models import binning
-from scalehsi.models.base import require
 from scalehsi.schema import ABUNDANCES, COMPONENT, ENDMEMBERS, MASK, X, Y
 
 Fixed = Mapping[str, Any] | str | None

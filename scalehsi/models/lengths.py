@@ -20,11 +20,11 @@ from scalehsi.arrays import Bool, Float
 from scalehsi.blocks.blas import one_blas_thread
 from scalehsi.blocks.compute import run
 from scalehsi.blocks.graph import tasks
+from scalehsi.checks import is_number, require
 from scalehsi.cube import history_of, pixel_size_nm
 from scalehsi.kernels.gaussian.covariance import parse
 from scalehsi.kernels.gaussian.lengths import RADIAL, Losses, basins, ends, loss_at, recommend
 from scalehsi.kernels.gaussian.profile import SHORTEST, standardised
-from scalehsi.models.base import is_number, require
 from scalehsi.models.loadings import maps_as_cube, windows
 from scalehsi.schema import ABUNDANCES, COMPONENT, X, Y
 

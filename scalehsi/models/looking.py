@@ -10,7 +10,7 @@ import numpy as np
 from scalehsi.arrays import Float, Int
 from scalehsi.blocks import Blocks, Tile, map_fold
 from scalehsi.kernels.bins import bin_sums, merge_bins
-from scalehsi.kernels.frobenius import strips
+from scalehsi.kernels.pixel_rows.strips import strips
 from scalehsi.kernels.statistics import in_sample
 from scalehsi.models.rasters import Raster
 

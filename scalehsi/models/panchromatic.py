@@ -11,8 +11,8 @@ import xarray as xr
 from scipy.ndimage import gaussian_filter
 
 from scalehsi.arrays import Float
+from scalehsi.checks import require
 from scalehsi.kernels.grids import box_means, spline_at, spline_of_means, summed
-from scalehsi.models.base import require
 from scalehsi.models.climbing import polished, searched
 from scalehsi.models.guesses import filled_in
 from scalehsi.models.looking import Images, averaged

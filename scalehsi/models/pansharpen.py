@@ -13,23 +13,11 @@ import xarray as xr
 from scalehsi import arrays
 from scalehsi.arrays import Float
 from scalehsi.blocks import BlockFunction, Blocks, map_fold
+from scalehsi.checks import choice, is_number, require
 from scalehsi.cube import length_factor
 from scalehsi.kernels import frobenius, informed, poisson
 from scalehsi.models import guesses
-from scalehsi.models.base import (
-    Cost,
-    LastPass,
-    Model,
-    Sources,
-    State,
-    Stats,
-    Variables,
-    check_components,
-    choice,
-    is_number,
-    register,
-    require,
-)
+from scalehsi.models.base import Cost, LastPass, Model, Sources, State, Stats, Variables, check_components, register
 from scalehsi.models.channels import Channels, shared_channels
 from scalehsi.models.looking import Images, cells_of, look
 from scalehsi.models.nmf import NMF

@@ -12,26 +12,16 @@ import xarray as xr
 from scalehsi import arrays
 from scalehsi.arrays import Float
 from scalehsi.blocks import BlockFunction, Blocks
+from scalehsi.checks import choice, is_number, require
 from scalehsi.cube import energy_kev
 from scalehsi.kernels import frobenius, mixture, poisson
-from scalehsi.kernels.classic import leftover
-from scalehsi.kernels.counts import Counts
 from scalehsi.kernels.nnls import nnls
+from scalehsi.kernels.pixel_rows.residual import leftover
+from scalehsi.kernels.pixel_rows.sparse_counts import Counts
 from scalehsi.kernels.smoothing import smooth_peaks
 from scalehsi.kernels.xrays import linear_fwhm
 from scalehsi.models import binning, shares
-from scalehsi.models.base import (
-    Cost,
-    Model,
-    State,
-    Stats,
-    Variables,
-    check_components,
-    choice,
-    is_number,
-    register,
-    require,
-)
+from scalehsi.models.base import Cost, Model, State, Stats, Variables, check_components, register
 from scalehsi.models.fit import settle
 from scalehsi.models.nmf import NMF
 from scalehsi.models.scan import choose_bins

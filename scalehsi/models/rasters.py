@@ -8,8 +8,8 @@ import numpy as np
 import xarray as xr
 
 from scalehsi.arrays import Float
+from scalehsi.checks import require
 from scalehsi.cube import length_factor
-from scalehsi.models.base import require
 from scalehsi.schema import InputError, X, Y
 
 Pair = tuple[float, float]

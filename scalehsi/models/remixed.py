@@ -23,7 +23,7 @@ from scalehsi.arrays import Float
 from scalehsi.blocks import Blocks, open_blocks
 from scalehsi.cube import make_cube
 from scalehsi.kernels import informed, mixture
-from scalehsi.kernels.counts import Counts
+from scalehsi.kernels.pixel_rows.sparse_counts import Counts
 from scalehsi.models.binning import binned
 from scalehsi.models.fit import settle
 from scalehsi.models.nmf import NMF

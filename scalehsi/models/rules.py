@@ -5,9 +5,10 @@ from __future__ import annotations
 import numbers
 from typing import Final
 
+from scalehsi.checks import choice, is_number, require
 from scalehsi.kernels import classic, relevance
 from scalehsi.models import binning, held, known_maps
-from scalehsi.models.base import check_components, check_weighting, choice, is_number, require
+from scalehsi.models.base import check_components, check_weighting
 from scalehsi.models.settings import GIVEN, Settings
 from scalehsi.models.starts import STARTS
 

@@ -18,9 +18,9 @@ from scipy.optimize import linear_sum_assignment
 
 from scalehsi.arrays import Float
 from scalehsi.blocks import map_fold, open_blocks
+from scalehsi.checks import is_number, require
 from scalehsi.cube import check_cube, navigation_dims
 from scalehsi.kernels import mixture
-from scalehsi.models.base import is_number, require
 from scalehsi.models.fit import settle
 from scalehsi.models.nmf import NMF
 from scalehsi.prepare import bin as add_up

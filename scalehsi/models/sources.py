@@ -8,8 +8,9 @@ from typing import Any
 
 import xarray as xr
 
+from scalehsi.checks import require
 from scalehsi.cube import check_cube, history_of
-from scalehsi.models.base import Model, Sources, require
+from scalehsi.models.base import Model, Sources
 from scalehsi.schema import InputError, suggest
 
 

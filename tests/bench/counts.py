@@ -22,7 +22,7 @@ from threadpoolctl import threadpool_limits
 
 from scalehsi.arrays import Float
 from scalehsi.kernels import poisson
-from scalehsi.kernels.counts import Counts
+from scalehsi.kernels.pixel_rows.sparse_counts import Counts
 
 ITERATIONS = (10, 20, 40, 80, 160)
 LONGEST = 200

@@ -19,7 +19,7 @@ from scipy.optimize import linear_sum_assignment
 import scalehsi as hsi
 from scalehsi.arrays import Float
 from scalehsi.kernels import poisson
-from scalehsi.kernels.counts import Counts
+from scalehsi.kernels.pixel_rows.sparse_counts import Counts
 from tests.paths import DATA
 
 DEVELOPMENT = DATA / "psnmf_dev"

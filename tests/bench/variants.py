@@ -23,7 +23,7 @@ from scalehsi.arrays import Float
 from scalehsi.kernels import frobenius
 from scalehsi.kernels.fused import read_tile
 from scalehsi.kernels.pivoting import _invert, room
-from scalehsi.kernels.tiles import add_outer, dots
+from scalehsi.kernels.pixel_rows.tile_products import add_outer, dots
 from scalehsi.models import extrapolation
 from scalehsi.models.losses import unit_rows
 from tests.bench.least_squares import LIMITS, Row, Trace, eels

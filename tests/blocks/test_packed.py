@@ -14,7 +14,7 @@ from numpy.testing import assert_array_equal
 from scalehsi.blocks import map_fold, map_pixels, open_surrounded
 from scalehsi.chunks import work_chunks
 from scalehsi.cube import make_cube
-from scalehsi.kernels.counts import Counts
+from scalehsi.kernels.pixel_rows.sparse_counts import Counts
 from tests.helpers import CountingStore, counts_cube, random_mask
 from tests.strategies import Case, with_halo
 

@@ -15,7 +15,7 @@ from sklearn.decomposition import NMF
 from scalehsi import arrays
 from scalehsi.arrays import Float
 from scalehsi.kernels import classic
-from scalehsi.kernels.counts import Counts
+from scalehsi.kernels.pixel_rows.sparse_counts import Counts
 
 seeds = st.integers(0, 10_000)
 

@@ -15,7 +15,7 @@ from scipy.special import digamma, gammaln
 
 from scalehsi.arrays import Float
 from scalehsi.kernels import mixture, mixture_loops
-from scalehsi.kernels.counts import Counts
+from scalehsi.kernels.pixel_rows.sparse_counts import Counts
 
 
 def spectra(k: int, channels: int, seed: int = 0) -> Float:

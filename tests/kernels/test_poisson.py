@@ -16,7 +16,7 @@ import scalehsi as hsi
 from scalehsi import arrays
 from scalehsi.arrays import Float
 from scalehsi.kernels import poisson, poisson_loops
-from scalehsi.kernels.counts import Counts
+from scalehsi.kernels.pixel_rows.sparse_counts import Counts
 from scalehsi.schema import InputError
 
 seeds = st.integers(0, 10_000)

@@ -11,7 +11,7 @@ from scipy import optimize
 
 from scalehsi.arrays import Float
 from scalehsi.kernels import poisson
-from scalehsi.kernels.counts import Counts
+from scalehsi.kernels.pixel_rows.sparse_counts import Counts
 
 seeds = st.integers(0, 10_000)
 # Of four components with the registers' own loops, of seven with the others; some, and all.

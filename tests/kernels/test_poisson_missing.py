@@ -12,8 +12,9 @@ from numpy.testing import assert_allclose, assert_array_equal
 from scipy import optimize
 
 from scalehsi.arrays import Float
-from scalehsi.kernels import counts, poisson
-from scalehsi.kernels.counts import Counts
+from scalehsi.kernels import poisson
+from scalehsi.kernels.pixel_rows import sparse_counts
+from scalehsi.kernels.pixel_rows.sparse_counts import Counts
 
 seeds = st.integers(0, 10_000)
 
@@ -204,7 +205,7 @@ def test_strips_tell_what_was_not_measured(dtype: str) -> None:
     x[64:128][~np.isfinite(x[64:128])] = 1.0  # a strip without holes
     before = x.copy()
     lost, dense = np.zeros(x.shape), np.zeros(x.shape)
-    for (part, indptr, channel, value), mask in counts.measured_strips(x):
+    for (part, indptr, channel, value), mask in sparse_counts.measured_strips(x):
         height = part.stop - part.start
         assert len(mask) % 4 == 0
         assert not mask[height:].any()

@@ -13,8 +13,9 @@ import pytest
 import xarray as xr
 
 import scalehsi as hsi
+from scalehsi.checks import choice
 from scalehsi.models import base
-from scalehsi.models.base import Model, check_components, check_weighting, choice, register
+from scalehsi.models.base import Model, check_components, check_weighting, register
 from scalehsi.models.catalogue import model_class
 from scalehsi.schema import InputError
 from tests.helpers import counts_cube

@@ -11,7 +11,7 @@ from numpy.testing import assert_allclose, assert_array_equal
 
 from scalehsi import arrays
 from scalehsi.kernels import cuda, poisson
-from scalehsi.kernels.counts import Counts
+from scalehsi.kernels.pixel_rows.sparse_counts import Counts
 from scalehsi.schema import InputError
 from tests.cuda_cases import SUMS_OF, assert_close, scene
 

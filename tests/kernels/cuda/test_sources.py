@@ -14,8 +14,8 @@ import numpy as np
 import pytest
 
 from scalehsi.kernels import cuda, poisson
-from scalehsi.kernels.counts import Counts
 from scalehsi.kernels.cuda import sources
+from scalehsi.kernels.pixel_rows.sparse_counts import Counts
 from scalehsi.schema import InputError
 from tests.cuda_host import Host
 
@@ -62,7 +62,7 @@ def test_constants_of_both_languages_agree() -> None:
     wrappers = importlib.import_module("scalehsi.kernels.cuda.poisson")
     assert int(from_c["THREADS"]) == wrappers.THREADS
     assert wrappers.TINY == poisson.TINY
-    assert wrappers.NARROW == importlib.import_module("scalehsi.kernels.counts").NARROW
+    assert wrappers.NARROW == importlib.import_module("scalehsi.kernels.pixel_rows.sparse_counts").NARROW
 
 
 def test_without_cupy_the_repair_is_named(monkeypatch: pytest.MonkeyPatch) -> None:

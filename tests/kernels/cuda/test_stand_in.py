@@ -10,7 +10,7 @@ import pytest
 from numpy.testing import assert_array_equal
 
 from scalehsi.kernels import cuda
-from scalehsi.kernels.counts import Counts
+from scalehsi.kernels.pixel_rows.sparse_counts import Counts
 from tests.cuda_cases import SUMS_OF, scene
 from tests.cuda_host import Host
 

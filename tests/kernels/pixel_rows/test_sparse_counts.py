@@ -15,8 +15,8 @@ from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 from numpy.testing import assert_array_equal
 
-from scalehsi.kernels import counts
-from scalehsi.kernels.counts import Counts
+from scalehsi.kernels.pixel_rows import sparse_counts
+from scalehsi.kernels.pixel_rows.sparse_counts import Counts
 from scalehsi.schema import InputError
 
 DTYPES = ["?", "u1", "u2", ">u2", "u4", "u8", "i2", ">i4", "i8", "f2", "f4", ">f4", "f8"]
@@ -31,7 +31,7 @@ def rows_of(x: Any) -> tuple[np.ndarray[Any, Any], ...]:
     """Everything that `strips` gives, put together again: indptr, channel, value."""
     ends, channels, values = [np.zeros(1, dtype=np.int64)], [np.empty(0, np.int32)], [np.empty(0)]
     covered = 0
-    for part, indptr, channel, value in counts.strips(x):
+    for part, indptr, channel, value in sparse_counts.strips(x):
         assert part.start == covered
         assert len(indptr) == part.stop - part.start + 1
         covered = part.stop
@@ -75,7 +75,7 @@ def test_strips_end_anywhere(monkeypatch: pytest.MonkeyPatch) -> None:
     want = rows_of(x)
     few = Counts.from_dense(x)
     for filled in (1, 7, 100):  # less than a row holds, too
-        monkeypatch.setattr(counts, "FILLED", filled)
+        monkeypatch.setattr(sparse_counts, "FILLED", filled)
         for got, expected in zip(rows_of(few), want, strict=True):
             assert_array_equal(got, expected)
 
