@@ -14,8 +14,8 @@ import xarray as xr
 
 import scalehsi as hsi
 from scalehsi.blocks import map_fold
-from scalehsi.models.base import Model, Stats, check_components, register
-from scalehsi.models.survey import survey
+from scalehsi.fitting.model import Model, Stats, check_components, register
+from scalehsi.fitting.survey import survey
 
 
 def nearest(x, centres):

@@ -19,15 +19,15 @@ if TYPE_CHECKING:
     from scalehsi import metrics, prepare, quantify, simulate
     from scalehsi.cluster import connect
     from scalehsi.cube import check_cube, check_finite, make_cube
+    from scalehsi.fitting.fit import fit
+    from scalehsi.fitting.plan import plan
     from scalehsi.io import convert, open_cube, open_image, open_result, save
     from scalehsi.models.apply import project, reconstruct
-    from scalehsi.models.fit import fit
     from scalehsi.models.gp import ParallelGP
     from scalehsi.models.lengths import lengthscale_scan
     from scalehsi.models.nmf import NMF
     from scalehsi.models.pansharpen import PanSharpen
     from scalehsi.models.pca import PCA
-    from scalehsi.models.plan import plan
     from scalehsi.models.psnmf import PSNMF
     from scalehsi.models.scan import scan_bins
     from scalehsi.report import report
@@ -75,13 +75,13 @@ _HOMES = {
     "check_finite": "scalehsi.cube",
     "connect": "scalehsi.cluster",
     "convert": "scalehsi.io",
-    "fit": "scalehsi.models.fit",
+    "fit": "scalehsi.fitting.fit",
     "lengthscale_scan": "scalehsi.models.lengths",
     "make_cube": "scalehsi.cube",
     "open_cube": "scalehsi.io",
     "open_image": "scalehsi.io",
     "open_result": "scalehsi.io",
-    "plan": "scalehsi.models.plan",
+    "plan": "scalehsi.fitting.plan",
     "project": "scalehsi.models.apply",
     "reconstruct": "scalehsi.models.apply",
     "report": "scalehsi.report",

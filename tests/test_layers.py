@@ -39,6 +39,7 @@ LAYERS = {
     "denoising": 3,
     "metrics": 3,
     "quantify": 3,
+    "fitting": 3,
     "models": 4,
     "networks": 4,
     # The report and its parts; the command line and its parts.

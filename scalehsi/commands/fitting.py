@@ -15,9 +15,9 @@ import scalehsi as hsi
 from scalehsi.commands.console import duration, several
 from scalehsi.commands.look import make_model, open_data
 from scalehsi.commands.session import Session, literal
+from scalehsi.fitting.checkpoint import FILE
+from scalehsi.fitting.model import Model
 from scalehsi.io import open_dataset
-from scalehsi.models.base import Model
-from scalehsi.models.checkpoint import FILE
 from scalehsi.result import component_share
 from scalehsi.schema import COMPONENT, ENDMEMBERS, OBJECTIVE, InputError, Interrupted
 

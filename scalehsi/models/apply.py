@@ -10,7 +10,7 @@ import xarray as xr
 from scalehsi.blocks import map_pixels, open_blocks, open_surrounded
 from scalehsi.chunks import work_chunks
 from scalehsi.cube import check_cube, with_history
-from scalehsi.models import axis
+from scalehsi.fitting import energy_axis
 from scalehsi.models.catalogue import model_class
 from scalehsi.result import check_result, map_dims, settings_of
 from scalehsi.schema import ABUNDANCES, COMPONENT, ENDMEMBERS, ENERGY, InputError
@@ -123,7 +123,7 @@ def _product(maps: Any, *, s: Any, offset: Any, dtype: Any) -> Any:
 
 def _same_axis(result: xr.Dataset, cube: xr.DataArray) -> None:
     then, now = np.asarray(result[ENERGY].values, dtype=float), np.asarray(cube[ENERGY].values, dtype=float)
-    if not axis.same(now, then):
+    if not energy_axis.same(now, then):
         raise InputError(
             f"the energy axis of the result has {then.size} channels, {then[0]:g} to {then[-1]:g}, that of the cube "
             f"{now.size}, {now[0]:g} to {now[-1]:g}; "

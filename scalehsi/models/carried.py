@@ -16,8 +16,8 @@ from scalehsi.arrays import Float
 from scalehsi.blocks import Blocks, map_fold
 from scalehsi.checks import require
 from scalehsi.cube import navigation_dims
+from scalehsi.fitting.model import State, Stats
 from scalehsi.kernels import classic, endmembers, frobenius, poisson
-from scalehsi.models.base import State, Stats
 from scalehsi.models.settings import Settings
 from scalehsi.schema import COMPONENT
 

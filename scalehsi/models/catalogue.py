@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Final
 
-from scalehsi.models.base import REGISTRY, Model
+from scalehsi.fitting.model import REGISTRY, Model
 from scalehsi.models.gp import ParallelGP
 from scalehsi.models.nmf import NMF
 from scalehsi.models.pansharpen import PanSharpen
@@ -13,7 +13,7 @@ from scalehsi.models.psnmf import PSNMF
 from scalehsi.schema import InputError, suggest
 
 MODELS: Final[tuple[type[Model], ...]] = (NMF, PCA, PSNMF, PanSharpen, ParallelGP)
-"""Importing them registers them; one of your own joins with `scalehsi.models.base.register`."""
+"""Importing them registers them; one of your own joins with `scalehsi.fitting.model.register`."""
 
 
 def model_class(name: str) -> type[Model]:

@@ -14,12 +14,12 @@ import numpy as np
 
 from scalehsi.arrays import Float
 from scalehsi.blocks import Blocks, branch, capacity, map_fold
+from scalehsi.fitting.model import State, Stats
+from scalehsi.fitting.survey import Survey
 from scalehsi.kernels import frobenius, sketch
 from scalehsi.models import known_maps
-from scalehsi.models.base import State, Stats
 from scalehsi.models.losses import channel_weights
 from scalehsi.models.settings import Settings
-from scalehsi.models.survey import Survey
 
 FULL: Final = 0
 SMALL: Final = 1

@@ -11,7 +11,7 @@ from typing import Final
 import numpy as np
 
 from scalehsi.arrays import Float
-from scalehsi.models.base import State, Stats
+from scalehsi.fitting.model import State, Stats
 
 BETA: Final = 0.5
 """First extrapolation; it grows by GROWTH while the objective falls, up to a cap that grows by CAP_GROWTH to one."""

@@ -13,14 +13,14 @@ import xarray as xr
 from scalehsi import arrays
 from scalehsi.blocks import BlockFunction, Blocks
 from scalehsi.checks import choice, is_number, require
+from scalehsi.fitting.last_pass import HOME_BYTES
+from scalehsi.fitting.model import Cost, Model, Sources, State, Stats, Variables, register
 from scalehsi.kernels.gaussian import halos, missing
 from scalehsi.kernels.gaussian.covariance import parse
 from scalehsi.kernels.gaussian.profile import Hyper
 from scalehsi.models import gp_engines as engines
 from scalehsi.models import loadings
-from scalehsi.models.base import Cost, Model, Sources, State, Stats, Variables, register
 from scalehsi.models.finer import Finer
-from scalehsi.models.fit import HOME_BYTES
 from scalehsi.models.gp_described import LOSSES, RESIDUAL_LEFT, STEPS, described, packed, unpacked
 from scalehsi.models.gp_tiles import SEAM, seam_difference, smoothed
 from scalehsi.models.tiled import tile_grid, tiled_maps

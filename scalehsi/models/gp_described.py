@@ -8,8 +8,8 @@ import numpy as np
 import xarray as xr
 
 from scalehsi.cube import pixel_size_nm
+from scalehsi.fitting.model import State, Variables
 from scalehsi.kernels.gaussian.profile import Hyper
-from scalehsi.models.base import State, Variables
 from scalehsi.schema import COMPONENT, X, Y
 
 LENGTHS: Final = "lengthscale"

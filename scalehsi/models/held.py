@@ -10,7 +10,7 @@ import xarray as xr
 
 from scalehsi.arrays import Float
 from scalehsi.checks import require
-from scalehsi.models.axis import check_axis
+from scalehsi.fitting.energy_axis import check_axis
 from scalehsi.models.settings import GIVEN
 from scalehsi.schema import ABUNDANCES, COMPONENT, ENDMEMBERS, ENERGY, suggest
 

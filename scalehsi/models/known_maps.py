@@ -18,7 +18,7 @@ from scalehsi.arrays import Float
 from scalehsi.blocks import Blocks, Pixels, map_fold
 from scalehsi.checks import require
 from scalehsi.cube import navigation_dims
-from scalehsi.models import binning
+from scalehsi.fitting import binning
 from scalehsi.schema import ABUNDANCES, COMPONENT, ENDMEMBERS, MASK, X, Y
 
 Fixed = Mapping[str, Any] | str | None

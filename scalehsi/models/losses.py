@@ -13,9 +13,9 @@ import numpy as np
 
 from scalehsi.arrays import Float
 from scalehsi.blocks import BlockFunction
+from scalehsi.fitting.model import State
 from scalehsi.kernels import endmembers, frobenius, missing, poisson, relevance
 from scalehsi.models import known_maps
-from scalehsi.models.base import State
 from scalehsi.models.settings import Settings
 
 Sums = dict[str, Any]

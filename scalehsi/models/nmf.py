@@ -15,14 +15,15 @@ from scalehsi.blocks import BlockFunction, Blocks, map_fold
 from scalehsi.blocks.blas import one_blas_thread
 from scalehsi.checks import require
 from scalehsi.cube import navigation_dims
+from scalehsi.fitting import binning
+from scalehsi.fitting.model import Cost, LastPass, Model, State, Stats, Variables, check_components, register
+from scalehsi.fitting.survey import Survey, survey
 from scalehsi.kernels import cuda, frobenius, missing, poisson, relevance
 from scalehsi.kernels.nnls import nnls
-from scalehsi.models import binning, carried, compressed, extrapolation, held, known_maps, rules
-from scalehsi.models.base import Cost, LastPass, Model, State, Stats, Variables, check_components, register
+from scalehsi.models import carried, compressed, extrapolation, held, known_maps, rules
 from scalehsi.models.losses import SETTLED, Counts, Incomplete, LeastSquares, Loss, channel_weights, normed
 from scalehsi.models.settings import GIVEN
 from scalehsi.models.starts import READINGS, brightness, first_endmembers, given_endmembers
-from scalehsi.models.survey import Survey, survey
 from scalehsi.schema import ABUNDANCES, COMPONENT, ENDMEMBERS, ENERGY, MEAN_SPECTRUM, InputError
 
 SHIFT: Final = "abundance_cost"

@@ -15,9 +15,11 @@ from scalehsi.arrays import Float
 from scalehsi.blocks import BlockFunction, Blocks, map_fold
 from scalehsi.checks import choice, is_number, require
 from scalehsi.cube import length_factor
+from scalehsi.fitting.model import Cost, LastPass, Model, Sources, State, Stats, Variables, check_components, register
+from scalehsi.fitting.sources import named
+from scalehsi.fitting.survey import survey
 from scalehsi.kernels import frobenius, informed, poisson
 from scalehsi.models import guesses
-from scalehsi.models.base import Cost, LastPass, Model, Sources, State, Stats, Variables, check_components, register
 from scalehsi.models.channels import Channels, shared_channels
 from scalehsi.models.looking import Images, cells_of, look
 from scalehsi.models.nmf import NMF
@@ -26,8 +28,6 @@ from scalehsi.models.rasters import Placing, Raster, check_overlap, rasters
 from scalehsi.models.registration import Found
 from scalehsi.models.registration import register as find_place
 from scalehsi.models.remixed import enough_counts, further_starts, remixed
-from scalehsi.models.sources import named
-from scalehsi.models.survey import survey
 from scalehsi.schema import COMPONENT, ENDMEMBERS, ENERGY, MEAN_SPECTRUM, X, Y
 
 LOSSES: Final = ("poisson", "frobenius")

@@ -14,18 +14,19 @@ from scalehsi.arrays import Float
 from scalehsi.blocks import BlockFunction, Blocks
 from scalehsi.checks import choice, is_number, require
 from scalehsi.cube import energy_kev
+from scalehsi.fitting import binning
+from scalehsi.fitting.loop import settle
+from scalehsi.fitting.model import Cost, Model, State, Stats, Variables, check_components, register
+from scalehsi.fitting.survey import survey
 from scalehsi.kernels import frobenius, mixture, poisson
 from scalehsi.kernels.nnls import nnls
 from scalehsi.kernels.pixel_rows.residual import leftover
 from scalehsi.kernels.pixel_rows.sparse_counts import Counts
 from scalehsi.kernels.smoothing import smooth_peaks
 from scalehsi.kernels.xrays import linear_fwhm
-from scalehsi.models import binning, shares
-from scalehsi.models.base import Cost, Model, State, Stats, Variables, check_components, register
-from scalehsi.models.fit import settle
+from scalehsi.models import shares
 from scalehsi.models.nmf import NMF
 from scalehsi.models.scan import choose_bins
-from scalehsi.models.survey import survey
 from scalehsi.schema import COMPONENT, ENDMEMBERS, ENERGY, MEAN_SPECTRUM
 
 SETTINGS: Final = ("default", "paper")

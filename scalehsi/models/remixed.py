@@ -22,12 +22,12 @@ import numpy as np
 from scalehsi.arrays import Float
 from scalehsi.blocks import Blocks, open_blocks
 from scalehsi.cube import make_cube
+from scalehsi.fitting.binning import binned
+from scalehsi.fitting.loop import settle
+from scalehsi.fitting.survey import survey
 from scalehsi.kernels import informed, mixture
 from scalehsi.kernels.pixel_rows.sparse_counts import Counts
-from scalehsi.models.binning import binned
-from scalehsi.models.fit import settle
 from scalehsi.models.nmf import NMF
-from scalehsi.models.survey import survey
 from scalehsi.schema import ENERGY
 
 LADDER: Final = (0.5, 0.2, 0.1, 0.05)

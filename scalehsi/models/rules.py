@@ -6,9 +6,10 @@ import numbers
 from typing import Final
 
 from scalehsi.checks import choice, is_number, require
+from scalehsi.fitting import binning
+from scalehsi.fitting.model import check_components, check_weighting
 from scalehsi.kernels import classic, relevance
-from scalehsi.models import binning, held, known_maps
-from scalehsi.models.base import check_components, check_weighting
+from scalehsi.models import held, known_maps
 from scalehsi.models.settings import GIVEN, Settings
 from scalehsi.models.starts import STARTS
 

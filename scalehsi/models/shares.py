@@ -16,11 +16,11 @@ import xarray as xr
 from scalehsi.arrays import Float
 from scalehsi.blocks import Blocks, Tile, map_fold
 from scalehsi.cube import navigation_dims
+from scalehsi.fitting.model import State, Stats
 from scalehsi.kernels import frobenius, mixture
 from scalehsi.kernels.nnls import nnls
 from scalehsi.kernels.pixel_rows.sparse_counts import Counts
 from scalehsi.kernels.statistics import in_sample
-from scalehsi.models.base import State, Stats
 from scalehsi.schema import COMPONENT
 
 LADDER: Final = (0.5, 0.2, 0.1, 0.05)

@@ -20,12 +20,12 @@ from scalehsi.blocks.blas import one_blas_thread
 from scalehsi.blocks.compute import run
 from scalehsi.blocks.graph import tasks
 from scalehsi.checks import choice, require
+from scalehsi.fitting.energy_axis import check_axis
+from scalehsi.fitting.survey import SAMPLE_BYTES, Survey
 from scalehsi.kernels import bins as binned
 from scalehsi.kernels import frobenius, geometry, pca, poisson, singular
 from scalehsi.kernels import starts as kernels
 from scalehsi.kernels.nnls import nnls
-from scalehsi.models.axis import check_axis
-from scalehsi.models.survey import SAMPLE_BYTES, Survey
 from scalehsi.schema import COMPONENT, ENDMEMBERS, ENERGY, InputError
 
 READINGS: Final = {"sample": 0, "nndsvd": 2, "nndsvda": 2, "vca": 1, "random": 0, "multistart": 1}

@@ -16,7 +16,7 @@ import pytest
 
 import scalehsi as hsi
 from scalehsi.cli import main
-from scalehsi.models.checkpoint import FILE
+from scalehsi.fitting.checkpoint import FILE
 
 
 @pytest.fixture(scope="module")

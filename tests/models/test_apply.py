@@ -15,7 +15,7 @@ from scipy import optimize
 import scalehsi as hsi
 from scalehsi.chunks import WORK_BLOCK_BYTES
 from scalehsi.cube import make_cube
-from scalehsi.models.base import Model
+from scalehsi.fitting.model import Model
 from scalehsi.schema import InputError
 from tests.helpers import raise_if_dask_computes, random_mask
 

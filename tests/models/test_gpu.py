@@ -11,9 +11,9 @@ import xarray as xr
 
 import scalehsi as hsi
 from scalehsi.blocks import open_blocks
+from scalehsi.fitting import binning
+from scalehsi.fitting.survey import survey
 from scalehsi.kernels import cuda
-from scalehsi.models import binning
-from scalehsi.models.survey import survey
 from scalehsi.schema import InputError
 from tests.cuda_host import Host
 

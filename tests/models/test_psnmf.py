@@ -15,10 +15,11 @@ from numpy.testing import assert_allclose, assert_array_equal
 
 import scalehsi as hsi
 from scalehsi.blocks import open_blocks
+from scalehsi.fitting import binning
+from scalehsi.fitting.loop import settle
+from scalehsi.fitting.progress import Progress
 from scalehsi.kernels import poisson
-from scalehsi.models import binning, shares
-from scalehsi.models.fit import settle
-from scalehsi.models.progress import Progress
+from scalehsi.models import shares
 from scalehsi.schema import InputError, Interrupted
 from tests.helpers import random_mask
 

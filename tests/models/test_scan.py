@@ -11,8 +11,8 @@ from numpy.testing import assert_allclose, assert_array_equal
 
 import scalehsi as hsi
 from scalehsi.blocks import open_blocks
+from scalehsi.fitting.loop import settle
 from scalehsi.models import scan as scanning
-from scalehsi.models.fit import settle
 from scalehsi.schema import InputError
 from tests.helpers import raise_if_dask_computes
 

@@ -18,11 +18,11 @@ import scalehsi as hsi
 from scalehsi.arrays import Float
 from scalehsi.blocks import open_blocks
 from scalehsi.cube import make_cube
+from scalehsi.fitting.survey import survey
 from scalehsi.kernels.bins import bin_sums
 from scalehsi.kernels.nnls import nnls
 from scalehsi.models import starts as module
 from scalehsi.models.starts import READINGS, STARTS, bin_sides, brightness, first_endmembers, given_endmembers
-from scalehsi.models.survey import survey
 from scalehsi.schema import InputError
 from tests.helpers import counts_cube, random_mask
 from tests.strategies import Case, cases
@@ -139,7 +139,7 @@ def test_singular_starts_are_those_of_scikit_learn(dtype: str, n: int) -> None:
 
 
 def test_a_singular_start_sees_what_the_sample_missed(monkeypatch: pytest.MonkeyPatch) -> None:
-    from scalehsi.models import survey as surveying
+    from scalehsi.fitting import survey as surveying
 
     monkeypatch.setattr(surveying, "SAMPLE_PIXELS", 40)
     values = np.zeros((60, 60, 20), "u2")

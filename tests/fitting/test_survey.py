@@ -13,8 +13,8 @@ from numpy.testing import assert_allclose, assert_array_equal
 import scalehsi as hsi
 from scalehsi.blocks import open_blocks
 from scalehsi.cube import make_cube
-from scalehsi.models import survey as module
-from scalehsi.models.survey import survey
+from scalehsi.fitting import survey as module
+from scalehsi.fitting.survey import survey
 from scalehsi.schema import InputError
 from tests.helpers import counts_cube, random_mask
 

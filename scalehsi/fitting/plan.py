@@ -12,8 +12,8 @@ import xarray as xr
 from scalehsi.blocks import Capacity, capacity, open_blocks
 from scalehsi.blocks.compute import PROCESS_BYTES
 from scalehsi.chunks import WORK_BLOCK_BYTES, MiB
-from scalehsi.models.base import Model
-from scalehsi.models.sources import sources
+from scalehsi.fitting.model import Model
+from scalehsi.fitting.sources import sources
 from scalehsi.schema import InputError
 
 COPIES: Final = 3

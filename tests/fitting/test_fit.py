@@ -16,9 +16,9 @@ import pytest
 import xarray as xr
 
 import scalehsi as hsi
-from scalehsi.models.base import Model, State, Stats
-from scalehsi.models.checkpoint import Checkpoint
-from scalehsi.models.progress import Progress
+from scalehsi.fitting.checkpoint import Checkpoint
+from scalehsi.fitting.model import Model, State, Stats
+from scalehsi.fitting.progress import Progress
 from scalehsi.schema import InputError, Interrupted
 
 # One row a model: a new one joins the shared tests here.
@@ -303,7 +303,7 @@ def test_status_and_advice(cube: xr.DataArray, model: Model, status: str, iterat
 
 def test_large_maps_stay_lazy(cube: xr.DataArray, monkeypatch: pytest.MonkeyPatch) -> None:
     here = hsi.fit(cube.chunk({"y": 6}), MODELS[0])
-    monkeypatch.setattr("scalehsi.models.fit.HOME_BYTES", 100)
+    monkeypatch.setattr("scalehsi.fitting.last_pass.HOME_BYTES", 100)
     lazy = hsi.fit(cube.chunk({"y": 6}), MODELS[0])
     assert lazy["abundances"].chunks is not None
     assert lazy["residual"].chunks is not None

@@ -13,7 +13,7 @@ import pytest
 import xarray as xr
 
 import scalehsi as hsi
-from scalehsi.models.progress import Progress
+from scalehsi.fitting.progress import Progress
 
 MODEL = hsi.NMF(4, loss="poisson", max_iter=8, tol=0)
 

@@ -9,8 +9,8 @@ from typing import Any
 import pytest
 
 import scalehsi as hsi
-from scalehsi.models import progress
-from scalehsi.models.progress import Bar, Progress, Tracker
+from scalehsi.fitting import progress
+from scalehsi.fitting.progress import Bar, Progress, Tracker
 from tests.helpers import counts_cube
 
 

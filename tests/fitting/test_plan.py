@@ -17,7 +17,7 @@ import scalehsi as hsi
 from scalehsi.blocks import Capacity, map_fold, open_blocks
 from scalehsi.blocks.compute import PROCESS_BYTES
 from scalehsi.chunks import MiB
-from scalehsi.models.base import Model
+from scalehsi.fitting.model import Model
 from scalehsi.schema import InputError
 from tests.helpers import CountingStore, counts_cube, raise_if_dask_computes
 
@@ -35,7 +35,7 @@ def use(
 ) -> None:
     """Let the scheduler offer so much: ``memory`` and ``threads`` of one worker."""
     here = Capacity(workers, threads * workers, memory * workers, remote=remote)
-    for place in ("scalehsi.blocks.view.capacity", "scalehsi.models.plan.capacity"):
+    for place in ("scalehsi.blocks.view.capacity", "scalehsi.fitting.plan.capacity"):
         monkeypatch.setattr(place, lambda: here)
 
 
@@ -93,7 +93,7 @@ def test_a_streamed_cube_is_read_each_pass_and_a_resident_one_once(
     store = CountingStore(counts.values)
     cube = counts.copy(data=da.from_array(store, chunks=(32, 32, 128), asarray=True))
     use(monkeypatch, memory=int(cube.nbytes * (3 if resident else 1.9)))
-    monkeypatch.setattr("scalehsi.models.survey.SAMPLE_PIXELS", 300)  # for a quick start
+    monkeypatch.setattr("scalehsi.fitting.survey.SAMPLE_PIXELS", 300)  # for a quick start
     with dask.config.set(scheduler="synchronous"):
         plan = hsi.plan(cube, MODELS[name])
         assert not store.reads

@@ -152,7 +152,7 @@ class Model:
         """Turn what `scalehsi.fit` was given into the data that it opens; refuse what does not fit. Reads no values.
 
         One cube, as it is. A model that takes something else, such as several acquisitions by name
-        (`scalehsi.models.sources.named`) or maps, says so here.
+        (`scalehsi.fitting.sources.named`) or maps, says so here.
         """
         if isinstance(data, Mapping) and not isinstance(data, xr.Dataset):
             given = ", ".join(map(repr, data))

@@ -10,7 +10,7 @@ import xarray as xr
 
 from scalehsi.checks import require
 from scalehsi.cube import check_cube, history_of
-from scalehsi.models.base import Model, Sources
+from scalehsi.fitting.model import Model, Sources
 from scalehsi.schema import InputError, suggest
 
 

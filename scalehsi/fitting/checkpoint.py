@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import time
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final
@@ -12,7 +13,7 @@ from zipfile import BadZipFile
 import numpy as np
 import xarray as xr
 
-from scalehsi.models.base import Model, Sources, State
+from scalehsi.fitting.model import Model, Sources, State
 from scalehsi.schema import ENERGY, InputError
 
 FILE: Final = "state.npz"
@@ -129,3 +130,39 @@ def _looks(data: xr.DataArray) -> dict[str, Any]:
         energy = np.asarray(data[ENERGY].values, dtype=np.float64)
         looks["energy axis"] = [float(energy[0]), float(energy[-1])]
     return looks
+
+
+@dataclass
+class _Saver:
+    """Decides when the last state goes to disk, and writes what is pending when the process is told to stop."""
+
+    store: Checkpoint | None
+    every: int
+    minutes: float | None
+    iteration: int = 0
+    pending: Saved | None = None
+    written: float = 0.0
+
+    def __post_init__(self) -> None:
+        if self.every < 1:
+            raise InputError(f"checkpoint_every is a whole number of at least 1, got {self.every}")
+        self.written = time.monotonic()
+
+    def keep(self, saved: Saved, *, final: bool) -> None:
+        self.iteration = len(saved.objective)
+        self.pending = saved
+        due = self.iteration % self.every == 0
+        if self.minutes is not None:
+            due = time.monotonic() - self.written >= 60 * self.minutes
+        if final or due:
+            self.flush()
+
+    def flush(self) -> str | None:
+        """Write the pending state; give the folder's name if it holds one."""
+        if self.store is None:
+            return None
+        if self.pending is not None:
+            self.store.write(self.pending)
+            self.pending = None
+            self.written = time.monotonic()
+        return str(self.store.folder) if self.store.exists() else None

@@ -10,9 +10,9 @@ import xarray as xr
 
 from scalehsi.blocks import Blocks, branch, capacity, open_blocks
 from scalehsi.checks import is_number, require
+from scalehsi.fitting.survey import Survey
 from scalehsi.kernels import cuda
 from scalehsi.kernels.pixel_rows.sparse_counts import Counts
-from scalehsi.models.survey import Survey
 from scalehsi.prepare import bin as add_up
 from scalehsi.schema import MASK, X, Y
 

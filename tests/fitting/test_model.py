@@ -14,8 +14,7 @@ import xarray as xr
 
 import scalehsi as hsi
 from scalehsi.checks import choice
-from scalehsi.models import base
-from scalehsi.models.base import Model, check_components, check_weighting, register
+from scalehsi.fitting.model import REGISTRY, Model, check_components, check_weighting, register
 from scalehsi.models.catalogue import model_class
 from scalehsi.schema import InputError
 from tests.helpers import counts_cube
@@ -146,7 +145,7 @@ def test_words_and_weightings() -> None:
 
 
 def test_a_registered_model_is_known_by_its_name_in_any_case(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setitem(base.REGISTRY, "bare", Model)  # taken away again afterwards
+    monkeypatch.setitem(REGISTRY, "bare", Model)  # taken away again afterwards
     assert register(Bare) is Bare
     assert model_class("bare") is model_class("BARE") is Bare
     with pytest.raises(InputError, match="there is no model 'NMFF'; did you mean 'nmf'"):

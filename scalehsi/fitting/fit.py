@@ -1,0 +1,184 @@
+"""The one fit loop: iterations, tolerance, status, progress, checkpoints, resume and provenance for every model."""
+
+from __future__ import annotations
+
+import numbers
+import os
+from collections.abc import Collection, Mapping
+from functools import partial
+
+import xarray as xr
+
+from scalehsi import arrays
+from scalehsi.blocks import Blocks, branch, open_blocks
+from scalehsi.checks import is_number, require
+from scalehsi.fitting.checkpoint import Checkpoint, _Saver
+from scalehsi.fitting.interrupt import _Stop, _stoppable
+from scalehsi.fitting.last_pass import _add_maps, _add_residual, _label
+from scalehsi.fitting.loop import _iterate
+from scalehsi.fitting.model import Model, Sources, State
+from scalehsi.fitting.progress import Bar, Listener, Tracker
+from scalehsi.fitting.sources import provenance, sources
+from scalehsi.result import make_result
+from scalehsi.schema import (
+    ABUNDANCES,
+    InputError,
+    Interrupted,
+    Status,
+)
+
+
+def fit(
+    cube: xr.DataArray | Mapping[str, xr.DataArray],
+    model: Model,
+    *,
+    seed: int = 0,
+    device: str = "auto",
+    checkpoint: str | os.PathLike[str] | None = None,
+    checkpoint_every: int = 1,
+    checkpoint_minutes: float | None = None,
+    resume: bool = False,
+    progress: bool | Listener = False,
+    residual: bool = True,
+) -> xr.Dataset:
+    """Fit a model to a cube, on this process's threads or on the cluster that is connected.
+
+    Parameters
+    ----------
+    cube : xarray.DataArray, shape (..., y, x, E)
+        Counts or intensities. Lazy cubes of any size; they are kept in the workers' memory when they fill at most half
+        of it, and read again each pass otherwise. A boolean coordinate ``mask`` over the pixel dims (True = use) is
+        honoured. For models of several acquisitions a mapping of them by name, such as
+        ``{"spatial": a, "spectral": b}``; for `ParallelGP` a result or maps ``(component, ..., y, x)``.
+    model : Model
+        For example ``scalehsi.NMF(n_components=3)``.
+    seed : int, default 0
+        Random numbers are counted on the seed and the absolute pixel: neither chunks nor schedulers change a result.
+    device : {"auto", "cpu", "cuda"}
+        "cuda" without a usable GPU is an error; "auto" takes one if there is one and the model with these settings runs
+        on it (``model.devices``), and logs its choice. Whole fits with "cuda" have run through CUDA kernels compiled
+        for a CPU, but not on a GPU yet.
+    checkpoint : path, optional
+        A folder for the state. It is written every ``checkpoint_every`` iterations, and when the process gets SIGTERM
+        or SIGINT, as queues send before a job's wall time ends.
+    checkpoint_every : int, default 1
+        States are small (endmembers, not maps), so every iteration is seldom too often.
+    checkpoint_minutes : float, optional
+        Write at most once in so many minutes instead.
+    resume : bool, default False
+        Go on from the checkpoint if it holds a state, start afresh if it is empty. The numbers are those of an
+        uninterrupted run: bit for bit on the same scheduler and chunks.
+    progress : bool or callable, default False
+        True draws a bar on a terminal. A callable gets a `Progress` record for every block and iteration.
+    residual : bool, default True
+        Also give the residual of each pixel and the mean residual spectrum, for 2 P E K flops in the last pass.
+
+    Returns
+    -------
+    xarray.Dataset
+        ``endmembers`` (component, energy) in the cube's intensity unit, ``abundances`` (component, ..., y, x),
+        ``objective`` (iteration), ``residual`` (..., y, x) root mean square over channels, ``residual_spectrum``
+        (energy) mean of data minus model, and the method's own; ``attrs["status"]`` and ``attrs["advice"]`` say how it
+        ended, ``attrs["readings"]`` how often the whole cube was read. Maps of up to 64 MiB are computed; larger ones
+        are lazy and read the cube when used (`scalehsi.save` does it once).
+
+    Raises
+    ------
+    InputError
+        When cube, model or checkpoint do not fit; with what was got, what was expected and what to type.
+    Interrupted
+        After SIGINT or SIGTERM, when the checkpoint (if any) is written. A KeyboardInterrupt.
+
+    Examples
+    --------
+    >>> import scalehsi as hsi
+    >>> cube, truth = hsi.simulate.chequerboard((16, 16), n_channels=64)
+    >>> result = hsi.fit(cube, hsi.NMF(n_components=4, max_iter=20), seed=0)
+    >>> result["abundances"].dims, result["endmembers"].sizes["component"]
+    (('component', 'y', 'x'), 4)
+    """
+    given = sources(cube, model)
+    if resume and checkpoint is None:
+        raise InputError(
+            "resume=True needs the folder to resume from; give checkpoint='run.ckpt' (--checkpoint run.ckpt)"
+        )
+    require(is_number(seed, numbers.Integral) and seed >= 0, f"seed is a whole number of at least 0, got {seed!r}")
+    store = None if checkpoint is None else Checkpoint(checkpoint, model=model, seed=seed, given=given)
+    saved = None if store is None else store.prepare(resume=resume)
+    view = open_blocks(given.cube, device=_device(device, model))
+    bar = Bar() if progress is True else None
+    tracker = Tracker(bar or (progress if callable(progress) else None), model.max_iter)
+    view.report = tracker.report
+    for name, each in given.beside.items():
+        branch(view, name, partial(open_blocks, each, device=view.device))
+    saver = _Saver(store, every=checkpoint_every, minutes=checkpoint_minutes)
+    try:
+        with _stoppable():
+            state, history, status, advice = _iterate(view, model, seed, saved, saver, tracker)
+            tracker.enter("maps", len(history))
+            result = _finish(view, model, given, state, history, (status, advice), seed=seed, residual=residual)
+            result.attrs["readings"] = _readings(view, apart=given.beside)
+            if given.beside:
+                result.attrs["sources"] = provenance(given)
+            return result
+    except _Stop as stop:
+        where = saver.flush()
+        done = f"after {saver.iteration} iterations"
+        hint = (
+            f"; the state is in {where}: fit again with resume=True (--resume)" if where else "; no checkpoint was set"
+        )
+        raise Interrupted(f"stopped by {stop} {done}{hint}", checkpoint=where, iteration=saver.iteration) from None
+    finally:
+        if bar is not None:
+            bar.close()
+
+
+def _device(wanted: str, model: Model) -> arrays.Device:
+    """The device that will be used; "auto" chooses among those that the model runs on."""
+    if wanted == "auto" and len(model.devices) == 1:
+        return model.devices[0]
+    device = arrays.resolve_device(wanted)
+    if device not in model.devices:
+        raise InputError(
+            f"{model.name} with these settings runs on {' or '.join(model.devices)}, not on {device}; "
+            f"fit with device={model.devices[0]!r}"
+        )
+    return device
+
+
+def _finish(
+    view: Blocks,
+    model: Model,
+    given: Sources,
+    state: State,
+    history: list[float],
+    ending: tuple[Status, str],
+    *,
+    seed: int,
+    residual: bool,
+) -> xr.Dataset:
+    """The last pass, and all that was found put together."""
+    variables = model.finish(view, state)
+    status, advice = model.ending(variables, *ending)
+    if ABUNDANCES not in variables:
+        _add_maps(view, model, state, variables, residual=residual)
+    elif residual and given.frame is None:
+        _add_residual(view, model, state, variables)
+    frame = view.cube if given.frame is None else given.frame
+    _label(variables, frame)
+    return make_result(
+        {**variables, **given.carried},
+        cube=frame,
+        model=model.name,
+        settings=model.to_settings(),
+        seed=seed,
+        objective=history,
+        status=status,
+        advice=advice,
+    )
+
+
+def _readings(view: Blocks, *, apart: Collection[str] = ()) -> int:
+    """Full readings of the cube: by its own passes, and by those over what was made of it, but for these branches."""
+    own = [made for name, made in view.branches.items() if name not in apart and not made.derived]
+    return view.reads + sum(map(_readings, own))
