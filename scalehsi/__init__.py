@@ -23,13 +23,11 @@ if TYPE_CHECKING:
     from scalehsi.fitting.plan import plan
     from scalehsi.io import convert, open_cube, open_image, open_result, save
     from scalehsi.models.apply import project, reconstruct
-    from scalehsi.models.gp import ParallelGP
-    from scalehsi.models.lengths import lengthscale_scan
+    from scalehsi.models.gp import ParallelGP, lengthscale_scan
     from scalehsi.models.nmf import NMF
     from scalehsi.models.pansharpen import PanSharpen
     from scalehsi.models.pca import PCA
-    from scalehsi.models.psnmf import PSNMF
-    from scalehsi.models.scan import scan_bins
+    from scalehsi.models.psnmf import PSNMF, scan_bins
     from scalehsi.report import report
     from scalehsi.schema import InputError, Interrupted
 
@@ -76,7 +74,7 @@ _HOMES = {
     "connect": "scalehsi.cluster",
     "convert": "scalehsi.io",
     "fit": "scalehsi.fitting.fit",
-    "lengthscale_scan": "scalehsi.models.lengths",
+    "lengthscale_scan": "scalehsi.models.gp",
     "make_cube": "scalehsi.cube",
     "open_cube": "scalehsi.io",
     "open_image": "scalehsi.io",
@@ -86,7 +84,7 @@ _HOMES = {
     "reconstruct": "scalehsi.models.apply",
     "report": "scalehsi.report",
     "save": "scalehsi.io",
-    "scan_bins": "scalehsi.models.scan",
+    "scan_bins": "scalehsi.models.psnmf",
 }
 
 try:

@@ -9,8 +9,8 @@ import xarray as xr
 
 from scalehsi.arrays import Float
 from scalehsi.kernels.grids import summed
-from scalehsi.models.rasters import Placing, Raster, rasters
-from scalehsi.models.registration import COVERED, footprints
+from scalehsi.registration.rasters import Placing, Raster, rasters
+from scalehsi.registration.register import COVERED, footprints
 from scalehsi.reporting import style
 from scalehsi.reporting.page import Chapter, Drawing, paragraph
 from scalehsi.schema import ABUNDANCES, COMPONENT, ENDMEMBERS, ENERGY, X, Y

@@ -25,7 +25,7 @@ from threadpoolctl import threadpool_limits
 import scalehsi as hsi
 from scalehsi.kernels.gaussian import posterior, profile
 from scalehsi.metrics import similarities
-from scalehsi.models import gp_dense
+from scalehsi.models.gp import dense
 from tests.bench.machine import markdown
 
 Row = dict[str, object]
@@ -85,12 +85,12 @@ def agreement(steps: int, sides: Sequence[int], seeds: int) -> Iterator[Row]:
                 for name, scene in scenes((side, side), noise, seed):
                     truth, maps = scene.truth.compute(), scene.maps.compute()
                     ours = hsi.fit(maps, hsi.ParallelGP())
-                    dense = hsi.fit(maps, hsi.ParallelGP("matern52-radial", engine="dense", max_iter=steps))
+                    reference = hsi.fit(maps, hsi.ParallelGP("matern52-radial", engine="dense", max_iter=steps))
                     found.setdefault(name, []).append(
                         [
                             similarities(truth, ours["abundances"]).values,
-                            similarities(truth, dense["abundances"]).values,
-                            float(ours["evidence"] - dense["evidence"]),
+                            similarities(truth, reference["abundances"]).values,
+                            float(ours["evidence"] - reference["evidence"]),
                         ]
                     )
             for name, values in found.items():
@@ -114,7 +114,7 @@ def equality() -> Iterator[Row]:
         hyper = profile.fit([y])
         for upsample in (1, 2):
             ours = posterior.predict(y, hyper, upsample=upsample)
-            theirs = gp_dense.predict(y, None, hyper, upsample=upsample)
+            theirs = dense.predict(y, None, hyper, upsample=upsample)
             off = [float(np.abs(a / b - 1).max()) for a, b in zip(ours, theirs, strict=True)]
             scale = float(np.abs(ours[0] - theirs[0]).max() / np.abs(theirs[0]).max())
             yield {
@@ -131,9 +131,9 @@ def speed(steps: int) -> Iterator[Row]:
         maps = hsi.simulate.maps((side, side), noise=0.3).maps.compute()
         y = np.ascontiguousarray(np.moveaxis(maps.values, 0, -1), dtype=np.float64)
         with threadpool_limits(1):
-            gp_dense.fit(y[:8, :8], steps=1)
+            dense.fit(y[:8, :8], steps=1)
             begin = time.process_time()
-            gp_dense.fit(y, steps=count)
+            dense.fit(y, steps=count)
             step = (time.process_time() - begin) / (count + 1)
         ours = [alone((side, side), 3) for _ in range(3)]
         cpu = min(each["cpu"] for each in ours)

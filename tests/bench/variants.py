@@ -24,8 +24,8 @@ from scalehsi.kernels import frobenius
 from scalehsi.kernels.fused import read_tile
 from scalehsi.kernels.pivoting import _invert, room
 from scalehsi.kernels.pixel_rows.tile_products import add_outer, dots
-from scalehsi.models import extrapolation
-from scalehsi.models.losses import unit_rows
+from scalehsi.models.nmf import extrapolation
+from scalehsi.models.nmf.losses import unit_rows
 from tests.bench.least_squares import LIMITS, Row, Trace, eels
 from tests.bench.machine import markdown
 

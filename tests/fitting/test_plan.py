@@ -116,7 +116,7 @@ def test_what_the_blocks_of_a_pass_send_is_what_was_planned(name: str, monkeypat
         sent.append(sum(np.asarray(v).nbytes for v in sums.values()))
         return handles, sums
 
-    for module in ("nmf", "pca"):
+    for module in ("nmf.model", "pca"):
         monkeypatch.setattr(f"scalehsi.models.{module}.map_fold", weighed)
     with dask.config.set(scheduler="synchronous"):
         plan = hsi.plan(cube, model)

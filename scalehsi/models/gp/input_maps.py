@@ -1,0 +1,156 @@
+"""Maps as what a fit opens: a cube whose channels are the components, and the spectra that belong to them."""
+
+from __future__ import annotations
+
+from typing import Any, Final
+
+import numpy as np
+import xarray as xr
+
+from scalehsi.arrays import Float
+from scalehsi.cube import check_cube
+from scalehsi.models.gp.upsampling import Finer
+from scalehsi.result import check_result
+from scalehsi.schema import ABUNDANCES, COMPONENT, ENDMEMBERS, ENERGY, MASK, MEAN_SPECTRUM, InputError, X, Y
+
+CARRIED: Final = (ENDMEMBERS, "offset", MEAN_SPECTRUM)
+"""What `scalehsi.reconstruct` and reports take from a result beside its maps."""
+PER_FRAME: Final = 4
+"""Windows are tried so many times for each one that is wanted, where much is missing."""
+WIDE: Final = 8
+"""A window is kept when at least one in so many of its pixels was measured."""
+
+
+def maps_as_cube(given: Any) -> tuple[xr.DataArray, dict[str, xr.DataArray]]:
+    """The maps of a result, or maps alone, as a cube with a channel for each component.
+
+    Parameters
+    ----------
+    given : xarray.Dataset or xarray.DataArray
+        A result, whose ``abundances`` are taken, or maps of dims ``(component, ..., y, x)``. NaN, Inf, and what a
+        coordinate ``mask`` leaves out was not measured; a pixel counts as missing when one of its maps is.
+
+    Returns
+    -------
+    cube : xarray.DataArray, shape (..., y, x, T)
+        Float, with NaN where a pixel is missing. Lazy where the maps are.
+    beside : dict of str to xarray.DataArray
+        The spectra of the components, unchanged; empty for maps alone.
+
+    Raises
+    ------
+    InputError
+        In one line.
+    """
+    beside: dict[str, xr.DataArray] = {}
+    maps = given
+    if isinstance(given, xr.Dataset):
+        result = check_result(given, spectra=False)
+        beside = {name: result[name] for name in CARRIED if name in result}
+        maps = result[ABUNDANCES]
+        # A copy: the attributes of what was given stay as they are.
+        maps = maps.assign_attrs({k: v for k, v in result.attrs.items() if k not in maps.attrs})
+    if not isinstance(maps, xr.DataArray):
+        raise InputError(
+            f"a result or a DataArray of maps (component, ..., y, x) is expected, got {type(given).__name__}; wrap an "
+            "array with xarray.DataArray(array, dims=('component', 'y', 'x'))"
+        )
+    dims = tuple(map(str, maps.dims))
+    if COMPONENT not in dims and ENERGY in dims:
+        raise InputError(
+            f"maps (component, ..., y, x) are expected, and these dims, {dims}, are a cube's; fit it first"
+        )
+    if dims == (Y, X):
+        maps = maps.expand_dims(COMPONENT)
+    elif not {COMPONENT, Y, X} <= set(dims):
+        raise InputError(f"maps have the dims ('component', ..., 'y', 'x'), got {dims}; rename them with maps.rename")
+    if maps.dtype.kind not in "fiu":
+        raise InputError(f"maps hold real numbers, got {maps.dtype}; type maps.astype('float32')")
+    empty = [d for d in maps.dims if maps.sizes[d] == 0]
+    if empty:
+        raise InputError(f"the maps are empty along {empty}: their shape is {maps.shape}")
+    floats = maps if maps.dtype.kind == "f" else maps.astype(np.float64)
+    good = np.isfinite(floats).all(COMPONENT)
+    if MASK in floats.coords:
+        good = good.drop_vars(MASK) & floats[MASK].drop_vars(MASK)
+        floats = floats.drop_vars(MASK)
+    leading = [d for d in floats.dims if d not in (COMPONENT, Y, X)]
+    cube = floats.where(good).rename({COMPONENT: ENERGY}).transpose(*leading, Y, X, ENERGY)
+    cube = cube.drop_vars([name for name in cube.coords if ENERGY in cube[name].dims])
+    cube = cube.assign_coords({ENERGY: (ENERGY, np.arange(1.0, cube.sizes[ENERGY] + 1))})
+    cube.attrs = dict(maps.attrs)
+    return check_cube(cube), beside
+
+
+def frame(cube: xr.DataArray, beside: dict[str, xr.DataArray], finer: Finer) -> xr.DataArray:
+    """What the result of a fit is of: an empty cube with the points of a finer grid and the energies of the spectra."""
+    *leading, height, width = (int(n) for n in cube.shape[:-1])
+    dims = tuple(map(str, cube.dims[:-1]))
+    shape, coords = (*leading, *finer.shape(height, width)), finer.coords(cube)
+    spectra = beside.get(ENDMEMBERS)
+    if spectra is not None:
+        dims, shape = (*dims, ENERGY), (*shape, spectra.sizes[ENERGY])
+        coords = {**coords, ENERGY: spectra[ENERGY]}
+    return xr.DataArray(np.broadcast_to(np.float32(0), shape), dims=dims, coords=coords, attrs=cube.attrs)
+
+
+def windows(cube: xr.DataArray, *, side: int, count: int, whole: int, seed: int) -> list[Float]:
+    """Windows of the maps to learn from, all of one size, shape (H, W, T) each, NaN where a pixel is missing.
+
+    Parameters
+    ----------
+    cube : xarray.DataArray, shape (..., y, x, T)
+    side : int
+        Pixels of a window along y and x; fewer where the maps are smaller.
+    count : int
+        How many, at most.
+    whole : int
+        Maps of up to so many pixels are taken whole.
+    seed : int
+
+    Raises
+    ------
+    InputError
+        When none of the pixels looked at was measured.
+    """
+    leading, (height, width) = cube.shape[:-3], cube.shape[-3:-1]
+    frames = int(np.prod(leading, dtype=np.int64)) if leading else 1
+    if height * width <= whole:
+        side_y, side_x, count = height, width, min(count, frames)
+    else:
+        side_y, side_x = min(side, height), min(side, width)
+    rng = np.random.default_rng([seed, 5])
+    places: list[tuple[int, ...]] = []
+    rows, columns = max(1, height // side_y), max(1, width // side_x)
+    cells = rng.permutation(frames * rows * columns)[: count * PER_FRAME]
+    for cell in cells:
+        frame, rest = divmod(int(cell), rows * columns)
+        y, x = divmod(rest, columns)
+        # Windows on a regular grid do not overlap; what the grid leaves over shifts all of them.
+        shift_y, shift_x = (height - rows * side_y) // 2, (width - columns * side_x) // 2
+        places.append((*np.unravel_index(frame, leading or (1,)), y * side_y + shift_y, x * side_x + shift_x))
+    found: list[Float] = []
+    for start in range(0, len(places), count):
+        for here in _read(cube, places[start : start + count], (side_y, side_x)):
+            measured = int(np.isfinite(here[..., 0]).sum())
+            # Windows with hardly a pixel are a last resort.
+            if measured and (measured * WIDE >= here[..., 0].size or start + count >= len(places)):
+                found.append(here)
+        if 2 * len(found) >= count:
+            break
+    if not found:
+        raise InputError("no pixel of the maps was measured: all are NaN or masked; look at maps.plot()")
+    return found[:count]
+
+
+def _read(cube: xr.DataArray, places: list[tuple[int, ...]], size: tuple[int, int]) -> list[Float]:
+    """Windows from these first pixels, read together."""
+    leading = cube.dims[:-3]
+    bare = cube.drop_vars(list(cube.coords))
+    found = {}
+    for number, (*frame, y, x) in enumerate(places):
+        at = {**dict(zip(leading, frame, strict=False)), Y: slice(y, y + size[0]), X: slice(x, x + size[1])}
+        found[f"window {number}"] = bare.isel(at)
+    read = xr.Dataset(found).compute()
+    # One layout in memory, or sums would round in another order for another chunking.
+    return [np.array(values.values, dtype=np.float64, order="C") for values in read.data_vars.values()]

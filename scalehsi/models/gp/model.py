@@ -1,0 +1,299 @@
+"""Gaussian-process reconstruction of maps: all components at once, exact, tile by tile."""
+
+from __future__ import annotations
+
+import math
+import numbers
+from dataclasses import KW_ONLY, dataclass
+from typing import Any, ClassVar, Final
+
+import numpy as np
+import xarray as xr
+
+from scalehsi import arrays
+from scalehsi.blocks import BlockFunction, Blocks
+from scalehsi.checks import choice, is_number, require
+from scalehsi.fitting.last_pass import HOME_BYTES
+from scalehsi.fitting.model import Cost, Model, Sources, State, Stats, Variables, register
+from scalehsi.kernels.gaussian import halos, missing
+from scalehsi.kernels.gaussian.covariance import parse
+from scalehsi.kernels.gaussian.profile import Hyper
+from scalehsi.models.gp import engines as engines
+from scalehsi.models.gp import input_maps
+from scalehsi.models.gp.result_variables import LOSSES, RESIDUAL_LEFT, STEPS, described, packed, unpacked
+from scalehsi.models.gp.tiled_maps import tile_grid, tiled_maps
+from scalehsi.models.gp.tiles import SEAM, seam_difference, smoothed
+from scalehsi.models.gp.upsampling import Finer
+from scalehsi.schema import ABUNDANCES, ABUNDANCES_STD, InputError, Status
+
+ENGINES: Final = ("auto", "structured", "iterative", "dense")
+WHOLE: Final = 512**2
+"""Maps of up to so many pixels are one tile: exact, and no slower."""
+LEARNED_WHOLE: Final = 128**2
+"""Maps of up to so many pixels are learned from as a whole."""
+SAMPLED: Final = 16
+SIDE: Final = 64
+
+
+@register
+@dataclass(frozen=True, eq=False)
+class ParallelGP(Model):
+    """Reconstruct noisy maps by a Gaussian process that all of them share.
+
+    Fit it to a result, whose abundances it takes, or to a DataArray of maps ``(component, ..., y, x)``. Each map has
+    its own noise; a low-rank matrix couples the maps, so that a good one helps a poor one of the same structure; one
+    spatial covariance serves all. Pixels that are NaN or masked are filled.
+
+    Parameters
+    ----------
+    kernel : str, default "matern52"
+        "matern12", "matern32", "matern52", "rbf", "periodic(p)" with a period in pixels, and sums and products of them,
+        such as ``"matern52*periodic(6) + rbf"``: a product of one such covariance for y and one for x. With the ending
+        "-radial" a function of the distance in lengths, which is the paper's, and costs some thirty times as much.
+    lengthscale : None or (low, high), default None
+        Interval in pixels in which the lengths of the covariance are sought, for both axes or ``((low, high), (low,
+        high))`` for y and x. None: from half a pixel to the extent of the maps. `scalehsi.lengthscale_scan` shows which
+        intervals are sensible.
+    isotropic : bool, default False
+        One length for y and x.
+    rank : int, default 1
+        Of the coupling between the maps, beside a variance for each alone.
+    engine : {"auto", "structured", "iterative", "dense"}
+        - "structured": exact, by the eigenvectors of each axis; for kernels that are products.
+        - "iterative": conjugate gradients with FFT products; for "-radial" kernels.
+        - "dense": gpytorch as the paper uses it, for maps of some 50 x 50 pixels: a reference.
+        - "auto": "iterative" for "-radial" kernels, "structured" for all others.
+    upsample : float or (float, float), default 1
+        Points a pixel along each axis, or along y and x; at least 1, and not only whole: pixels of 0.5 nm with 2.5
+        points give a grid of 0.2 nm.
+    tile : "auto", None or int, default "auto"
+        Pixels of a tile along each axis. "auto": the whole up to 512 x 512 pixels and where the length is more than
+        half a tile, else four halos. None: the whole.
+    halo : "auto" or float, default "auto"
+        What a tile sees around itself, in lengths of the covariance. "auto": so much that the largest difference from
+        the whole is 1 % of the posterior's standard deviation (2.8 lengths for "matern52").
+    uncertainty : {"auto", "draws", "density"}
+        How the standard deviation of tiles with missing pixels is found. "draws": from maps drawn from the posterior.
+        "density": as of complete maps with more noise where fewer pixels were measured, 1 to 5 % off for scattered
+        losses, much too small in holes and where most pixels are missing. "auto": "density" where the missing pixels
+        are known from many others, so that it is at most 8 % off; else "draws". See `deviation` of
+        `scalehsi.kernels.gaussian.missing`.
+    draws : int, default 64
+        Maps that are drawn; the relative error of the deviation is ``1 / sqrt(2 draws)``.
+    nonnegative : bool, default False
+        Clip the mean at zero, as abundances may not be negative.
+    max_iter : int, default 200
+        Steps of the optimiser of "dense".
+
+    Notes
+    -----
+    Model: covariance ``(K_y x K_x) x B + I x D`` with ``B = L L' + diag(w)`` and the noise ``D``. Hyperparameters are
+    found once, from the whole or from 16 windows of 64 x 64 pixels, so that tiles differ by their data alone.
+
+    The result has ``abundances`` and ``abundances_std`` (without the noise) on the finer grid, ``lengthscale`` (axis)
+    in pixels, ``noise_std`` and ``map_mean`` (component), ``coupling`` (component, other), which is B, and
+    ``length_scan``, the negative logarithm of the evidence at lengths that were tried for both axes alike;
+    ``evidence``, its logarithm in the end, and ``evidence_history`` and ``lengthscale_history`` on the way; the
+    endmembers of the source are carried over, so that `scalehsi.reconstruct` gives the smoothed cube. "dense" also
+    leaves ``training_loss``, and conjugate gradients ``solver_steps`` and ``solver_residual`` of the worst tile. The
+    objective is the negative logarithm of the evidence of the windows.
+
+    One shared covariance cannot serve a smooth map and one that is atomic columns alone: set ``lengthscale`` to the
+    interval of the structure that is wanted.
+
+    Where there are several tiles, ``seam_difference`` (seam_y, seam_x) compares the maps around one corner of tiles
+    with those of one tile around it, in standard deviations of the posterior; the halo makes it at most 0.01.
+
+    Cost: some 30 evaluations of the likelihood, then for each map four products of a tile with the square of its side.
+
+    References
+    ----------
+    Kalinin, Lupini, Vasudevan, Ziatdinov 2021, doi:10.1038/s41524-021-00611-8 (the reconstruction). Rakitsch et al.
+    2013, NeurIPS 26 (maps decoupled). Saatci 2011, PhD thesis, Cambridge (grids).
+
+    Examples
+    --------
+    >>> import scalehsi as hsi
+    >>> rng = np.random.default_rng(0)
+    >>> waves = np.sin(np.arange(24) / 3.0)
+    >>> truth = xr.DataArray([np.add.outer(waves, waves), np.outer(waves, waves)], dims=("component", "y", "x"))
+    >>> result = hsi.fit(truth + 0.3 * rng.standard_normal(truth.shape), hsi.ParallelGP())
+    >>> bool(hsi.metrics.similarity(truth, result["abundances"]) > 0.97)
+    True
+    """
+
+    kernel: str = "matern52"
+    _: KW_ONLY
+    lengthscale: Any = None
+    isotropic: bool = False
+    rank: int = 1
+    engine: str = "auto"
+    upsample: Any = 1
+    tile: Any = "auto"
+    halo: Any = "auto"
+    uncertainty: str = "auto"
+    draws: int = 64
+    nonnegative: bool = False
+    max_iter: int = 200
+
+    name: ClassVar[str] = "ParallelGP"
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        choice("engine", self.engine, ENGINES)
+        choice("uncertainty", self.uncertainty, missing.METHODS)
+        radial = self.kernel.endswith(engines.RADIAL) if isinstance(self.kernel, str) else False
+        parse(str(self.kernel).removesuffix(engines.RADIAL))
+        require(
+            not (radial and self.engine == "structured"),
+            f"engine='structured' takes a product of one covariance for y and one for x, not {self.kernel!r}; type "
+            "engine='iterative', or leave out '-radial'",
+        )
+        require(
+            radial or self.engine != "iterative",
+            f"engine='iterative' is for kernels of the distance, such as 'matern52-radial', not {self.kernel!r}; "
+            "'structured' solves the others exactly, missing pixels too",
+        )
+        finer = Finer.of(self.upsample)
+        require(
+            self.solver != "iterative" or finer.alike,
+            f"upsample={self.upsample!r}: engine='iterative' takes one whole number of points a pixel",
+        )
+        for name in ("rank", "draws"):
+            value, least = getattr(self, name), 2 if name == "draws" else 1
+            good = is_number(value, numbers.Integral) and value >= least
+            require(good, f"{name} is a whole number of at least {least}, got {value!r}")
+        for name in ("isotropic", "nonnegative"):
+            value = getattr(self, name)
+            require(isinstance(value, bool), f"{name} is True or False, got {value!r}")
+        side = self.tile in ("auto", None) or (is_number(self.tile, numbers.Integral) and self.tile >= 1)
+        require(side, f"tile is 'auto', None for the whole, or a whole number of pixels, got {self.tile!r}")
+        wide = self.halo == "auto" or (is_number(self.halo, numbers.Real) and 0 <= self.halo < math.inf)
+        require(wide, f"halo is 'auto' or a number of lengths of at least 0, got {self.halo!r}")
+        _ = self.bounds
+
+    @property
+    def bounds(self) -> engines.Bounds | None:
+        """Limits of the lengths along y and x, in pixels."""
+        given = self.lengthscale
+        if given is None:
+            return None
+        nested = isinstance(given, (list, tuple)) and all(isinstance(v, (list, tuple)) for v in given)
+        pairs = tuple(given) if nested else (given, given)
+        for pair in pairs:
+            good = isinstance(pair, (list, tuple)) and len(pair) == 2 and len(pairs) == 2
+            good = good and all(is_number(v, numbers.Real) and np.isfinite(v) and v > 0 for v in pair)
+            require(
+                good,
+                "lengthscale is None, (low, high) in pixels, or ((low, high), (low, high)) for y and x, above 0, got "
+                f"{given!r}",
+            )
+            require(pair[0] <= pair[1], f"lengthscale={given!r} is upside down; type ({pair[1]}, {pair[0]})")
+        (a, b), (c, d) = pairs
+        return (float(a), float(b)), (float(c), float(d))
+
+    @property
+    def solver(self) -> str:
+        """The engine that "auto" stands for."""
+        if self.engine != "auto":
+            return self.engine
+        return "iterative" if self.kernel.endswith(engines.RADIAL) else "structured"
+
+    @property
+    def devices(self) -> tuple[arrays.Device, ...]:
+        return ("cpu", "cuda") if self.solver == "structured" else ("cpu",)
+
+    def sources(self, data: Any) -> Sources:
+        cube, beside = input_maps.maps_as_cube(data)
+        self.check(cube)
+        return Sources(cube, carried=beside, frame=input_maps.frame(cube, beside, Finer.of(self.upsample)), name="maps")
+
+    def init(self, view: Blocks, seed: int) -> State:
+        tiles = input_maps.windows(view.cube, side=SIDE, count=SAMPLED, whole=LEARNED_WHOLE, seed=seed)
+        return {"tiles": np.stack(tiles), "seed": np.asarray(seed)}
+
+    def step(self, view: Blocks, state: State) -> tuple[State, Stats]:
+        tiles = list(state["tiles"])
+        masks = [np.isfinite(tile).all(axis=-1) for tile in tiles]
+        found = engines.learn(
+            self.solver,
+            [np.nan_to_num(t) for t in tiles],
+            masks,
+            steps=self.max_iter,
+            seed=int(state["seed"]),
+            kernel=self.kernel,
+            bounds=self.bounds,
+            isotropic=self.isotropic,
+            rank=self.rank,
+        )
+        new = {**state, **packed(found.hyper), "losses": found.losses}
+        return new, Stats(found.hyper.loss, done=True, advice=found.advice)
+
+    def finish(self, view: Blocks, state: State) -> Variables:
+        hyper = unpacked(self.kernel, state)
+        halo, grid = self._tiling(hyper, view.shape)
+        maps, finer = int(view.cube.shape[-1]), Finer.of(self.upsample)
+        shared = {
+            "hyper": hyper,
+            "finer": finer,
+            "extent": tuple(int(n) for n in view.shape[-2:]),
+            "nonnegative": self.nonnegative,
+            "how": engines.How(self.solver, self.uncertainty, self.draws, int(state["seed"])),
+        }
+        size = 2 * 4 * maps * math.prod(view.shape) * finer.slots
+        made, numbers_ = tiled_maps(
+            smoothed,
+            view,
+            grid,
+            halo=halo,
+            shared=shared,
+            names=(ABUNDANCES, ABUNDANCES_STD),
+            components=maps,
+            finer=finer,
+            home=size <= HOME_BYTES,
+            name="gp-tile",
+        )
+        found = {**made, **described(hyper, numbers_, view.cube)}
+        if len(state["losses"]):
+            said = {"long_name": "negative logarithm of the evidence before each step of the optimiser"}
+            found[LOSSES] = xr.DataArray(state["losses"], dims=("training_step",), attrs=said)
+        if max(map(len, grid[-2:])) > 1:
+            found[SEAM] = seam_difference(view.cube, made[ABUNDANCES], shared, halo=halo, grid=grid)
+        return found
+
+    def _tiling(self, hyper: Hyper, shape: tuple[int, ...]) -> tuple[int, tuple[tuple[int, ...], ...]]:
+        """Pixels of halo, and the sizes of tiles along each pixel dim."""
+        length, side = max(hyper.lengths), max(shape[-2:])
+        plain = hyper.kernel.removesuffix(engines.RADIAL)
+        halo = halos.reach(plain, length) if self.halo == "auto" else float(math.ceil(self.halo * length))
+        if self.solver == "dense":
+            return side, tile_grid(shape, math.inf)
+        if self.tile == "auto":
+            size: float = halos.core(halo) if math.isfinite(halo) else math.inf
+            if math.prod(shape[-2:]) <= WHOLE or length > size / 2:
+                size = math.inf
+        else:
+            size = math.inf if self.tile is None else float(self.tile)
+        require(
+            math.isfinite(halo) or not math.isfinite(size),
+            f"kernel={hyper.kernel!r} does not fall with the distance, so no tile is wide enough; type tile=None",
+        )
+        return int(max(1, min(halo, side))), tile_grid(shape, size)
+
+    def ending(self, variables: Variables, status: Status, advice: str) -> tuple[Status, str]:
+        left = float(variables[RESIDUAL_LEFT]) if RESIDUAL_LEFT in variables else 0.0
+        if left <= missing.TOLERANCE:
+            return status, advice
+        steps = int(variables[STEPS])
+        asked = f"({missing.TOLERANCE:g} is asked for)"
+        said = f"Conjugate gradients left {left:.1g} of the right side after {steps} steps {asked}"
+        return "max_iter", f"{said}: the maps are not solved; shorter lengths need fewer, set lengthscale=(low, high)."
+
+    def projector(self, result: xr.Dataset) -> tuple[BlockFunction, dict[str, Any]]:
+        raise InputError(
+            "ParallelGP smooths maps and finds none; project the result that the maps came from, and fit its maps anew"
+        )
+
+    def cost(self, shape: tuple[int, ...], itemsize: int) -> Cost:
+        maps = shape[-1]
+        return Cost(passes=2, sums_bytes=64, work_bytes=maps * 8 * 6, columns=2 * maps * Finer.of(self.upsample).slots)

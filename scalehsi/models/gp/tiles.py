@@ -1,0 +1,107 @@
+"""A tile of a Gaussian process, and a look at the seams between tiles."""
+
+from __future__ import annotations
+
+import math
+from typing import Any, Final
+
+import numpy as np
+import xarray as xr
+
+from scalehsi.arrays import array_namespace
+from scalehsi.kernels.gaussian.profile import Hyper
+from scalehsi.models.gp import engines as engines
+from scalehsi.models.gp.upsampling import Finer
+from scalehsi.schema import ABUNDANCES, ABUNDANCES_STD, X, Y
+
+SEAM: Final = "seam_difference"
+SEAM_REACH: Final = 24
+"""Pixels on each side of a corner of tiles that are made again to look for seams."""
+
+
+def smoothed(
+    x: Any, *, hyper: Hyper, finer: Finer, extent: tuple[int, int], nonnegative: bool, how: engines.How, tile: Any
+) -> tuple[dict[str, Any], dict[str, Any]]:
+    """Mean and deviation of a tile, one row a pixel, and how far its solver came; where the tile lies."""
+    xp = array_namespace(x)
+    frames = xp.reshape(xp.asarray(x, copy=True), (-1, *tile.shape[-2:], x.shape[-1]))
+    first = int(tile.index[0])
+    start = divmod(first % math.prod(extent), extent[1])
+    found = [smooth_frame(frames[n], hyper, finer, how, start=start, first=(first, n)) for n in range(frames.shape[0])]
+    mean = xp.stack([f.mean for f in found])
+    if nonnegative:
+        mean = xp.where(mean > 0, mean, xp.zeros_like(mean))
+    rows = {ABUNDANCES: mean, ABUNDANCES_STD: xp.stack([f.std for f in found])}
+    return (
+        {name: finer.rows(xp.astype(values, xp.float32, copy=False)) for name, values in rows.items()},
+        {"steps": max(f.steps for f in found), "leftover": max(f.residual for f in found)},
+    )
+
+
+def smooth_frame(
+    y: Any, hyper: Hyper, finer: Finer, how: engines.How, *, start: tuple[int, int], first: tuple[int, int]
+) -> engines.Smoothed:
+    """Maps (H, W, T) from that pixel on, NaN where one is missing, on the slots of the finer grid."""
+    xp = array_namespace(y)
+    observed = xp.all(xp.isfinite(y), axis=-1)
+    here = xp.where(observed[..., None], y, xp.zeros_like(y))
+    upsample = finer.upsample(start, (int(y.shape[0]), int(y.shape[1])))
+    return engines.smooth(here, observed, hyper, how, upsample=upsample, first=first)
+
+
+def seam_difference(
+    cube: xr.DataArray,
+    made: xr.DataArray,
+    shared: dict[str, Any],
+    *,
+    halo: int,
+    grid: tuple[tuple[int, ...], ...],
+) -> xr.DataArray:
+    """How far the maps around the most central corner of tiles are from those of one tile around it.
+
+    Largest over the components, in standard deviations of the posterior. Costs one tile.
+
+    Parameters
+    ----------
+    cube : xarray.DataArray, shape (..., y, x, T)
+    made : xarray.DataArray, dims (component, ..., y, x)
+        The maps, tiled.
+    shared : dict
+        Keyword arguments of `smoothed`.
+    halo, grid
+        Of the tiles.
+    """
+    finer: Finer = shared["finer"]
+    windows, outer, corner = [], [], []
+    for sizes in grid[-2:]:
+        edges, size = np.cumsum(sizes), int(sum(sizes))
+        edge = int(edges[:-1][np.argmin(np.abs(edges[:-1] - size / 2))]) if len(sizes) > 1 else size // 2
+        low, high = max(0, edge - SEAM_REACH), min(size, edge + SEAM_REACH)
+        windows.append((low, high))
+        outer.append((max(0, low - 2 * halo), min(size, high + 2 * halo)))
+        corner.append(edge)
+    frame = {d: 0 for d in cube.dims[:-3]}
+    y = np.array(cube.isel({**frame, Y: slice(*outer[0]), X: slice(*outer[1])}).values, order="C")
+    start = (outer[0][0], outer[1][0])
+    whole = smooth_frame(y, shared["hyper"], finer, shared["how"], start=start, first=(0, 0))
+    slots = [s.kept(b - a, a) for s, (a, b) in zip(finer.sides, outer, strict=True)]
+    inner = [s.within(a, b) for s, (a, b) in zip(finer.sides, windows, strict=True)]
+    passed = [int(s.first(a)) for s, (a, _) in zip(finer.sides, outer, strict=True)]
+    index = np.ix_(*(k[w.start - p : w.stop - p] for k, w, p in zip(slots, inner, passed, strict=True)))
+    mean, std = (np.moveaxis(values[index], -1, 0) for values in (whole.mean, whole.std))
+    if shared["nonnegative"]:
+        mean = np.maximum(mean, 0.0)
+    own = dict(zip((Y, X), inner, strict=True))
+    off = np.abs(made.isel({**frame, **own}).values - mean)
+    least = 1e-12 * max(float(np.abs(mean).max()), 1e-300)
+    coords = {
+        f"seam_{d}": (f"seam_{d}", s.points(size)[at] - edge + 0.5, {"units": "px"})
+        for d, s, size, at, edge in zip((Y, X), finer.sides, cube.shape[-3:-1], inner, corner, strict=True)
+    }
+    said = "difference of the tiled maps from one tile around a corner, pixels counted from the corner"
+    return xr.DataArray(
+        (off / np.maximum(std, least)).max(axis=0),
+        dims=tuple(coords),
+        coords=coords,
+        attrs={"long_name": said, "units": "standard deviations of the posterior", "halo": halo},
+    )

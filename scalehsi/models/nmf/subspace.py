@@ -1,0 +1,116 @@
+"""A fit in a small subspace: a few readings of the cube in place of one an iteration.
+
+The subspace is that of the strongest directions of the sample, which is spread over the whole cube. One reading leaves
+L numbers a pixel with the workers, and all iterations run on these. Another, at the end, checks the objective against
+the cube itself, and is an iteration of the full fit too; when it disagrees, or would still gain, the full fit goes on.
+"""
+
+from __future__ import annotations
+
+import logging
+from typing import Any, Final
+
+import numpy as np
+
+from scalehsi.arrays import Float
+from scalehsi.blocks import Blocks, branch, capacity, map_fold
+from scalehsi.fitting.model import State, Stats
+from scalehsi.fitting.survey import Survey
+from scalehsi.kernels import frobenius, sketch
+from scalehsi.models.nmf import known_maps
+from scalehsi.models.nmf.losses import channel_weights
+from scalehsi.models.nmf.settings import Settings
+
+FULL: Final = 0
+SMALL: Final = 1
+CHECK: Final = 2
+"""Phases of a fit: passes over the cube; over the subspace; the reading that checks."""
+BOUND: Final = 1e-3
+"""Largest disagreement, relative, between the objective in the subspace and that of the cube."""
+GAIN: Final = 1e-3
+"""Largest relative gain of the step that the check takes on the cube, at which the fit counts as done."""
+WINDOW: Final = 5
+
+log = logging.getLogger("scalehsi")
+
+
+def size(n_components: int) -> int:
+    """L, the numbers a pixel."""
+    return 3 * n_components + 8
+
+
+def wanted(model: Settings, view: Blocks) -> bool:
+    """Whether a fit goes by the subspace: on request, or because the cube is read again each pass."""
+    if not model.compress or not model.compressible or view.n_energies <= 2 * size(model.n_components):
+        return False
+    fits = 4 * int(np.prod(view.shape)) * size(model.n_components) <= capacity().memory // 2
+    return fits and (model.compress is True or not view.resident)
+
+
+def begin(model: Settings, seen: Survey, state: State) -> State:
+    """Start in the subspace of the sample's strongest directions; reads nothing."""
+    basis, share = sketch.strongest(seen.sample, size(model.n_components), **_weights(model, state))
+    return {
+        **state,
+        "phase": np.asarray(SMALL),
+        "basis": basis,
+        "share": np.asarray(share),
+        "trace": np.full(WINDOW + 1, np.nan),
+    }
+
+
+def sums_of(model: Settings, view: Blocks, s: Float, state: State) -> dict[str, Any]:
+    """The sums of a pass at ``s``, from the subspace."""
+    weights, basis = _weights(model, state), state["basis"]
+    given = {"basis": basis, **weights}
+    small = branch(view, "compress", lambda: view.derive(sketch.compress, shared=given, name="nmf-compress"))
+    root = np.sqrt(weights["w"]) if weights else np.ones(s.shape[1])
+    scaled = s * root
+    # The power of the whole data, which the objective starts from, is a guess until the reading that checks.
+    new = not np.isfinite(state["norm"])
+    shared = {"s": scaled @ basis, "gram": scaled @ scaled.T, "norm": new}
+    if model.simplex:
+        shared["simplex"] = True
+    if own := known_maps.numbers(model.fixed):
+        shared["known"] = own
+    rows = known_maps.along(model.fixed, view)
+    _, sums = map_fold(frobenius.update, small, *rows, shared=shared, name="nmf-subspace")
+    guess = {"norm": sums["norm"] / float(state["share"])} if new else {}
+    return {**sums, **guess, "N": (sums["N"] @ basis.T) / root}
+
+
+def followed(model: Settings, state: State, stats: Stats) -> tuple[State, Stats]:
+    """After a step in the subspace: whether it is time to check."""
+    trace = np.append(state["trace"][1:], stats.objective)
+    gain = trace[0] - trace[-1]
+    flat = bool(np.isfinite(trace).all()) and bool(gain <= model.tol * WINDOW * abs(trace[-1]))
+    check = stats.done or (flat and stats.progressing)
+    new = {**state, "trace": trace, "phase": np.asarray(CHECK if check else SMALL)}
+    if check:
+        new |= {"s": new["kept"], "guess": new["norm"], "norm": np.asarray(np.nan)}
+    return new, Stats(stats.objective, progressing=stats.progressing, settled=False)
+
+
+def agreed(value: float, after: float, state: State) -> bool:
+    """Whether the cube agrees with the subspace; says so when it does not.
+
+    Parameters
+    ----------
+    value, after : float
+        The objective of the cube where the subspace ended, and after one more step of the endmembers.
+    state : State
+    """
+    promised = float(state["objective"] + 0.5 * (state["norm"] - state["guess"]))
+    scale = max(abs(value), 1e-300)
+    apart, gain = abs(value - promised) / scale, (value - after) / scale
+    if apart <= BOUND and gain <= GAIN:
+        return True
+    text = "the fit in the subspace is off by %.1e, and a step on the cube gains %.1e; going on with the cube itself"
+    log.info(text, apart, gain)
+    return False
+
+
+def _weights(model: Settings, state: State) -> dict[str, Any]:
+    if not model.weighting:
+        return {}
+    return {"w": channel_weights(state["spectrum"] / float(state["pixels"])), "weigh_pixels": True}

@@ -1,0 +1,82 @@
+"""One reading of a fine cube that shows all of it from afar: maps over cells of pixels, and a sample of pixels."""
+
+from __future__ import annotations
+
+import math
+from typing import Any, Final, NamedTuple
+
+import numpy as np
+
+from scalehsi.arrays import Float, Int
+from scalehsi.blocks import Blocks, Tile, map_fold
+from scalehsi.kernels.bins import bin_sums, merge_bins
+from scalehsi.kernels.pixel_rows.strips import strips
+from scalehsi.kernels.statistics import in_sample
+from scalehsi.registration.images import Images
+from scalehsi.registration.rasters import Raster
+
+CELLS: Final = 2**20
+"""Cells that come home, at most."""
+FINER: Final = 6.0
+"""Cells along a footprint of the coarse map at which the fine one need not be finer."""
+SAMPLE: Final = 4096
+"""Pixels of the sample."""
+
+
+class Sample(NamedTuple):
+    """Some pixels: values (S, E), and their rows and columns (S,)."""
+
+    values: Float
+    rows: Int
+    columns: Int
+
+
+def cells_of(fine: Raster, coarse: Raster) -> int:
+    """Fine pixels along a side of the cells in which a fine map is compared with a coarse one."""
+    footprint = min(abs(c / f) for c, f in zip(coarse.step, fine.step, strict=True))
+    return max(1, math.floor(footprint / FINER), math.ceil(math.sqrt(math.prod(fine.shape) / CELLS)))
+
+
+def look(view: Blocks, raster: Raster, back: Float, factor: int, *, seed: int) -> tuple[Images, Sample]:
+    """Maps of a cube as ``x @ back`` over cells of so many pixels along a side, and pixels spread over it.
+
+    Parameters
+    ----------
+    view : Blocks
+        Of dims (y, x, energy).
+    raster : Raster
+        Its own.
+    back : array, shape (E, K)
+    factor : int
+    seed : int
+        Of the sample.
+    """
+    stride = max(1, math.prod(raster.shape) // SAMPLE)
+    shared = {"back": back, "shape": raster.shape, "factor": factor, "stride": stride, "seed": seed}
+    _, sums = map_fold(_cells, view, shared=shared, combine=_together, tile=True, name="pansharpen-look")
+    numbers = np.concatenate(sums["numbers"])
+    order = np.argsort(numbers)
+    sample = np.concatenate(sums["sample"])[order].astype(np.float64)
+    small = raster.binned(factor)
+    table = np.zeros((math.prod(small.shape), back.shape[1] + 1))
+    table[sums["number"][0]] = sums["bins"][0]
+    table = table.reshape(*small.shape, -1)
+    pixels = table[..., -1]
+    images = Images(table[..., :-1] / np.maximum(pixels, 1.0)[..., None], pixels / factor**2, small)
+    return images, Sample(sample, *np.divmod(numbers[order], raster.shape[1]))
+
+
+def _cells(
+    x: Any, *, tile: Tile, back: Float, shape: tuple[int, int], factor: int, stride: int, seed: int
+) -> tuple[dict[str, Any], dict[str, Any]]:
+    rows = np.ones((x.shape[0], back.shape[1] + 1))
+    for part, strip in strips(x):
+        rows[part, :-1] = strip @ back
+    pixels, sums = bin_sums(rows, index=tile.index, shape=shape, sides=(factor, factor))
+    chosen = np.flatnonzero(in_sample(tile.index, stride=stride, seed=seed))
+    return pixels, {**sums, "sample": [x[chosen]], "numbers": [tile.index[chosen]]}
+
+
+def _together(left: dict[str, Any], right: dict[str, Any]) -> dict[str, Any]:
+    joined = {name: left[name] + right[name] for name in ("sample", "numbers")}
+    return {**merge_bins(left, right), **joined}

@@ -1,0 +1,330 @@
+"""PSNMF: spectra from added-up pixels, maps from single ones, both from one acquisition of few counts."""
+
+from __future__ import annotations
+
+import numbers
+from dataclasses import KW_ONLY, dataclass
+from typing import Any, ClassVar, Final
+
+import numpy as np
+import xarray as xr
+
+from scalehsi import arrays
+from scalehsi.arrays import Float
+from scalehsi.blocks import BlockFunction, Blocks
+from scalehsi.checks import choice, is_number, require
+from scalehsi.cube import energy_kev
+from scalehsi.fitting import binning
+from scalehsi.fitting.loop import settle
+from scalehsi.fitting.model import Cost, Model, State, Stats, Variables, check_components, register
+from scalehsi.fitting.survey import survey
+from scalehsi.kernels import frobenius, mixture, poisson
+from scalehsi.kernels.nnls import nnls
+from scalehsi.kernels.pixel_rows.residual import leftover
+from scalehsi.kernels.pixel_rows.sparse_counts import Counts
+from scalehsi.kernels.smoothing import smooth_peaks
+from scalehsi.kernels.xrays import linear_fwhm
+from scalehsi.models.nmf import NMF
+from scalehsi.models.psnmf import mixture_fit
+from scalehsi.models.psnmf.bin_scan import choose_bins
+from scalehsi.schema import COMPONENT, ENDMEMBERS, ENERGY, MEAN_SPECTRUM
+
+SETTINGS: Final = ("default", "paper")
+LOSSES: Final = ("poisson", "frobenius")
+RAW: Final = "unsmoothed_endmembers"
+PEAKS: Final = 1.3
+"""Window of the smoothing, in widths of a peak: half of the noise's variance goes, a peak changes by less than 1 %."""
+SCANNED: Final = {
+    "score": "logarithm of the likelihood of held-out counts above that of the best bins, per thousand counts",
+    "score_error": "standard error of the difference to the best bins",
+    "stability": "largest angle between spectra of both halves of the counts",
+}
+"""What the result keeps of the scan of bins, as ``bin_score`` and so on."""
+WIDTHS: Final = (2.0, 1.5, 1.25, 1.25, 1.25)
+"""Standard deviations in pixels under which neighbours are seen, round by round."""
+
+
+@register
+@dataclass(frozen=True, eq=False)
+class PSNMF(Model):
+    """Unmix a map of few counts: spectra from bins of many pixels, maps from single pixels (pan-sharpening by NMF).
+
+    Counts are too few a pixel for spectra and maps at once. So the pixels are added up in bins, where spectra come out
+    right; these are fixed, and the abundances of each single pixel are solved with them. The product of both has the
+    spectra of the one and the resolution of the other.
+
+    Parameters
+    ----------
+    n_components : int
+        K, the number of endmembers. `scan_bins` tells how many the counts show.
+    bin_factor : "auto", int or (int, int), default "auto"
+        Pixels of a bin along y and x. Large bins have good statistics, and the rarest phase must still fill one.
+        "auto" lets the data decide: `scan_bins` scores sizes by the likelihood of counts that were held out. Costs one
+        reading, and a second or two.
+    loss : {"poisson", "frobenius"}, default "poisson"
+        - "poisson": for counts (whole numbers). The spectra of the bins are refined on smaller bins of some 400 counts
+          by a mixture model with a Dirichlet prior, which says that pixels are mostly pure.
+        - "frobenius": least squares for both stages, for intensities such as EELS.
+    simplex : bool, default True
+        Abundances of every pixel sum to one: fractions of phases of one thickness. False: every pixel has its own total
+        (thickness, diffraction contrast), and abundances are shares of an average pixel's signal.
+    settings : {"default", "paper"}
+        "paper": the recipe of the reference; spectra by least squares on the bins alone, nothing smoothed, maps by the
+        Poisson likelihood pixel by pixel. Other settings but ``n_components``, ``bin_factor`` and ``simplex`` must
+        then be left alone.
+    neighbours : float, default 1
+        How much the maps believe in neighbours: their shares, under a Gaussian of 1.25 pixels, count as
+        ``neighbours * sqrt(counts of a pixel)`` counts more. 0: every pixel alone. 1 keeps particles of 2 x 2 pixels;
+        3 is for smooth maps.
+    smoothing : "auto" or float, default "auto"
+        Smooth the spectra over a window of so many peak widths of the detector (0.01 E + 0.065 keV at half maximum).
+        "auto" is 1.3 for X-ray maps and 0 (off) for all others.
+    concentration : float, default 0.02
+        Parameter of the Dirichlet prior; below one says that pixels are mostly pure.
+    max_iter : int, default 100
+        Passes over the bins, at most.
+    tol : float, default 1e-6
+        Stop when the objective gains less than this, relative, an iteration.
+
+    Notes
+    -----
+    The result has ``bin_factor`` (of the first stage) and ``fine_bin_factor`` (of the mixture), each along y and x,
+    ``unsmoothed_endmembers``, and where bins were chosen ``bin_score``, ``bin_score_error`` and ``bin_stability`` of
+    those that were tried (see `scan_bins`; draw them with `scalehsi.plots.bins`). With "poisson" the objective is the
+    negative variational bound of the logarithm of the evidence, of the bins. Readings of the cube: one to see what is
+    in it, one or two to bin it, one for the maps.
+
+    References
+    ----------
+    Chen, Alexander and Hebert 2024, arXiv:2405.14649 (PSNMF). Blei, Ng and Jordan 2003, J. Mach. Learn. Res. 3, 993
+    (the mixture). Keenan and Kotula 2004, doi:10.1002/sia.1657 (weighting of the first stage).
+
+    Examples
+    --------
+    >>> import scalehsi as hsi
+    >>> cube, truth = hsi.simulate.phases((72, 72), counts_per_pixel=60, seed=1)
+    >>> result = hsi.fit(cube, hsi.PSNMF(3, bin_factor=6), seed=0)
+    >>> bool(abs(result["abundances"].sum("component") - 1).max() < 1e-5)
+    True
+    """
+
+    n_components: int
+    _: KW_ONLY
+    bin_factor: Any = "auto"
+    loss: str = "poisson"
+    simplex: bool = True
+    settings: str = "default"
+    neighbours: float = 1.0
+    smoothing: Any = "auto"
+    concentration: float = 0.02
+    max_iter: int = 100
+    tol: float = 1e-6
+
+    name: ClassVar[str] = "PSNMF"
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        check_components(self.n_components)
+        choice("loss", self.loss, LOSSES)
+        choice("settings", self.settings, SETTINGS)
+        binning.check_pair(self.bin_factor)
+        require(isinstance(self.simplex, bool), f"simplex is True or False, got {self.simplex!r}")
+        for name in ("neighbours", "concentration"):
+            value = getattr(self, name)
+            good = is_number(value, numbers.Real) and np.isfinite(value) and value >= 0
+            require(good, f"{name} is a number that is not negative, got {value!r}")
+        require(self.concentration > 0, "concentration is above 0")
+        known = self.smoothing == "auto" or (is_number(self.smoothing, numbers.Real) and 0 <= self.smoothing <= 5)
+        require(known, f"smoothing is 'auto' or a number of peak widths from 0 (off) to 5, got {self.smoothing!r}")
+        if self.settings == "paper":
+            for name in ("loss", "neighbours", "smoothing", "concentration"):
+                plain = type(self).__dataclass_fields__[name].default
+                require(
+                    getattr(self, name) == plain, f"settings='paper' sets {name} itself; leave {name} out, or the paper"
+                )
+
+    @property
+    def mixed(self) -> bool:
+        """True where the spectra are refined by the mixture model."""
+        return self.loss == "poisson" and self.settings == "default"
+
+    @property
+    def devices(self) -> tuple[arrays.Device, ...]:
+        return ("cpu",)
+
+    @property
+    def halo(self) -> int:
+        return mixture.reach(WIDTHS) if self.mixed and self.neighbours > 0 else 0
+
+    @property
+    def packed(self) -> bool:
+        return self.mixed
+
+    @property
+    def coarse(self) -> NMF:
+        """The factorisation of the bins."""
+        if self.settings == "paper":
+            return NMF(self.n_components, solver="hals", start="nndsvd", max_iter=200, tol=1e-6)
+        weighting = "poisson" if self.mixed else None
+        return NMF(self.n_components, weighting=weighting, start="nndsvd", max_iter=300, tol=1e-7, compress=False)
+
+    def check(self, cube: xr.DataArray) -> None:
+        check_components(self.n_components, cube)
+        binning.check_room(self.bin_factor, cube)
+        require(
+            self.loss == "frobenius" or cube.dtype.kind in "ui",
+            f"PSNMF needs counts, which are whole numbers, and this cube holds {cube.dtype}; if they are counts type "
+            "cube.round().astype('uint16'), if they are intensities loss='frobenius'",
+        )
+
+    def init(self, view: Blocks, seed: int) -> State:
+        seen = survey(view, seed=seed, counts=self.loss == "poisson", least=4 * self.n_components)
+        plain: State = {
+            "spectrum": seen.spectrum,
+            "pixels": np.asarray(seen.pixels),
+            "filled": np.asarray(seen.filled),
+        }
+        sides = binning.sides(self.bin_factor)
+        if sides is None:
+            scan = choose_bins(view.cube, self.n_components, seed=seed)
+            sides = (int(scan.attrs["chosen"]),) * 2
+            # By a rule there is nothing to score.
+            plain |= {f"scan_{name}": scan[name].values for name in ("bin", *SCANNED) if "stability" in scan}
+        if not self.mixed:
+            found = self.coarse.init(binning.binned(view, *sides), seed)
+            # What is known of the cube's pixels stays; the factorisation asks how many bins there are.
+            given = {"sides": np.asarray(sides), "fine": np.asarray(sides)}
+            return {**found, **plain, "bins": found["pixels"], **given}
+        counts = float(seen.spectrum.sum()) / max(1, seen.filled)
+        first = self._start(view, sides, counts, plain, seed)
+        if not mixture_fit.sampled(first):
+            return first
+        best, _ = settle(view, self, seed, state=first)
+        return mixture_fit.whole(self, self._fine(view, best), best)
+
+    def _start(self, view: Blocks, sides: Any, counts: float, state: State, seed: int) -> State:
+        """The mixture on small bins, from a factorisation of large ones."""
+        found, _ = settle(binning.binned(view, *sides), self.coarse, seed)
+        fine = binning.fine(sides, counts, self.n_components, view.shape)
+        state = {**state, "sides": np.asarray(sides), "fine": np.asarray(fine)}
+        return mixture_fit.begin(self, self._fine(view, state), found["kept"], state)
+
+    def step(self, view: Blocks, state: State) -> tuple[State, Stats]:
+        if self.mixed:
+            return mixture_fit.step(self, self._fine(view, state), state)
+        bins = binning.binned(view, *map(int, state["sides"]))
+        found, stats = self.coarse.step(bins, {**state, "pixels": state["bins"]})
+        return {**found, "pixels": state["pixels"]}, stats
+
+    def _fine(self, view: Blocks, state: State) -> Blocks:
+        return binning.without_zeros(binning.binned(view, *map(int, state["fine"])))
+
+    def finish(self, view: Blocks, state: State) -> Variables:
+        if self.mixed:
+            s, per_bin = mixture_fit.spectra(state)
+            raw = s / per_bin
+        else:
+            raw = self._paper_spectra(view, state)
+        mean = state["spectrum"] / float(state["pixels"])
+        if not self.simplex:
+            total = abs(float(mean.sum())) or 1.0
+            raw = raw * (total / np.maximum(raw.sum(axis=1, keepdims=True), 1e-300))
+        share = nnls(raw @ raw.T, (raw @ mean)[None])[0] * raw.sum(axis=1)
+        raw = raw[np.argsort(-share, kind="stable")]
+        widths = self._widths(view.cube)
+        dims = (COMPONENT, ENERGY)
+        found: Variables = {
+            ENDMEMBERS: xr.DataArray(raw if widths is None else smooth_peaks(raw, widths=widths), dims=dims),
+            MEAN_SPECTRUM: xr.DataArray(mean, dims=(ENERGY,), attrs={"long_name": "mean of the data over used pixels"}),
+        }
+        if widths is not None:
+            found[RAW] = xr.DataArray(raw, dims=dims, attrs={"long_name": "endmembers before smoothing"})
+        words = {
+            "bin_factor": "pixels of a bin of the first stage",
+            "fine_bin_factor": "pixels of a bin of the mixture",
+        }
+        for name, key in (("bin_factor", "sides"), ("fine_bin_factor", "fine")):
+            if name == "bin_factor" or self.mixed:
+                found[name] = xr.DataArray(state[key], dims=("axis",), attrs={"long_name": f"{words[name]}, y and x"})
+        for name, said in SCANNED.items() if "scan_bin" in state else ():
+            tried = xr.DataArray(state["scan_bin"], dims=("bin",), attrs={"long_name": "pixels of a bin along y and x"})
+            units = {"units": "deg"} if name == "stability" else {}
+            given = {"long_name": said, **units}
+            found[f"bin_{name}"] = xr.DataArray(
+                state[f"scan_{name}"], dims=("bin",), coords={"bin": tried}, attrs=given
+            )
+        return found
+
+    def _paper_spectra(self, view: Blocks, state: State) -> Float:
+        """Spectra of the bins with the scale at which the abundances of a bin come nearest to a sum of one."""
+        s = state["kept"]
+        bins = binning.binned(view, *map(int, state["sides"]))
+        sums = mixture_fit.moments(bins, s)
+        return np.asarray(s * mixture_fit.yields(sums["M"], sums["C"])[:, None] / float(np.prod(state["sides"])))
+
+    def _widths(self, cube: xr.DataArray) -> Float | None:
+        """Window of the smoothing at each channel, in channels; None for none."""
+        energy = energy_kev(cube)
+        automatic = self.smoothing == "auto"
+        factor = (PEAKS if cube.attrs.get("signal") == "EDS" and self.mixed else 0.0) if automatic else self.smoothing
+        if not factor or self.settings == "paper":
+            return None
+        require(
+            automatic or energy is not None,
+            "smoothing needs an energy axis in eV or keV; type smoothing=0 to go without",
+        )
+        if energy is None or len(energy) < 3:
+            return None
+        step = float(np.abs(np.diff(energy)).mean())
+        return np.asarray(factor * linear_fwhm(np.maximum(energy, 0.0)) / step)
+
+    def projector(self, result: xr.Dataset) -> tuple[BlockFunction, dict[str, Any]]:
+        s = np.asarray(result[ENDMEMBERS].values, dtype=np.float64)
+        if not self.mixed:
+            simplex = {"simplex": True} if self.simplex else {}
+            likely = self.settings == "paper"
+            return (poisson.abundances if likely else frobenius.abundances), {"s": s, **simplex}
+        counts = max(0.0, float(result[MEAN_SPECTRUM].sum()))
+        return _maps, {
+            "s": s,
+            "simplex": self.simplex,
+            "alpha": self.concentration,
+            "pull": self.neighbours * float(np.sqrt(counts)),
+        }
+
+    def cost(self, shape: tuple[int, ...], itemsize: int) -> Cost:
+        k, channels = self.n_components, shape[-1]
+        return Cost(passes=6, sums_bytes=16 * channels * k, work_bytes=64 * 4 * channels, columns=k + 1)
+
+
+def _maps(
+    x: Any, *, s: Float, simplex: bool, alpha: float, pull: float, residual: bool = True, tile: Any = None
+) -> tuple[dict[str, Any], dict[str, Any]]:
+    """Abundances of the pixels of a block, its neighbours around it, and what they leave."""
+    few = x if isinstance(x, Counts) else Counts.from_dense(x)
+    totals = s.sum(axis=1)
+    unit = s / np.where(totals > 0, totals, 1.0)[:, None]
+    pixels = few.shape[0]
+    core = np.ones(pixels, dtype=bool) if tile is None else tile.core
+    found = mixture.shares_of_neighbours(
+        few,
+        s=unit,
+        shape=(1, pixels) if tile is None else tile.shape,
+        used=core if tile is None else tile.used,
+        alpha=alpha,
+        pull=pull,
+        widths=WIDTHS,
+    )
+    c = np.where(totals > 0, found / np.where(totals > 0, totals, 1.0), 0.0)
+    if simplex:
+        c /= np.maximum(c.sum(axis=1, keepdims=True), 1e-300)
+    else:
+        c *= few.totals[:, None]
+    c = c.astype(np.float32)
+    rows: dict[str, Any] = {"abundances": c}
+    if not residual:
+        return rows, {}
+    left, sums = leftover(few.take(np.flatnonzero(core)), c[core], s=s)
+    rows["residual"] = np.zeros(pixels, dtype=np.float32)
+    rows["residual"][core] = left["residual"]
+    return rows, sums

@@ -1,0 +1,1 @@
+"""Rasters of acquisitions, and the shift and scale between them."""
