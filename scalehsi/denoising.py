@@ -13,7 +13,7 @@ import xarray as xr
 from scalehsi.arrays import Float
 from scalehsi.blocks import map_fold, open_blocks
 from scalehsi.cube import check_cube, history_of, navigation_dims
-from scalehsi.kernels.fidelity import Factors, fidelity, merge, squared_distance, squared_residual
+from scalehsi.kernels.statistics.fidelity import Factors, fidelity, merge, squared_distance, squared_residual
 from scalehsi.prepare import thinned
 from scalehsi.result import check_result
 from scalehsi.schema import ABUNDANCES, COMPONENT, ENDMEMBERS, ENERGY, InputError

@@ -13,8 +13,8 @@ import xarray as xr
 
 from scalehsi.blocks import add_up_windows
 from scalehsi.cube import check_cube, navigation_dims, with_history
-from scalehsi.kernels.bins import window_sums
-from scalehsi.kernels.thinning import thin as divide
+from scalehsi.kernels.resampling.pixel_windows import window_sums
+from scalehsi.kernels.statistics.thinning import thin as divide
 from scalehsi.schema import ENERGY, MASK, InputError, suggest
 
 Range = tuple[float | None, float | None]

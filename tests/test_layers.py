@@ -24,6 +24,7 @@ LAYERS = {
     "cube": 2,
     "chunks": 2,
     "blocks": 2,
+    "physics": 2,
     # Storage: atomic, layouts, stores, signals, readers and regions are the parts of io.
     "atomic": 3,
     "layouts": 3,

@@ -17,7 +17,7 @@ import dask.array as da
 import numpy as np
 
 from scalehsi.blocks import graph
-from scalehsi.kernels.bins import window_sums
+from scalehsi.kernels.resampling.pixel_windows import window_sums
 
 
 class _Span(NamedTuple):

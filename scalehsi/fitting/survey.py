@@ -10,7 +10,7 @@ import numpy as np
 
 from scalehsi.blocks import Blocks, Tile, map_fold
 from scalehsi.cube import check_finite
-from scalehsi.kernels import statistics
+from scalehsi.kernels.statistics.survey import survey as survey_block
 from scalehsi.schema import InputError
 
 SAMPLE_PIXELS: Final = 8192
@@ -113,7 +113,7 @@ def _read(view: Blocks, *, stride: int, seed: int, entropy: bool) -> dict[str, A
 
 
 def _survey(x: Any, *, tile: Tile, stride: int, seed: int, entropy: bool) -> tuple[dict[str, Any], dict[str, Any]]:
-    return statistics.survey(x, index=tile.index, stride=stride, seed=seed, entropy=entropy)
+    return survey_block(x, index=tile.index, stride=stride, seed=seed, entropy=entropy)
 
 
 def _sample(sums: dict[str, Any]) -> np.ndarray[Any, Any]:

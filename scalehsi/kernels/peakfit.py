@@ -11,7 +11,7 @@ from typing import Any, Final, NamedTuple
 import numpy as np
 
 from scalehsi.arrays import Float
-from scalehsi.kernels.nnls import nnls
+from scalehsi.kernels.quadratic.nnls import nnls
 from scalehsi.kernels.templates import SIDES, Columns, Templates
 
 ROUNDS: Final = 20

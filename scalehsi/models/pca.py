@@ -15,7 +15,7 @@ from scalehsi.blocks import BlockFunction, Blocks, map_fold
 from scalehsi.checks import choice, is_number, require
 from scalehsi.cube import check_finite
 from scalehsi.fitting.model import Cost, Model, State, Stats, Variables, check_components, check_weighting, register
-from scalehsi.kernels import pca as kernels
+from scalehsi.kernels.subspace import moments as kernels
 from scalehsi.schema import COMPONENT, ENDMEMBERS, ENERGY, MEAN_SPECTRUM, InputError
 
 SOLVERS: Final = ("auto", "gram", "randomized")

@@ -16,7 +16,7 @@ from scipy.ndimage import gaussian_filter
 from scipy.optimize import minimize_scalar
 
 from scalehsi.arrays import Bool, Float
-from scalehsi.kernels.grids import box_means, summed
+from scalehsi.kernels.resampling.footprints import box_means, summed
 from scalehsi.registration.images import Images, averaged
 from scalehsi.registration.rasters import Pair, Placing, Raster
 from scalehsi.registration.shift_search import Score, polished, searched
@@ -108,7 +108,7 @@ def predictor(fine: Images, *, blur: float = 0.0) -> Predictor:
 def footprints(tables: tuple[Float, Float], on: Raster, coarse: Raster, placing: Placing) -> tuple[Float, Float]:
     """Means over the footprints of coarse pixels, and the part of each that is covered.
 
-    ``tables`` are `scalehsi.kernels.grids.summed` values and weights of the raster ``on``.
+    ``tables`` are `scalehsi.kernels.resampling.footprints.summed` values and weights of the raster ``on``.
     """
     at, sides = [], []
     for axis in (0, 1):

@@ -8,7 +8,7 @@ import numpy as np
 import xarray as xr
 
 from scalehsi.arrays import Float
-from scalehsi.kernels.grids import summed
+from scalehsi.kernels.resampling.footprints import summed
 from scalehsi.registration.rasters import Placing, Raster, rasters
 from scalehsi.registration.register import COVERED, footprints
 from scalehsi.reporting import style

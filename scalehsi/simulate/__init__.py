@@ -1,9 +1,11 @@
 """Scenes with a known truth: lazy spectrum images of any size, the same in whatever chunks they are computed.
 
 A scene is three separate things put together in `scalehsi.simulate.scene`: a *layout* (window -> abundances,
-`scalehsi.kernels.scenes`), *spectra* (`scalehsi.kernels.xrays`, `scalehsi.kernels.edges`) and the *drawing* of counts
-(`scalehsi.kernels.counting`). A new kind of scene brings a layout and spectra. Maps without spectra, for Gaussian
-processes, are made by `sines` and `maps` (`scalehsi.kernels.patterns`).
+`scalehsi.simulate.shapes.phase_layouts`), *spectra* (`scalehsi.kernels.xrays`, `scalehsi.kernels.edges`) and the
+*drawing* of counts
+(`scalehsi.kernels.statistics.counted_random`). A new kind of scene brings a layout and spectra. Maps without spectra,
+for Gaussian
+processes, are made by `sines` and `maps` (`scalehsi.simulate.shapes.map_patterns`).
 """
 
 from collections.abc import Callable

@@ -11,10 +11,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from scalehsi.kernels.edges import eels_spectrum
-from scalehsi.kernels.scenes import board_abundances
 from scalehsi.kernels.xrays import eds_spectrum
 from scalehsi.schema import InputError, suggest
 from scalehsi.simulate.scene import Scene, make_scene, pair, real, whole
+from scalehsi.simulate.shapes.phase_layouts import board_abundances
 
 Composition = dict[str, float]
 

@@ -15,10 +15,10 @@ import xarray as xr
 from numpy.typing import NDArray
 
 from scalehsi.chunks import WORK_BLOCK_BYTES
-from scalehsi.kernels.patterns import add_noise, atom_maps, positions, sine_maps, smooth_maps
-from scalehsi.kernels.scenes import Window
 from scalehsi.schema import ABUNDANCES, COMPONENT, InputError, X, Y, suggest
 from scalehsi.simulate.scene import pair, real, whole
+from scalehsi.simulate.shapes.map_patterns import add_noise, atom_maps, positions, sine_maps, smooth_maps
+from scalehsi.simulate.shapes.phase_layouts import Window
 
 Float = NDArray[np.float64]
 

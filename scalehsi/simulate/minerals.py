@@ -9,9 +9,9 @@ from typing import Final
 import numpy as np
 from numpy.typing import NDArray
 
-from scalehsi.kernels.scenes import Grains, grain_fractions
 from scalehsi.kernels.xrays import eds_spectrum
 from scalehsi.simulate.scene import Scene, make_scene, pair, real, whole
+from scalehsi.simulate.shapes.phase_layouts import Grains, grain_fractions
 
 # Atomic per cent as published (table 1 of the reference below); densities relative to the matrix.
 MINERALS: Final[dict[str, dict[str, float]]] = {

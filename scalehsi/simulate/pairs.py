@@ -10,9 +10,9 @@ import numpy as np
 import xarray as xr
 
 from scalehsi.arrays import Float
-from scalehsi.kernels.particles import BASE, HEIGHTS, NAMES, RISE, Raster, plasmon_modes, plasmon_spectra
 from scalehsi.schema import ENERGY, InputError, X, Y
 from scalehsi.simulate.scene import Scene, make_scene, pair, real, whole
+from scalehsi.simulate.shapes.plasmons import BASE, HEIGHTS, NAMES, RISE, Raster, plasmon_modes, plasmon_spectra
 
 ENERGY_EV: Final = (0.2, 2.0)
 MASS: Final = (1.0, 0.0, 0.0, 0.0)

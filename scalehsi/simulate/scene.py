@@ -16,9 +16,9 @@ from numpy.typing import NDArray
 
 from scalehsi.chunks import MiB, smallest_unsigned, storage_layout
 from scalehsi.cube import make_cube
-from scalehsi.kernels.counting import draw_counts
-from scalehsi.kernels.scenes import Window
+from scalehsi.kernels.statistics.counted_random import draw_counts
 from scalehsi.schema import ABUNDANCES, COMPONENT, ENDMEMBERS, ENERGY, InputError, X, Y
+from scalehsi.simulate.shapes.phase_layouts import Window
 
 Float = NDArray[np.float64]
 Layout = Callable[[Window], Float]

@@ -21,7 +21,7 @@ from sklearn.decomposition import NMF as SklearnNMF
 from threadpoolctl import threadpool_limits
 
 import scalehsi as hsi
-from scalehsi.kernels.starts import sampled_endmembers
+from scalehsi.kernels.subspace.nndsvd import sampled_endmembers
 
 
 def scene(size: int, channels: int, *, shuffled: bool = False) -> tuple[xr.DataArray, xr.Dataset]:

@@ -30,7 +30,7 @@ from zarr.codecs import ZstdCodec
 
 import scalehsi as hsi
 from scalehsi.blocks import Blocks, map_fold, open_blocks
-from scalehsi.kernels import frobenius
+from scalehsi.kernels import least_squares
 
 MiB = 2**20
 CHANNELS = 1024
@@ -115,7 +115,7 @@ def compare(work: Work, repeats: int) -> tuple[float, float]:
 
 
 def loop(tiles: Sequence[Any], s: np.ndarray) -> float:
-    return timed(lambda: [frobenius.update(tile.x, s=s, **PASS) for tile in tiles])
+    return timed(lambda: [least_squares.update(tile.x, s=s, **PASS) for tile in tiles])
 
 
 def loop_of_worker(s: np.ndarray, dask_worker: Any = None) -> tuple[float, int]:
@@ -146,14 +146,14 @@ def resident(blocks: int, mebibytes: float, where: str, *, repeats: int = 9) -> 
         assert len(view) == blocks
 
         def ours() -> float:
-            return timed(lambda: map_fold(frobenius.update, view, shared={"s": s, **PASS}, name="nmf-frobenius"))
+            return timed(lambda: map_fold(least_squares.update, view, shared={"s": s, **PASS}, name="nmf-frobenius"))
 
         if client is None:
             tiles = tiles_of(view)
             halves = tiles[: blocks // 2], tiles[blocks // 2 :]
             bare = partial_timed(pool, halves, s)
         else:
-            map_fold(frobenius.update, view, shared={"s": s, **PASS})
+            map_fold(least_squares.update, view, shared={"s": s, **PASS})
 
             def bare() -> float:
                 found = client.run(loop_of_worker, s).values()
@@ -209,7 +209,7 @@ def read(path: Path, part: int, parts: int, s: np.ndarray | None = None) -> floa
     for y, x in corners[part::parts]:
         block = array[y : y + array.chunks[0], x : x + array.chunks[1]]
         if s is not None:
-            frobenius.update(block.reshape(-1, CHANNELS), s=s, **PASS)
+            least_squares.update(block.reshape(-1, CHANNELS), s=s, **PASS)
     return time.perf_counter() - begin
 
 
@@ -233,7 +233,7 @@ def streamed(
             return timed(lambda: list(pool.map(lambda part: read(path, part, 2, ends), range(2))))
 
         def ours() -> float:
-            return timed(lambda: map_fold(frobenius.update, view, shared={"s": s, **PASS}, name="nmf-frobenius"))
+            return timed(lambda: map_fold(least_squares.update, view, shared={"s": s, **PASS}, name="nmf-frobenius"))
 
         reads: list[tuple[float, float]] = []
         passes: list[tuple[float, float]] = []

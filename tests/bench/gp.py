@@ -23,7 +23,7 @@ import xarray as xr
 from threadpoolctl import threadpool_limits
 
 import scalehsi as hsi
-from scalehsi.kernels.gaussian import posterior, profile
+from scalehsi.kernels.gaussian_process import likelihood, posterior
 from scalehsi.metrics import similarities
 from scalehsi.models.gp import dense
 from tests.bench.machine import markdown
@@ -111,7 +111,7 @@ def equality() -> Iterator[Row]:
     """The structured engine beside the dense one with the same separable kernel and hyperparameters."""
     for side in (16, 24):
         y = np.ascontiguousarray(np.moveaxis(hsi.simulate.maps((side, side)).maps.values, 0, -1), dtype=np.float64)
-        hyper = profile.fit([y])
+        hyper = likelihood.fit([y])
         for upsample in (1, 2):
             ours = posterior.predict(y, hyper, upsample=upsample)
             theirs = dense.predict(y, None, hyper, upsample=upsample)

@@ -17,9 +17,9 @@ from scipy.ndimage import gaussian_filter
 
 import scalehsi as hsi
 from scalehsi.blocks.blas import one_blas_thread
-from scalehsi.kernels.gaussian import missing, profile
-from scalehsi.kernels.gaussian.covariance import covariance
-from scalehsi.kernels.gaussian.posterior import predict
+from scalehsi.kernels.gaussian_process import likelihood, missing_pixels
+from scalehsi.kernels.gaussian_process.covariance import covariance
+from scalehsi.kernels.gaussian_process.posterior import predict
 from scalehsi.metrics import coverage, similarities, similarity
 from scalehsi.simulate.fields import Maps
 from tests.bench.machine import markdown
@@ -96,7 +96,7 @@ def drawn(seed: int, *, side: int, lengths: tuple[float, float], upsample: int) 
     maps = np.einsum("uhw,tu->hwt", raw, np.linalg.cholesky(signal))
     n = side * upsample
     truth, y = maps[:n, :n], maps[n:, n:] + noise * rng.standard_normal((side, side, 3))
-    return truth, y, profile.Hyper("matern52", lengths, signal, noise, np.zeros(3), 0.0, np.empty((0, 2)), 0)
+    return truth, y, likelihood.Hyper("matern52", lengths, signal, noise, np.zeros(3), 0.0, np.empty((0, 2)), 0)
 
 
 def calibration(*, draws: int = 8, side: int = 64) -> list[Row]:
@@ -107,7 +107,7 @@ def calibration(*, draws: int = 8, side: int = 64) -> list[Row]:
     with one_blas_thread():
         for seed in range(draws):
             truth, y, known = drawn(seed, side=side, lengths=(4.0, 6.0), upsample=2)
-            own = profile.fit([y])
+            own = likelihood.fit([y])
             lengths.append(own.lengths)
             noise.append(own.noise)
             for name, hyper in (("known", known), ("fitted", own)):
@@ -140,7 +140,7 @@ def missing_table(*, seeds: int = 3, side: int = 48, shares: Sequence[float] = (
                 ratio.append(float(std.where(gone).mean() / std.where(~gone).mean()))
             spread.append(np.asarray(result["lengthscale"].values))
             noise.append(np.asarray(result["noise_std"].values))
-            hyper = profile.Hyper(
+            hyper = likelihood.Hyper(
                 "matern52",
                 tuple(float(v) for v in spread[-1]),
                 np.asarray(result["coupling"].values),
@@ -152,7 +152,7 @@ def missing_table(*, seeds: int = 3, side: int = 48, shares: Sequence[float] = (
             )
             with one_blas_thread():
                 y = np.moveaxis(scene.maps.values, 0, -1).astype(float)
-                steps.append(missing.fill(y, np.isfinite(y[..., 0]), hyper).steps)
+                steps.append(missing_pixels.fill(y, np.isfinite(y[..., 0]), hyper).steps)
         rows.append(
             {
                 "missing": f"{100 * share:.0f} %",

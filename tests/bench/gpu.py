@@ -110,7 +110,7 @@ def least_squares(x: Any, s: np.ndarray, dtype: str, repeats: int) -> str:
     ours = gpu_time(lambda: cuda.frobenius_update(x, s=s, norm=False), repeats)
     blas = gpu_time(two_products, repeats)
     part = x[:CHECKED]
-    twin = cpu_twin("frobenius")
+    twin = cpu_twin("least_squares")
     cpu: Any = "no numba"
     far: Any = "no numba"
     if twin is not None:

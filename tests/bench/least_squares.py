@@ -17,7 +17,7 @@ from threadpoolctl import threadpool_limits
 
 import scalehsi as hsi
 from scalehsi.blocks import map_fold, open_blocks
-from scalehsi.kernels import frobenius
+from scalehsi.kernels import least_squares
 from tests.bench.machine import floor, product_rate, read_rate, seconds
 
 Row = dict[str, object]
@@ -70,7 +70,7 @@ def speed(*, pixels: int = 65536, energies: int = 1024, repeats: int = 5) -> lis
         }
         with threadpool_limits(1):
             ours = {
-                name: seconds(lambda data=data, s=s: frobenius.update(data, s=s, norm=False), repeats=repeats)
+                name: seconds(lambda data=data, s=s: least_squares.update(data, s=s, norm=False), repeats=repeats)
                 for name, data in kinds.items()
             }
             bare = seconds(products, repeats=repeats)
@@ -116,7 +116,7 @@ def threads(*, size: int = 256, repeats: int = 5) -> list[Row]:
         with dask.config.set(scheduler="threads", num_workers=count):
             view = open_blocks(cube, block_bytes=32 * 2**20)
             taken[count] = seconds(
-                lambda view=view: map_fold(frobenius.update, view, shared={"s": s, "norm": False}, name="bench"),
+                lambda view=view: map_fold(least_squares.update, view, shared={"s": s, "norm": False}, name="bench"),
                 repeats=repeats,
                 wall=True,
             )
@@ -174,8 +174,8 @@ def hyperspy(cube: xr.DataArray, k: int) -> float | None:
         signal = hs.signals.Signal1D(cube.values).as_lazy()
         signal.decomposition(algorithm="NMF", output_dimension=k, print_info=False)
         factors = np.maximum(signal.get_decomposition_factors().data.reshape(k, -1), 0)
-    _, sums = frobenius.update(cube.values.reshape(-1, cube.shape[-1]), s=np.asarray(factors, dtype=float))
-    return frobenius.objective(sums, factors)
+    _, sums = least_squares.update(cube.values.reshape(-1, cube.shape[-1]), s=np.asarray(factors, dtype=float))
+    return least_squares.objective(sums, factors)
 
 
 def convergence(*, size: int = 256, channels: int = 1024, k: int = 6) -> tuple[list[Row], dict[str, Trace]]:
@@ -235,7 +235,7 @@ def scaling(sizes: tuple[int, ...] = (64, 128, 256, 512, 1024), *, channels: int
     for size in sizes:
         x = np.random.default_rng(1).random((size * size, channels), dtype=np.float32)
         with threadpool_limits(1):
-            rows.append((size * size, seconds(lambda x=x: frobenius.update(x, s=s, norm=False), repeats=3)))
+            rows.append((size * size, seconds(lambda x=x: least_squares.update(x, s=s, norm=False), repeats=3)))
     exponent = np.polyfit(*np.log(np.array(rows)).T, 1)[0]
     table: list[Row] = [
         {"pixels": p, "ms a pass": f"{1e3 * t:.1f}", "ns a pixel": f"{1e9 * t / p:.0f}"} for p, t in rows

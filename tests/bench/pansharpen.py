@@ -19,7 +19,7 @@ from scipy.ndimage import map_coordinates, shift
 from scipy.optimize import linear_sum_assignment
 
 import scalehsi as hsi
-from scalehsi.kernels import frobenius, poisson
+from scalehsi.kernels import least_squares, poisson
 from tests.bench.machine import markdown
 from tests.paths import DATA
 
@@ -101,7 +101,7 @@ def peers(pair: Pair) -> Iterator[tuple[str, float, np.ndarray | None]]:
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # that it has not converged in its 200 iterations
         s = NMF(len(pair.spectra)).fit(coarse.values.reshape(-1, coarse.shape[-1]).astype(float)).components_
-    maps = frobenius.abundances(pixels, s=s, residual=False)[0]["abundances"]
+    maps = least_squares.abundances(pixels, s=s, residual=False)[0]["abundances"]
     yield SKLEARN, pair.product(maps, s), pair.angles(s)
     maps = poisson.abundances(pixels, s=pair.spectra, residual=False)[0]["abundances"]
     yield TRUE, pair.product(maps, pair.spectra), None

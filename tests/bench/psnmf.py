@@ -26,7 +26,7 @@ from threadpoolctl import threadpool_limits
 import scalehsi as hsi
 from scalehsi.blocks import open_blocks
 from scalehsi.fitting.loop import settle
-from scalehsi.kernels.nnls import nnls
+from scalehsi.kernels.quadratic.nnls import nnls
 from scalehsi.schema import X, Y
 from tests.bench import psnmf_composition, psnmf_scale, psnmf_scenes, psnmf_time
 from tests.bench.machine import markdown

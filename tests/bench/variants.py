@@ -20,10 +20,10 @@ from threadpoolctl import threadpool_limits
 
 import scalehsi as hsi
 from scalehsi.arrays import Float
-from scalehsi.kernels import frobenius
-from scalehsi.kernels.fused import read_tile
-from scalehsi.kernels.pivoting import _invert, room
+from scalehsi.kernels import least_squares
+from scalehsi.kernels.least_squares.fused_pass import read_tile
 from scalehsi.kernels.pixel_rows.tile_products import add_outer, dots
+from scalehsi.kernels.quadratic.block_pivoting import _invert, room
 from scalehsi.models.nmf import extrapolation
 from scalehsi.models.nmf.losses import unit_rows
 from tests.bench.least_squares import LIMITS, Row, Trace, eels
@@ -38,7 +38,7 @@ TILE = 64
 
 
 def stateless(x: Any) -> Pass:
-    return lambda s: frobenius.update(x, s=s, norm=False)[1]
+    return lambda s: least_squares.update(x, s=s, norm=False)[1]
 
 
 def warm(x: Any) -> Pass:
@@ -130,11 +130,11 @@ def alternating(run: Pass, s: Float, norm: float, *, far: bool) -> Trace:
     for _ in range(MOST):
         s = state["s"]
         sums = {**run(s), "norm": norm}
-        value = frobenius.objective(sums, s)
+        value = least_squares.objective(sums, s)
         if far and not extrapolation.accepted(value, 1e-9 * norm, state):
             state, _ = extrapolation.back(state)
         else:
-            better = unit_rows(frobenius.improve(sums, s), s, free)
+            better = unit_rows(least_squares.improve(sums, s), s, free)
             state, _ = extrapolation.ahead(value, better, better, state, lambda at, f: unit_rows(at, f, free), far=far)
         trace.append((time.process_time() - begin, float(state["objective"])))
     return trace
@@ -150,12 +150,12 @@ def anderson(run: Pass, s: Float, norm: float) -> Trace:
     best, safe = np.inf, s
     for _ in range(MOST):
         sums = {**run(s), "norm": norm}
-        value = frobenius.objective(sums, s)
+        value = least_squares.objective(sums, s)
         if value > best + 1e-9 * norm and points:
             points, images, s = [], [], safe
         else:
             best = min(best, value)
-            safe = unit_rows(frobenius.improve(sums, s), s, free)
+            safe = unit_rows(least_squares.improve(sums, s), s, free)
             points, images = [*points[-DEPTH:], s.ravel()], [*images[-DEPTH:], safe.ravel()]
             steps = np.array(images) - np.array(points)
             mixed = images[-1]
@@ -179,7 +179,7 @@ def hierarchical(x: Any, s: Float, norm: float, *, maps: int, spectra: int) -> T
             for k in range(len(s)):
                 c[:, k] = np.maximum(c[:, k] + (b[:, k] - c @ gram[:, k]) / gram[k, k], 0)
         sums = {"N": (c.T @ x).astype(float), "M": (c.T @ c).astype(float), "norm": norm}
-        trace.append((time.process_time() - begin, frobenius.objective(sums, s)))
+        trace.append((time.process_time() - begin, least_squares.objective(sums, s)))
         for _ in range(spectra):
             for k in range(len(s)):
                 s[k] = np.maximum(s[k] + (sums["N"][k] - sums["M"][k] @ s) / max(sums["M"][k, k], 1e-300), 0)
@@ -190,7 +190,7 @@ def table(*, size: int = 256, channels: int = 1024, k: int = 6, repeats: int = 2
     """Readings and CPU seconds to an excess over the best value of them all; times are the least of the repeats."""
     cube = eels(size, channels, k)
     x = np.ascontiguousarray(cube.values.reshape(-1, channels))
-    norm = float(frobenius.update(x, s=np.ones((1, channels)))[1]["norm"])
+    norm = float(least_squares.update(x, s=np.ones((1, channels)))[1]["norm"])
     begun = hsi.fit(cube, hsi.NMF(k, start="nndsvda", max_iter=1), seed=0, residual=False)
     s = first(begun)
     variants: dict[str, Callable[[], Trace]] = {

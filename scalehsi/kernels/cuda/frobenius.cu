@@ -1,4 +1,4 @@
-// Least squares over a block of pixels: the twin of scalehsi/kernels/frobenius.py.
+// Least squares over a block of pixels: the twin of scalehsi/kernels/least_squares/passes.py.
 //
 // A block of threads takes a tile of pixels into shared memory, as the integers or floats that they are, and passes it
 // through both products and the solver: b = x s', exact non-negative c, then N += v c'x and M += v c'c. Where N of a

@@ -1,4 +1,5 @@
-"""Least squares on a GPU: the sums and abundances of `scalehsi.kernels.frobenius`, from one reading of the data.
+"""Least squares on a GPU: the sums and abundances of `scalehsi.kernels.least_squares.passes`, from one reading of the
+data.
 
 A thread block keeps a tile of pixels in its shared memory through both products and the solver. Where the sums of
 ``N = sum v c' x`` fit into the registers of the block (K E up to 16384) that is all; beyond, the second product is a

@@ -99,7 +99,7 @@ __device__ double solve_members(const double* matrix, double right, unsigned mem
     return z;
 }
 
-// Minimise 1/2 c'Gc - b'c over c >= 0 by an active set, the same as `scalehsi.kernels.nnls.solve_one`: from a feasible
+// Minimise 1/2 c'Gc - b'c over c >= 0 by an active set, the same as `scalehsi.kernels.quadratic.nnls.solve_one`: from a feasible
 // start c, whose components in use are the first set. `matrix` is G (K, K), symmetric, in shared memory.
 template <int K>
 __device__ double non_negative(const double* matrix, double right, double c) {

@@ -1,4 +1,4 @@
-// Counts and the Poisson likelihood over a block of pixels: the twin of scalehsi/kernels/poisson.py.
+// Counts and the Poisson likelihood over a block of pixels: the twin of scalehsi/kernels/poisson/passes.py.
 //
 // `solve_counts`: a warp takes a pixel. For sums over its filled channels the lanes share these out, and gather the
 // endmembers there from cache; for its small problem lane k holds component k. Expectation maximisation, then Newton

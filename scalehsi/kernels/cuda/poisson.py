@@ -1,4 +1,5 @@
-"""The Poisson likelihood on a GPU: the sums and abundances of `scalehsi.kernels.poisson`, from counts without zeros.
+"""The Poisson likelihood on a GPU: the sums and abundances of `scalehsi.kernels.poisson.passes`, from counts without
+zeros.
 
 The counts lie on the device twice: by pixels for the abundances, and by channels for the sums over pixels, so that each
 sum has one writer and needs no atomics. Nothing here has run on a GPU yet: see `scalehsi.kernels.cuda`.

@@ -15,7 +15,7 @@ import numpy as np
 
 from scalehsi import arrays
 from scalehsi.arrays import Float, Int
-from scalehsi.kernels.vectors import lean
+from scalehsi.kernels.compiled import lean
 from scalehsi.schema import InputError
 
 Rows = tuple[slice, Int, np.ndarray[Any, np.dtype[np.int32]], Float]

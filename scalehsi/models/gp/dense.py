@@ -15,10 +15,10 @@ import numpy as np
 
 from scalehsi.arrays import Bool, Float
 from scalehsi.blocks.compute import free_memory
-from scalehsi.kernels.gaussian.covariance import parse
-from scalehsi.kernels.gaussian.points import Points, along, pixels, places
-from scalehsi.kernels.gaussian.profile import SHORTEST, Hyper, standardised
-from scalehsi.kernels.gaussian.radial import ENDING, is_radial, radial
+from scalehsi.kernels.gaussian_process.covariance import parse
+from scalehsi.kernels.gaussian_process.likelihood import SHORTEST, Hyper, standardised
+from scalehsi.kernels.gaussian_process.radial_kernel import ENDING, is_radial, radial
+from scalehsi.kernels.gaussian_process.sampling_points import Points, along, pixels, places
 from scalehsi.schema import InputError
 
 Bounds = tuple[tuple[float, float], tuple[float, float]]
@@ -58,7 +58,8 @@ def fit(
         True where all maps were measured.
     kernel : str
         With the ending "-radial" one of distance; else a product of one for each axis. See
-        `scalehsi.kernels.gaussian.radial.radial` and `scalehsi.kernels.gaussian.covariance.parse`.
+        `scalehsi.kernels.gaussian_process.radial_kernel.radial` and
+        `scalehsi.kernels.gaussian_process.covariance.parse`.
     bounds : ((low, high), (low, high)), optional
         Of the lengths along y and x, in pixels. The search starts in the middle. Default: from half a pixel to the
         extent, starting from the geometric mean of the two.
@@ -132,7 +133,8 @@ def predict(
         True where all maps were measured; None where nothing is missing.
     hyper : Hyper
     upsample : int or two tuples of float, default 1
-        Points a pixel along each axis, or the places of points; see `scalehsi.kernels.gaussian.points`.
+        Points a pixel along each axis, or the places of points; see
+        `scalehsi.kernels.gaussian_process.sampling_points`.
     device : {"cpu", "cuda"}
 
     Returns

@@ -8,14 +8,14 @@ import numpy as np
 
 from scalehsi.arrays import Bool, Float
 from scalehsi.blocks.blas import one_blas_thread
-from scalehsi.kernels.gaussian import iterative, missing, posterior, profile, radial
-from scalehsi.kernels.gaussian.points import Points
-from scalehsi.kernels.gaussian.profile import Hyper
+from scalehsi.kernels.gaussian_process import likelihood, missing_pixels, posterior, radial_kernel, radial_solver
+from scalehsi.kernels.gaussian_process.likelihood import Hyper
+from scalehsi.kernels.gaussian_process.sampling_points import Points
 from scalehsi.models.gp import dense
 
 Bounds = tuple[tuple[float, float], tuple[float, float]]
 
-RADIAL: Final = radial.ENDING
+RADIAL: Final = radial_kernel.ENDING
 """What the name of a kernel ends with that is a function of the distance, and no product of one for each axis."""
 LAST: Final = 20
 """Steps of training whose gain is told."""
@@ -69,13 +69,13 @@ def learn(solver: str, tiles: list[Float], masks: list[Bool], *, steps: int, see
         return Learned(found, losses, gained)
     with one_blas_thread():
         if solver == "iterative":
-            found = radial.fit(tiles, masks, **how)
+            found = radial_kernel.fit(tiles, masks, **how)
         elif complete:
-            found = profile.fit(tiles, **how)
+            found = likelihood.fit(tiles, **how)
         else:
-            found = missing.fit_missing(tiles[:INCOMPLETE], masks[:INCOMPLETE], seed=seed, **how)
+            found = missing_pixels.fit_missing(tiles[:INCOMPLETE], masks[:INCOMPLETE], seed=seed, **how)
             count = len(found.history)
-            steady = "settled" if count < missing.ROUNDS else "did not settle"
+            steady = "settled" if count < missing_pixels.ROUNDS else "did not settle"
             rounds = f"Lengths and noise {steady} in {count} rounds in which missing pixels were drawn."
             return Learned(found, none, rounds)
     return Learned(found, none, f"The evidence settled within 0.01 nats after {found.evaluations} evaluations.")
@@ -107,16 +107,16 @@ def smooth(y: Any, observed: Any, hyper: Hyper, how: How, *, upsample: Points, f
         return Smoothed(mean, std, 0, 0.0)
     if how.solver == "iterative":
         assert isinstance(upsample, int)  # the settings see to it
-        found = iterative.solve(
-            y, observed, hyper, upsample=upsample, draws=how.draws, seed=seed, tolerance=missing.TOLERANCE
+        found = radial_solver.solve(
+            y, observed, hyper, upsample=upsample, draws=how.draws, seed=seed, tolerance=missing_pixels.TOLERANCE
         )
         assert found.std is not None  # draws are at least two
         return Smoothed(found.mean, found.std, found.steps, found.residual)
-    filled = missing.fill(y, observed, hyper)
+    filled = missing_pixels.fill(y, observed, hyper)
     dtype = np.float32 if str(y.dtype).endswith("float32") else np.float64
     mean, std = posterior.predict(filled.maps, hyper, upsample=upsample, dtype=dtype)
     if not bool(observed.all()):
-        std = missing.deviation(
+        std = missing_pixels.deviation(
             (int(y.shape[0]), int(y.shape[1])),
             observed,
             hyper,

@@ -22,9 +22,9 @@ from scalehsi.blocks.compute import run
 from scalehsi.blocks.graph import tasks
 from scalehsi.checks import is_number, require
 from scalehsi.cube import history_of, pixel_size_nm
-from scalehsi.kernels.gaussian.covariance import parse
-from scalehsi.kernels.gaussian.lengths import RADIAL, Losses, basins, ends, loss_at, recommend
-from scalehsi.kernels.gaussian.profile import SHORTEST, standardised
+from scalehsi.kernels.gaussian_process.covariance import parse
+from scalehsi.kernels.gaussian_process.lengthscales import RADIAL, Losses, basins, ends, loss_at, recommend
+from scalehsi.kernels.gaussian_process.likelihood import SHORTEST, standardised
 from scalehsi.models.gp.input_maps import maps_as_cube, windows
 from scalehsi.schema import ABUNDANCES, COMPONENT, X, Y
 

@@ -15,9 +15,9 @@ from scalehsi.blocks import BlockFunction, Blocks
 from scalehsi.checks import choice, is_number, require
 from scalehsi.fitting.last_pass import HOME_BYTES
 from scalehsi.fitting.model import Cost, Model, Sources, State, Stats, Variables, register
-from scalehsi.kernels.gaussian import halos, missing
-from scalehsi.kernels.gaussian.covariance import parse
-from scalehsi.kernels.gaussian.profile import Hyper
+from scalehsi.kernels.gaussian_process import missing_pixels, tile_halos
+from scalehsi.kernels.gaussian_process.covariance import parse
+from scalehsi.kernels.gaussian_process.likelihood import Hyper
 from scalehsi.models.gp import engines as engines
 from scalehsi.models.gp import input_maps
 from scalehsi.models.gp.result_variables import LOSSES, RESIDUAL_LEFT, STEPS, described, packed, unpacked
@@ -77,7 +77,7 @@ class ParallelGP(Model):
         "density": as of complete maps with more noise where fewer pixels were measured, 1 to 5 % off for scattered
         losses, much too small in holes and where most pixels are missing. "auto": "density" where the missing pixels
         are known from many others, so that it is at most 8 % off; else "draws". See `deviation` of
-        `scalehsi.kernels.gaussian.missing`.
+        `scalehsi.kernels.gaussian_process.missing_pixels`.
     draws : int, default 64
         Maps that are drawn; the relative error of the deviation is ``1 / sqrt(2 draws)``.
     nonnegative : bool, default False
@@ -141,7 +141,7 @@ class ParallelGP(Model):
     def __post_init__(self) -> None:
         super().__post_init__()
         choice("engine", self.engine, ENGINES)
-        choice("uncertainty", self.uncertainty, missing.METHODS)
+        choice("uncertainty", self.uncertainty, missing_pixels.METHODS)
         radial = self.kernel.endswith(engines.RADIAL) if isinstance(self.kernel, str) else False
         parse(str(self.kernel).removesuffix(engines.RADIAL))
         require(
@@ -265,11 +265,11 @@ class ParallelGP(Model):
         """Pixels of halo, and the sizes of tiles along each pixel dim."""
         length, side = max(hyper.lengths), max(shape[-2:])
         plain = hyper.kernel.removesuffix(engines.RADIAL)
-        halo = halos.reach(plain, length) if self.halo == "auto" else float(math.ceil(self.halo * length))
+        halo = tile_halos.reach(plain, length) if self.halo == "auto" else float(math.ceil(self.halo * length))
         if self.solver == "dense":
             return side, tile_grid(shape, math.inf)
         if self.tile == "auto":
-            size: float = halos.core(halo) if math.isfinite(halo) else math.inf
+            size: float = tile_halos.core(halo) if math.isfinite(halo) else math.inf
             if math.prod(shape[-2:]) <= WHOLE or length > size / 2:
                 size = math.inf
         else:
@@ -282,10 +282,10 @@ class ParallelGP(Model):
 
     def ending(self, variables: Variables, status: Status, advice: str) -> tuple[Status, str]:
         left = float(variables[RESIDUAL_LEFT]) if RESIDUAL_LEFT in variables else 0.0
-        if left <= missing.TOLERANCE:
+        if left <= missing_pixels.TOLERANCE:
             return status, advice
         steps = int(variables[STEPS])
-        asked = f"({missing.TOLERANCE:g} is asked for)"
+        asked = f"({missing_pixels.TOLERANCE:g} is asked for)"
         said = f"Conjugate gradients left {left:.1g} of the right side after {steps} steps {asked}"
         return "max_iter", f"{said}: the maps are not solved; shorter lengths need fewer, set lengthscale=(low, high)."
 

@@ -9,7 +9,7 @@ import xarray as xr
 
 from scalehsi.cube import pixel_size_nm
 from scalehsi.fitting.model import State, Variables
-from scalehsi.kernels.gaussian.profile import Hyper
+from scalehsi.kernels.gaussian_process.likelihood import Hyper
 from scalehsi.schema import COMPONENT, X, Y
 
 LENGTHS: Final = "lengthscale"

@@ -9,7 +9,7 @@ import numpy as np
 import xarray as xr
 
 from scalehsi.arrays import array_namespace
-from scalehsi.kernels.gaussian.profile import Hyper
+from scalehsi.kernels.gaussian_process.likelihood import Hyper
 from scalehsi.models.gp import engines as engines
 from scalehsi.models.gp.upsampling import Finer
 from scalehsi.schema import ABUNDANCES, ABUNDANCES_STD, X, Y

@@ -12,7 +12,7 @@ import xarray as xr
 
 from scalehsi.arrays import Float, Int, array_namespace
 from scalehsi.checks import is_number, require
-from scalehsi.kernels.gaussian.points import Points
+from scalehsi.kernels.gaussian_process.sampling_points import Points
 from scalehsi.schema import COMPONENT, X, Y
 
 FINE_Y, FINE_X = "fine_y", "fine_x"

@@ -17,7 +17,8 @@ from scalehsi.blocks import Blocks, map_fold
 from scalehsi.checks import require
 from scalehsi.cube import navigation_dims
 from scalehsi.fitting.model import State, Stats
-from scalehsi.kernels import classic, endmembers, frobenius, poisson
+from scalehsi.kernels import least_squares, poisson
+from scalehsi.kernels.least_squares import endmember_update, textbook_rules
 from scalehsi.models.nmf.settings import Settings
 from scalehsi.schema import COMPONENT
 
@@ -31,7 +32,7 @@ SHARP: Final = 1e-3
 
 def needed(model: Settings) -> bool:
     """Whether a fit with these settings carries maps."""
-    return bool(model.smoothness) or model.solver in classic.RULES
+    return bool(model.smoothness) or model.solver in textbook_rules.RULES
 
 
 def check(model: Settings, cube: xr.DataArray) -> None:
@@ -54,11 +55,11 @@ def step(model: Settings, view: Blocks, state: State) -> tuple[State, Stats]:
     if model.loss == "poisson":
         return _multiplicative_step(view, state)
     ridge = float(state["ridge"])
-    fn = partial(classic.update, rule=model.solver, ridge=ridge)
+    fn = partial(textbook_rules.update, rule=model.solver, ridge=ridge)
     given = [_maps(view, state["c"])] if "c" in state else []
     state, sums = _pass(fn, view, given, {"s": s, "norm": norm}, state, name=f"nmf-{model.solver}")
-    value = frobenius.objective({**sums, "norm": state["norm"]}, s)
-    new, clipped = classic.improve(sums, s, rule=model.solver, ridge=ridge)
+    value = least_squares.objective({**sums, "norm": state["norm"]}, s)
+    new, clipped = textbook_rules.improve(sums, s, rule=model.solver, ridge=ridge)
     held = ~state["free"]
     new[held] = s[held]
     clipped = max(clipped, float(sums["clipped"]) / (float(state["pixels"]) * len(s)))
@@ -87,15 +88,15 @@ def _smooth_step(model: Settings, view: Blocks, state: State, *, norm: bool) -> 
     s = state["s"]
     diagonal, target = _pull(model, state) if "c" in state else (np.zeros((*view.shape, len(s))),) * 2
     given = [_maps(view, diagonal), _maps(view, target)]
-    state, sums = _pass(classic.pulled, view, given, {"s": s, "norm": norm}, state, name="nmf-smooth")
+    state, sums = _pass(textbook_rules.pulled, view, given, {"s": s, "norm": norm}, state, name="nmf-smooth")
     # The spectra feel the differences of their maps as a ridge: the penalty is on the product of both.
     weights, bonds = _bonds(model, state)
     rough = np.zeros(len(s))
     for axis, weight in weights.items():
         rough += (weight * bonds[axis] ** 2).reshape(-1, len(s)).sum(axis=0)
-    value = frobenius.objective({**sums, "norm": state["norm"]}, s)
+    value = least_squares.objective({**sums, "norm": state["norm"]}, s)
     value += 0.5 * float(np.sum(rough * np.diag(s @ s.T)))
-    new = endmembers.least_squares(sums["N"], sums["M"] + np.diag(rough), s, free=state["free"])
+    new = endmember_update.least_squares(sums["N"], sums["M"] + np.diag(rough), s, free=state["free"])
     return {**state, "s": new, "kept": new, "objective": np.asarray(value)}, Stats(value)
 
 

@@ -175,7 +175,7 @@ def begin(
     n_components : int
         K.
     solve : callable
-        The last pass of the loss, see `scalehsi.kernels.frobenius.abundances`.
+        The last pass of the loss, see `scalehsi.kernels.least_squares.passes.abundances`.
     pair : bool
         False where the rows of ``s`` stand in their order already.
 

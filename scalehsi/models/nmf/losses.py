@@ -14,7 +14,9 @@ import numpy as np
 from scalehsi.arrays import Float
 from scalehsi.blocks import BlockFunction
 from scalehsi.fitting.model import State
-from scalehsi.kernels import endmembers, frobenius, missing, poisson, relevance
+from scalehsi.kernels import least_squares, poisson
+from scalehsi.kernels.least_squares import endmember_update, missing_voxels
+from scalehsi.kernels.priors import relevance
 from scalehsi.models.nmf import known_maps
 from scalehsi.models.nmf.settings import Settings
 
@@ -55,7 +57,7 @@ class LeastSquares:
 
     def __init__(self, model: Settings) -> None:
         self.model = model
-        self.update: BlockFunction = frobenius.update
+        self.update: BlockFunction = least_squares.update
 
     def weights(self, state: State) -> Float | None:
         if not self.model.weighting:
@@ -88,7 +90,7 @@ class LeastSquares:
 
     def ridge(self, s: Float, state: State) -> Float:
         """Quadratic cost of each component's abundance, shape (K,)."""
-        ridge = self.model.spectral_smoothness * endmembers.bend(s)
+        ridge = self.model.spectral_smoothness * endmember_update.bend(s)
         if self.model.ard == "half-normal" and np.isfinite(state["lam"]).all():
             ridge = ridge + float(state["sigma2"]) / state["lam"]
         return np.asarray(ridge)
@@ -112,7 +114,7 @@ class LeastSquares:
         return np.asarray((s if w is None else s * w) @ s.T)
 
     def value(self, sums: Sums, s: Float, state: State) -> float:
-        base = frobenius.objective({**sums, "norm": state["norm"]}, s, self.weights(state))
+        base = least_squares.objective({**sums, "norm": state["norm"]}, s, self.weights(state))
         if not self.model.ard:
             cost = float(self.shift(state) @ sums["C"] + 0.5 * self.ridge(s, state) @ np.diag(sums["M"]))
             return base + cost
@@ -146,7 +148,7 @@ class LeastSquares:
         return {"pixels": float(state["pixels"]), "shape": self.model.ard_shape, "scale": float(state["prior"])}
 
     def _scales(self, sums: Sums, s: Float, state: State) -> tuple[Float, float]:
-        base = frobenius.objective({**sums, "norm": state["norm"]}, s, self.weights(state))
+        base = least_squares.objective({**sums, "norm": state["norm"]}, s, self.weights(state))
         number = float(state["pixels"]) * s.shape[1]
         sigma2 = max(2 * base, 1e-12 * float(state["norm"])) / number
         lam = relevance.scales(str(self.model.ard), sums["C"], np.diag(sums["M"]), **self._prior(state))
@@ -157,11 +159,11 @@ class LeastSquares:
         if self.model.costly:
             root = np.sqrt(self._even(state, s))
             own = known_maps.mapped(self.model.fixed, len(s))
-            new = endmembers.unit_length(n * root, m, s * root, free=free, own=own) / root
+            new = endmember_update.unit_length(n * root, m, s * root, free=free, own=own) / root
         elif self.model.spectral_smoothness:
-            new = endmembers.smooth(n, m, s, strength=self.model.spectral_smoothness, free=free)
+            new = endmember_update.smooth(n, m, s, strength=self.model.spectral_smoothness, free=free)
         else:
-            new = endmembers.least_squares(n, m, s, free=free)
+            new = endmember_update.least_squares(n, m, s, free=free)
         return new, new
 
     def _even(self, state: State, s: Float) -> Float:
@@ -185,13 +187,13 @@ class Incomplete(LeastSquares):
 
     def __init__(self, model: Settings) -> None:
         super().__init__(model)
-        self.update = missing.update
+        self.update = missing_voxels.update
 
     def value(self, sums: Sums, s: Float, state: State) -> float:
-        return missing.objective({**sums, "norm": state["norm"]}, s)
+        return missing_voxels.objective({**sums, "norm": state["norm"]}, s)
 
     def improve(self, sums: Sums, s: Float, state: State) -> tuple[Float, Float]:
-        new = missing.improve(sums, s)
+        new = missing_voxels.improve(sums, s)
         new[~state["free"]] = s[~state["free"]]
         return new, new
 

@@ -18,9 +18,11 @@ from scalehsi.cube import navigation_dims
 from scalehsi.fitting import binning
 from scalehsi.fitting.model import Cost, LastPass, Model, State, Stats, Variables, check_components, register
 from scalehsi.fitting.survey import Survey, survey
-from scalehsi.kernels import cuda, frobenius, missing, poisson, relevance
-from scalehsi.kernels.nnls import nnls
+from scalehsi.kernels import cuda, least_squares, poisson
+from scalehsi.kernels.least_squares import missing_voxels
 from scalehsi.kernels.pixel_rows.strips import STRIP
+from scalehsi.kernels.priors import relevance
+from scalehsi.kernels.quadratic.nnls import nnls
 from scalehsi.models.nmf import carried_maps, extrapolation, known_maps, known_spectra, setting_rules, subspace
 from scalehsi.models.nmf.losses import SETTLED, Counts, Incomplete, LeastSquares, Loss, channel_weights, normed
 from scalehsi.models.nmf.settings import GIVEN
@@ -280,7 +282,7 @@ class NMF(Model):
             s = known_maps.begin(
                 self.fixed, target, rows, s, mean=seen.spectrum / max(1, seen.pixels),
                 n_components=self.n_components, pair=isinstance(self.start, str),
-                solve=poisson.abundances if self.loss == "poisson" else frobenius.abundances,
+                solve=poisson.abundances if self.loss == "poisson" else least_squares.abundances,
             )  # fmt: skip
             s[: len(known)] = known
         assert s is not None
@@ -443,14 +445,14 @@ class NMF(Model):
                 shared["ridge"] = np.diag(extra)
             return poisson.abundances, shared
         if self.missing:
-            return missing.abundances, shared
+            return missing_voxels.abundances, shared
         mean = np.asarray(result[MEAN_SPECTRUM].values, dtype=np.float64)
         w = channel_weights(mean) if self.weighting else None
         if shift is not None:
             shared["shift"] = shift
         if extra is not None:
             shared["gram"] = (s if w is None else s * w) @ s.T + extra
-        return frobenius.abundances, {**shared, "w": w}
+        return least_squares.abundances, {**shared, "w": w}
 
     def last_pass(self, view: Blocks, found: xr.Dataset) -> LastPass:
         return (*self.projector(found), known_maps.along(self.fixed, view))

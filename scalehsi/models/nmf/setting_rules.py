@@ -8,13 +8,14 @@ from typing import Final
 from scalehsi.checks import choice, is_number, require
 from scalehsi.fitting import binning
 from scalehsi.fitting.model import check_components, check_weighting
-from scalehsi.kernels import classic, relevance
+from scalehsi.kernels.least_squares import textbook_rules
+from scalehsi.kernels.priors import relevance
 from scalehsi.models.nmf import known_maps, known_spectra
 from scalehsi.models.nmf.settings import GIVEN, Settings
 from scalehsi.models.nmf.starts import STARTS
 
 LOSSES: Final = ("frobenius", "poisson")
-SOLVERS: Final = ("exact", *classic.RULES)
+SOLVERS: Final = ("exact", *textbook_rules.RULES)
 KINDS: Final = ("quadratic", "tv")
 
 

@@ -22,10 +22,12 @@ from scalehsi.blocks.graph import tasks
 from scalehsi.checks import choice, require
 from scalehsi.fitting.energy_axis import check_axis
 from scalehsi.fitting.survey import SAMPLE_BYTES, Survey
-from scalehsi.kernels import bins as binned
-from scalehsi.kernels import frobenius, geometry, pca, poisson, singular
-from scalehsi.kernels import starts as kernels
-from scalehsi.kernels.nnls import nnls
+from scalehsi.kernels import least_squares, poisson
+from scalehsi.kernels.extraction import vca
+from scalehsi.kernels.quadratic.nnls import nnls
+from scalehsi.kernels.resampling import pixel_windows as binned
+from scalehsi.kernels.subspace import moments, singular_vectors
+from scalehsi.kernels.subspace import nndsvd as kernels
 from scalehsi.schema import COMPONENT, ENDMEMBERS, ENERGY, InputError
 
 READINGS: Final = {"sample": 0, "nndsvd": 2, "nndsvda": 2, "vca": 1, "random": 0, "multistart": 1}
@@ -127,7 +129,7 @@ def brightness(seen: Survey, s: Float, *, counts: bool) -> Float:
         True for abundances by the likelihood of counts.
     """
     sample = np.maximum(seen.sample, 0)
-    solve = poisson.abundances if counts else frobenius.abundances
+    solve = poisson.abundances if counts else least_squares.abundances
     c = solve(sample, s=s, residual=False)[0]["abundances"].astype(np.float64)
     mean = float(seen.spectrum.sum()) / max(1, seen.pixels)
     inverse = nnls(c.T @ c, c.sum(axis=0)[None])[0]
@@ -145,21 +147,21 @@ def _singular(
     known = max(1, width - OVERSAMPLE // 2)
     scaled = kernels.weigh_rows(sample, weighted=counts) / column.astype(sample.dtype)
     drawn = np.random.default_rng(seed).standard_normal((view.n_energies, width))
-    drawn[:, :known] = singular.leading_vectors(scaled, known, seed=seed)
+    drawn[:, :known] = singular_vectors.leading_vectors(scaled, known, seed=seed)
     probe, _ = np.linalg.qr(drawn)
     shared: dict[str, Any] = {"probe": probe / column[:, None], "weigh_pixels": counts}
-    _, sums = map_fold(pca.moments, view, shared=shared, name="nndsvd-range")
+    _, sums = map_fold(moments.moments, view, shared=shared, name="nndsvd-range")
     require(
         np.isfinite(sums["moment"]).all(),
         "singular vectors need every value, and some of this cube are missing; take start='sample' or 'multistart'",
     )
-    _, vectors = singular.nystrom(sums["moment"] / column[:, None], probe, n_components)
+    _, vectors = singular_vectors.nystrom(sums["moment"] / column[:, None], probe, n_components)
     shared = {"vectors": vectors, "column": column, "weigh_pixels": counts}
-    _, sums = map_fold(singular.halves, view, shared=shared, name="nndsvd-signs")
+    _, sums = map_fold(singular_vectors.halves, view, shared=shared, name="nndsvd-signs")
     level = max(0.0, float(sums["total"]) / (float(sums["pixels"]) * view.n_energies))
     # As if the data had a mean of one: another unit of intensity must not change what the fill is worth.
     parts = [sums[name] / level**2 if level > 0 else sums[name] for name in ("positive", "negative")]
-    rows = singular.nonnegative_rows(vectors, *parts, fill=1.0 if fill and level > 0 else 0.0)
+    rows = singular_vectors.nonnegative_rows(vectors, *parts, fill=1.0 if fill and level > 0 else 0.0)
     return np.asarray(rows * column)
 
 
@@ -168,23 +170,23 @@ def _corners(view: Blocks, sample: Any, n_components: int, *, counts: bool, seed
     column = kernels.root_mean(np.maximum(sample.mean(axis=0, dtype=np.float64), 0.0)) if counts else 1.0
     column = np.broadcast_to(column, view.n_energies)
     scaled = sample / column.astype(sample.dtype)
-    cloud = geometry.projection(scaled, n_components, seed=seed)
-    points, bright = geometry.coordinates(scaled, cloud)
+    cloud = vca.projection(scaled, n_components, seed=seed)
+    points, bright = vca.coordinates(scaled, cloud)
     points = points[bright]
     if len(points) == 0:
         return np.zeros((0, view.n_energies))
-    found = geometry.corners(points, n_components, seed=seed)
-    along = geometry.directions(points, found, seed=seed)
+    found = vca.corners(points, n_components, seed=seed)
+    along = vca.directions(points, found, seed=seed)
     shared = {"cloud": cloud, "along": along, "scale": column}
-    _, far = map_fold(_extremes, view, shared=shared, tile=True, combine=geometry.farther, name="vca-extremes")
+    _, far = map_fold(_extremes, view, shared=shared, tile=True, combine=vca.farther, name="vca-extremes")
     reached = far["point"][np.isfinite(far["far"])]
     together = np.concatenate([points[found], reached])
-    corners = together[geometry.corners(together, n_components, seed=seed)]
-    return np.asarray(geometry.spectra_of(corners, cloud) * column)
+    corners = together[vca.corners(together, n_components, seed=seed)]
+    return np.asarray(vca.spectra_of(corners, cloud) * column)
 
 
 def _extremes(x: Any, *, tile: Tile, **shared: Any) -> tuple[dict[str, Any], dict[str, Any]]:
-    return geometry.extremes(x, index=tile.index, **shared)
+    return vca.extremes(x, index=tile.index, **shared)
 
 
 def _neighbours(x: Any, n_components: int, *, counts: bool) -> int:

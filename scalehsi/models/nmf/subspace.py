@@ -16,7 +16,8 @@ from scalehsi.arrays import Float
 from scalehsi.blocks import Blocks, branch, capacity, map_fold
 from scalehsi.fitting.model import State, Stats
 from scalehsi.fitting.survey import Survey
-from scalehsi.kernels import frobenius, sketch
+from scalehsi.kernels import least_squares
+from scalehsi.kernels.subspace import projection
 from scalehsi.models.nmf import known_maps
 from scalehsi.models.nmf.losses import channel_weights
 from scalehsi.models.nmf.settings import Settings
@@ -49,7 +50,7 @@ def wanted(model: Settings, view: Blocks) -> bool:
 
 def begin(model: Settings, seen: Survey, state: State) -> State:
     """Start in the subspace of the sample's strongest directions; reads nothing."""
-    basis, share = sketch.strongest(seen.sample, size(model.n_components), **_weights(model, state))
+    basis, share = projection.strongest(seen.sample, size(model.n_components), **_weights(model, state))
     return {
         **state,
         "phase": np.asarray(SMALL),
@@ -63,7 +64,7 @@ def sums_of(model: Settings, view: Blocks, s: Float, state: State) -> dict[str, 
     """The sums of a pass at ``s``, from the subspace."""
     weights, basis = _weights(model, state), state["basis"]
     given = {"basis": basis, **weights}
-    small = branch(view, "compress", lambda: view.derive(sketch.compress, shared=given, name="nmf-compress"))
+    small = branch(view, "compress", lambda: view.derive(projection.compress, shared=given, name="nmf-compress"))
     root = np.sqrt(weights["w"]) if weights else np.ones(s.shape[1])
     scaled = s * root
     # The power of the whole data, which the objective starts from, is a guess until the reading that checks.
@@ -74,7 +75,7 @@ def sums_of(model: Settings, view: Blocks, s: Float, state: State) -> dict[str, 
     if own := known_maps.numbers(model.fixed):
         shared["known"] = own
     rows = known_maps.along(model.fixed, view)
-    _, sums = map_fold(frobenius.update, small, *rows, shared=shared, name="nmf-subspace")
+    _, sums = map_fold(least_squares.update, small, *rows, shared=shared, name="nmf-subspace")
     guess = {"norm": sums["norm"] / float(state["share"])} if new else {}
     return {**sums, **guess, "N": (sums["N"] @ basis.T) / root}
 

@@ -18,7 +18,8 @@ from scalehsi.cube import length_factor
 from scalehsi.fitting.model import Cost, LastPass, Model, Sources, State, Stats, Variables, check_components, register
 from scalehsi.fitting.sources import named
 from scalehsi.fitting.survey import survey
-from scalehsi.kernels import frobenius, informed, poisson
+from scalehsi.kernels import least_squares, poisson
+from scalehsi.kernels.priors.prior_maps import STRIP, unmixing
 from scalehsi.models.nmf import NMF
 from scalehsi.models.pansharpen import prior_maps
 from scalehsi.models.pansharpen.overview import cells_of, look
@@ -207,7 +208,7 @@ class PanSharpen(Model):
         s = self._spectra(view, state, np.asarray(first[ENDMEMBERS].values, dtype=np.float64), places)
         here = channels.here(s)
         weight = 1.0 / np.maximum(mean, 1e-3 * max(float(mean.mean()), 1e-300)) if self.counts else None
-        back = informed.unmixing(here, weight)
+        back = unmixing(here, weight)
         cells = cells_of(places[SPATIAL], places[SPECTRAL])
         images, sample = look(view, places[SPATIAL], back, cells, seed=int(state["seed"]))
         maps = _solved(_spectral(view), s, counts=self.counts)
@@ -274,11 +275,11 @@ class PanSharpen(Model):
 
     def projector(self, result: xr.Dataset) -> tuple[BlockFunction, dict[str, Any]]:
         s = np.asarray(result[ENDMEMBERS].values, dtype=np.float64)
-        return (poisson.abundances if self.counts else frobenius.abundances), {"s": s}
+        return (poisson.abundances if self.counts else least_squares.abundances), {"s": s}
 
     def cost(self, shape: tuple[int, ...], itemsize: int) -> Cost:
         k, channels = self.n_components, shape[-1]
-        work = informed.STRIP * (channels + k) * 8 * 3 + 64 * k * 1024
+        work = STRIP * (channels + k) * 8 * 3 + 64 * k * 1024
         return Cost(passes=4, sums_bytes=16 * channels * k, work_bytes=work, columns=k + 1, aligned_bytes=4 * k)
 
 
@@ -318,7 +319,7 @@ def _places(view: Blocks) -> dict[str, Raster]:
 
 def _solved(view: Blocks, s: Float, *, counts: bool) -> Float:
     """Abundances of the pixels of a cube, (rows, columns, K); NaN where the mask leaves one out."""
-    fn = poisson.abundances if counts else frobenius.abundances
+    fn = poisson.abundances if counts else least_squares.abundances
     handles, _ = map_fold(fn, view, shared={"s": s, "residual": False}, keep=["abundances"], name="pansharpen-coarse")
     maps = handles["abundances"].to_dataarray({COMPONENT: len(s)}).compute().values
     return np.ascontiguousarray(np.moveaxis(maps, 0, -1), dtype=np.float64)

@@ -9,9 +9,9 @@ import numpy as np
 
 from scalehsi.arrays import Float, Int
 from scalehsi.blocks import Blocks, Tile, map_fold
-from scalehsi.kernels.bins import bin_sums, merge_bins
 from scalehsi.kernels.pixel_rows.strips import strips
-from scalehsi.kernels.statistics import in_sample
+from scalehsi.kernels.resampling.pixel_windows import bin_sums, merge_bins
+from scalehsi.kernels.statistics.survey import in_sample
 from scalehsi.registration.images import Images
 from scalehsi.registration.rasters import Raster
 

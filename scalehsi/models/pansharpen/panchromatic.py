@@ -12,7 +12,7 @@ from scipy.ndimage import gaussian_filter
 
 from scalehsi.arrays import Float
 from scalehsi.checks import require
-from scalehsi.kernels.grids import box_means, spline_at, spline_of_means, summed
+from scalehsi.kernels.resampling.footprints import box_means, spline_at, spline_of_means, summed
 from scalehsi.models.pansharpen.prior_maps import filled_in
 from scalehsi.registration.images import Images, averaged
 from scalehsi.registration.rasters import Pair, Placing, Raster

@@ -1,7 +1,8 @@
 """What a coarse acquisition says of each fine pixel, and how much that is worth.
 
 The maps of the coarse acquisition become smooth maps with the same means over footprints
-(`scalehsi.kernels.grids`), in which fine pixels are looked up block by block. With a panchromatic image the detail that
+(`scalehsi.kernels.resampling.footprints`), in which fine pixels are looked up block by block. With a panchromatic
+image the detail that
 it has within footprints is added, by as much as the coarse map follows the image around there, and as the fine pixels
 bear out.
 """
@@ -17,9 +18,9 @@ import xarray as xr
 from scipy.ndimage import gaussian_filter
 
 from scalehsi.arrays import Bool, Float
-from scalehsi.kernels import informed
-from scalehsi.kernels.grids import spline_at, spline_of_means
 from scalehsi.kernels.pixel_rows.residual import leftover
+from scalehsi.kernels.priors.prior_maps import from_counts, from_values, weights_of_counts, weights_of_squares
+from scalehsi.kernels.resampling.footprints import spline_at, spline_of_means
 from scalehsi.models.pansharpen.overview import Sample
 from scalehsi.registration.rasters import Pair
 from scalehsi.schema import COMPONENT, X, Y
@@ -170,7 +171,7 @@ def worth(guess: Guess, seen: Sample, detail: Float | None, *, s: Float, counts:
     inside = np.isfinite(at).all(axis=1)
     if inside.sum() < 2 * len(s):
         return np.zeros(len(s))
-    tell = informed.weights_of_counts if counts else informed.weights_of_squares
+    tell = weights_of_counts if counts else weights_of_squares
     return tell(seen.values[inside], at[inside], s=s)[0]
 
 
@@ -188,7 +189,7 @@ def sharpened(
 
     ``s`` (K, F) has the channels of the cube; ``to_axis`` brings a spectrum of them to the axis of the result.
     """
-    solve = informed.from_counts if counts else informed.from_values
+    solve = from_counts if counts else from_values
     c = solve(x, guess, s=s, weight=weight)
     if not residual:
         return {"abundances": c}, {}

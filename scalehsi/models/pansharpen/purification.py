@@ -25,8 +25,9 @@ from scalehsi.cube import make_cube
 from scalehsi.fitting.binning import binned
 from scalehsi.fitting.loop import settle
 from scalehsi.fitting.survey import survey
-from scalehsi.kernels import informed, mixture
 from scalehsi.kernels.pixel_rows.sparse_counts import Counts
+from scalehsi.kernels.poisson import mixture
+from scalehsi.kernels.priors.prior_maps import unmixing
 from scalehsi.models.nmf import NMF
 from scalehsi.schema import ENERGY
 
@@ -104,7 +105,7 @@ def remixed(s: Float, here: Float, sample: Float, *, starts: Sequence[Float], co
     pixels, few = (Counts.from_dense(each) for each in (filled, filled[:: max(1, len(filled) // SCREENED)]))
     ranked = sorted((start, *starts), key=lambda each: -_mixture(few, each, concentration, SHORT)[1])
     weight = 1.0 / np.maximum(start.mean(axis=0), 1e-3 * float(start.mean()))
-    back = informed.unmixing(start, weight)
+    back = unmixing(start, weight)
     kept: list[tuple[float, Float]] = []
     for each in ranked[:BEST]:
         matrix = _mixture(pixels, each, concentration, PASSES)[0] @ back

@@ -11,7 +11,7 @@ import xarray as xr
 from scalehsi.arrays import Float
 from scalehsi.checks import require
 from scalehsi.cube import energy_factor
-from scalehsi.kernels.rebinning import common, rebin
+from scalehsi.kernels.resampling.energy_axis import common, rebin
 from scalehsi.schema import ENERGY, InputError
 
 

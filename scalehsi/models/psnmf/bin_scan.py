@@ -21,7 +21,7 @@ from scalehsi.blocks import map_fold, open_blocks
 from scalehsi.checks import is_number, require
 from scalehsi.cube import check_cube, navigation_dims
 from scalehsi.fitting.loop import settle
-from scalehsi.kernels import mixture
+from scalehsi.kernels.poisson import mixture
 from scalehsi.models.nmf import NMF
 from scalehsi.prepare import bin as add_up
 from scalehsi.prepare import thin

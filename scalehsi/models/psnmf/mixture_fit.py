@@ -17,10 +17,11 @@ from scalehsi.arrays import Float
 from scalehsi.blocks import Blocks, Tile, map_fold
 from scalehsi.cube import navigation_dims
 from scalehsi.fitting.model import State, Stats
-from scalehsi.kernels import frobenius, mixture
-from scalehsi.kernels.nnls import nnls
+from scalehsi.kernels import least_squares
 from scalehsi.kernels.pixel_rows.sparse_counts import Counts
-from scalehsi.kernels.statistics import in_sample
+from scalehsi.kernels.poisson import mixture
+from scalehsi.kernels.quadratic.nnls import nnls
+from scalehsi.kernels.statistics.survey import in_sample
 from scalehsi.schema import COMPONENT
 
 LADDER: Final = (0.5, 0.2, 0.1, 0.05)
@@ -117,7 +118,7 @@ def yields(second: Float, first: Float) -> Float:
 
 def moments(bins: Blocks, s: Float) -> dict[str, Any]:
     """Sums of the abundances of bins on given spectra, and of their products."""
-    _, sums = map_fold(frobenius.update, bins, shared={"s": s, "norm": False}, name="psnmf-scale")
+    _, sums = map_fold(least_squares.update, bins, shared={"s": s, "norm": False}, name="psnmf-scale")
     return sums
 
 

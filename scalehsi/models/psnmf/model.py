@@ -18,11 +18,12 @@ from scalehsi.fitting import binning
 from scalehsi.fitting.loop import settle
 from scalehsi.fitting.model import Cost, Model, State, Stats, Variables, check_components, register
 from scalehsi.fitting.survey import survey
-from scalehsi.kernels import frobenius, mixture, poisson
-from scalehsi.kernels.nnls import nnls
+from scalehsi.kernels import least_squares, poisson
 from scalehsi.kernels.pixel_rows.residual import leftover
 from scalehsi.kernels.pixel_rows.sparse_counts import Counts
-from scalehsi.kernels.smoothing import smooth_peaks
+from scalehsi.kernels.poisson import mixture
+from scalehsi.kernels.quadratic.nnls import nnls
+from scalehsi.kernels.resampling.smoothing import smooth_peaks
 from scalehsi.kernels.xrays import linear_fwhm
 from scalehsi.models.nmf import NMF
 from scalehsi.models.psnmf import mixture_fit
@@ -283,7 +284,7 @@ class PSNMF(Model):
         if not self.mixed:
             simplex = {"simplex": True} if self.simplex else {}
             likely = self.settings == "paper"
-            return (poisson.abundances if likely else frobenius.abundances), {"s": s, **simplex}
+            return (poisson.abundances if likely else least_squares.abundances), {"s": s, **simplex}
         counts = max(0.0, float(result[MEAN_SPECTRUM].sum()))
         return _maps, {
             "s": s,

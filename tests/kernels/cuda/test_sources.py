@@ -56,7 +56,7 @@ def test_constants_of_both_languages_agree() -> None:
     assert (from_c["THREADS"], from_c["FLUSH"]) == (wrappers.THREADS, wrappers.FLUSH)
     text = sources.source("poisson")
     from_c = dict(re.findall(r"constexpr \w+ (\w+) = ([\d.e-]+)f?;", text))
-    rows = importlib.import_module("scalehsi.kernels.poisson_rows")
+    rows = importlib.import_module("scalehsi.kernels.poisson.pixel_solver")
     for name in ("EM_STEPS", "NEWTON_STEPS", "HALVINGS", "PAST", "DECREMENT", "RIDGE"):
         assert float(from_c[name]) == getattr(rows, name), name
     wrappers = importlib.import_module("scalehsi.kernels.cuda.poisson")

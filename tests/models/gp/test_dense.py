@@ -7,10 +7,10 @@ import numpy as np
 import pytest
 
 from scalehsi import InputError
-from scalehsi.kernels.gaussian import iterative, missing, posterior, profile, radial
-from scalehsi.kernels.gaussian.points import Points
-from scalehsi.kernels.gaussian.profile import Hyper
-from scalehsi.kernels.gaussian.torus import Prior
+from scalehsi.kernels.gaussian_process import likelihood, missing_pixels, posterior, radial_kernel, radial_solver
+from scalehsi.kernels.gaussian_process.fft_kernel import Prior
+from scalehsi.kernels.gaussian_process.likelihood import Hyper
+from scalehsi.kernels.gaussian_process.sampling_points import Points
 from scalehsi.models.gp import dense
 
 needed = pytest.mark.skipif(find_spec("gpytorch") is None, reason="gpytorch is not installed")
@@ -56,10 +56,12 @@ def test_the_structured_engine_gives_the_same(kernel: str, upsample: Points) -> 
 @pytest.mark.parametrize("kernel", ["matern52", "rbf+matern32*periodic(4)"])
 @pytest.mark.parametrize("upsample", [1, 2, SCATTERED])
 def test_and_with_missing_pixels(kernel: str, upsample: Points, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(missing, "TOLERANCE", 1e-11)
+    monkeypatch.setattr(missing_pixels, "TOLERANCE", 1e-11)
     observed = np.random.default_rng(1).random(SHAPE) >= 0.4
     broken = np.where(observed[..., None], measured(), np.nan)
-    mean, _ = posterior.predict(missing.fill(broken, observed, known(kernel)).maps, known(kernel), upsample=upsample)
+    mean, _ = posterior.predict(
+        missing_pixels.fill(broken, observed, known(kernel)).maps, known(kernel), upsample=upsample
+    )
     expected, _ = dense.predict(broken, observed, known(kernel), upsample=upsample)
     np.testing.assert_allclose(mean, expected, atol=1e-6 * np.abs(expected).max())
 
@@ -70,7 +72,7 @@ def test_and_with_missing_pixels(kernel: str, upsample: Points, monkeypatch: pyt
 def test_the_iterative_engine_gives_the_same(kernel: str, upsample: int) -> None:
     observed = np.random.default_rng(1).random(SHAPE) >= 0.4
     hyper = known(f"{kernel}-radial")
-    found = iterative.solve(measured(), observed, hyper, upsample=upsample, tolerance=1e-12)
+    found = radial_solver.solve(measured(), observed, hyper, upsample=upsample, tolerance=1e-12)
     expected, deviation = dense.predict(measured(), observed, hyper, upsample=upsample)
     # gpytorch's distance of a place from itself is some 1e-8, which the kink of "matern12" shows.
     off = 1e-5 if kernel == "matern12" else 1e-6
@@ -79,7 +81,7 @@ def test_the_iterative_engine_gives_the_same(kernel: str, upsample: int) -> None
 
 
 @needed
-@pytest.mark.parametrize(("kernel", "own"), [("matern52", profile.fit), ("rbf-radial", radial.fit)])
+@pytest.mark.parametrize(("kernel", "own"), [("matern52", likelihood.fit), ("rbf-radial", radial_kernel.fit)])
 def test_its_likelihood_is_ours(kernel: str, own: object) -> None:
     _, y = scene(10)
     found, losses = dense.fit(1e3 * y + 5.0, kernel=kernel, steps=150, rate=0.1, bounds=((1.0, 8.0), (1.0, 8.0)))
@@ -121,11 +123,11 @@ def test_our_training_is_as_good_as_theirs(kernel: str) -> None:
     truth, y = scene(24)
     fitted, _ = dense.fit(y, kernel=kernel)
     theirs = similarity(dense.predict(y, None, fitted)[0], truth)
-    structured = profile.fit([y])
+    structured = likelihood.fit([y])
     ours = similarity(posterior.predict(y, structured)[0], truth)
     assert (np.abs(ours - theirs) < 0.01).all()
-    found = radial.fit([y])
-    assert (np.abs(similarity(iterative.solve(y, None, found).mean, truth) - theirs) < 0.01).all()
+    found = radial_kernel.fit([y])
+    assert (np.abs(similarity(radial_solver.solve(y, None, found).mean, truth) - theirs) < 0.01).all()
 
 
 @needed

@@ -13,8 +13,8 @@ from scipy.ndimage import gaussian_filter
 import scalehsi as hsi
 from scalehsi.blocks.blas import one_blas_thread
 from scalehsi.io import open_dataset
-from scalehsi.kernels.gaussian import profile
-from scalehsi.kernels.gaussian.posterior import predict
+from scalehsi.kernels.gaussian_process import likelihood
+from scalehsi.kernels.gaussian_process.posterior import predict
 from scalehsi.schema import InputError
 
 
@@ -61,7 +61,7 @@ def test_a_weak_lattice_is_found_together_and_not_alone(seed: int) -> None:
     with one_blas_thread():
         for bounds in ((0.6, 2.5), interval):
             together, alone = (
-                predict(part, profile.fit([part], bounds=(bounds, bounds)))[0] for part in (y, y[..., 4:5])
+                predict(part, likelihood.fit([part], bounds=(bounds, bounds)))[0] for part in (y, y[..., 4:5])
             )
             like = [hsi.metrics.similarity(fine(m), fine(truth[..., 4])) for m in (together[..., 4], alone[..., 0])]
             assert like[0] >= 0.75

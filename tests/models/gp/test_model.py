@@ -10,7 +10,7 @@ from scipy.ndimage import gaussian_filter
 
 import scalehsi as hsi
 from scalehsi.blocks.blas import one_blas_thread
-from scalehsi.kernels.gaussian import iterative, posterior, profile
+from scalehsi.kernels.gaussian_process import likelihood, posterior, radial_solver
 from scalehsi.models.gp import engines as engines
 from scalehsi.models.gp.tiles import smoothed
 from scalehsi.models.gp.upsampling import Finer
@@ -45,7 +45,7 @@ def similarities(truth, found):
 def test_it_is_what_the_kernels_give(maps, smooth):
     y = np.ascontiguousarray(np.moveaxis(maps[0].values, 0, -1))
     with one_blas_thread():
-        hyper = profile.fit([y])
+        hyper = likelihood.fit([y])
         mean, std = posterior.predict(y, hyper)
     assert np.allclose(smooth["abundances"], np.moveaxis(mean, -1, 0), atol=1e-5)
     assert np.allclose(smooth["abundances_std"], np.moveaxis(std, -1, 0), atol=1e-5)
@@ -293,7 +293,7 @@ def test_tiles_of_another_library_are_the_same(maps, gaps):
     """What a tile on a GPU goes through, with torch on the CPU in its place."""
     torch = pytest.importorskip("torch")
     y = np.ascontiguousarray(np.moveaxis(maps[0].values, 0, -1))
-    hyper = profile.fit([y], bounds=((3.0, 3.0), (3.0, 3.0)))
+    hyper = likelihood.fit([y], bounds=((3.0, 3.0), (3.0, 3.0)))
     if gaps:
         y[np.random.default_rng(0).random(y.shape[:2]) < 0.2] = np.nan
     tile = SimpleNamespace(shape=y.shape[:2], index=np.arange(y[..., 0].size))
@@ -308,7 +308,7 @@ def test_tiles_of_another_library_are_the_same(maps, gaps):
 
 
 def test_a_solver_that_did_not_end_is_told(maps, monkeypatch):
-    monkeypatch.setattr(iterative, "STEPS", 3)
+    monkeypatch.setattr(radial_solver, "STEPS", 3)
     found = hsi.fit(maps[0], hsi.ParallelGP("matern52-radial", lengthscale=(4.0, 4.0)))
     assert found.attrs["status"] == "max_iter"
     assert "after 3 steps" in found.attrs["advice"]

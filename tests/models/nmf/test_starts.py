@@ -19,8 +19,8 @@ from scalehsi.arrays import Float
 from scalehsi.blocks import open_blocks
 from scalehsi.cube import make_cube
 from scalehsi.fitting.survey import survey
-from scalehsi.kernels.bins import bin_sums
-from scalehsi.kernels.nnls import nnls
+from scalehsi.kernels.quadratic.nnls import nnls
+from scalehsi.kernels.resampling.pixel_windows import bin_sums
 from scalehsi.models.nmf import starts as module
 from scalehsi.models.nmf.starts import READINGS, STARTS, bin_sides, brightness, first_endmembers, given_endmembers
 from scalehsi.schema import InputError

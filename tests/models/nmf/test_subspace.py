@@ -10,7 +10,7 @@ import pytest
 import xarray as xr
 
 import scalehsi as hsi
-from scalehsi.kernels import sketch
+from scalehsi.kernels.subspace import projection
 
 
 @pytest.fixture(scope="module")
@@ -57,7 +57,7 @@ def test_a_subspace_that_misses_the_signal_is_noticed(cube: xr.DataArray) -> Non
         rng = np.random.default_rng(0)
         return np.linalg.qr(rng.standard_normal((sample.shape[1], 5)))[0], 0.5
 
-    with mock.patch.object(sketch, "strongest", poor):
+    with mock.patch.object(projection, "strongest", poor):
         small = fit(cube, compress=True)
     full = fit(cube, compress=False)
     assert exact(small, cube) <= exact(full, cube) * (1 + 1e-3)
@@ -68,11 +68,11 @@ def test_a_subspace_that_misses_the_signal_is_noticed(cube: xr.DataArray) -> Non
 def test_the_basis_holds_the_sample() -> None:
     rng = np.random.default_rng(0)
     sample = rng.random((50, 4)) @ rng.random((4, 30))
-    basis, share = sketch.strongest(sample, 6)
+    basis, share = projection.strongest(sample, 6)
     assert basis.shape == (30, 4)
     np.testing.assert_allclose(basis.T @ basis, np.eye(4), atol=1e-10)
-    np.testing.assert_allclose(sketch.compress(sample, basis=basis) @ basis.T, sample, rtol=1e-5)
+    np.testing.assert_allclose(projection.compress(sample, basis=basis) @ basis.T, sample, rtol=1e-5)
     assert share == pytest.approx(1.0)
     w = rng.random(30)
-    weighted = sketch.compress(sample, basis=np.eye(30), w=w, weigh_pixels=True)
+    weighted = projection.compress(sample, basis=np.eye(30), w=w, weigh_pixels=True)
     np.testing.assert_allclose(weighted, sample * np.sqrt(w / sample.mean(axis=1, keepdims=True)), rtol=1e-5)

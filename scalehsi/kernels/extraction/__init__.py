@@ -1,0 +1,1 @@
+"""Endmembers picked among the measured spectra."""

@@ -1,0 +1,1 @@
+"""Priors on abundances and endmembers."""

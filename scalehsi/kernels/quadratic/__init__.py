@@ -1,0 +1,1 @@
+"""Small quadratic programmes, one a pixel."""

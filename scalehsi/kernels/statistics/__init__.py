@@ -1,0 +1,1 @@
+"""Statistics of a block, and the counter-based random numbers."""

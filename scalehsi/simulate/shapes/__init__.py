@@ -1,0 +1,1 @@
+"""Spatial layouts, map patterns and spectra of which simulated scenes are made."""
