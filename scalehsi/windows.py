@@ -9,7 +9,7 @@ import numpy as np
 import xarray as xr
 
 from scalehsi.cube import energy_factor, energy_kev
-from scalehsi.kernels.lines import Line, line_table
+from scalehsi.physics.lines import Line, line_table
 from scalehsi.schema import ENERGY, InputError, suggest
 
 Windows = Mapping[str, tuple[float, float]]

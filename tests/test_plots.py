@@ -17,12 +17,12 @@ from matplotlib.figure import Figure
 
 import scalehsi as hsi
 from scalehsi import plots
-from scalehsi.kernels.xrays import eds_spectrum
+from scalehsi.physics.identify import name_peaks
+from scalehsi.physics.peaks import find_peaks, rise_at
+from scalehsi.physics.xray_spectra import eds_spectrum
 from scalehsi.reporting import maps, style
 from scalehsi.reporting.digest import digest, intensity_maps
-from scalehsi.reporting.identify import name_peaks
 from scalehsi.reporting.marks import component_marks, strongest
-from scalehsi.reporting.peaks import find_peaks, rise_at
 from scalehsi.schema import InputError
 from tests.paths import DATA, ROOT
 from tests.report_results import LINES, eds_result, eds_spectra, eels_result, masked_result, pca_result, series_result

@@ -16,11 +16,11 @@ from scalehsi.atomic import check_file, is_store, write_file
 from scalehsi.commands.console import number, plain
 from scalehsi.commands.session import Session, dataset_of
 from scalehsi.io import open_dataset
+from scalehsi.physics.identify import name_peaks
+from scalehsi.physics.peaks import find_peaks
 from scalehsi.quantify import quantify as composition_of
 from scalehsi.quantify.sources import Spectra, of_cube, of_result, of_spectra
 from scalehsi.reporting.composition import names_of_spectra, spectrum_dim, table_of
-from scalehsi.reporting.identify import name_peaks
-from scalehsi.reporting.peaks import find_peaks
 from scalehsi.reporting.style import to_png
 from scalehsi.schema import ENDMEMBERS, InputError, X, Y
 

@@ -7,7 +7,7 @@ from typing import Any
 
 import xarray as xr
 
-from scalehsi.kernels.templates import Width
+from scalehsi.physics.line_templates import Width
 from scalehsi.quantify.maps import cube_maps, result_maps
 from scalehsi.quantify.options import COMPUTED, Options, make_foil
 from scalehsi.quantify.sources import check_regions, of_cube, of_result, of_spectra

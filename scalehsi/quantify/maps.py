@@ -10,7 +10,7 @@ import xarray as xr
 from scalehsi import arrays
 from scalehsi.arrays import Float
 from scalehsi.blocks import map_pixels, open_blocks
-from scalehsi.kernels.cliff_lorimer import atomic_shares, mass_shares, mixed_shares, share_errors
+from scalehsi.physics.cliff_lorimer import atomic_shares, mass_shares, mixed_shares, share_errors
 from scalehsi.quantify.options import Options, Setup
 from scalehsi.quantify.sources import Spectra, abundance_sums, of_cube, of_result
 from scalehsi.quantify.spectra import ELEMENT, Measured, attributes, element_coords, measure, prepare

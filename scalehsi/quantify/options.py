@@ -12,10 +12,10 @@ from typing import Final
 import numpy as np
 
 from scalehsi.arrays import Float
-from scalehsi.kernels.families import Peak, choose_peaks, split_name
-from scalehsi.kernels.lines import atomic_weight
-from scalehsi.kernels.templates import Columns, Foil, Templates, Width, make_templates, width_of
-from scalehsi.kernels.xrays import LOWEST_KEV, linear_fwhm
+from scalehsi.physics.line_choice import Peak, choose_peaks, split_name
+from scalehsi.physics.line_templates import Columns, Foil, Templates, Width, make_templates, width_of
+from scalehsi.physics.lines import atomic_weight
+from scalehsi.physics.xray_spectra import LOWEST_KEV, linear_fwhm
 from scalehsi.schema import InputError, suggest
 
 METHODS: Final = ("fit", "windows")

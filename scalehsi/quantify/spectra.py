@@ -12,10 +12,10 @@ from scipy.optimize import minimize_scalar
 
 from scalehsi.arrays import Float
 from scalehsi.blocks.blas import one_blas_thread
-from scalehsi.kernels.cliff_lorimer import atomic_shares, mass_shares, share_errors
-from scalehsi.kernels.peakfit import PeakFit, fit_spectrum, fit_windows
-from scalehsi.kernels.templates import scaled_width
-from scalehsi.kernels.xrays import foil_transmission
+from scalehsi.physics.cliff_lorimer import atomic_shares, mass_shares, share_errors
+from scalehsi.physics.line_templates import scaled_width
+from scalehsi.physics.net_counts import PeakFit, fit_spectrum, fit_windows
+from scalehsi.physics.xray_spectra import foil_transmission
 from scalehsi.quantify.options import ESTIMATE, Options, Setup, make_setup
 from scalehsi.quantify.sources import NO_COUNTS, Spectra
 from scalehsi.schema import ENERGY, InputError

@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 import xarray as xr
 
-from scalehsi.kernels.lines import line_table
+from scalehsi.physics.lines import line_table
 from scalehsi.quantify.options import Options, make_foil, make_setup
 from scalehsi.schema import ENERGY
 

@@ -13,13 +13,13 @@ import xarray as xr
 
 from scalehsi.arrays import NumpyArray
 from scalehsi.cube import energy_kev
-from scalehsi.kernels.families import choose_peaks
-from scalehsi.kernels.lines import line_table
-from scalehsi.kernels.templates import Foil
+from scalehsi.physics.identify import pretty_family
+from scalehsi.physics.line_choice import choose_peaks
+from scalehsi.physics.line_templates import Foil
+from scalehsi.physics.lines import line_table
 from scalehsi.quantify import quantify, sources
 from scalehsi.reporting import style
 from scalehsi.reporting.digest import Digest
-from scalehsi.reporting.identify import pretty_family
 from scalehsi.schema import COMPONENT, ENERGY, ENERGY_UNITS, InputError
 
 if TYPE_CHECKING:

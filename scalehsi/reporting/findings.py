@@ -12,11 +12,11 @@ from scipy.ndimage import gaussian_filter1d, uniform_filter
 
 from scalehsi import metrics
 from scalehsi.arrays import NumpyArray
+from scalehsi.physics.identify import Mark
+from scalehsi.physics.peaks import noise
 from scalehsi.reporting.digest import Digest
-from scalehsi.reporting.identify import Mark
 from scalehsi.reporting.maps import STRUCTURE, neighbour_correlation
 from scalehsi.reporting.marks import strongest
-from scalehsi.reporting.peaks import noise
 from scalehsi.reporting.quality import indicator_minimum
 from scalehsi.reporting.spectra import share_text, share_unit
 

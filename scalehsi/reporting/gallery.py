@@ -5,11 +5,11 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from typing import Final
 
+from scalehsi.physics.identify import Mark
 from scalehsi.reporting import compare, maps, quality, spectra, style
 from scalehsi.reporting.composition import Composition, draw_fits, names_of_spectra
 from scalehsi.reporting.digest import Digest
 from scalehsi.reporting.findings import component_line
-from scalehsi.reporting.identify import Mark
 from scalehsi.reporting.page import Drawing, Picture
 
 MOST_BYTES: Final = 5_500_000

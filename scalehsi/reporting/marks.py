@@ -8,9 +8,9 @@ from typing import Final
 import numpy as np
 
 from scalehsi.arrays import NumpyArray
+from scalehsi.physics.identify import SYMBOLS, Mark, name_peaks
+from scalehsi.physics.peaks import find_peaks, rise_at
 from scalehsi.reporting.digest import Digest, intensity_spectra
-from scalehsi.reporting.identify import SYMBOLS, Mark, name_peaks
-from scalehsi.reporting.peaks import find_peaks, rise_at
 
 EDGES: Final[dict[str, tuple[int, int]]] = {
     "K": (1, 92),

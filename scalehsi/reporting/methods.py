@@ -11,10 +11,10 @@ import xarray as xr
 
 from scalehsi.arrays import NumpyArray
 from scalehsi.models.catalogue import model_class
+from scalehsi.physics.identify import Mark
 from scalehsi.reporting import style
 from scalehsi.reporting.compare import compare, shares_of, truth_name, unit_sum
 from scalehsi.reporting.digest import Digest
-from scalehsi.reporting.identify import Mark
 from scalehsi.reporting.marks import component_marks
 from scalehsi.reporting.page import Chapter, Drawing, paragraph, table
 from scalehsi.reporting.spectra import energy_label, name_row

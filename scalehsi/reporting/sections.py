@@ -9,11 +9,11 @@ from typing import Final
 import numpy as np
 import xarray as xr
 
+from scalehsi.physics.identify import Mark
 from scalehsi.reporting import compare, page, style
 from scalehsi.reporting.composition import Composition, composition_words, is_found, table_of
 from scalehsi.reporting.digest import Digest
 from scalehsi.reporting.findings import component_line, find, status_words
-from scalehsi.reporting.identify import Mark
 from scalehsi.reporting.page import Chapter, Picture, Section
 from scalehsi.reporting.provenance import energy_span, map_size, provenance
 from scalehsi.schema import COMPONENT

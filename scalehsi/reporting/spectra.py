@@ -8,11 +8,11 @@ from typing import TYPE_CHECKING, Final, Literal
 import numpy as np
 
 from scalehsi.arrays import NumpyArray
+from scalehsi.physics.identify import Mark
+from scalehsi.physics.peaks import smooth
 from scalehsi.reporting import style
 from scalehsi.reporting.digest import Digest, intensity_spectra
-from scalehsi.reporting.identify import Mark
 from scalehsi.reporting.marks import component_marks
-from scalehsi.reporting.peaks import smooth
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes

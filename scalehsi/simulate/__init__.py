@@ -1,7 +1,8 @@
 """Scenes with a known truth: lazy spectrum images of any size, the same in whatever chunks they are computed.
 
 A scene is three separate things put together in `scalehsi.simulate.scene`: a *layout* (window -> abundances,
-`scalehsi.simulate.shapes.phase_layouts`), *spectra* (`scalehsi.kernels.xrays`, `scalehsi.kernels.edges`) and the
+`scalehsi.simulate.shapes.phase_layouts`), *spectra* (`scalehsi.physics.xray_spectra`, `scalehsi.physics.eels_edges`)
+and the
 *drawing* of counts
 (`scalehsi.kernels.statistics.counted_random`). A new kind of scene brings a layout and spectra. Maps without spectra,
 for Gaussian

@@ -10,8 +10,8 @@ from typing import Any, Final
 import numpy as np
 from numpy.typing import NDArray
 
-from scalehsi.kernels.edges import eels_spectrum
-from scalehsi.kernels.xrays import eds_spectrum
+from scalehsi.physics.eels_edges import eels_spectrum
+from scalehsi.physics.xray_spectra import eds_spectrum
 from scalehsi.schema import InputError, suggest
 from scalehsi.simulate.scene import Scene, make_scene, pair, real, whole
 from scalehsi.simulate.shapes.phase_layouts import board_abundances

@@ -9,7 +9,7 @@ from typing import Final
 import numpy as np
 from numpy.typing import NDArray
 
-from scalehsi.kernels.xrays import eds_spectrum
+from scalehsi.physics.xray_spectra import eds_spectrum
 from scalehsi.simulate.scene import Scene, make_scene, pair, real, whole
 from scalehsi.simulate.shapes.phase_layouts import Grains, grain_fractions
 

@@ -17,8 +17,8 @@ import numpy as np
 import xarray as xr
 
 import scalehsi as hsi
-from scalehsi.kernels.cliff_lorimer import atomic_shares
-from scalehsi.kernels.xrays import mass_attenuation
+from scalehsi.physics.cliff_lorimer import atomic_shares
+from scalehsi.physics.xray_spectra import mass_attenuation
 from tests.bench.machine import markdown, seconds
 
 ELEMENTS = ("Mg", "Si", "Al", "Ca", "Fe", "Nd", "Sm", "U", "O", "Cu")

@@ -10,7 +10,7 @@ import xarray as xr
 
 import scalehsi as hsi
 from scalehsi.io import open_dataset
-from scalehsi.kernels.xrays import eds_spectrum
+from scalehsi.physics.xray_spectra import eds_spectrum
 from scalehsi.schema import InputError
 from scalehsi.simulate.minerals import MINERALS
 from tests.paths import DATA

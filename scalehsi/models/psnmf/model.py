@@ -24,10 +24,10 @@ from scalehsi.kernels.pixel_rows.sparse_counts import Counts
 from scalehsi.kernels.poisson import mixture
 from scalehsi.kernels.quadratic.nnls import nnls
 from scalehsi.kernels.resampling.smoothing import smooth_peaks
-from scalehsi.kernels.xrays import linear_fwhm
 from scalehsi.models.nmf import NMF
 from scalehsi.models.psnmf import mixture_fit
 from scalehsi.models.psnmf.bin_scan import choose_bins
+from scalehsi.physics.xray_spectra import linear_fwhm
 from scalehsi.schema import COMPONENT, ENDMEMBERS, ENERGY, MEAN_SPECTRUM
 
 SETTINGS: Final = ("default", "paper")

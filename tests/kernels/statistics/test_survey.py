@@ -11,8 +11,7 @@ from hypothesis import strategies as st
 from numpy.testing import assert_allclose, assert_array_equal
 
 from scalehsi import arrays
-from scalehsi.kernels.statistics.survey import survey
-from scalehsi.kernels.statistics.survey import in_sample, scramble
+from scalehsi.kernels.statistics.survey import in_sample, scramble, survey
 
 seeds = st.integers(0, 10_000)
 

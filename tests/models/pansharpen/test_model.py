@@ -350,7 +350,7 @@ def test_settings_that_mean_nothing_are_refused(settings, words):
 
 @pytest.mark.skipif(not PAIR.is_dir(), reason="the development pair is not beside the checkout")
 def test_the_development_pair_is_fused_as_well_as_was_asked():
-    from bench.pansharpen import DRIFT, development
+    from tests.bench.pansharpen import DRIFT, development
 
     pair = development(DRIFT)
     joint = hsi.fit(pair.data, hsi.PanSharpen(4), seed=0)

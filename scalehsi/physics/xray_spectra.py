@@ -1,6 +1,6 @@
 """Expected X-ray spectra of a thin foil under a fast electron beam: lines, continuum, foil, detector.
 
-Pure functions over numpy arrays. Attenuation comes from xraylib, lines from `scalehsi.kernels.lines`, and then:
+Pure functions over numpy arrays. Attenuation comes from xraylib, lines from `scalehsi.physics.lines`, and then:
 
 * *continuum*: the Born cross section of a screened (Yukawa) nucleus [1]_, with the angular distribution of a dipole
   that moves with the electron [2]_, so that a detector on the gun's side sees about a third of the isotropic value;
@@ -25,7 +25,7 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 from scipy.special import ndtr
 
-from scalehsi.kernels.lines import REST_KEV, Line, atomic_number, atomic_weight, emission_lines, line_table
+from scalehsi.physics.lines import REST_KEV, Line, atomic_number, atomic_weight, emission_lines, line_table
 from scalehsi.schema import InputError
 
 __all__ = [

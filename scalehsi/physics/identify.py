@@ -10,8 +10,8 @@ import math
 from collections.abc import Mapping, Sequence
 from typing import Final, NamedTuple
 
-from scalehsi.kernels.xrays import line_table
-from scalehsi.reporting.peaks import Peaks, width_kev
+from scalehsi.physics.peaks import Peaks, width_kev
+from scalehsi.physics.xray_spectra import line_table
 
 SYMBOLS: Final = (
     *(

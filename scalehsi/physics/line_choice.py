@@ -7,8 +7,8 @@ from typing import Final, NamedTuple
 
 import numpy as np
 
-from scalehsi.kernels.lines import Line, atomic_number, line_table
-from scalehsi.kernels.xrays import detector_efficiency, linear_fwhm
+from scalehsi.physics.lines import Line, atomic_number, line_table
+from scalehsi.physics.xray_spectra import detector_efficiency, linear_fwhm
 from scalehsi.schema import InputError, suggest
 
 WINDOW: Final = 1.2

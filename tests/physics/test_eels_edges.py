@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from scalehsi.kernels.edges import EDGES, eels_spectrum
+from scalehsi.physics.eels_edges import EDGES, eels_spectrum
 from scalehsi.schema import InputError
 
 ENERGY = np.arange(150.0, 950.0, 0.5)

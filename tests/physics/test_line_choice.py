@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from scalehsi.kernels.families import choose_peaks, split_name, window_kev
+from scalehsi.physics.line_choice import choose_peaks, split_name, window_kev
 from scalehsi.schema import InputError
 
 WIDE = (0.2, 20.0)

@@ -7,9 +7,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from scalehsi.kernels.cliff_lorimer import atomic_shares, mass_shares, mixed_shares, share_errors
-from scalehsi.kernels.lines import atomic_weight
-from scalehsi.kernels.xrays import foil_transmission, mass_attenuation, mass_fractions
+from scalehsi.physics.cliff_lorimer import atomic_shares, mass_shares, mixed_shares, share_errors
+from scalehsi.physics.lines import atomic_weight
+from scalehsi.physics.xray_spectra import foil_transmission, mass_attenuation, mass_fractions
 
 ELEMENTS = ("Mg", "Al", "Si", "O")
 LINES_KEV = (1.254, 1.487, 1.740, 0.525)

@@ -16,9 +16,9 @@ import numpy as np
 from numpy.typing import ArrayLike
 
 from scalehsi.arrays import Float
-from scalehsi.kernels.families import WINDOW, Peak
-from scalehsi.kernels.lines import emission_lines
-from scalehsi.kernels.xrays import (
+from scalehsi.physics.line_choice import WINDOW, Peak
+from scalehsi.physics.lines import emission_lines
+from scalehsi.physics.xray_spectra import (
     LOWEST_KEV,
     beyond_ends,
     channel_edges,
@@ -241,7 +241,7 @@ def make_templates(
 
     Examples
     --------
-    >>> from scalehsi.kernels.families import choose_peaks
+    >>> from scalehsi.physics.line_choice import choose_peaks
     >>> energies = np.linspace(0.2, 20, 1980)
     >>> made = make_templates(choose_peaks(["O", "Fe"], energy_range=(0.2, 20)), energies)
     >>> made.shells

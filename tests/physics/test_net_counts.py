@@ -5,12 +5,12 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from scalehsi.kernels.cliff_lorimer import atomic_shares
-from scalehsi.kernels.families import choose_peaks
-from scalehsi.kernels.lines import atomic_weight
-from scalehsi.kernels.peakfit import fit_spectrum, fit_windows
-from scalehsi.kernels.templates import Foil, make_templates, scaled_width, width_of
-from scalehsi.kernels.xrays import eds_spectrum, linear_fwhm
+from scalehsi.physics.cliff_lorimer import atomic_shares
+from scalehsi.physics.line_choice import choose_peaks
+from scalehsi.physics.line_templates import Foil, make_templates, scaled_width, width_of
+from scalehsi.physics.lines import atomic_weight
+from scalehsi.physics.net_counts import fit_spectrum, fit_windows
+from scalehsi.physics.xray_spectra import eds_spectrum, linear_fwhm
 from tests.paths import DATA
 
 ENERGY = np.linspace(0.2, 20.0, 1980)

@@ -12,7 +12,7 @@ import numpy as np
 
 from scalehsi.arrays import Float
 from scalehsi.kernels.quadratic.nnls import nnls
-from scalehsi.kernels.templates import SIDES, Columns, Templates
+from scalehsi.physics.line_templates import SIDES, Columns, Templates
 
 ROUNDS: Final = 20
 SETTLED: Final = 1e-6

@@ -7,7 +7,7 @@ import math
 import numpy as np
 import pytest
 
-from scalehsi.kernels import lines, xrays
+from scalehsi.physics import lines, xray_spectra
 from scalehsi.schema import InputError
 from tests.paths import DATA
 
@@ -45,7 +45,7 @@ def test_lines_are_where_the_tables_have_them(element, family, energy):
 
 
 def test_line_table_is_sorted_and_scaled_for_each_element():
-    table = xrays.line_table(["Fe", "Ca", "Fe"], energy_range=(0.5, 10.0), minimum=0.05)
+    table = xray_spectra.line_table(["Fe", "Ca", "Fe"], energy_range=(0.5, 10.0), minimum=0.05)
     assert [line.energy_kev for line in table] == sorted(line.energy_kev for line in table)
     for element in ("Fe", "Ca"):
         assert max(line.intensity for line in table if line.element == element) == 1.0
@@ -54,12 +54,12 @@ def test_line_table_is_sorted_and_scaled_for_each_element():
 
 
 def test_line_table_without_lines_in_range_is_empty():
-    assert xrays.line_table(["O"], energy_range=(5.0, 10.0)) == []
+    assert xray_spectra.line_table(["O"], energy_range=(5.0, 10.0)) == []
 
 
 def test_an_unknown_element_is_named_with_the_nearest_one():
     with pytest.raises(InputError, match="no element is called 'Mgg'; did you mean 'Mg'"):
-        xrays.line_table(["Mgg"])
+        xray_spectra.line_table(["Mgg"])
 
 
 # Distorted-wave cross sections at 200 keV (Bote et al. 2009, doi:10.1016/j.adt.2009.08.001), in barn.
@@ -93,7 +93,7 @@ def test_a_beam_below_the_edge_ionises_nothing():
 def test_k_factors_agree_with_another_set_of_tables(element, family, k):
     def counted(symbol, wanted):
         return sum(
-            line.intensity * xrays.detector_efficiency([line.energy_kev])[0]
+            line.intensity * xray_spectra.detector_efficiency([line.energy_kev])[0]
             for line in lines.emission_lines(symbol)
             if line.family in wanted
         )
@@ -102,7 +102,10 @@ def test_k_factors_agree_with_another_set_of_tables(element, family, k):
 
 
 def test_mass_fractions_do_not_depend_on_the_sum():
-    once, twice = xrays.mass_fractions({"Mg": 1, "O": 1}), xrays.mass_fractions({"Mg": 50, "O": 50, "Fe": 0})
+    once, twice = (
+        xray_spectra.mass_fractions({"Mg": 1, "O": 1}),
+        xray_spectra.mass_fractions({"Mg": 50, "O": 50, "Fe": 0}),
+    )
     assert once == pytest.approx(twice)
     assert sum(once.values()) == pytest.approx(1.0)
 
@@ -110,24 +113,24 @@ def test_mass_fractions_do_not_depend_on_the_sum():
 @pytest.mark.parametrize("composition", [{}, {"Mg": -1, "O": 2}, {"Mg": 0}])
 def test_a_composition_without_sense_is_refused(composition):
     with pytest.raises(InputError, match="at least one element and no negative share"):
-        xrays.mass_fractions(composition)
+        xray_spectra.mass_fractions(composition)
 
 
 def test_attenuation_jumps_at_an_edge_and_holds_below_the_tables():
-    below, above = xrays.mass_attenuation({"Si": 1.0}, [1.82, 1.86])
+    below, above = xray_spectra.mass_attenuation({"Si": 1.0}, [1.82, 1.86])
     assert above > 5 * below
-    assert len(set(xrays.mass_attenuation({"O": 1.0}, [0.05, 0.1]))) == 1
+    assert len(set(xray_spectra.mass_attenuation({"O": 1.0}, [0.05, 0.1]))) == 1
 
 
 def test_a_window_takes_most_from_the_softest_photons():
-    bare, window = (xrays.detector_efficiency([0.4, 0.525, 1.74, 8.0], polymer_nm=nm) for nm in (0.0, 300.0))
+    bare, window = (xray_spectra.detector_efficiency([0.4, 0.525, 1.74, 8.0], polymer_nm=nm) for nm in (0.0, 300.0))
     assert (np.diff(window / bare) > 0).all()
     assert ((bare > 0) & (bare <= 1)).all()
 
 
 def test_continuum_grows_with_the_square_of_z_and_falls_with_energy():
     carbon, iron = (
-        xrays.continuum_cross_section(e, np.array([1.0, 4.0]), beam_kev=200, takeoff_deg=35) for e in ("C", "Fe")
+        xray_spectra.continuum_cross_section(e, np.array([1.0, 4.0]), beam_kev=200, takeoff_deg=35) for e in ("C", "Fe")
     )
     assert iron[0] / carbon[0] == pytest.approx((26 / 6) ** 2, rel=0.2)
     assert iron[0] / iron[1] == pytest.approx(4.0, rel=0.1)
@@ -136,13 +139,13 @@ def test_continuum_grows_with_the_square_of_z_and_falls_with_energy():
 def test_continuum_goes_forwards_at_this_speed():
     """A detector below the foil would see far more than one above it."""
     above, below = (
-        xrays.continuum_cross_section("Fe", [2.0], beam_kev=200, takeoff_deg=angle)[0] for angle in (35, -35)
+        xray_spectra.continuum_cross_section("Fe", [2.0], beam_kev=200, takeoff_deg=angle)[0] for angle in (35, -35)
     )
     assert below > 3 * above
 
 
 def test_a_spectrum_peaks_where_its_lines_are():
-    spectrum = xrays.eds_spectrum(BRG, ENERGY)
+    spectrum = xray_spectra.eds_spectrum(BRG, ENERGY)
     for energy in (0.525, 1.254, 1.740, 3.691, 6.40):
         near = np.abs(ENERGY - energy) < 0.06
         assert ENERGY[near][spectrum[near].argmax()] == pytest.approx(energy, abs=0.011)
@@ -151,26 +154,26 @@ def test_a_spectrum_peaks_where_its_lines_are():
 @pytest.mark.parametrize(("element", "energy"), [("Si", 1.740), ("Ca", 3.691)])
 def test_peaks_have_the_width_of_the_detector(element, energy):
     fine = np.arange(energy - 0.2, energy + 0.2, 0.001)
-    peak = xrays.eds_spectrum({element: 100}, fine, continuum=0.0, fwhm=lambda e: np.full(np.shape(e), 0.05))
+    peak = xray_spectra.eds_spectrum({element: 100}, fine, continuum=0.0, fwhm=lambda e: np.full(np.shape(e), 0.05))
     above = fine[peak > peak.max() / 2]
     assert above[-1] - above[0] == pytest.approx(0.05, abs=0.004)
 
 
 def test_counts_do_not_depend_on_the_width_of_channels():
-    coarse = xrays.eds_spectrum(BRG, np.arange(0.21, 10, 0.02)).sum()
-    fine = xrays.eds_spectrum(BRG, np.arange(0.205, 10, 0.01)).sum()
+    coarse = xray_spectra.eds_spectrum(BRG, np.arange(0.21, 10, 0.02)).sum()
+    fine = xray_spectra.eds_spectrum(BRG, np.arange(0.205, 10, 0.01)).sum()
     assert coarse == pytest.approx(fine, rel=2e-3)
 
 
 def test_a_thin_foil_is_linear_and_a_thick_one_absorbs_the_soft_lines():
-    thin, double, thick = (xrays.eds_spectrum(BRG, ENERGY, thickness_nm=t) for t in (1.0, 2.0, 1000.0))
+    thin, double, thick = (xray_spectra.eds_spectrum(BRG, ENERGY, thickness_nm=t) for t in (1.0, 2.0, 1000.0))
     np.testing.assert_allclose(double, 2 * thin, rtol=0.02)
     soft, hard = np.abs(ENERGY - 0.525) < 0.05, np.abs(ENERGY - 6.4) < 0.1
     assert thick[soft].sum() / thick[hard].sum() < 0.6 * thin[soft].sum() / thin[hard].sum()
 
 
 def test_continuum_factor_scales_the_continuum_alone():
-    none, once, twice = (xrays.eds_spectrum(BRG, ENERGY, continuum=factor) for factor in (0.0, 1.0, 2.0))
+    none, once, twice = (xray_spectra.eds_spectrum(BRG, ENERGY, continuum=factor) for factor in (0.0, 1.0, 2.0))
     np.testing.assert_allclose(twice - once, once - none, rtol=1e-9)
     valley = (ENERGY > 9) & (ENERGY < 12)
     assert none[valley].max() < 1e-6 * once[valley].min()
@@ -180,7 +183,7 @@ def test_continuum_factor_scales_the_continuum_alone():
 @pytest.mark.parametrize("axis", [[[1.0, 2.0]], [1.0], [2.0, 1.0], [0.05, 1.0], [1.0, np.nan]])
 def test_an_axis_without_sense_is_refused(axis):
     with pytest.raises(InputError, match=r"the energy axis must be .* rising and in keV from 0.1 up"):
-        xrays.eds_spectrum(BRG, axis)
+        xray_spectra.eds_spectrum(BRG, axis)
 
 
 @pytest.mark.parametrize(
@@ -188,7 +191,7 @@ def test_an_axis_without_sense_is_refused(axis):
 )
 def test_quantities_without_sense_are_refused(wrong):
     with pytest.raises(InputError, match="must be above 0"):
-        xrays.eds_spectrum(BRG, ENERGY, **wrong)
+        xray_spectra.eds_spectrum(BRG, ENERGY, **wrong)
 
 
 @pytest.mark.skipif(not DEV.exists(), reason="the optional test data are not here")
@@ -198,7 +201,7 @@ def test_spectra_agree_with_another_program(number, worst):
     with np.load(DEV) as truth:
         energy, reference = truth["energy"], truth["phases"][number]
         shares = dict(zip(truth["element_names"].tolist(), truth["atomic_percent"][number].tolist(), strict=True))
-    spectrum = xrays.eds_spectrum(shares, energy)
+    spectrum = xray_spectra.eds_spectrum(shares, energy)
     assert angle(spectrum, reference) < worst
     inner = reference[1:-1]
     strong = np.flatnonzero((inner > reference[:-2]) & (inner > reference[2:]) & (inner > 0.05 * reference.max())) + 1
@@ -209,7 +212,9 @@ def test_spectra_agree_with_another_program(number, worst):
 
 def test_spectra_are_what_their_lines_make_them():
     """The twin of the test above without its data: line intensities come back from the spectrum."""
-    spectrum = xrays.eds_spectrum({"Mg": 50, "Si": 50}, ENERGY, continuum=0.0, thickness_nm=1.0)
-    areas = [spectrum[np.abs(ENERGY - e) < 0.12].sum() / xrays.detector_efficiency([e])[0] for e in (1.254, 1.74)]
+    spectrum = xray_spectra.eds_spectrum({"Mg": 50, "Si": 50}, ENERGY, continuum=0.0, thickness_nm=1.0)
+    areas = [
+        spectrum[np.abs(ENERGY - e) < 0.12].sum() / xray_spectra.detector_efficiency([e])[0] for e in (1.254, 1.74)
+    ]
     made = [sum(line.intensity for line in lines.emission_lines(e) if line.family[0] == "K") for e in ("Mg", "Si")]
     assert areas[0] / areas[1] == pytest.approx(made[0] / made[1], rel=0.02)

@@ -1,0 +1,1 @@
+"""X-ray lines and EELS edges: energies, spectra, peaks, net counts and composition."""
