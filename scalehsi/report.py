@@ -13,8 +13,8 @@ from typing import Final
 
 import xarray as xr
 
-from scalehsi.atomic import clean_leftovers
 from scalehsi.callables import make_callable
+from scalehsi.io.atomic import clean_leftovers
 from scalehsi.reporting import bins, compare, denoised, gaussian, methods, registration
 from scalehsi.reporting.composition import composition_of
 from scalehsi.reporting.digest import Digest, digest
@@ -65,7 +65,7 @@ def report(
         Results of other methods on the same cube, by name: their spectra and maps are set beside.
     cube : xarray.DataArray, optional
         What was fitted; adds the map of a line as measured and as denoised by this result and the others, and with a
-        truth the table of `scalehsi.metrics.denoise_report`. Costs two readings of the cube.
+        truth the table of `scalehsi.metrics.scores.denoise_report`. Costs two readings of the cube.
     line : str or (low, high), optional
         Of that map: an X-ray line such as ``"Nd La"``, an element, or a window in the unit of the energy axis. Default:
         the line of ``cube.attrs["elements"]`` with the fewest counts.

@@ -11,12 +11,12 @@ import xarray as xr
 
 import scalehsi as hsi
 from scalehsi import metrics
-from scalehsi.atomic import is_store
 from scalehsi.commands.console import coordinate, number, plain, several, size
 from scalehsi.commands.session import Session, dataset_of
 from scalehsi.cube import describe, history_of, navigation_dims
 from scalehsi.fitting.model import Model
 from scalehsi.io import open_dataset
+from scalehsi.io.atomic import is_store
 from scalehsi.models.catalogue import model_class
 from scalehsi.result import map_dims, settings_of
 from scalehsi.schema import COMPONENT, ENDMEMBERS, ENERGY, MASK, OBJECTIVE, InputError

@@ -10,11 +10,11 @@ from typing import Any
 import xarray as xr
 
 import scalehsi as hsi
-from scalehsi.atomic import replacing
 from scalehsi.commands.console import several, size
 from scalehsi.commands.look import disk_bytes
 from scalehsi.commands.session import Session, check_known, dataset_of
 from scalehsi.cube import check_cube, history_of
+from scalehsi.io.atomic import replacing
 from scalehsi.prepare import apply_step
 from scalehsi.result import map_dims
 from scalehsi.schema import ABUNDANCES, ENDMEMBERS, ENERGY, MASK, InputError, suggest

@@ -18,8 +18,8 @@ from dask.callbacks import Callback
 
 import scalehsi as hsi
 from scalehsi.arrays import resolve_device
-from scalehsi.atomic import check_destination
 from scalehsi.commands.console import Console, Listener
+from scalehsi.io.atomic import check_destination
 from scalehsi.schema import InputError, suggest
 
 POLL_SECONDS: Final = 0.5

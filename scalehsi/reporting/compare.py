@@ -63,7 +63,7 @@ def digest_truth(view: Digest, truth: Any) -> Digest:
 
 
 def compare(view: Digest, known: Digest) -> list[Match]:
-    """Match components to the truth and score them with `scalehsi.metrics`, in the order of the truth.
+    """Match components to the truth and score them with `scalehsi.metrics.scores`, in the order of the truth.
 
     When the result has fewer components than the truth, those of the truth that nothing fits are left out.
     """

@@ -11,14 +11,14 @@ import xarray as xr
 from scalehsi import metrics
 from scalehsi.arrays import NumpyArray
 from scalehsi.cube import check_cube
-from scalehsi.denoising import RAW
+from scalehsi.metrics.denoising import RAW
 from scalehsi.physics.identify import GREEK
+from scalehsi.prepare.line_windows import channels_of, line_windows
 from scalehsi.reporting import style
 from scalehsi.reporting.coordinates import places_of
 from scalehsi.reporting.digest import Digest, block_mean, take
 from scalehsi.reporting.page import Chapter, Drawing, paragraph, table
 from scalehsi.schema import ABUNDANCES, COMPONENT, ENDMEMBERS, ENERGY, MASK, InputError, X, Y
-from scalehsi.windows import channels_of, line_windows
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure

@@ -12,10 +12,10 @@ processes, are made by `sines` and `maps` (`scalehsi.simulate.shapes.map_pattern
 from collections.abc import Callable
 from typing import Final
 
-from scalehsi.simulate.board import chequerboard
-from scalehsi.simulate.fields import Maps, maps, sines
+from scalehsi.simulate.acquisitions import Acquisitions, acquisitions
+from scalehsi.simulate.chequerboard import chequerboard
 from scalehsi.simulate.minerals import phases
-from scalehsi.simulate.pairs import Acquisitions, acquisitions
+from scalehsi.simulate.noisy_maps import Maps, maps, sines
 from scalehsi.simulate.scene import Scene, make_scene
 
 __all__ = [

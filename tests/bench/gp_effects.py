@@ -21,7 +21,7 @@ from scalehsi.kernels.gaussian_process import likelihood, missing_pixels
 from scalehsi.kernels.gaussian_process.covariance import covariance
 from scalehsi.kernels.gaussian_process.posterior import predict
 from scalehsi.metrics import coverage, similarities, similarity
-from scalehsi.simulate.fields import Maps
+from scalehsi.simulate.noisy_maps import Maps
 from tests.bench.machine import markdown
 
 Row = dict[str, object]

@@ -13,7 +13,7 @@ from pathlib import Path
 
 import pytest
 
-from scalehsi.atomic import check_exists, clean_leftovers, replacing, write_file
+from scalehsi.io.atomic import check_exists, clean_leftovers, replacing, write_file
 from scalehsi.schema import InputError
 
 
@@ -169,7 +169,7 @@ def test_a_missing_path_names_what_is_like_it(tmp_path: Path) -> None:
 WRITER = """
 import sys, time
 from pathlib import Path
-from scalehsi.atomic import replacing
+from scalehsi.io.atomic import replacing
 
 with replacing(Path(sys.argv[1]), overwrite=True) as partial:
     (partial / "zarr.json").write_text("half")

@@ -18,8 +18,8 @@ import numpy as np
 import xarray as xr
 
 from scalehsi.chunks import MiB, StorageLayout, smallest_unsigned, work_chunks
-from scalehsi.layouts import laid_out
-from scalehsi.stores import create, mark_complete
+from scalehsi.io.zarr_layout import laid_out
+from scalehsi.io.zarr_store import create, mark_complete
 
 Listener = Callable[[int, int], None]
 Region = tuple[slice, ...]

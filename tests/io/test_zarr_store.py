@@ -18,8 +18,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from scalehsi.cube import make_cube
+from scalehsi.io.zarr_store import MARK, cube_of_store, read_store, write_store
 from scalehsi.schema import InputError
-from scalehsi.stores import MARK, cube_of_store, read_store, write_store
 
 
 def cube_of(shape: tuple[int, ...] = (6, 8, 10), dtype: str = "u2", **options: Any) -> xr.DataArray:

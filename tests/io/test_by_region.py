@@ -13,8 +13,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from scalehsi.chunks import MiB, StorageLayout
-from scalehsi.layouts import layout_of
-from scalehsi.regions import MOST_HELD, Count, narrowest, regions_of
+from scalehsi.io.by_region import MOST_HELD, Count, narrowest, regions_of
+from scalehsi.io.zarr_layout import layout_of
 
 
 def lazy(shape: tuple[int, ...], dtype: str = "u1") -> xr.DataArray:

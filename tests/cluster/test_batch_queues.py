@@ -11,10 +11,9 @@ from pathlib import Path
 import dask
 import pytest
 
-from scalehsi import queues
-from scalehsi.cluster import connect
+from scalehsi.cluster import batch_queues, connect
+from scalehsi.cluster.walltime import lifetime, walltime_seconds
 from scalehsi.schema import InputError
-from scalehsi.walltime import lifetime, walltime_seconds
 
 pytest.importorskip("dask_jobqueue", reason='the queues need dask-jobqueue: pip install "scalehsi[cluster]"')
 
@@ -26,7 +25,7 @@ def _plain_configuration(tmp_path, monkeypatch):
     """No site configuration, and an empty folder to work in."""
     monkeypatch.chdir(tmp_path)
     with dask.config.set(
-        {f"jobqueue.{kind}.{n}": None for kind in queues.QUEUES for n in ("cores", "memory", "queue")}
+        {f"jobqueue.{kind}.{n}": None for kind in batch_queues.QUEUES for n in ("cores", "memory", "queue")}
     ):
         yield
 
@@ -269,7 +268,7 @@ def test_the_certificate_is_private_and_goes_with_the_cluster(sbatch, tmp_path):
 
 @pytest.mark.cluster
 def test_a_job_refused_later_is_offered_again(sbatch, tmp_path, monkeypatch, caplog):
-    monkeypatch.setattr(queues, "RETRY_SECONDS", 0.5)
+    monkeypatch.setattr(batch_queues, "RETRY_SECONDS", 0.5)
     kept = sbatch("Submitted batch job 5")
     with connect("slurm", workers=1, host="127.0.0.1", dashboard=False, **JOB) as cluster:
         assert kept.read_text(encoding="utf-8").count("#SBATCH -J") == 1
@@ -282,4 +281,4 @@ def test_a_job_refused_later_is_offered_again(sbatch, tmp_path, monkeypatch, cap
         until(lambda: "slurm refused a job, next try in 0 s: controller is down" in caplog.text)
         tool.write_text(good, encoding="utf-8")
         until(lambda: kept.read_text(encoding="utf-8").count("#SBATCH -J") == 2)
-    assert dask.config.get("distributed.deploy.lost-worker-timeout") != queues.LOST_WORKER_TIMEOUT
+    assert dask.config.get("distributed.deploy.lost-worker-timeout") != batch_queues.LOST_WORKER_TIMEOUT

@@ -18,7 +18,7 @@ import psutil
 import pytest
 
 import scalehsi as hsi
-from scalehsi import queues
+from scalehsi.cluster import batch_queues
 from tests.paths import ROOT
 
 SCRIPT = ROOT / "deploy" / "slurm" / "local_slurm.sh"
@@ -119,8 +119,8 @@ def test_jobs_compute_and_everything_they_open_is_on_loopback_over_tls(nodes):
     with hsi.connect("slurm", **{**JOB, **LOOPBACK}, security=True, wait=60) as cluster:
         assert [(w.threads, w.memory) for w in cluster.workers] == [(1, 2**30)] * 3
         assert all(w.address.startswith("tls://127.0.0.1:") for w in cluster.workers)
-        seen = cluster.client.run(lambda names: [os.environ[n] for n in names], list(queues.THREAD_VARIABLES))
-        assert list(seen.values()) == [["1"] * len(queues.THREAD_VARIABLES)] * 3
+        seen = cluster.client.run(lambda names: [os.environ[n] for n in names], list(batch_queues.THREAD_VARIABLES))
+        assert list(seen.values()) == [["1"] * len(batch_queues.THREAD_VARIABLES)] * 3
         listening = {
             c.laddr.ip
             for p in [psutil.Process(), *ours(nodes)]

@@ -2,11 +2,9 @@
 
 from __future__ import annotations
 
-import inspect
 import math
 import numbers
-from collections.abc import Callable
-from typing import Any, Final
+from typing import Any
 
 import numpy as np
 import xarray as xr
@@ -14,7 +12,6 @@ import xarray as xr
 from scalehsi.blocks import add_up_windows
 from scalehsi.cube import check_cube, navigation_dims, with_history
 from scalehsi.kernels.resampling.pixel_windows import window_sums
-from scalehsi.kernels.statistics.thinning import thin as divide
 from scalehsi.schema import ENERGY, MASK, InputError, suggest
 
 Range = tuple[float | None, float | None]
@@ -176,81 +173,6 @@ def mask(
     return with_history(check_cube(marked), f"mask({_said({k: v for k, v in said.items() if v is not None})})")
 
 
-def thin(cube: xr.DataArray, *, fraction: float = 0.5, seed: int = 0) -> tuple[xr.DataArray, xr.DataArray]:
-    """Divide the counts at random between two cubes that are independent measurements of the same thing.
-
-    What is found in both halves is in the sample; and a model that is fitted to one half is tested by the other.
-
-    Parameters
-    ----------
-    cube : xarray.DataArray
-        Counts, unsigned integers.
-    fraction : float, default 0.5
-        Chance of each count to go to the first cube, between 0 and 1.
-    seed : int
-
-    Returns
-    -------
-    kept, rest : xarray.DataArray
-        Lazy when the cube is; their sum is the cube. The same whatever the chunks.
-
-    Raises
-    ------
-    InputError
-        For a cube that holds no unsigned integers.
-
-    Examples
-    --------
-    >>> from scalehsi.cube import make_cube
-    >>> cube = make_cube(np.full((4, 4, 50), 20, "u1"), energy=range(50), energy_units="keV")
-    >>> kept, rest = thin(cube, seed=1)
-    >>> bool((kept + rest == cube).all()), bool(abs(float(kept.mean()) - 10) < 1)
-    (True, True)
-    """
-    check_cube(cube)
-    if cube.dtype.kind != "u":
-        raise InputError(f"thin: counts are divided, unsigned integers, got {cube.dtype}; type cube.astype('uint16')")
-    chance = isinstance(fraction, numbers.Real) and not isinstance(fraction, bool) and 0 < float(fraction) < 1
-    if not chance:
-        raise InputError(f"thin: fraction={fraction!r}; a number between 0 and 1 is expected")
-    dims = navigation_dims(cube)
-    number: Any = xr.zeros_like(cube.isel({ENERGY: 0}, drop=True), dtype=np.int64).drop_vars(MASK, errors="ignore")
-    for dim in dims:
-        along = xr.DataArray(np.arange(cube.sizes[dim], dtype=np.int64), dims=dim)
-        number = number * cube.sizes[dim] + along
-    plain = cube.drop_vars(MASK, errors="ignore")
-    if plain.chunks is not None:
-        plain = plain.chunk({ENERGY: -1})
-    kept: xr.DataArray = xr.apply_ufunc(
-        divide,
-        plain,
-        number.transpose(*dims),
-        kwargs={"seed": int(seed), "fraction": float(fraction)},
-        input_core_dims=[[ENERGY], []],
-        output_core_dims=[[ENERGY]],
-        dask="parallelized",
-        output_dtypes=[cube.dtype],
-    ).assign_attrs(cube.attrs)
-    rest = (plain - kept).astype(cube.dtype).assign_attrs(cube.attrs)
-    halves = [kept, rest]
-    for i, half in enumerate(halves):
-        same = half.assign_coords({n: c for n, c in cube.coords.items() if n not in half.coords})
-        halves[i] = with_history(same, thinned(fraction=fraction, seed=seed)[i])
-    return halves[0], halves[1]
-
-
-def thinned(*, fraction: float = 0.5, seed: int = 0) -> tuple[str, str]:
-    """What the history of each cube of `thin` says, and so that of a result that was fitted to it.
-
-    Examples
-    --------
-    >>> thinned(seed=3)[0]
-    'thin(fraction=0.5, seed=3), kept'
-    """
-    line = f"thin(fraction={fraction:g}, seed={seed})"
-    return f"{line}, kept", f"{line}, rest"
-
-
 def _given_mask(cube: xr.DataArray, where: Any) -> xr.DataArray:
     dims = navigation_dims(cube)
     if isinstance(where, xr.DataArray):
@@ -322,59 +244,3 @@ def _said(ranges: Any) -> str:
         else:
             words.append(f"{name}={value}")
     return ", ".join(words)
-
-
-STEPS: Final[dict[str, Callable[..., xr.DataArray]]] = {"crop": crop, "bin": bin, "mask": mask}
-"""Steps by name, as the command line knows them."""
-
-
-def apply_step(cube: xr.DataArray, text: str) -> xr.DataArray:
-    """Do one step that is written as text: ``name:key=value,key=value``; a range is ``low:high``.
-
-    Examples
-    --------
-    >>> from scalehsi.cube import make_cube
-    >>> cube = make_cube(np.ones((4, 4, 5), "u1"), energy=[1, 2, 3, 4, 5], energy_units="keV")
-    >>> apply_step(apply_step(cube, "crop:energy=2:4"), "bin:y=2,x=2").shape
-    (2, 2, 3)
-    """
-    name, _, rest = text.partition(":")
-    if name not in STEPS:
-        raise InputError(f"there is no step {name!r}; {suggest(name, STEPS)}")
-    arguments = {}
-    for part in filter(None, rest.split(",")):
-        key, equals, value = part.partition("=")
-        if not equals or not key:
-            raise InputError(f"step {text!r}: key=value is expected, got {part!r}; for example crop:energy=200:900")
-        if key.strip() in arguments:
-            raise InputError(f"step {text!r}: {key.strip()} is given twice; write two steps")
-        arguments[key.strip()] = _value(text, value.strip())
-    if not arguments:
-        raise InputError(f"step {text!r} says nothing to do; key=value is expected, for example crop:energy=200:900")
-    known = [p for p in inspect.signature(STEPS[name]).parameters if p not in ("cube", "ranges", "factors")]
-    allowed = {*known, *map(str, cube.dims)}
-    for key in arguments:
-        if key not in allowed:
-            raise InputError(f"step {text!r}: {name} has no setting {key!r}; {suggest(key, allowed)}")
-    return STEPS[name](cube, **arguments)
-
-
-def _value(text: str, value: str) -> Any:
-    def number(word: str) -> float | None:
-        if not word:
-            return None
-        try:
-            return float(word)
-        except ValueError:
-            raise InputError(f"step {text!r}: a number is expected, got {word!r}") from None
-
-    if ":" in value:
-        low, _, high = value.partition(":")
-        return number(low), number(high)
-    found = number(value)
-    if found is None:
-        raise InputError(f"step {text!r}: a value is missing after '='")
-    return int(found) if found.is_integer() else found
-
-
-__all__ = ["STEPS", "apply_step", "bin", "crop", "mask", "thin", "thinned"]

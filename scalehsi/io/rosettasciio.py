@@ -21,8 +21,8 @@ import numpy as np
 import xarray as xr
 
 from scalehsi.chunks import STORAGE_CHUNK_BYTES, work_chunks
+from scalehsi.io.vendor_signal import UNKNOWN, Plan, image_axes, merge_mapping, plan_of, signal_of, to_cube, to_image
 from scalehsi.schema import ENERGY, InputError
-from scalehsi.signals import UNKNOWN, Plan, image_axes, merge_mapping, plan_of, signal_of, to_cube, to_image
 
 logger = logging.getLogger("scalehsi")
 

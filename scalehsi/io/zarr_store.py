@@ -21,10 +21,10 @@ import dask.array as da
 import numpy as np
 import xarray as xr
 
-from scalehsi.atomic import is_store, replacing
 from scalehsi.chunks import STORAGE_CHUNK_BYTES
 from scalehsi.cube import check_cube
-from scalehsi.layouts import laid_out
+from scalehsi.io.atomic import is_store, replacing
+from scalehsi.io.zarr_layout import laid_out
 from scalehsi.schema import ENDMEMBERS, ENERGY, MASK, InputError, X, Y
 
 logger = logging.getLogger("scalehsi")

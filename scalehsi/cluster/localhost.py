@@ -1,6 +1,6 @@
 """What runs and listens on this machine: local worker processes, the dashboard's address, the environment of workers.
 
-`scalehsi.cluster` and `scalehsi.queues` use this module, nothing else does.
+`scalehsi.cluster.connect` and `scalehsi.cluster.batch_queues` use this module, nothing else does.
 """
 
 from __future__ import annotations

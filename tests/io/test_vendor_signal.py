@@ -8,8 +8,8 @@ import dask.array as da
 import numpy as np
 import pytest
 
+from scalehsi.io.vendor_signal import axes_of, facts_of, merge_mapping, plan_of, to_cube
 from scalehsi.schema import InputError
-from scalehsi.signals import axes_of, facts_of, merge_mapping, plan_of, to_cube
 
 Row = tuple[str, int, str, bool]
 Y, X = ("y", 3, "nm", True), ("x", 4, "nm", True)

@@ -9,25 +9,8 @@ import xarray as xr
 from scipy.optimize import linear_sum_assignment
 from scipy.special import ndtri
 
-from scalehsi.denoising import denoise_report
 from scalehsi.result import check_result
 from scalehsi.schema import ABUNDANCES, COMPONENT, ENDMEMBERS, ENERGY, InputError
-from scalehsi.windows import line_windows
-
-__all__ = [
-    "coverage",
-    "denoise_report",
-    "line_windows",
-    "match",
-    "mse",
-    "nmse",
-    "sad",
-    "score",
-    "signal_shares",
-    "similarities",
-    "similarity",
-    "spectral_angle",
-]
 
 
 def spectral_angle(a: Any, b: Any) -> Any:

@@ -15,9 +15,9 @@ from scalehsi.blocks import map_fold, open_blocks
 from scalehsi.cube import check_cube, history_of, navigation_dims
 from scalehsi.kernels.statistics.fidelity import Factors, fidelity, merge, squared_distance, squared_residual
 from scalehsi.prepare import thinned
+from scalehsi.prepare.line_windows import Windows, channels_of, chosen_windows
 from scalehsi.result import check_result
 from scalehsi.schema import ABUNDANCES, COMPONENT, ENDMEMBERS, ENERGY, InputError
-from scalehsi.windows import Windows, channels_of, chosen_windows
 
 Halves = xr.Dataset | Sequence[xr.Dataset]
 

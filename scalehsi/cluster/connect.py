@@ -17,7 +17,7 @@ from typing import Any, Final, NamedTuple, Self
 
 from dask.utils import format_bytes
 
-from scalehsi import localhost, queues
+from scalehsi.cluster import batch_queues, localhost
 from scalehsi.schema import InputError, suggest
 
 CONNECT_SECONDS: Final = 10
@@ -25,7 +25,7 @@ SILENCE_SECONDS: Final = 0.3
 
 _ADDRESS: Final = re.compile(r"(tcp|tls)://(\[[0-9a-fA-F:.]+\]|[^\s:/\[\]]+):(\d{1,5})/?")
 _LATER: Final = ("mpi", "kubernetes", "cuda")
-_KINDS: Final = ("local", *queues.QUEUES, "tcp://host:port", "tls://host:port")
+_KINDS: Final = ("local", *batch_queues.QUEUES, "tcp://host:port", "tls://host:port")
 
 
 class Worker(NamedTuple):
@@ -213,8 +213,8 @@ def connect(
             raise InputError(f"{name}={value!r} is expected to be a whole number from 1; type {name}=2")
     size = None if memory is None else localhost.memory_bytes(memory)
     spill = None if local_directory is None else os.fspath(local_directory)
-    if kind in queues.QUEUES:
-        request = queues.prepare(
+    if kind in batch_queues.QUEUES:
+        request = batch_queues.prepare(
             kind,
             workers=workers,
             threads=threads,
@@ -223,7 +223,7 @@ def connect(
             local_directory=spill,
             options=options,
         )
-        return Cluster(kind, script=queues.script(request)) if dry_run else _waited(_queue(request), wait)
+        return Cluster(kind, script=batch_queues.script(request)) if dry_run else _waited(_queue(request), wait)
     if dry_run:
         raise InputError(f"dry_run=True shows the job script of a queue; {kind!r} has none; leave it out")
     if kind == "local":
@@ -238,7 +238,7 @@ def connect(
 def _check_kind(kind: str) -> None:
     if not isinstance(kind, str):
         raise InputError(f"the kind of cluster is expected as text, got {type(kind).__name__}; type connect('local')")
-    if kind == "local" or kind in queues.QUEUES or _ADDRESS.fullmatch(kind):
+    if kind == "local" or kind in batch_queues.QUEUES or _ADDRESS.fullmatch(kind):
         return
     if kind in _LATER:
         raise InputError(
@@ -256,7 +256,7 @@ def _refuse(kind: str, options: Mapping[str, Any], known: Iterable[str]) -> None
     for name in options:
         if name not in known:
             raise InputError(
-                f"unknown option {name!r} for connect({kind!r}); {suggest(name, (*queues.COMMON, *known))}"
+                f"unknown option {name!r} for connect({kind!r}); {suggest(name, (*batch_queues.COMMON, *known))}"
             )
 
 
@@ -269,11 +269,11 @@ def _local(*, pages: dict[str, Any], **how: Any) -> Cluster:
         return Cluster("local", None, _url(client, pages), client, workers, stack.pop_all())
 
 
-def _queue(request: queues.Request) -> Cluster:
+def _queue(request: batch_queues.Request) -> Cluster:
     from distributed import Client
 
     with contextlib.ExitStack() as stack:
-        cluster = stack.enter_context(queues.start(request))
+        cluster = stack.enter_context(batch_queues.start(request))
         client = stack.enter_context(contextlib.closing(Client(cluster, timeout=CONNECT_SECONDS)))
         script = cluster.job_script().replace("dummy-name", "scalehsi-<number>")
         return Cluster(request.kind, script, _url(client, request.scheduler), client, request.jobs, stack.pop_all())

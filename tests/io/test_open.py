@@ -268,12 +268,13 @@ def test_what_has_to_be_read_whole_says_what_it_costs(
     one_block.data = one_block.data.map_blocks(
         lambda b: read.append(1) or b, dtype="u2", meta=np.empty((0, 0, 0), "u2")
     )
-    monkeypatch.setattr("scalehsi.io._open_raw", lambda *_, **__: one_block)
+    for module in ("open", "convert"):
+        monkeypatch.setattr(sys.modules[f"scalehsi.io.{module}"], "open_raw", lambda *_, **__: one_block)
     with caplog.at_level(logging.INFO, logger="scalehsi"):
         convert(tmp_path / "whole.bcf", tmp_path / "a.zarr", chunk_mb=1e-4)
     assert "whole.bcf cannot be read in parts: converting it needs 0.0 MB of memory" in caplog.text
     assert len(read) == 1
-    monkeypatch.setattr("scalehsi.io._MUCH", 100)
+    monkeypatch.setattr("scalehsi.io.open.LARGE_PIECE_BYTES", 100)
     with caplog.at_level(logging.WARNING, logger="scalehsi"):
         open_cube(tmp_path / "whole.bcf")
     assert "whole.bcf comes in blocks of 0.0 GB, each of which has to be held in memory whole" in caplog.text

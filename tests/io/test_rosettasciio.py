@@ -17,15 +17,14 @@ import pytest
 import xarray as xr
 
 from scalehsi.io import convert, open_cube, open_image
-from scalehsi.readers import extensions, read_vendor
+from scalehsi.io.rosettasciio import extensions, read_vendor
 from scalehsi.schema import InputError
 from tests.helpers import raise_if_dask_computes
 from tests.paths import DATA
 
 pytest.importorskip("rsciio", reason="the extra io is not installed")
 
-SHARED = DATA
-needs_data = pytest.mark.skipif(not SHARED.is_dir(), reason="no test data beside the repository")
+needs_data = pytest.mark.skipif(not DATA.is_dir(), reason="no test data beside the repository")
 
 
 class Known(NamedTuple):
@@ -118,7 +117,7 @@ def step(cube: xr.DataArray, dim: str) -> float:
 @pytest.mark.parametrize("known", FILES, ids=[Path(f.path).name for f in FILES])
 def test_files_of_the_test_data_open_with_their_axes(known: Known) -> None:
     with raise_if_dask_computes(max_computes=1):  # one: the last value of a memory map, to see that it is there
-        cube = open_cube(SHARED / known.path)
+        cube = open_cube(DATA / known.path)
     assert cube.dims == ("y", "x", "energy")
     assert cube.shape == known.shape
     first, width, units = known.energy
@@ -143,14 +142,14 @@ def test_files_of_the_test_data_open_with_their_axes(known: Known) -> None:
 @needs_data
 @pytest.mark.parametrize("name", ["core_shell", "bare_core"])
 def test_the_values_are_those_of_the_reference_copy(name: str) -> None:
-    with np.load(SHARED / "edx_FePt" / "compact.npz") as reference:
+    with np.load(DATA / "edx_FePt" / "compact.npz") as reference:
         wanted = reference[name]
-    np.testing.assert_array_equal(open_cube(SHARED / "edx_FePt" / f"{name}.hspy").values, wanted)
+    np.testing.assert_array_equal(open_cube(DATA / "edx_FePt" / f"{name}.hspy").values, wanted)
 
 
 @needs_data
 def test_a_bcf_and_its_raw_export_hold_the_same_counts() -> None:
-    folder = SHARED / "vendor" / "bruker_PDDL"
+    folder = DATA / "vendor" / "bruker_PDDL"
     np.testing.assert_array_equal(
         open_cube(folder / "4on3_full.bcf").values, open_cube(folder / "4on3_full.rpl").values
     )
@@ -158,7 +157,7 @@ def test_a_bcf_and_its_raw_export_hold_the_same_counts() -> None:
 
 @needs_data
 def test_frames_on_request() -> None:
-    path = SHARED / "vendor" / "velox" / "fei_SI_SuperX-HAADF_10frames_10x50.emd"
+    path = DATA / "vendor" / "velox" / "fei_SI_SuperX-HAADF_10frames_10x50.emd"
     frames = open_cube(path, reader_options={"sum_frames": False})
     assert dict(frames.sizes) == {"time": 10, "y": 50, "x": 10, "energy": 4096}
     assert frames.time.attrs["units"] == "s"
@@ -169,10 +168,10 @@ def test_frames_on_request() -> None:
 @pytest.mark.slow
 @pytest.mark.parametrize("known", FILES, ids=[Path(f.path).name for f in FILES])
 def test_files_of_the_test_data_are_converted_without_loss(known: Known, tmp_path: Path) -> None:
-    source = open_cube(SHARED / known.path)
+    source = open_cube(DATA / known.path)
     tracemalloc.start()
     try:
-        path = convert(SHARED / known.path, tmp_path / "a.zarr")
+        path = convert(DATA / known.path, tmp_path / "a.zarr")
         peak = tracemalloc.get_traced_memory()[1]
     finally:
         tracemalloc.stop()
@@ -205,20 +204,20 @@ NO_SPECTRUM_IMAGE = {
 @pytest.mark.parametrize(("path", "message"), NO_SPECTRUM_IMAGE.items(), ids=lambda v: Path(v).name)
 def test_what_is_no_spectrum_image_says_what_it_is(path: str, message: str) -> None:
     with pytest.raises(InputError, match=message):
-        open_cube(SHARED / path)
+        open_cube(DATA / path)
 
 
 @needs_data
 def test_an_image_beside_a_spectrum_image() -> None:
-    image = open_image(SHARED / "eels_CuZn_HAADF" / "CuZn_HAADF.hspy")
-    cube = open_cube(SHARED / "eels_CuZn_HAADF" / "CuZn_EELS_mapping_tutorial.hspy")
+    image = open_image(DATA / "eels_CuZn_HAADF" / "CuZn_HAADF.hspy")
+    cube = open_cube(DATA / "eels_CuZn_HAADF" / "CuZn_EELS_mapping_tutorial.hspy")
     assert (image.dims, image.shape, image.dtype) == (("y", "x"), (50, 40), np.uint16)
     for dim in ("y", "x"):
         np.testing.assert_allclose(image[dim], cube[dim])
         assert image[dim].attrs["units"] == "nm"
     assert image.attrs["source"] == "CuZn_HAADF.hspy"
     with pytest.raises(InputError, match="is no image of two axes; it holds 0 'EELS Spectrum Image'"):
-        open_image(SHARED / "eels_CuZn_HAADF" / "CuZn_EELS_mapping_tutorial.hspy")
+        open_image(DATA / "eels_CuZn_HAADF" / "CuZn_EELS_mapping_tutorial.hspy")
 
 
 # Files that the tests write ----------------------------------------------------------------------------------------

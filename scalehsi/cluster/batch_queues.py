@@ -1,7 +1,7 @@
 """Worker jobs for the batch queues (Slurm, SGE, PBS, LSF) through dask-jobqueue, which is imported when asked for.
 
 `prepare` turns what the user wants into a `Request` and starts nothing; `script` shows the job script; `start` runs a
-scheduler in this process and submits the jobs. Only `scalehsi.cluster` uses this module.
+scheduler in this process and submits the jobs. Only `scalehsi.cluster.connect` uses this module.
 """
 
 from __future__ import annotations
@@ -19,9 +19,9 @@ from typing import Any, Final
 
 import dask
 
-from scalehsi.localhost import LOOPBACK, THREAD_VARIABLES, can_listen, is_loopback, memory_bytes
+from scalehsi.cluster.localhost import LOOPBACK, THREAD_VARIABLES, can_listen, is_loopback, memory_bytes
+from scalehsi.cluster.walltime import lifetime, walltime_seconds
 from scalehsi.schema import InputError, suggest
-from scalehsi.walltime import lifetime, walltime_seconds
 
 logger = logging.getLogger(__name__)
 

@@ -13,7 +13,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from scalehsi.chunks import MiB, StorageLayout
-from scalehsi.layouts import laid_out, layout_of, plain_attrs, write_blocks
+from scalehsi.io.zarr_layout import laid_out, layout_of, plain_attrs, write_blocks
 from scalehsi.schema import InputError
 
 CUBE = ("y", "x", "energy")

@@ -18,8 +18,7 @@ import numpy as np
 import psutil
 import pytest
 
-from scalehsi import localhost
-from scalehsi.cluster import Cluster, connect
+from scalehsi.cluster import Cluster, connect, localhost
 from scalehsi.schema import InputError
 
 MEMORY = "600MiB"
@@ -340,7 +339,7 @@ def test_joining_over_tls(tmp_path):
 
 
 def test_something_mute_at_the_address_is_refused_within_its_time(monkeypatch):
-    monkeypatch.setattr("scalehsi.cluster.CONNECT_SECONDS", 0.5)
+    monkeypatch.setattr(sys.modules["scalehsi.cluster.connect"], "CONNECT_SECONDS", 0.5)
     message = r"something listens at .* does not answer as a Dask scheduler \(silent for 0\.5 s\)"
     with socket.create_server(("127.0.0.1", 0)) as mute, pytest.raises(InputError, match=message):
         connect(f"tcp://127.0.0.1:{mute.getsockname()[1]}")
@@ -348,7 +347,7 @@ def test_something_mute_at_the_address_is_refused_within_its_time(monkeypatch):
 
 @pytest.mark.cluster
 def test_the_wrong_protocol_or_port_is_refused(local, monkeypatch):
-    monkeypatch.setattr("scalehsi.cluster.CONNECT_SECONDS", 1)
+    monkeypatch.setattr(sys.modules["scalehsi.cluster.connect"], "CONNECT_SECONDS", 1)
     pytest.importorskip("cryptography", reason="certificates of our own need the package cryptography")
     from distributed import Security
 

@@ -1,0 +1,99 @@
+"""Save cubes and results, whole or not at all."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Final
+
+import xarray as xr
+
+from scalehsi.chunks import MiB
+from scalehsi.cube import check_cube
+from scalehsi.io.open import PathLike, are_maps
+from scalehsi.io.zarr_store import Kind, write_store
+from scalehsi.schema import ABUNDANCES, InputError
+
+COUNTS: Final = "counts"
+"""Name of a cube's variable in its store, unless the cube has a name of its own."""
+
+
+_OTHER_FORMATS: Final = frozenset((".hspy", ".h5", ".hdf5", ".nc", ".npz", ".npy", ".tif", ".tiff", ".emd", ".zip"))
+
+
+def save(data: xr.DataArray | xr.Dataset, path: PathLike, *, overwrite: bool = False, chunk_mb: float = 16) -> Path:
+    """Write a cube or a result as a Zarr v3 store, in one step.
+
+    The store is written under a hidden name beside ``path`` and renamed when it is complete: a write that fails or is
+    killed leaves no half result, and with ``overwrite`` leaves the old one. Lazy variables are computed once, together,
+    by the scheduler that is current: this process's threads, or the workers of a cluster, which then write the chunks
+    themselves to a path that they must share.
+
+    Parameters
+    ----------
+    data : xarray.DataArray or xarray.Dataset
+        A cube, a result, maps of components (component, ..., y, x), or any other Dataset.
+    path : path
+        The folder to make, by custom ``name.zarr``.
+    overwrite : bool, default False
+        Replace a store that is there. What is no Zarr store is never replaced.
+    chunk_mb : float, default 16
+        Uncompressed MiB of a storage chunk to aim at. Larger ones are read faster, smaller ones need less memory.
+
+    Returns
+    -------
+    pathlib.Path
+        The store.
+
+    Raises
+    ------
+    InputError
+        When the destination exists, is no store, or has no folder to be in; when ``data`` is no cube or Dataset.
+    OSError
+        When the disk or the quota is full.
+
+    Notes
+    -----
+    Int keep their dtype, every axis its units, the mask its place. Memory: about two chunks a thread for a cube
+    whose blocks are aligned with the storage chunks.
+
+    Examples
+    --------
+    >>> import tempfile, numpy as np
+    >>> from scalehsi.cube import make_cube
+    >>> cube = make_cube(np.ones((2, 3, 4)), energy=[1, 2, 3, 4], energy_units="keV")
+    >>> with tempfile.TemporaryDirectory() as folder:
+    ...     save(cube, folder + "/map.zarr").name
+    'map.zarr'
+    """
+    kind: Kind = "dataset"
+    if isinstance(data, xr.Dataset):
+        kind = "result" if "model" in data.attrs else "dataset"
+        dataset = data
+    elif isinstance(data, xr.DataArray) and are_maps(data):
+        dataset = data.to_dataset(name=ABUNDANCES)
+    else:
+        dataset, kind = as_dataset(check_cube(data)), "cube"
+    destination = destination_path(path)
+    return write_store(dataset, destination, kind=kind, overwrite=overwrite, chunk_bytes=chunk_bytes_of(chunk_mb))
+
+
+def as_dataset(cube: xr.DataArray) -> xr.Dataset:
+    name = str(cube.name or COUNTS)
+    return cube.to_dataset(name=COUNTS if name in cube.dims or name in cube.coords else name)
+
+
+def destination_path(path: PathLike) -> Path:
+    folder = Path(path).expanduser()
+    if folder.suffix.lower() in _OTHER_FORMATS:
+        raise InputError(
+            f"scalehsi writes Zarr stores, not {folder.suffix} files; "
+            f"give the name {folder.with_suffix('.zarr').name!r}"
+        )
+    # What a link points to is replaced, not the link.
+    return folder.resolve() if folder.is_symlink() else folder
+
+
+def chunk_bytes_of(chunk_mb: float) -> int:
+    if not chunk_mb > 0:
+        raise InputError(f"chunk_mb is a size in MiB above 0, got {chunk_mb}; the default is 16")
+    return max(1, round(chunk_mb * MiB))
