@@ -16,7 +16,7 @@ from importlib.metadata import PackageNotFoundError, version
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from scalehsi import metrics, prepare, quantify, simulate
+    from scalehsi import metrics, plots, prepare, quantify, simulate
     from scalehsi.cluster import connect
     from scalehsi.cube import check_cube, check_finite, make_cube
     from scalehsi.fitting.fit import fit
@@ -51,6 +51,7 @@ __all__ = [
     "open_image",
     "open_result",
     "plan",
+    "plots",
     "prepare",
     "project",
     "quantify",

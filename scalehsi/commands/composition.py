@@ -18,10 +18,10 @@ from scalehsi.io import open_dataset
 from scalehsi.io.atomic import check_file, is_store, write_file
 from scalehsi.physics.identify import name_peaks
 from scalehsi.physics.peaks import find_peaks
+from scalehsi.plots.composition import names_of_spectra, spectrum_dim, table_of
+from scalehsi.plots.style import to_png
 from scalehsi.quantify import quantify as composition_of
 from scalehsi.quantify.sources import Spectra, of_cube, of_result, of_spectra
-from scalehsi.reporting.composition import names_of_spectra, spectrum_dim, table_of
-from scalehsi.reporting.style import to_png
 from scalehsi.schema import ENDMEMBERS, InputError, X, Y
 
 COLUMNS: Final = ("atomic_percent", "atomic_percent_std", "weight_percent", "weight_percent_std", "intensity")

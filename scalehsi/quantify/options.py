@@ -49,7 +49,7 @@ class Options:
         if not self.elements:
             raise InputError(
                 "no elements are named, and the data name none; type elements=['Mg', 'Si', 'O'] "
-                "(scalehsi.report names the peaks that it sees)"
+                "(scalehsi.report.write names the peaks that it sees)"
             )
         for name, known in (("method", METHODS), ("counted", COUNTED), ("k_units", UNITS)):
             if getattr(self, name) not in known:

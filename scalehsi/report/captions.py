@@ -6,11 +6,15 @@ from collections.abc import Iterator, Sequence
 from typing import Final
 
 from scalehsi.physics.identify import Mark
-from scalehsi.reporting import compare, maps, quality, spectra, style
-from scalehsi.reporting.composition import Composition, draw_fits, names_of_spectra
-from scalehsi.reporting.digest import Digest
-from scalehsi.reporting.findings import component_line
-from scalehsi.reporting.page import Drawing, Picture
+from scalehsi.plots import style
+from scalehsi.plots.composition import Composition, draw_fits, names_of_spectra
+from scalehsi.plots.digest import Digest
+from scalehsi.plots.maps import draw_composite, draw_maps, outshining
+from scalehsi.plots.quality import draw_objective, draw_residual, draw_scree
+from scalehsi.plots.spectra import draw_spectra, smoothed
+from scalehsi.plots.truth import draw_comparison
+from scalehsi.report.findings import component_line
+from scalehsi.report.page import Drawing, Picture
 
 MOST_BYTES: Final = 5_500_000
 """Of all pictures together; embedding makes them a third longer, and the page stays below 8 MB."""
@@ -61,12 +65,12 @@ def _maps(view: Digest) -> Iterator[Drawing]:
             f"{what} to each component (abundance times the sum of its spectrum). Every component has its own colour "
             f"scale, from zero to its 99.8th percentile. {notes}"
         )
-    yield Drawing("maps", "maps.png", maps.draw_maps(view), f"Maps of {names}, with scale bar and colour bar.", caption)
+    yield Drawing("maps", "maps.png", draw_maps(view), f"Maps of {names}, with scale bar and colour bar.", caption)
     if not view.signed and len(view.names) > 1:
         yield Drawing(
             "maps",
             "composite.png",
-            maps.draw_composite(view),
+            draw_composite(view),
             f"All components in one picture: {names}. Mixed by their shares, and the strongest of each pixel.",
             _composite_words(view),
         )
@@ -74,7 +78,7 @@ def _maps(view: Digest) -> Iterator[Drawing]:
 
 def _composite_words(view: Digest) -> str:
     words = "All components together, in the colours of their spectra."
-    background = maps.outshining(view)
+    background = outshining(view)
     if background is not None:
         words = (
             f"{view.names[background]} outshines the others nearly everywhere, as a background does, and is left out "
@@ -107,7 +111,7 @@ def _spectra(view: Digest, marks: Sequence[Sequence[Mark]]) -> Iterator[Drawing]
     yield Drawing(
         "spectra",
         "spectra.png",
-        spectra.draw_spectra(view, components=(), overview=True),
+        draw_spectra(view, components=(), overview=True),
         f"Spectra of {', '.join(view.names)}, each scaled to its maximum, one above the other.",
         "All spectra, each scaled to its own maximum, to compare their shapes. Colours are those of the maps.",
     )
@@ -118,9 +122,9 @@ def _spectra(view: Digest, marks: Sequence[Sequence[Mark]]) -> Iterator[Drawing]
         yield Drawing(
             "spectra",
             f"spectrum-{number + 1}.png",
-            spectra.draw_spectra(view, components=(number,), overview=False, marks=marks),
+            draw_spectra(view, components=(number,), overview=False, marks=marks),
             f"Spectrum of {line}.",
-            f"{line}. Vertical axis: {unit}.{strong if spectra.smoothed(view) else ''}",
+            f"{line}. Vertical axis: {unit}.{strong if smoothed(view) else ''}",
         )
 
 
@@ -145,7 +149,7 @@ def _quality(view: Digest) -> Iterator[Drawing]:
         yield Drawing(
             "quality",
             "objective.png",
-            quality.draw_objective(view),
+            draw_objective(view),
             "Objective against iteration.",
             "What the fit minimises, at each iteration. Where it falls by orders of magnitude, its distance from the "
             "lowest value is drawn on a logarithmic scale; the drop at the very end comes from that choice of zero. A "
@@ -155,7 +159,7 @@ def _quality(view: Digest) -> Iterator[Drawing]:
         yield Drawing(
             "quality",
             "residual.png",
-            quality.draw_residual(view),
+            draw_residual(view),
             "Residual map and mean residual spectrum.",
             _residual_caption(view),
         )
@@ -163,7 +167,7 @@ def _quality(view: Digest) -> Iterator[Drawing]:
         yield Drawing(
             "rank",
             "scree.png",
-            quality.draw_scree(view),
+            draw_scree(view),
             "Eigenvalues and Malinowski's indicator against the number of components.",
             "Left: the variance along each principal axis; components that carry signal stand above the straight tail "
             "of noise, and the bend says how many there are. Right: Malinowski's indicator, lowest at its estimate of "
@@ -206,7 +210,7 @@ def _truth(view: Digest, known: Digest) -> Drawing:
     return Drawing(
         "truth",
         "truth.png",
-        compare.draw_comparison(view, known),
+        draw_comparison(view, known),
         "Spectra and maps of the truth beside those of the result.",
         "Spectra scaled to the same sum: coloured the estimate, black and dashed the truth. Maps: share of each "
         f"pixel's intensity, from 0 (dark) to 1 (bright){f', {view.positions[0]}' if view.positions[0] else ''}.",

@@ -10,9 +10,9 @@ import numpy as np
 from scalehsi.arrays import NumpyArray
 from scalehsi.physics.identify import Mark
 from scalehsi.physics.peaks import smooth
-from scalehsi.reporting import style
-from scalehsi.reporting.digest import Digest, intensity_spectra
-from scalehsi.reporting.marks import component_marks
+from scalehsi.plots import style
+from scalehsi.plots.digest import Digest, intensity_spectra
+from scalehsi.plots.line_marks import component_marks
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes

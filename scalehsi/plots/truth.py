@@ -9,9 +9,9 @@ import xarray as xr
 
 from scalehsi import metrics
 from scalehsi.arrays import NumpyArray
-from scalehsi.reporting import style
-from scalehsi.reporting.digest import POSITION, Digest, check_shapes, digest, intensity_maps
-from scalehsi.reporting.spectra import energy_label
+from scalehsi.plots import style
+from scalehsi.plots.digest import POSITION, Digest, check_shapes, digest, intensity_maps
+from scalehsi.plots.spectra import energy_label
 from scalehsi.schema import ABUNDANCES, COMPONENT, ENDMEMBERS, ENERGY, InputError, X, Y
 
 if TYPE_CHECKING:

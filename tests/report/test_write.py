@@ -17,16 +17,18 @@ import pytest
 import xarray as xr
 
 import scalehsi as hsi
-import scalehsi.report as report_module
+import scalehsi.report.write as report_module
 from scalehsi import metrics
-from scalehsi.report import report
-from scalehsi.reporting import bins, gallery, style
-from scalehsi.reporting.composition import with_error
-from scalehsi.reporting.digest import digest
-from scalehsi.reporting.findings import find
+from scalehsi.plots import style
+from scalehsi.plots.composition import with_error
+from scalehsi.plots.digest import digest
+from scalehsi.report import captions
+from scalehsi.report.chapters import bins
+from scalehsi.report.findings import find
+from scalehsi.report.write import report
 from scalehsi.schema import InputError
 from tests.paths import ROOT
-from tests.report_results import eds_result, eels_result, masked_result, pca_result, series_result
+from tests.report.results import eds_result, eels_result, masked_result, pca_result, series_result
 
 BLOCKS = {"h1", "h2", "h3", "li", "p", "span", "td", "th"}
 VOID = {"meta", "img", "br", "hr", "link"}
@@ -80,17 +82,17 @@ def shown(written: Path) -> Page:
 @pytest.fixture
 def quick(monkeypatch: pytest.MonkeyPatch) -> None:
     """Leave the pictures out, where only words or files matter."""
-    monkeypatch.setattr(gallery, "_spectra", lambda view, marks: iter(()))
-    monkeypatch.setattr(gallery, "_quality", lambda view: iter(()))
-    monkeypatch.setattr(gallery, "_composition", lambda composition: iter(()))
+    monkeypatch.setattr(captions, "_spectra", lambda view, marks: iter(()))
+    monkeypatch.setattr(captions, "_quality", lambda view: iter(()))
+    monkeypatch.setattr(captions, "_composition", lambda composition: iter(()))
 
 
 @pytest.fixture
 def blank(monkeypatch: pytest.MonkeyPatch) -> None:
     """One empty picture for all, where only files or the headline matter."""
 
-    def draw(view: object, marks: object, known: object, composition: object) -> list[gallery.Drawing]:
-        return [gallery.Drawing("maps", "maps.png", style.new_figure(1.0, 1.0), "Nothing.", "Nothing.")]
+    def draw(view: object, marks: object, known: object, composition: object) -> list[captions.Drawing]:
+        return [captions.Drawing("maps", "maps.png", style.new_figure(1.0, 1.0), "Nothing.", "Nothing.")]
 
     monkeypatch.setattr(report_module, "draw", draw)
 
@@ -418,17 +420,16 @@ def test_large_maps_are_averaged_in_blocks() -> None:
 
 def test_pictures_shrink_until_the_page_is_small(monkeypatch: pytest.MonkeyPatch) -> None:
     view = digest(eds_result()[0])
-    drawings = list(gallery._maps(view))
-    full = sum(len(picture.png) for picture in gallery.render(drawings)["maps"])
-    monkeypatch.setattr(gallery, "MOST_BYTES", full - 1)
-    assert sum(len(picture.png) for picture in gallery.render(drawings)["maps"]) < full
+    drawings = list(captions._maps(view))
+    full = sum(len(picture.png) for picture in captions.render(drawings)["maps"])
+    monkeypatch.setattr(captions, "MOST_BYTES", full - 1)
+    assert sum(len(picture.png) for picture in captions.render(drawings)["maps"]) < full
 
 
 def test_importing_stays_light() -> None:
     heavy = "matplotlib", "xraylib", "torch", "cupy", "distributed", "rsciio"
-    code = (
-        f"import sys, scalehsi.report, scalehsi.plots; sys.exit(', '.join(m for m in {heavy} if m in sys.modules) or 0)"
-    )
+    loaded = f"[name for name in {heavy} if name in sys.modules]"
+    code = f"import sys, scalehsi.report, scalehsi.plots; sys.exit(', '.join({loaded}) or 0)"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, cwd=ROOT)
     assert done.returncode == 0, done.stderr
 
@@ -490,7 +491,7 @@ def test_a_drawing_that_fails_leaves_nothing(
     def fail(view: object) -> None:
         raise RuntimeError("no ink")
 
-    monkeypatch.setattr(gallery.quality, "draw_residual", fail)
+    monkeypatch.setattr(captions, "draw_residual", fail)
     with pytest.raises(RuntimeError, match="no ink"):
         report(small, tmp_path / "deep" / "r")
     assert list(tmp_path.iterdir()) == []

@@ -7,10 +7,10 @@ from typing import TYPE_CHECKING, Any, Final
 import numpy as np
 
 from scalehsi.arrays import NumpyArray
-from scalehsi.reporting import style
-from scalehsi.reporting.digest import Digest
-from scalehsi.reporting.maps import PANEL_HEAD
-from scalehsi.reporting.spectra import energy_label
+from scalehsi.plots import style
+from scalehsi.plots.digest import Digest
+from scalehsi.plots.maps import PANEL_HEAD
+from scalehsi.plots.spectra import energy_label
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes

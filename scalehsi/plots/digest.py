@@ -15,7 +15,7 @@ import numpy as np
 import xarray as xr
 
 from scalehsi.arrays import NumpyArray
-from scalehsi.reporting.coordinates import energy_of, iterations_of, names_of, pixel_nm_of, places_of, words_of
+from scalehsi.plots.coordinates import energy_of, iterations_of, names_of, pixel_nm_of, places_of, words_of
 from scalehsi.result import check_result, settings_of
 from scalehsi.schema import (
     ABUNDANCES,

@@ -1,31 +1,27 @@
-"""A result beside those of other methods on the same cube: matched, scored, and drawn side by side."""
+"""Draw maps and spectra of several methods side by side."""
 
 from __future__ import annotations
 
-import dataclasses
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any, Final, NamedTuple
 
 import numpy as np
-import xarray as xr
 
 from scalehsi.arrays import NumpyArray
-from scalehsi.models.catalogue import model_class
 from scalehsi.physics.identify import Mark
-from scalehsi.reporting import style
-from scalehsi.reporting.compare import compare, shares_of, truth_name, unit_sum
-from scalehsi.reporting.digest import Digest
-from scalehsi.reporting.marks import component_marks
-from scalehsi.reporting.page import Chapter, Drawing, paragraph, table
-from scalehsi.reporting.spectra import energy_label, name_row
-from scalehsi.result import settings_of
-from scalehsi.schema import InputError
+from scalehsi.plots import style
+from scalehsi.plots.digest import Digest
+from scalehsi.plots.line_marks import component_marks
+from scalehsi.plots.spectra import energy_label, name_row
+from scalehsi.plots.truth import compare, shares_of, truth_name, unit_sum
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
 
 BLACK: Final = "#000000"
+
+
 MARGIN: Final = 1.12
 """The energy axis ends so much beyond the last line that is named."""
 
@@ -46,95 +42,6 @@ class Found(NamedTuple):
     number: int
     angle: float
     similarity: float
-
-
-def check_beside(view: Digest, others: Mapping[str, Digest]) -> None:
-    """Refuse results that are not of the same cube.
-
-    Raises
-    ------
-    InputError
-    """
-    for name, other in others.items():
-        if other.maps.shape[1:] != view.maps.shape[1:] or other.energy.size != view.energy.size:
-            raise InputError(
-                f"{name!r} has maps of {other.maps.shape[-2]} x {other.maps.shape[-1]} and {other.energy.size} "
-                f"channels, the result {view.maps.shape[-2]} x {view.maps.shape[-1]} and {view.energy.size}; "
-                "only fits of the same cube are set side by side"
-            )
-
-
-def own_name(view: Digest, others: Mapping[str, Digest]) -> str:
-    """What the result itself is called among the others."""
-    return view.model if view.model not in others else f"{view.model} of this report"
-
-
-def call_of(result: xr.Dataset) -> str:
-    """The model as it is written in Python, with the loss and the settings that are not the plain ones.
-
-    Examples
-    --------
-    >>> fitted = xr.Dataset(attrs={"model": "NMF", "settings": '{"n_components": 3, "loss": "poisson"}'})
-    >>> call_of(fitted)
-    "hsi.NMF(3, loss='poisson')"
-    """
-    model, settings = str(result.attrs.get("model", "")), settings_of(result)
-    try:
-        plain = {field.name: field.default for field in dataclasses.fields(model_class(model))}
-    except InputError:
-        return model
-    count = [repr(settings["n_components"])] if "n_components" in settings else []
-    said = [
-        f"{name}={value!r}"
-        for name, value in settings.items()
-        if name != "n_components" and (name == "loss" or plain.get(name, value) != value)
-    ]
-    return f"hsi.{model}({', '.join([*count, *said])})"
-
-
-def chapter(
-    view: Digest, others: Mapping[str, Digest], known: Digest | None, *, calls: Mapping[str, str]
-) -> Chapter | None:
-    """The part of the page with other methods; None when none of them has spectra of phases (PCA has not).
-
-    `calls` says how each was fitted, by name, as `call_of` writes it.
-    """
-    shown = {name: other for name, other in others.items() if not other.signed}
-    if view.signed or not shown:
-        return None
-    own = own_name(view, others)
-    methods = {**shown, own: view}
-    reference = known or view
-    found = {name: matched(digest, reference) for name, digest in methods.items()}
-    names = [truth_name(reference, k) if known else reference.names[k] for k in range(len(reference.names))]
-    beside = " and ".join(methods)
-    if known is None:
-        words = f"The same cube by {beside}: components are matched by their spectra. Angles are those to {own}."
-        del found[own]
-    else:
-        words = f"The same cube by {beside}. Angles of the spectra to the truth in degrees, 0 for the true shape."
-    told = [f"{name}: {calls[name]}" for name in methods if name in calls]
-    if told:
-        words += f" {'; '.join(told)}. Settings that are not named are the plain ones."
-    drawings = [
-        Drawing(
-            "methods",
-            "methods.png",
-            draw_maps(reference, methods, known=known),
-            f"Maps of {', '.join(names)} by {beside}.",
-            "Share of each pixel's intensity, from 0 (dark) to 1 (bright). One row for each component, one column for "
-            "each method.",
-        ),
-        Drawing(
-            "methods",
-            "methods-spectra.png",
-            draw_spectra(reference, methods, known=known),
-            f"Spectra of {', '.join(names)} by {beside}.",
-            "Each spectrum scaled to a sum of one, on a logarithmic scale. A line that one of them has and the other "
-            "lacks is a phase mixed into another one, or taken out of it.",
-        ),
-    ]
-    return Chapter("methods", "Beside other methods", paragraph(words) + _table(names, found), drawings)
 
 
 def matched(view: Digest, reference: Digest) -> dict[int, Found]:
@@ -222,13 +129,3 @@ def _frame(axes: Any, view: Digest, base: NumpyArray, marks: Sequence[Mark]) -> 
     axes.set_xlim(float(view.energy[0]), min(float(view.energy[-1]), last))
     style.tidy(axes, xlabel=energy_label(view), ylabel="Part of the intensity")
     name_row(axes, view, marks, base, high)
-
-
-def _table(names: Sequence[str], found: Mapping[str, dict[int, Found]]) -> str:
-    def cell(row: dict[int, Found], k: int) -> str:
-        return f"{row[k].angle:.2f}" if k in row else "not found"
-
-    rows = [(name, *(cell(row, k) for row in found.values())) for k, name in enumerate(names)]
-    angles = [[each.angle for each in row.values()] for row in found.values()]
-    rows.append(("Mean", *(f"{np.mean(each):.2f}" for each in angles)))
-    return table(("Spectral angle (°)", *found), rows, numbers=range(1, len(found) + 1))

@@ -17,9 +17,9 @@ from scalehsi.physics.identify import pretty_family
 from scalehsi.physics.line_choice import choose_peaks
 from scalehsi.physics.line_templates import Foil
 from scalehsi.physics.lines import line_table
+from scalehsi.plots import style
+from scalehsi.plots.digest import Digest
 from scalehsi.quantify import quantify, sources
-from scalehsi.reporting import style
-from scalehsi.reporting.digest import Digest
 from scalehsi.schema import COMPONENT, ENERGY, ENERGY_UNITS, InputError
 
 if TYPE_CHECKING:

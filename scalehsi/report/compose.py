@@ -10,12 +10,14 @@ import numpy as np
 import xarray as xr
 
 from scalehsi.physics.identify import Mark
-from scalehsi.reporting import compare, page, style
-from scalehsi.reporting.composition import Composition, composition_words, is_found, table_of
-from scalehsi.reporting.digest import Digest
-from scalehsi.reporting.findings import component_line, find, status_words
-from scalehsi.reporting.page import Chapter, Picture, Section
-from scalehsi.reporting.provenance import energy_span, map_size, provenance
+from scalehsi.plots import style
+from scalehsi.plots.composition import Composition, composition_words, is_found, table_of
+from scalehsi.plots.digest import Digest
+from scalehsi.plots.truth import compare, truth_name
+from scalehsi.report import page
+from scalehsi.report.findings import component_line, find, status_words
+from scalehsi.report.page import Chapter, Picture, Section
+from scalehsi.report.provenance import energy_span, map_size, provenance
 from scalehsi.schema import COMPONENT
 
 _UNSETTLED: Final = "Spectra and maps may still change: read them with care."
@@ -147,10 +149,10 @@ def _quality(view: Digest, pictures: dict[str, list[Picture]]) -> str:
 
 def _truth(view: Digest, known: Digest) -> str:
     """How near the result comes to the truth, as a table."""
-    pairs = compare.compare(view, known)
+    pairs = compare(view, known)
     rows = [
         (
-            compare.truth_name(known, pair.truth),
+            truth_name(known, pair.truth),
             view.names[pair.estimate],
             f"{pair.angle:.2f}",
             _number(pair.similarity),

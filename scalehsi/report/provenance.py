@@ -9,9 +9,9 @@ from typing import Any, Final
 import numpy as np
 import xarray as xr
 
-from scalehsi.reporting import page
-from scalehsi.reporting.digest import Digest
-from scalehsi.reporting.style import length_text
+from scalehsi.plots.digest import Digest
+from scalehsi.plots.style import length_text
+from scalehsi.report import page
 from scalehsi.schema import ABUNDANCES, COMPONENT, ENERGY, X, Y
 
 MEANINGS: Final = {

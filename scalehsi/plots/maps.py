@@ -7,8 +7,8 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from scalehsi.arrays import NumpyArray
-from scalehsi.reporting import style
-from scalehsi.reporting.digest import Digest, intensity_maps
+from scalehsi.plots import style
+from scalehsi.plots.digest import Digest, intensity_maps
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure

@@ -14,11 +14,11 @@ from scalehsi import metrics
 from scalehsi.arrays import NumpyArray
 from scalehsi.physics.identify import Mark
 from scalehsi.physics.peaks import noise
-from scalehsi.reporting.digest import Digest
-from scalehsi.reporting.maps import STRUCTURE, neighbour_correlation
-from scalehsi.reporting.marks import strongest
-from scalehsi.reporting.quality import indicator_minimum
-from scalehsi.reporting.spectra import share_text, share_unit
+from scalehsi.plots.digest import Digest
+from scalehsi.plots.line_marks import strongest
+from scalehsi.plots.maps import STRUCTURE, neighbour_correlation
+from scalehsi.plots.quality import indicator_minimum
+from scalehsi.plots.spectra import share_text, share_unit
 
 NEARLY_EMPTY: Final = 0.01
 NEARLY_THE_SAME: Final = 5.0

@@ -20,12 +20,13 @@ from scalehsi import plots
 from scalehsi.physics.identify import name_peaks
 from scalehsi.physics.peaks import find_peaks, rise_at
 from scalehsi.physics.xray_spectra import eds_spectrum
-from scalehsi.reporting import maps, style
-from scalehsi.reporting.digest import digest, intensity_maps
-from scalehsi.reporting.marks import component_marks, strongest
+from scalehsi.plots import style
+from scalehsi.plots.digest import digest, intensity_maps
+from scalehsi.plots.line_marks import component_marks, strongest
+from scalehsi.plots.maps import dominant_colours, mixed_colours, outshining
 from scalehsi.schema import InputError
 from tests.paths import DATA, ROOT
-from tests.report_results import LINES, eds_result, eds_spectra, eels_result, masked_result, pca_result, series_result
+from tests.report.results import LINES, eds_result, eds_spectra, eels_result, masked_result, pca_result, series_result
 
 
 @pytest.fixture(scope="module")
@@ -128,12 +129,12 @@ def test_composite_has_the_colours_of_the_spectra(good: xr.Dataset) -> None:
     pure = np.zeros((3, 1, 3))
     pure[0, 0, :2] = 10.0, 5.0
     pure[:, 0, 2] = np.nan
-    mixed = maps.mixed_colours(pure, 10.0)
+    mixed = mixed_colours(pure, 10.0)
     first, second = (np.array([int(style.colour(k)[i : i + 2], 16) / 255 for i in (1, 3, 5)]) for k in range(2))
     np.testing.assert_allclose(mixed[0, 0], first)
     np.testing.assert_allclose(mixed[0, 1], 0.5 + 0.5 * first)
     np.testing.assert_allclose(mixed[0, 2], [0xD4 / 255] * 3)
-    strongest_pixel = maps.dominant_colours(drawn)[39, 39]
+    strongest_pixel = dominant_colours(drawn)[39, 39]
     np.testing.assert_allclose(strongest_pixel, second)
     labels = [text.get_text() for text in plots.composite(good).legends[0].get_texts()]
     assert labels == ["Component 1", "Component 2", "Component 3"]
@@ -149,7 +150,7 @@ def test_composite_numbers_lie_in_their_regions(good: xr.Dataset) -> None:
 
 
 def test_composite_leaves_out_a_background_and_greys_what_was_masked() -> None:
-    assert maps.outshining(digest(eels_result())) == 0
+    assert outshining(digest(eels_result())) == 0
     labels = [text.get_text() for text in plots.composite(eels_result()).legends[0].get_texts()]
     assert labels == ["Component 2", "Component 3", "Component 4"]
     figure = plots.composite(masked_result())
@@ -417,7 +418,7 @@ def test_missing_variables_are_named(good: xr.Dataset, name: str, match: str) ->
 
 def test_pyplot_is_never_touched() -> None:
     code = (
-        "import sys; from tests import report_results as r; from scalehsi import plots; "
+        "import sys; from tests.report import results as r; from scalehsi import plots; "
         "plots.maps(r.eds_result(8)[0]).savefig(sys.stdout.buffer); assert 'matplotlib.pyplot' not in sys.modules"
     )
     done = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True)

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any, Final
 import numpy as np
 import xarray as xr
 
-from scalehsi.reporting import style
+from scalehsi.plots import style
 from scalehsi.schema import COMPONENT, InputError
 
 if TYPE_CHECKING:

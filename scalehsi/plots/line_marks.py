@@ -10,7 +10,7 @@ import numpy as np
 from scalehsi.arrays import NumpyArray
 from scalehsi.physics.identify import SYMBOLS, Mark, name_peaks
 from scalehsi.physics.peaks import find_peaks, rise_at
-from scalehsi.reporting.digest import Digest, intensity_spectra
+from scalehsi.plots.digest import Digest, intensity_spectra
 
 EDGES: Final[dict[str, tuple[int, int]]] = {
     "K": (1, 92),

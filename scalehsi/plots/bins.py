@@ -1,4 +1,4 @@
-"""Drawing of a scan of bins: how well each size predicts counts that were held out, and how far its spectra vary."""
+"""Draw the scan of bin sizes of PSNMF."""
 
 from __future__ import annotations
 
@@ -7,16 +7,18 @@ from typing import TYPE_CHECKING, Any, Final
 import numpy as np
 import xarray as xr
 
-from scalehsi.reporting import style
-from scalehsi.reporting.page import Chapter, Drawing, paragraph
+from scalehsi.plots import style
 from scalehsi.schema import InputError
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
+
 DECADES: Final = 1.5
 """Scores that span more than this are drawn on a scale that is logarithmic away from the best."""
+
+
 KEPT: Final = ("score", "score_error", "stability")
 
 
@@ -38,30 +40,6 @@ def scan_of(given: xr.Dataset) -> xr.Dataset:
         "no scan of bins is in this Dataset; draw what hsi.scan_bins(cube) gives, or a result of "
         "hsi.PSNMF(n, bin_factor='auto')"
     )
-
-
-def chapter(result: xr.Dataset) -> Chapter | None:
-    """The part of the page on the bins; None where no sizes were compared."""
-    if "bin_score" not in result or result.sizes["bin"] < 2:
-        return None
-    scan = scan_of(result)
-    fine = "" if "fine_bin_factor" not in result else _fine_words(np.asarray(result["fine_bin_factor"].values))
-    words = (
-        "One pixel holds too few counts to find spectra by, so neighbours were added up in bins: in small bins "
-        "spectra are noisy, in large ones phases mix. How large they should be was decided without knowing the truth: "
-        "the counts were divided at random in two halves, and the spectra of one half had to predict the other. "
-        f"{_choice(scan)}{fine} The maps are of single pixels."
-    )
-    drawing = Drawing(
-        "bins",
-        "bins.png",
-        draw_bins(scan),
-        "Score of each size of bins, and the angle between spectra found in both halves of the counts.",
-        "Left: how well bins of each size predict counts that were held out, below the best; bars are standard errors. "
-        "The shaded size was used. Right: largest angle between the spectra that both halves of the counts give, a "
-        "measure of noise: with half of the counts, so the spectra of this report vary less.",
-    )
-    return Chapter("bins", "How large should the bins be?", paragraph(words), [drawing])
 
 
 def draw_bins(scan: xr.Dataset) -> Figure:
@@ -98,22 +76,3 @@ def _bin_axis(axes: Axes, bins: Any, chosen: int | None) -> None:
         return
     axes.axvspan(chosen / 1.09, chosen * 1.09, color="#e3edf5", zorder=0).set_gid("chosen")
     axes.set_title(f"used: {chosen} × {chosen} pixels", fontsize=style.TEXT, loc="left", color=style.INK)
-
-
-def _choice(scan: xr.Dataset) -> str:
-    size = scan.attrs.get("chosen")
-    if size is None:
-        return ""
-    tried = ", ".join(f"{int(b)}" for b in scan["bin"].values)
-    best = int(scan["bin"].values[int(np.argmax(scan["score"].values))])
-    words = f"Of sides of {tried} pixels, {best} did best."
-    if best == size:
-        return words.replace("did best", "did best and was used")
-    return f"{words} {size} was used: the middle of those that are as good within the error."
-
-
-def _fine_words(sides: Any) -> str:
-    rows, columns = (int(side) for side in np.asarray(sides).flat[:2])
-    if rows == columns == 1:
-        return " The spectra were then refined on single pixels, which hold enough counts for it."
-    return f" The spectra were then refined on bins of {rows} × {columns} pixels, under the rule that most are pure."

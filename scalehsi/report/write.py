@@ -13,15 +13,15 @@ from typing import Final
 
 import xarray as xr
 
-from scalehsi.callables import make_callable
 from scalehsi.io.atomic import clean_leftovers
-from scalehsi.reporting import bins, compare, denoised, gaussian, methods, registration
-from scalehsi.reporting.composition import composition_of
-from scalehsi.reporting.digest import Digest, digest
-from scalehsi.reporting.gallery import draw, render
-from scalehsi.reporting.marks import component_marks
-from scalehsi.reporting.page import GENERATOR, Chapter
-from scalehsi.reporting.sections import compose
+from scalehsi.plots.composition import composition_of
+from scalehsi.plots.digest import Digest, digest
+from scalehsi.plots.line_marks import component_marks
+from scalehsi.plots.truth import digest_truth
+from scalehsi.report.captions import draw, render
+from scalehsi.report.chapters import bins, denoised, gaussian_process, methods, registration
+from scalehsi.report.compose import compose
+from scalehsi.report.page import GENERATOR, Chapter
 from scalehsi.schema import InputError
 
 __all__ = ["report"]
@@ -95,7 +95,7 @@ def report(
     target = Path(directory)
     check_directory(target, overwrite=overwrite)
     view = digest(result)
-    known = None if truth is None else compare.digest_truth(view, truth)
+    known = None if truth is None else digest_truth(view, truth)
     marks = component_marks(view)
     composition = composition_of(result, view)
     chapters = _chapters(result, view, known, truth=truth, others=others or {}, cube=cube, line=line, scan=scan)
@@ -140,7 +140,7 @@ def _chapters(
         raise InputError(f"line={line!r} is drawn from the cube, as measured and as denoised; give cube= too")
     found.append(bins.chapter(result))
     found.append(registration.chapter(result))
-    found.append(gaussian.chapter(result, view, scan))
+    found.append(gaussian_process.chapter(result, view, scan))
     return [part for part in found if part is not None]
 
 
@@ -199,6 +199,3 @@ def _write(target: Path, files: dict[str, bytes]) -> None:
     finally:
         shutil.rmtree(fresh, ignore_errors=True)
     shutil.rmtree(old, ignore_errors=True)
-
-
-make_callable(__name__)

@@ -28,33 +28,19 @@ import xarray as xr
 
 from scalehsi import metrics
 from scalehsi.cube import check_cube
-from scalehsi.reporting import bins as bins_drawing
-from scalehsi.reporting import compare, quality
-from scalehsi.reporting import composition as composition_drawing
-from scalehsi.reporting import denoised as denoised_drawing
-from scalehsi.reporting import lengths as lengths_drawing
-from scalehsi.reporting import maps as maps_drawing
-from scalehsi.reporting import spectra as spectra_drawing
-from scalehsi.reporting.digest import Digest, digest
+from scalehsi.plots.bins import draw_bins, scan_of
+from scalehsi.plots.composition import draw_fits, names_of_spectra
+from scalehsi.plots.denoised import band_of, draw_denoised
+from scalehsi.plots.digest import Digest, digest
+from scalehsi.plots.lengthscales import draw_noise_ratios, draw_scan
+from scalehsi.plots.maps import draw_composite, draw_maps
+from scalehsi.plots.quality import draw_objective, draw_residual, draw_scree
+from scalehsi.plots.spectra import draw_spectra
+from scalehsi.plots.truth import digest_truth, draw_comparison
 from scalehsi.schema import InputError, suggest
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
-
-__all__ = [
-    "bins",
-    "comparison",
-    "composite",
-    "composition",
-    "denoised",
-    "lengthscales",
-    "maps",
-    "noise_ratios",
-    "objective",
-    "residual",
-    "scree",
-    "spectra",
-]
 
 
 def maps(result: xr.Dataset | Digest) -> Figure:
@@ -79,7 +65,7 @@ def maps(result: xr.Dataset | Digest) -> Figure:
     InputError
         When the result lacks a variable or has other dims.
     """
-    return maps_drawing.draw_maps(digest(result))
+    return draw_maps(digest(result))
 
 
 def composite(result: xr.Dataset | Digest) -> Figure:
@@ -98,7 +84,7 @@ def composite(result: xr.Dataset | Digest) -> Figure:
             f"a composite needs abundances that are not negative, and this {view.model} result has negative values; "
             "draw scalehsi.plots.maps(result), or fit hsi.NMF"
         )
-    return maps_drawing.draw_composite(view)
+    return draw_composite(view)
 
 
 def composition(found: xr.Dataset, *, which: Sequence[int] | None = None) -> Figure:
@@ -127,11 +113,11 @@ def composition(found: xr.Dataset, *, which: Sequence[int] | None = None) -> Fig
         raise InputError(
             f"this Dataset has no {missing[0]!r}; give what hsi.quantify(source, maps=False) returns for spectra"
         )
-    count = len(composition_drawing.names_of_spectra(found))
+    count = len(names_of_spectra(found))
     wrong = [number for number in which or () if not 0 <= number < count]
     if wrong:
         raise InputError(f"there is no spectrum {wrong[0]}: there are {count}, counted from 0")
-    return composition_drawing.draw_fits(found, which=which)
+    return draw_fits(found, which=which)
 
 
 def spectra(
@@ -168,7 +154,7 @@ def spectra(
     wrong = [number for number in components or () if not 0 <= number < len(view.names)]
     if wrong:
         raise InputError(f"there is no component {wrong[0]}: the result has {len(view.names)}, counted from 0")
-    return spectra_drawing.draw_spectra(view, components=components, overview=overview, scale=scale)
+    return draw_spectra(view, components=components, overview=overview, scale=scale)
 
 
 def objective(result: xr.Dataset | Digest) -> Figure:
@@ -181,7 +167,7 @@ def objective(result: xr.Dataset | Digest) -> Figure:
     """
     view = digest(result)
     _need(view.objective, "objective", view, "methods without iterations, such as PCA, have none")
-    return quality.draw_objective(view)
+    return draw_objective(view)
 
 
 def residual(result: xr.Dataset | Digest) -> Figure:
@@ -197,7 +183,7 @@ def residual(result: xr.Dataset | Digest) -> Figure:
     view = digest(result)
     either = view.residual if view.residual is not None else view.residual_spectrum
     _need(either, "residual", view, "fit the cube again to store it")
-    return quality.draw_residual(view)
+    return draw_residual(view)
 
 
 def scree(result: xr.Dataset | Digest) -> Figure:
@@ -214,7 +200,7 @@ def scree(result: xr.Dataset | Digest) -> Figure:
     """
     view = digest(result)
     _need(view.eigenvalues, "eigenvalues", view, "fit hsi.PCA to the same cube")
-    return quality.draw_scree(view)
+    return draw_scree(view)
 
 
 def comparison(result: xr.Dataset | Digest, truth: xr.Dataset) -> Figure:
@@ -232,7 +218,7 @@ def comparison(result: xr.Dataset | Digest, truth: xr.Dataset) -> Figure:
         When the truth lacks a variable or has another number of channels.
     """
     view = digest(result)
-    return compare.draw_comparison(view, compare.digest_truth(view, truth))
+    return draw_comparison(view, digest_truth(view, truth))
 
 
 def bins(scan: xr.Dataset) -> Figure:
@@ -250,7 +236,7 @@ def bins(scan: xr.Dataset) -> Figure:
     InputError
         When the Dataset has no scores.
     """
-    return bins_drawing.draw_bins(bins_drawing.scan_of(scan))
+    return draw_bins(scan_of(scan))
 
 
 def denoised(
@@ -280,7 +266,7 @@ def denoised(
     check_cube(cube)
     if not results:
         raise InputError("no result is given; type results={'PSNMF': result}")
-    band = denoised_drawing.band_of(cube, window)
+    band = band_of(cube, window)
     # Sizes are checked, and the cube is compared, in one reading.
     ends = {band.name: (band.low, band.high)}
     told: dict[str, float] = {}
@@ -288,7 +274,7 @@ def denoised(
         judged = metrics.denoise_report(cube, results, windows=ends, truth=truth)
         told = dict(zip(judged["method"].values.tolist(), judged["correlation"].values[:, 0].tolist(), strict=True))
     view = digest(next(iter(results.values())))
-    return denoised_drawing.draw_denoised(cube, results, band, view, truth=truth, correlations=told)
+    return draw_denoised(cube, results, band, view, truth=truth, correlations=told)
 
 
 def lengthscales(scan: xr.Dataset) -> Figure:
@@ -308,7 +294,7 @@ def lengthscales(scan: xr.Dataset) -> Figure:
     InputError
         When the Dataset is no such scan.
     """
-    return lengths_drawing.draw_scan(scan)
+    return draw_scan(scan)
 
 
 def noise_ratios(table: xr.Dataset) -> Figure:
@@ -330,7 +316,7 @@ def noise_ratios(table: xr.Dataset) -> Figure:
     InputError
         When no variable has these dims.
     """
-    return lengths_drawing.draw_noise_ratios(table)
+    return draw_noise_ratios(table)
 
 
 def _need(value: object, name: str, view: Digest, repair: str) -> None:

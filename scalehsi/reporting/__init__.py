@@ -1,1 +1,0 @@
-"""What `scalehsi.report` and `scalehsi.plots` are made of: the digest of a result, marks, drawings, words and page."""
