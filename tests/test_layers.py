@@ -38,7 +38,6 @@ LAYERS = {
     # The report and its parts; the command line and its parts.
     "plots": 4,
     "report": 5,
-    "commands": 5,
     "cli": 5,
     "__main__": 5,
 }
@@ -46,14 +45,14 @@ LAYERS = {
 LEAVES = {"cluster"}
 """The cluster and its parts: nothing in the library asks which cluster runs, and they ask nothing but the schema."""
 
-TOP = {"", "cli", "commands", "__main__"}
+TOP = {"", "cli", "__main__"}
 """What may import the leaf `cluster` and the public names. The empty name is ``scalehsi/__init__.py``."""
 
 DASK = {
     *("blocks", "io", "simulate"),
     *LEAVES,
     # The command line sets the number of threads, and draws bars for what is no pass over blocks.
-    "commands.session",
+    "cli.session",
 }
 
 ONLY_IN = {
@@ -298,7 +297,7 @@ def test_a_wrong_import_is_found(module: str, source: str, problem: str) -> None
         ("scalehsi.networks.daeu", "import torch"),
         ("scalehsi.models.gp.dense", "import torch, gpytorch"),
         ("scalehsi.cluster.connect", "def f():\n    from distributed import Client"),
-        ("scalehsi.cli", "import scalehsi as hsi\nfrom scalehsi.cluster.connect import connect"),
+        ("scalehsi.cli.app", "import scalehsi as hsi\nfrom scalehsi.cluster.connect import connect"),
         (
             "scalehsi.report.write",
             "from typing import TYPE_CHECKING\nif TYPE_CHECKING:\n    from matplotlib.figure import Figure",

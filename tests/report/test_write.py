@@ -436,7 +436,7 @@ def test_importing_stays_light() -> None:
 
 def test_the_public_name_is_called_however_it_was_imported(tmp_path: Path, blank: None) -> None:
     result, _ = eds_result(8)
-    assert report_module(result, tmp_path / "a") == tmp_path / "a" / "index.html"
+    assert sys.modules["scalehsi.report"](result, tmp_path / "a") == tmp_path / "a" / "index.html"
 
 
 # The disk

@@ -9,7 +9,7 @@ import re
 import subprocess
 import sys
 
-from scalehsi.commands import console
+from scalehsi.cli import console
 
 
 def on_a_terminal(*words: str, **environment: str) -> tuple[str, str]:

@@ -10,16 +10,14 @@ import numpy as np
 import xarray as xr
 
 import scalehsi as hsi
-from scalehsi import metrics
-from scalehsi.commands.console import coordinate, number, plain, several, size
-from scalehsi.commands.session import Session, dataset_of
+from scalehsi.cli.console import coordinate, number, plain, several, size
+from scalehsi.cli.disk import disk_bytes
+from scalehsi.cli.session import Session, dataset_of
 from scalehsi.cube import describe, history_of, navigation_dims
-from scalehsi.fitting.model import Model
 from scalehsi.io import open_dataset
 from scalehsi.io.atomic import is_store
-from scalehsi.models.catalogue import model_class
 from scalehsi.result import map_dims, settings_of
-from scalehsi.schema import COMPONENT, ENDMEMBERS, ENERGY, MASK, OBJECTIVE, InputError
+from scalehsi.schema import COMPONENT, ENDMEMBERS, ENERGY, MASK, OBJECTIVE
 
 
 def info(session: Session, path: Path, *, dataset: str | None = None, quick: bool = False) -> dict[str, Any]:
@@ -212,118 +210,3 @@ def describe_axes(data: xr.Dataset, dims: Sequence[str]) -> dict[str, dict[str, 
             if axis.size > 1:
                 axes[dim]["step"] = (axes[dim]["last"] - axes[dim]["first"]) / (axis.size - 1)
     return axes
-
-
-def disk_bytes(path: Path) -> int:
-    """Bytes that a file or a store takes on disk."""
-    files = [path] if path.is_file() else [p for p in path.rglob("*") if p.is_file()]
-    return sum(p.stat().st_size for p in files)
-
-
-def make_model(name: str, components: int | None, settings: dict[str, Any]) -> Model:
-    """The model that the words of the command line stand for."""
-    kind = model_class(name)
-    given = dict(settings)
-    if components is not None:
-        if given.get("n_components", components) != components:
-            raise InputError(f"-k {components} and --set n_components={given['n_components']} differ; leave one out")
-        given["n_components"] = components
-    elif "n_components" in kind.__dataclass_fields__ and "n_components" not in given:
-        raise InputError(f"{kind.name} needs the number of components; add for example -k 3")
-    return kind.from_settings(given)
-
-
-def open_data(
-    session: Session, path: Path, chosen: Model, *, dataset: str | None, spectral: Path | None, image: Path | None
-) -> Any:
-    """What a model is to be fitted to, as `scalehsi.fit` takes it: a cube, or several acquisitions by name."""
-    several = isinstance(chosen, hsi.PanSharpen)
-    if several and spectral is None:
-        raise InputError(f"{chosen.name} takes a second cube, of large pixels and many counts; add --spectral CUBE")
-    if not several and (spectral is not None or image is not None):
-        word = "--spectral" if spectral is not None else "--image"
-        raise InputError(f"{chosen.name} takes one cube; leave {word} out, or fit with --model pansharpen")
-    cube = hsi.open_cube(session.path(path), dataset=dataset_of(dataset))
-    if not several or spectral is None:
-        return cube
-    data = {"spatial": cube, "spectral": hsi.open_cube(session.path(spectral))}
-    return data if image is None else {**data, "image": hsi.open_image(session.path(image))}
-
-
-def plan(
-    session: Session,
-    path: Path,
-    *,
-    model: str,
-    components: int | None,
-    settings: dict[str, Any],
-    dataset: str | None,
-    spectral: Path | None,
-) -> dict[str, Any]:
-    """Tell what a fit will need."""
-    chosen = make_model(model, components, settings)
-    data = open_data(session, path, chosen, dataset=dataset, spectral=spectral, image=None)
-    with session.connected():
-        found = hsi.plan(data, chosen)
-    reads = f", {found.reads} of them from the disk" if found.reads < found.passes else ", all of them from the disk"
-    held = "it stays in memory between passes" if found.resident else "too large to stay in memory, read in every pass"
-    session.console.answer(f"{path.name} fitted with {found.model}: this will fit in memory")
-    session.console.answer()
-    session.console.facts(
-        [
-            ("Cube", f"{size(found.cube_bytes)}; {held}"),
-            ("Blocks", f"{several(found.blocks, 'block')} of up to {size(found.block_bytes)}"),
-            ("Computing on", f"{several(found.workers, 'process', 'processes')}, {several(found.threads, 'thread')}"),
-            ("Memory", f"up to {size(found.worker_bytes)} for data in each process, {size(found.memory)} is there"),
-            ("Passes", f"at most {found.passes} over the cube{reads}"),
-            ("Maps", f"{size(found.maps_bytes)} in the result"),
-        ]
-    )
-    return {"path": str(path), **found.to_dict()}
-
-
-def compare(session: Session, truth: Path, results: Sequence[Path]) -> dict[str, Any]:
-    """Hold results against a known truth."""
-    known = open_dataset(session.path(truth))
-    opened = [(path, hsi.open_result(session.path(path))) for path in results]
-    found = []
-    with session.connected():
-        for path, result in opened:
-            with session.computing(f"comparing {path.name}"):
-                rows = score_rows(result, known)
-            found.append({"result": str(path), "model": result.attrs["model"], "components": rows})
-    for each in found:
-        session.console.answer(f"{each['result']} ({each['model']}) against {truth}")
-        session.console.answer()
-        tell_scores(session, each["components"])
-        session.console.answer()
-    session.console.answer(
-        "Spectral angle: 0° for a spectrum of the true shape. Map correlation: 1 for a perfect map. Map error: squared "
-        "difference of the maps of signal shares, as part of the squared truth."
-    )
-    return {"truth": str(truth), "results": found}
-
-
-def score_rows(result: xr.Dataset, truth: xr.Dataset) -> list[dict[str, Any]]:
-    """The scores of each component of the truth, angles in degrees and radians."""
-    scores = metrics.score(result, truth)
-    default = [str(v) for v in scores[COMPONENT].values]
-    names = list(map(str, truth.attrs.get("components", default)))
-    rows = []
-    for position, name in enumerate(names):
-        row = {str(k): v.values[position].item() for k, v in scores.data_vars.items()}
-        rows.append({"name": name, "spectral_angle_deg": float(np.degrees(row["spectral_angle"])), **row})
-    return rows
-
-
-def tell_scores(session: Session, rows: Sequence[dict[str, Any]], *, names: dict[str, str] | None = None) -> None:
-    """The table of scores."""
-    heads = ["Phase", "Found as component", "Spectral angle"]
-    with_maps = "map_similarity" in rows[0]
-    body = []
-    for row in rows:
-        line = [(names or {}).get(row["name"], row["name"]), str(row["matched"]), f"{row['spectral_angle_deg']:.2f}°"]
-        if with_maps:
-            line += [f"{row['map_similarity']:.3f}", f"{100 * row['map_nmse']:.1f} %"]
-        body.append(line)
-    session.console.table([*heads, "Map correlation", "Map error"] if with_maps else heads, body)

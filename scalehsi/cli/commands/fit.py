@@ -3,32 +3,22 @@
 from __future__ import annotations
 
 import contextlib
-import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from pathlib import Path
-from typing import Any, Final
+from typing import Any
 
 import numpy as np
 import xarray as xr
 
 import scalehsi as hsi
-from scalehsi.commands.console import duration, several
-from scalehsi.commands.look import make_model, open_data
-from scalehsi.commands.session import Session, literal
+from scalehsi.cli.commands.report import check_report_folder
+from scalehsi.cli.console import duration, several
+from scalehsi.cli.model_arguments import make_model, open_data
+from scalehsi.cli.run_fit import STATUS, run_fit
+from scalehsi.cli.session import Session
 from scalehsi.fitting.checkpoint import FILE
-from scalehsi.fitting.model import Model
-from scalehsi.io import open_dataset
 from scalehsi.result import component_share
 from scalehsi.schema import COMPONENT, ENDMEMBERS, OBJECTIVE, InputError, Interrupted
-
-STATUS: Final = {
-    "converged": "converged",
-    "max_iter": "stopped at the iteration limit",
-    "stagnated": "stopped improving",
-    "nonfinite": "broke down",
-    "interrupted": "interrupted",
-}
-"""The status of a fit in words."""
 
 
 def fit(
@@ -86,17 +76,6 @@ def fit(
     return found
 
 
-def run_fit(
-    session: Session, data: Any, chosen: Model, *, seed: int, device: str | None = None, **how: Any
-) -> tuple[xr.Dataset, float]:
-    """Fit with a bar or remarks; give the result and the seconds it took."""
-    begin = time.perf_counter()
-    fitted = hsi.fit(
-        data, chosen, seed=seed, device=device or session.device, progress=session.console.fit_listener(), **how
-    )
-    return fitted, time.perf_counter() - begin
-
-
 @contextlib.contextmanager
 def _kept(checkpoint: Path | None) -> Iterator[None]:
     """Say where the state is when something goes wrong after or in the middle of a fit."""
@@ -144,50 +123,3 @@ def tell_summary(session: Session, found: dict[str, Any]) -> None:
         if parts:
             session.console.say(f"share {words}: {', '.join(parts)}")
     session.console.say(f"result: {found['result']}")
-
-
-def report(
-    session: Session,
-    result: Path,
-    folder: Path,
-    *,
-    truth: Path | None,
-    beside: Sequence[str],
-    cube: Path | None,
-    line: str | None,
-    overwrite: bool,
-    title: str | None,
-) -> dict[str, Any]:
-    """Write the page and the pictures of a result."""
-    check_report_folder(folder, overwrite=overwrite)
-    fitted = hsi.open_result(session.path(result))
-    known = None if truth is None else open_dataset(session.path(truth))
-    others = {name: hsi.open_result(session.path(path)) for name, path in _named(beside).items()}
-    data = None if cube is None else hsi.open_cube(session.path(cube))
-    window = None if line is None else literal(line)
-    with session.connected(), session.console.busy("drawing the report"):
-        page = hsi.report(
-            fitted, folder, truth=known, others=others, cube=data, line=window, overwrite=overwrite, title=title
-        )
-    session.console.say(f"report: {page}")
-    return {"report": str(page), "result": str(result)}
-
-
-def _named(words: Sequence[str]) -> dict[str, Path]:
-    """Results by name: ``NAME=PATH``, or a path whose stem is the name."""
-    found: dict[str, Path] = {}
-    for word in words:
-        name, equals, path = word.partition("=")
-        name, path = (name, path) if equals else (Path(word).stem, word)
-        if name in found:
-            raise InputError(f"--beside gives {name!r} twice; name them apart, for example --beside 'PCA={path}'")
-        found[name] = Path(path)
-    return found
-
-
-def check_report_folder(folder: Path, *, overwrite: bool) -> None:
-    """Refuse a place that is taken, before anything is computed."""
-    if folder.is_file():
-        raise InputError(f"{str(folder)!r} is a file; give the report a folder of its own")
-    if folder.exists() and not overwrite:
-        raise InputError(f"{str(folder)!r} exists already; give another folder, or replace it with --overwrite")

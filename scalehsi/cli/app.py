@@ -1,10 +1,11 @@
-"""The command line: ``scalehsi COMMAND``. What the commands do is in `scalehsi.commands`.
+"""The command line: ``scalehsi COMMAND``. What the commands do is in `scalehsi.cli.commands`.
 
 Importing this module loads neither xarray nor Dask, so that ``scalehsi --help`` answers at once.
 """
 
 from __future__ import annotations
 
+import importlib
 import sys
 import warnings
 from collections.abc import Sequence
@@ -14,12 +15,22 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 import scalehsi
-from scalehsi import commands
-from scalehsi.commands.console import Console
-from scalehsi.commands.entry import command, start
+from scalehsi.cli.console import Console
+from scalehsi.cli.runner import command, start
 
 if TYPE_CHECKING:
-    from scalehsi.commands import Session
+    from scalehsi.cli.session import Session
+
+
+def _run(name: str) -> Any:
+    """What a command does; its module is loaded when the command runs."""
+    return getattr(importlib.import_module(f"scalehsi.cli.commands.{name}"), name)
+
+
+def settings_of(words: Sequence[str]) -> dict[str, Any]:
+    settings: dict[str, Any] = importlib.import_module("scalehsi.cli.session").settings_of(words)
+    return settings
+
 
 app = typer.Typer(
     name="scalehsi",
@@ -79,7 +90,7 @@ def demo(
     Simulates an EDX map of three mantle minerals, unmixes it by PSNMF and, to compare, by standard NMF and PCA, and
     says how near to the truth each came. The last line is the path of the report.
     """
-    return commands.demo(session, folder, pixels=size, counts=counts, seed=seed, overwrite=overwrite)
+    return _run("demo")(session, folder, pixels=size, counts=counts, seed=seed, overwrite=overwrite)
 
 
 @app.command()
@@ -94,7 +105,7 @@ def info(
 
     Axes and units, counts per pixel, size, chunks, and what was done to it so far.
     """
-    return commands.info(session, cube, dataset=dataset, quick=quick)
+    return _run("info")(session, cube, dataset=dataset, quick=quick)
 
 
 @app.command()
@@ -115,14 +126,14 @@ def convert(
 
     Counts become the smallest integers that hold them; memory stays bounded where the format can be read in parts.
     """
-    return commands.convert(
+    return _run("convert")(
         session,
         source,
         destination,
         chunk_mb=chunk_mb,
         overwrite=overwrite,
         dataset=dataset,
-        options=commands.settings_of(options or []),
+        options=settings_of(options or []),
     )
 
 
@@ -154,9 +165,7 @@ def simulate(
 
     A scene of two acquisitions is fine.zarr and fine_spectral.zarr, and fine_image.zarr with --set image_counts=100.
     """
-    return commands.simulate(
-        session, kind, destination, settings=commands.settings_of(settings or []), overwrite=overwrite
-    )
+    return _run("simulate")(session, kind, destination, settings=settings_of(settings or []), overwrite=overwrite)
 
 
 @app.command()
@@ -184,7 +193,7 @@ def prepare(
     scalehsi prepare map.zarr small.zarr --step crop:energy=0.5:10 --step bin:y=2,x=2
     scalehsi prepare map.zarr used.zarr --step mask:min_counts=20
     """
-    return commands.prepare(session, source, destination, steps=steps, overwrite=overwrite, dataset=dataset)
+    return _run("prepare")(session, source, destination, steps=steps, overwrite=overwrite, dataset=dataset)
 
 
 @app.command()
@@ -202,12 +211,12 @@ def plan(
 
     Memory, and how often the data will be read. No values are read for it.
     """
-    return commands.plan(
+    return _run("plan")(
         session,
         cube,
         model=model,
         components=components,
-        settings=commands.settings_of(settings or []),
+        settings=settings_of(settings or []),
         dataset=dataset,
         spectral=spectral,
     )
@@ -251,13 +260,13 @@ def fit(
     of pca: weighting, centre, solver, power, oversample. Settings of pansharpen, for two acquisitions of one region,
     with fine and with coarse pixels: loss, prior (auto, 0, 0.1), registration (auto, None, or 1.5,-2 in nm), remix.
     """
-    return commands.fit(
+    return _run("fit")(
         session,
         cube,
         result,
         model=model,
         components=components,
-        settings=commands.settings_of(settings or []),
+        settings=settings_of(settings or []),
         seed=seed,
         checkpoint=checkpoint,
         checkpoint_every=checkpoint_every,
@@ -284,7 +293,7 @@ def project(
 
     OUT is a result too, with the maps of the other image: report and reconstruct take it.
     """
-    return commands.project(session, result, cube, out, overwrite=overwrite, dataset=dataset)
+    return _run("project")(session, result, cube, out, overwrite=overwrite, dataset=dataset)
 
 
 @app.command()
@@ -299,7 +308,7 @@ def reconstruct(
 
     As floats it is up to four times as large as the counts were.
     """
-    return commands.reconstruct(session, result, out, overwrite=overwrite)
+    return _run("reconstruct")(session, result, out, overwrite=overwrite)
 
 
 @app.command()
@@ -350,14 +359,14 @@ def quantify(
     scalehsi quantify result.zarr -e Mg,Si,O --thickness 100 --density 4.5 --out table.csv --figure fit.png
     scalehsi quantify map.zarr -e Fe,Pt --maps --out composition.zarr
     """
-    return commands.quantify(
+    return _run("quantify")(
         session,
         source,
         elements=elements,
         extra=extra,
         maps=maps,
         method=method,
-        k_factors=commands.settings_of(k_factors, option="--k-factor Fe_Ka=1.32") if k_factors else "computed",
+        k_factors=settings_of(k_factors, option="--k-factor Fe_Ka=1.32") if k_factors else "computed",
         k_units=k_units,
         counted=counted,
         lines=tuple(lines or ()),
@@ -404,14 +413,14 @@ def gp(
 
     Settings: isotropic, rank, engine (structured, iterative or dense), tile, halo, draws, nonnegative.
     """
-    return commands.gp(
+    return _run("gp")(
         session,
         result,
         out,
         upsample=upsample,
         kernel=kernel,
         lengthscale=lengthscale,
-        settings=commands.settings_of(settings or []),
+        settings=settings_of(settings or []),
         seed=seed,
         scan=scan,
         report=report,
@@ -430,7 +439,7 @@ def compare(
 
     Spectra by their angle, maps by correlation and error.
     """
-    return commands.compare(session, truth, results)
+    return _run("compare")(session, truth, results)
 
 
 @app.command()
@@ -465,7 +474,7 @@ def report(
     \b
     scalehsi report psnmf.zarr page --cube map.zarr --line 'Nd La' --beside PCA=pca.zarr
     """
-    return commands.report(
+    return _run("report")(
         session,
         result,
         folder,

@@ -18,7 +18,7 @@ from dask.callbacks import Callback
 
 import scalehsi as hsi
 from scalehsi.arrays import resolve_device
-from scalehsi.commands.console import Console, Listener
+from scalehsi.cli.console import Console, Listener
 from scalehsi.io.atomic import check_destination
 from scalehsi.schema import InputError, suggest
 

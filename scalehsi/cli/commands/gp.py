@@ -8,9 +8,10 @@ from typing import Any
 import xarray as xr
 
 import scalehsi as hsi
-from scalehsi.commands.console import number
-from scalehsi.commands.fitting import STATUS, check_report_folder, run_fit
-from scalehsi.commands.session import Session, literal
+from scalehsi.cli.commands.report import check_report_folder
+from scalehsi.cli.console import number
+from scalehsi.cli.run_fit import STATUS, run_fit
+from scalehsi.cli.session import Session, literal
 from scalehsi.io import open_dataset, open_maps
 from scalehsi.result import map_dims
 from scalehsi.schema import ABUNDANCES, COMPONENT, ENDMEMBERS, InputError

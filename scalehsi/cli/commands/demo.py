@@ -12,11 +12,12 @@ from typing import Any, Final
 import xarray as xr
 
 import scalehsi as hsi
-from scalehsi.commands.console import duration, number, several, size
-from scalehsi.commands.fitting import STATUS, run_fit
-from scalehsi.commands.look import disk_bytes, score_rows, tell_scores
-from scalehsi.commands.make import save_scene, truth_beside
-from scalehsi.commands.session import Session
+from scalehsi.cli.commands.compare import score_rows, tell_scores
+from scalehsi.cli.commands.simulate import save_scene, truth_beside
+from scalehsi.cli.console import duration, number, several, size
+from scalehsi.cli.disk import disk_bytes
+from scalehsi.cli.run_fit import STATUS, run_fit
+from scalehsi.cli.session import Session
 from scalehsi.cube import pixel_size_nm
 from scalehsi.io import open_dataset
 from scalehsi.schema import InputError

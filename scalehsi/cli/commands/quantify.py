@@ -12,8 +12,8 @@ import xarray as xr
 
 import scalehsi as hsi
 from scalehsi import plots
-from scalehsi.commands.console import number, plain
-from scalehsi.commands.session import Session, dataset_of
+from scalehsi.cli.console import number, plain
+from scalehsi.cli.session import Session, dataset_of
 from scalehsi.io import open_dataset
 from scalehsi.io.atomic import check_file, is_store, write_file
 from scalehsi.physics.identify import name_peaks

@@ -8,6 +8,7 @@ from __future__ import annotations
 import contextlib
 import errno
 import functools
+import importlib
 import inspect
 import logging
 import os
@@ -21,8 +22,7 @@ from typing import Annotated, Any, Final, get_type_hints
 
 import typer
 
-from scalehsi import commands
-from scalehsi.commands.console import Console
+from scalehsi.cli.console import Console
 from scalehsi.schema import InputError, Interrupted
 
 DONE: Final = 0
@@ -89,7 +89,7 @@ def _run(
     console = Console(quiet=quiet)
     try:
         with _terminable(), _remarks(console):
-            session = commands.Session(console, **where)
+            session = importlib.import_module("scalehsi.cli.session").Session(console, **where)
             session.check()
             answer = function(session)
     except BrokenPipeError:

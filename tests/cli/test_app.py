@@ -11,8 +11,7 @@ from typing import Any
 import pytest
 
 import scalehsi as hsi
-from scalehsi.cli import app
-from scalehsi.commands import session
+from scalehsi.cli import app, session
 
 ALL = ("--cluster", "--workers", "--memory", "--device", "--json", "--quiet", "--debug")
 OPTIONS = {

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 import scalehsi as hsi
-from scalehsi.commands import console
+from scalehsi.cli import console
 from scalehsi.cube import make_cube
 from scalehsi.io import open_dataset
 from tests.helpers import raise_if_dask_computes
