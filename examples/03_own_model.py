@@ -14,8 +14,9 @@ import xarray as xr
 
 import scalehsi as hsi
 from scalehsi.blocks import map_fold
-from scalehsi.fitting.model import Model, Stats, check_components, register
+from scalehsi.fitting.model import Model, Stats, check_components
 from scalehsi.fitting.survey import survey
+from scalehsi.models.catalogue import CATALOGUE
 
 
 def nearest(x, centres):
@@ -43,7 +44,6 @@ def maps(x, *, centres, endmembers, residual=True):
     return pixels, {"residual_spectrum": rest.sum(axis=0)}
 
 
-@register
 @dataclass(frozen=True)
 class KMeans(Model):
     """Spherical k-means (Dhillon and Modha 2001, doi:10.1023/A:1007612920971)."""
@@ -83,6 +83,9 @@ class KMeans(Model):
 
     def projector(self, result):
         return maps, {"centres": result["centres"].values, "endmembers": result["endmembers"].values}
+
+
+CATALOGUE["kmeans"] = f"{__name__}:KMeans"  # from here on hsi.project, the report and the command line know it
 
 
 if __name__ == "__main__":

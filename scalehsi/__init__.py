@@ -13,80 +13,15 @@ from __future__ import annotations
 
 import importlib
 from importlib.metadata import PackageNotFoundError, version
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
-if TYPE_CHECKING:
-    from scalehsi import metrics, plots, prepare, quantify, simulate
-    from scalehsi.cluster import connect
-    from scalehsi.cube import check_cube, check_finite, make_cube
-    from scalehsi.fitting.fit import fit
-    from scalehsi.fitting.plan import plan
-    from scalehsi.io import convert, open_cube, open_image, open_result, save
-    from scalehsi.models.apply import project, reconstruct
-    from scalehsi.models.gp import ParallelGP, lengthscale_scan
-    from scalehsi.models.nmf import NMF
-    from scalehsi.models.pansharpen import PanSharpen
-    from scalehsi.models.pca import PCA
-    from scalehsi.models.psnmf import PSNMF, scan_bins
-    from scalehsi.report import report
-    from scalehsi.schema import InputError, Interrupted
+import lazy_loader
 
-__all__ = [
-    "NMF",
-    "PCA",
-    "PSNMF",
-    "InputError",
-    "Interrupted",
-    "PanSharpen",
-    "ParallelGP",
-    "check_cube",
-    "check_finite",
-    "connect",
-    "convert",
-    "fit",
-    "lengthscale_scan",
-    "make_cube",
-    "metrics",
-    "open_cube",
-    "open_image",
-    "open_result",
-    "plan",
-    "plots",
-    "prepare",
-    "project",
-    "quantify",
-    "reconstruct",
-    "report",
-    "save",
-    "scan_bins",
-    "simulate",
-]
+from scalehsi.models.catalogue import class_names
 
-_HOMES = {
-    "NMF": "scalehsi.models.nmf",
-    "PCA": "scalehsi.models.pca",
-    "PSNMF": "scalehsi.models.psnmf",
-    "PanSharpen": "scalehsi.models.pansharpen",
-    "ParallelGP": "scalehsi.models.gp",
-    "InputError": "scalehsi.schema",
-    "Interrupted": "scalehsi.schema",
-    "check_cube": "scalehsi.cube",
-    "check_finite": "scalehsi.cube",
-    "connect": "scalehsi.cluster",
-    "convert": "scalehsi.io",
-    "fit": "scalehsi.fitting.fit",
-    "lengthscale_scan": "scalehsi.models.gp",
-    "make_cube": "scalehsi.cube",
-    "open_cube": "scalehsi.io",
-    "open_image": "scalehsi.io",
-    "open_result": "scalehsi.io",
-    "plan": "scalehsi.fitting.plan",
-    "project": "scalehsi.models.apply",
-    "reconstruct": "scalehsi.models.apply",
-    "report": "scalehsi.report",
-    "save": "scalehsi.io",
-    "scan_bins": "scalehsi.models.psnmf",
-}
+_public, _, _names = lazy_loader.attach_stub(__name__, __file__)
+
+__all__ = sorted({*_names, *class_names()})
 
 try:
     __version__ = version("scalehsi")
@@ -95,15 +30,11 @@ except PackageNotFoundError:  # a checkout that was never installed
 
 
 def __getattr__(name: str) -> Any:
-    if name in _HOMES:
-        value = getattr(importlib.import_module(_HOMES[name]), name)
-    elif name in __all__:
-        value = importlib.import_module(f"scalehsi.{name}")
-    else:
-        raise AttributeError(f"module 'scalehsi' has no attribute {name!r}")
-    globals()[name] = value
-    return value
+    place = class_names().get(name)
+    if place is None:
+        return _public(name)
+    return getattr(importlib.import_module(place.partition(":")[0]), name)
 
 
 def __dir__() -> list[str]:
-    return sorted({*globals(), *__all__})
+    return sorted({*globals(), *_names, *class_names()})

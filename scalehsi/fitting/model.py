@@ -242,12 +242,3 @@ def check_components(n_components: Any, cube: xr.DataArray | None = None) -> Non
 def check_weighting(weighting: Any) -> None:
     """Refuse a weighting other than None and "poisson"."""
     require(weighting in (None, "poisson"), f"weighting={weighting!r} is not known; it is None or 'poisson'")
-
-
-REGISTRY: dict[str, type[Model]] = {}
-
-
-def register(model: type[Model]) -> type[Model]:
-    """Make a model known by its name, for the command line and for opening results. A class decorator."""
-    REGISTRY[model.name.lower()] = model
-    return model

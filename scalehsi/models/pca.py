@@ -14,7 +14,7 @@ from scalehsi.arrays import Float
 from scalehsi.blocks import BlockFunction, Blocks, map_fold
 from scalehsi.checks import choice, is_number, require
 from scalehsi.cube import check_finite
-from scalehsi.fitting.model import Cost, Model, State, Stats, Variables, check_components, check_weighting, register
+from scalehsi.fitting.model import Cost, Model, State, Stats, Variables, check_components, check_weighting
 from scalehsi.kernels.subspace import moments as kernels
 from scalehsi.schema import COMPONENT, ENDMEMBERS, ENERGY, MEAN_SPECTRUM, InputError
 
@@ -25,7 +25,6 @@ RANK: Final = "rank"
 DIRECT: Final = "The components are computed directly; there is nothing to iterate."
 
 
-@register
 @dataclass(frozen=True)
 class PCA(Model):
     """Principal components: the orthogonal spectra that explain most of the (weighted) variance.

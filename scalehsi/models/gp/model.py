@@ -14,7 +14,7 @@ from scalehsi import arrays
 from scalehsi.blocks import BlockFunction, Blocks
 from scalehsi.checks import choice, is_number, require
 from scalehsi.fitting.last_pass import HOME_BYTES
-from scalehsi.fitting.model import Cost, Model, Sources, State, Stats, Variables, register
+from scalehsi.fitting.model import Cost, Model, Sources, State, Stats, Variables
 from scalehsi.kernels.gaussian_process import missing_pixels, tile_halos
 from scalehsi.kernels.gaussian_process.covariance import parse
 from scalehsi.kernels.gaussian_process.likelihood import Hyper
@@ -35,7 +35,6 @@ SAMPLED: Final = 16
 SIDE: Final = 64
 
 
-@register
 @dataclass(frozen=True, eq=False)
 class ParallelGP(Model):
     """Reconstruct noisy maps by a Gaussian process that all of them share.

@@ -16,7 +16,7 @@ from scalehsi.blocks.blas import one_blas_thread
 from scalehsi.checks import require
 from scalehsi.cube import navigation_dims
 from scalehsi.fitting import binning
-from scalehsi.fitting.model import Cost, LastPass, Model, State, Stats, Variables, check_components, register
+from scalehsi.fitting.model import Cost, LastPass, Model, State, Stats, Variables, check_components
 from scalehsi.fitting.survey import Survey, survey
 from scalehsi.kernels import cuda, least_squares, poisson
 from scalehsi.kernels.least_squares import missing_voxels
@@ -37,7 +37,6 @@ SETTLING: Final = 0.01
 """Largest change of a pull at which it does: relative to the largest of them, or to so small a one."""
 
 
-@register
 @dataclass(frozen=True, eq=False)
 class NMF(Model):
     """Unmix a cube into non-negative endmember spectra and abundance maps: ``x ~ c s`` with ``c, s >= 0``.

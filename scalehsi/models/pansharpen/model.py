@@ -15,7 +15,7 @@ from scalehsi.arrays import Float
 from scalehsi.blocks import BlockFunction, Blocks, map_fold
 from scalehsi.checks import choice, is_number, require
 from scalehsi.cube import length_factor
-from scalehsi.fitting.model import Cost, LastPass, Model, Sources, State, Stats, Variables, check_components, register
+from scalehsi.fitting.model import Cost, LastPass, Model, Sources, State, Stats, Variables, check_components
 from scalehsi.fitting.sources import named
 from scalehsi.fitting.survey import survey
 from scalehsi.kernels import least_squares, poisson
@@ -46,7 +46,6 @@ NESTED: Final = "spectral_"
 """What the names in the state of the factorisation begin with."""
 
 
-@register
 @dataclass(frozen=True, eq=False)
 class PanSharpen(Model):
     """Fuse two acquisitions of one region: spectra of the one, resolution of the other.

@@ -16,7 +16,7 @@ from scalehsi.checks import choice, is_number, require
 from scalehsi.cube import energy_kev
 from scalehsi.fitting import binning
 from scalehsi.fitting.loop import settle
-from scalehsi.fitting.model import Cost, Model, State, Stats, Variables, check_components, register
+from scalehsi.fitting.model import Cost, Model, State, Stats, Variables, check_components
 from scalehsi.fitting.survey import survey
 from scalehsi.kernels import least_squares, poisson
 from scalehsi.kernels.pixel_rows.residual import leftover
@@ -45,7 +45,6 @@ WIDTHS: Final = (2.0, 1.5, 1.25, 1.25, 1.25)
 """Standard deviations in pixels under which neighbours are seen, round by round."""
 
 
-@register
 @dataclass(frozen=True, eq=False)
 class PSNMF(Model):
     """Unmix a map of few counts: spectra from bins of many pixels, maps from single pixels (pan-sharpening by NMF).
