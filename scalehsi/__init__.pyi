@@ -1,4 +1,28 @@
 # The public names and where they are. Methods are not listed: `scalehsi.models.catalogue` has them.
 import typing
 
+from . import metrics as metrics
+from . import plots as plots
+from . import prepare as prepare
+from . import quantify as quantify
+from . import simulate as simulate
+from .cluster import connect as connect
+from .cube import check_cube as check_cube
+from .cube import check_finite as check_finite
+from .cube import make_cube as make_cube
+from .fitting.fit import fit as fit
+from .fitting.plan import plan as plan
+from .io import convert as convert
+from .io import open_cube as open_cube
+from .io import open_image as open_image
+from .io import open_result as open_result
+from .io import save as save
+from .models.apply import project as project
+from .models.apply import reconstruct as reconstruct
+from .models.gp import lengthscale_scan as lengthscale_scan
+from .models.psnmf import scan_bins as scan_bins
+from .report import report as report
+from .schema import InputError as InputError
+from .schema import Interrupted as Interrupted
+
 def __getattr__(name: str) -> typing.Any: ...
