@@ -16,8 +16,18 @@ from scalehsi.schema import ABUNDANCES, InputError
 COUNTS: Final = "counts"
 """Name of a cube's variable in its store, unless the cube has a name of its own."""
 
-
-_OTHER_FORMATS: Final = frozenset((".hspy", ".h5", ".hdf5", ".nc", ".npz", ".npy", ".tif", ".tiff", ".emd", ".zip"))
+OTHER_FORMATS: Final = frozenset(
+    f".{ending}"
+    for ending in (
+        # What RosettaSciIO reads or writes; a .zspy store is HyperSpy's.
+        "ali app5 asw bcf blo bmp csv de5 dens dib dm3 dm4 eds elid emd emi ems emsa gif h5 hdf5 hspy img jpe jpeg jpg "
+        "lsd map mas mib mrc mrcz msa msp nc npy nxs pbm pcx pgm png ppm pro prz pts raw rpl sac sbc ser spc spd spi "
+        "spx sur tif tiff tvf tvips unf wdf xbm xml zspy "
+        # Other files of arrays, tables and pages.
+        "dat gz h5ad hdf html json mat netcdf npz parquet pickle pkl svg tar txt zip"
+    ).split()
+)
+"""Endings of other programs' files, under which nobody expects a Zarr store."""
 
 
 def save(data: xr.DataArray | xr.Dataset, path: PathLike, *, overwrite: bool = False, chunk_mb: float = 16) -> Path:
@@ -82,13 +92,31 @@ def as_dataset(cube: xr.DataArray) -> xr.Dataset:
     return cube.to_dataset(name=COUNTS if name in cube.dims or name in cube.coords else name)
 
 
+def check_store_name(path: PathLike) -> None:
+    """Refuse the name of another file format for a store, such as ``map.h5``.
+
+    Raises
+    ------
+    InputError
+        With a name to type instead.
+
+    Examples
+    --------
+    >>> check_store_name("scans/a.dm4")
+    Traceback (most recent call last):
+    ...
+    scalehsi.schema.InputError: scalehsi writes Zarr stores, not .dm4 files; type 'scans/a.zarr'
+    """
+    given = Path(path)
+    if given.suffix.lower() in OTHER_FORMATS:
+        raise InputError(
+            f"scalehsi writes Zarr stores, not {given.suffix} files; type {str(given.with_suffix('.zarr'))!r}"
+        )
+
+
 def destination_path(path: PathLike) -> Path:
     folder = Path(path).expanduser()
-    if folder.suffix.lower() in _OTHER_FORMATS:
-        raise InputError(
-            f"scalehsi writes Zarr stores, not {folder.suffix} files; "
-            f"give the name {folder.with_suffix('.zarr').name!r}"
-        )
+    check_store_name(path)
     # What a link points to is replaced, not the link.
     return folder.resolve() if folder.is_symlink() else folder
 

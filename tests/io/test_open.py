@@ -326,7 +326,7 @@ def test_destinations_that_are_refused(tmp_path: Path, write: Any) -> None:
         write(cube, tmp_path / "thesis", overwrite=True)
     with pytest.raises(InputError, match=r"nowhere' does not exist; make it first"):
         write(cube, tmp_path / "nowhere" / "a.zarr")
-    with pytest.raises(InputError, match=r"writes Zarr stores, not \.hspy files; give the name 'a\.zarr'"):
+    with pytest.raises(InputError, match=r"writes Zarr stores, not \.hspy files; type '.*a\.zarr'"):
         write(cube, tmp_path / "a.hspy")
     with pytest.raises(InputError, match=r"chunk_mb is a size in MiB above 0, got 0; the default is 16"):
         write(cube, tmp_path / "a.zarr", chunk_mb=0)
