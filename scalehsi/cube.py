@@ -236,6 +236,35 @@ def energy_kev(cube: xr.DataArray | xr.Dataset) -> np.ndarray[Any, np.dtype[np.f
     return None if factor is None else np.asarray(cube[ENERGY].values, dtype=np.float64) * (factor / 1000.0)
 
 
+def same_axis(a: Any, b: Any) -> bool:
+    """Whether two axes in one unit have the same points, up to a tenth of the mean step of the second.
+
+    Coordinates that were stored and rounded differ by far less, other calibrations by more. Axes of a single point
+    may differ by one part in a million.
+
+    Parameters
+    ----------
+    a, b : array or DataArray, shape (E,)
+        For example channel centres.
+
+    Returns
+    -------
+    bool
+        False also where the lengths differ.
+
+    Examples
+    --------
+    >>> same_axis([1.0, 2.0, 3.0], [1.0, 2.01, 3.0]), same_axis([1.0, 2.0], [1.0, 2.0, 3.0])
+    (True, False)
+    """
+    first, second = np.asarray(a, dtype=np.float64), np.asarray(b, dtype=np.float64)
+    if first.shape != second.shape:
+        return False
+    steps = np.abs(np.diff(second))
+    tolerance = 0.1 * steps.mean() if steps.size else 1e-6 * np.abs(second)
+    return bool((np.abs(first - second) <= tolerance).all())
+
+
 def pixel_size_nm(cube: xr.DataArray | xr.Dataset, dim: str = X) -> float | None:
     """Step of a pixel axis in nanometres, or None where there is no calibration.
 

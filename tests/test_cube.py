@@ -20,6 +20,7 @@ from scalehsi.cube import (
     make_cube,
     navigation_dims,
     pixel_size_nm,
+    same_axis,
     with_history,
 )
 from scalehsi.schema import InputError
@@ -246,3 +247,15 @@ def test_the_description_says_what_the_metadata_say() -> None:
     assert said["axes"]["energy"] == {"size": 5, "first": 0.0, "last": 0.4, "units": "keV", "step": 0.1}
     assert said["history"] == ["crop"]
     assert said["attrs"] == {"signal": "EDS"}
+
+
+def test_axes_are_compared_in_parts_of_a_channel_of_the_second() -> None:
+    axis = 500 + 0.5 * np.arange(5)
+    assert same_axis(axis, axis + 0.04)
+    assert not same_axis(axis, axis + 0.06)
+    assert same_axis(xr.DataArray(axis[::-1] - 0.04), axis[::-1])
+    assert not same_axis(axis, axis[:-1])
+    assert not same_axis(axis, np.full(5, np.nan))
+    assert same_axis([], [])
+    assert same_axis(np.float32([500.1]), [500.1])
+    assert not same_axis([500.1], [500.2])

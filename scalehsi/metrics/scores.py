@@ -9,6 +9,7 @@ import xarray as xr
 from scipy.optimize import linear_sum_assignment
 from scipy.special import ndtri
 
+from scalehsi.cube import same_axis
 from scalehsi.result import check_result
 from scalehsi.schema import ABUNDANCES, COMPONENT, ENDMEMBERS, ENERGY, InputError
 
@@ -309,5 +310,5 @@ def _same_energy(a: xr.DataArray, b: xr.DataArray) -> None:
             raise InputError(f"spectra have a dim 'energy', got the dims {side.dims}")
     if a.sizes[ENERGY] != b.sizes[ENERGY]:
         raise InputError(f"the energy axes have {a.sizes[ENERGY]} and {b.sizes[ENERGY]} channels; crop both alike")
-    if ENERGY in a.coords and ENERGY in b.coords and not np.allclose(a[ENERGY], b[ENERGY], rtol=1e-6):
+    if ENERGY in a.coords and ENERGY in b.coords and not same_axis(a[ENERGY], b[ENERGY]):
         raise InputError("the energy axes have other values; interpolate one with spectra.interp(energy=other.energy)")

@@ -9,8 +9,7 @@ import xarray as xr
 
 from scalehsi.blocks import map_pixels, open_blocks, open_surrounded
 from scalehsi.chunks import work_chunks
-from scalehsi.cube import check_cube, with_history
-from scalehsi.fitting import energy_axis
+from scalehsi.cube import check_cube, same_axis, with_history
 from scalehsi.models.catalogue import model_class
 from scalehsi.result import check_result, map_dims, settings_of
 from scalehsi.schema import ABUNDANCES, COMPONENT, ENDMEMBERS, ENERGY, InputError
@@ -51,7 +50,7 @@ def project(result: xr.Dataset, cube: xr.DataArray) -> xr.DataArray:
     _same_axis(result, cube)
     model = model_class(str(result.attrs["model"])).from_settings(settings_of(result))
     fn, shared = model.projector(result)
-    view = open_surrounded(cube, packed=model.packed) if model.halo else open_blocks(cube, resident=False)
+    view = open_surrounded(cube, packed=model.takes_sparse_counts) if model.halo else open_blocks(cube, resident=False)
     handle = map_pixels(
         fn,
         view,
@@ -123,7 +122,7 @@ def _product(maps: Any, *, s: Any, offset: Any, dtype: Any) -> Any:
 
 def _same_axis(result: xr.Dataset, cube: xr.DataArray) -> None:
     then, now = np.asarray(result[ENERGY].values, dtype=float), np.asarray(cube[ENERGY].values, dtype=float)
-    if not energy_axis.same(now, then):
+    if not same_axis(now, then):
         raise InputError(
             f"the energy axis of the result has {then.size} channels, {then[0]:g} to {then[-1]:g}, that of the cube "
             f"{now.size}, {now[0]:g} to {now[-1]:g}; "

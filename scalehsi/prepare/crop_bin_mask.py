@@ -10,7 +10,7 @@ import numpy as np
 import xarray as xr
 
 from scalehsi.blocks import add_up_windows
-from scalehsi.cube import check_cube, navigation_dims, with_history
+from scalehsi.cube import check_cube, navigation_dims, same_axis, with_history
 from scalehsi.kernels.resampling.pixel_windows import window_sums
 from scalehsi.schema import ENERGY, MASK, InputError, suggest
 
@@ -183,7 +183,7 @@ def _given_mask(cube: xr.DataArray, where: Any) -> xr.DataArray:
                 "type where.broadcast_like(cube.isel(energy=0))"
             )
         for dim in dims:
-            if dim in where.coords and not np.allclose(where[dim], cube[dim], rtol=1e-6):
+            if dim in where.coords and not same_axis(where[dim], cube[dim]):
                 raise InputError(
                     f"mask: the {dim} axis of the map has other values than the cube's; "
                     f"crop both alike, or type where.drop_vars({dim!r})"

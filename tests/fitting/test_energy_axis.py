@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 import xarray as xr
 
-from scalehsi.cube import make_cube
+from scalehsi.cube import make_cube, same_axis
 from scalehsi.fitting import energy_axis
 from scalehsi.schema import InputError
 
@@ -30,5 +30,5 @@ def test_other_channels_are_refused_by_name_and_with_the_repair() -> None:
 
 
 def test_a_single_channel_has_no_step() -> None:
-    assert energy_axis.same([1.0], [1.0])
-    assert not energy_axis.same([1.0], [1.1])
+    assert same_axis([1.0], [1.0])
+    assert not same_axis([1.0], [1.1])

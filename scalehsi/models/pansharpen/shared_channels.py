@@ -10,7 +10,7 @@ import xarray as xr
 
 from scalehsi.arrays import Float
 from scalehsi.checks import require
-from scalehsi.cube import energy_factor
+from scalehsi.cube import energy_factor, same_axis
 from scalehsi.kernels.resampling.energy_axis import common, rebin
 from scalehsi.schema import ENERGY, InputError
 
@@ -35,9 +35,7 @@ class Channels(NamedTuple):
     @property
     def same(self) -> bool:
         """True where both axes are one."""
-        step = abs(self.other[-1] - self.other[0]) / max(1, len(self.other) - 1)
-        close = 0.1 * step or 1e-9
-        return len(self.axis) == len(self.other) and np.allclose(self.axis, self.other, rtol=0, atol=close)
+        return same_axis(self.axis, self.other)
 
     def here(self, spectra: Float) -> Float:
         """Spectra (K, E) of the other axis in these channels, (K, F)."""
