@@ -14,7 +14,7 @@ import xarray as xr
 
 import scalehsi as hsi
 from scalehsi.blocks import map_fold
-from scalehsi.fitting.model import Model, Stats, check_components
+from scalehsi.fitting.model import IterativeModel, Stats, check_components
 from scalehsi.fitting.survey import survey
 from scalehsi.models.catalogue import CATALOGUE
 
@@ -45,7 +45,7 @@ def maps(x, *, centres, endmembers, residual=True):
 
 
 @dataclass(frozen=True)
-class KMeans(Model):
+class KMeans(IterativeModel):
     """Spherical k-means (Dhillon and Modha 2001, doi:10.1023/A:1007612920971)."""
 
     n_components: int

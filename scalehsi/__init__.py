@@ -18,6 +18,7 @@ from typing import Any
 import lazy_loader
 
 from scalehsi.models.catalogue import class_names
+from scalehsi.schema import suggest
 
 _public, _, _names = lazy_loader.attach_stub(__name__, __file__)
 
@@ -30,11 +31,13 @@ except PackageNotFoundError:  # a checkout that was never installed
 
 
 def __getattr__(name: str) -> Any:
-    place = class_names().get(name)
-    if place is None:
+    methods = class_names()
+    if name in methods:
+        return getattr(importlib.import_module(methods[name].partition(":")[0]), name)
+    if name in _names:
         return _public(name)
-    return getattr(importlib.import_module(place.partition(":")[0]), name)
+    raise AttributeError(f"module 'scalehsi' has no attribute {name!r}; {suggest(name, __dir__())}")
 
 
 def __dir__() -> list[str]:
-    return sorted({*globals(), *_names, *class_names()})
+    return sorted({*_names, *class_names()})

@@ -59,5 +59,5 @@ def test_every_public_name_is_there_and_no_other_is_made_up() -> None:
     assert run(code)
     import scalehsi
 
-    with pytest.raises(AttributeError, match="nothing_of_the_kind"):
+    with pytest.raises(AttributeError, match="no attribute 'nothing_of_the_kind'"):
         _ = scalehsi.nothing_of_the_kind

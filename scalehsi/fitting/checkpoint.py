@@ -1,11 +1,11 @@
-"""The state of a fit on disk: one file of plain arrays, replaced in one step, safe to open from a stranger."""
+"""Checkpoints: the state of a fit on disk, one file of plain arrays, safe to open even from a stranger."""
 
 from __future__ import annotations
 
 import json
 import os
 import time
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Final
 from zipfile import BadZipFile
@@ -13,25 +13,36 @@ from zipfile import BadZipFile
 import numpy as np
 import xarray as xr
 
-from scalehsi.fitting.model import Model, Sources, State
+from scalehsi.fitting.model import Inputs, Model, State
 from scalehsi.schema import ENERGY, InputError
 
 FILE: Final = "state.npz"
-LOOSE: Final = ("max_iter", "tol")
-"""Settings that may change between a run and its resumption: they say when to stop, not what is computed."""
+FREE_SETTINGS: Final = ("max_iter", "tol")
+"""Settings that may change before a resume: they say when to stop, not what is computed."""
 
 
 @dataclass(frozen=True)
 class Saved:
-    """A state as it was after some iteration.
+    """The state after an iteration.
 
-    ``done`` says that the model asked for no more steps, ``rejected`` how many steps in a row it had rejected.
+    Attributes
+    ----------
+    state : State
+    objective : list of float
+        After each iteration.
+    done : bool
+        True when the model asked for no more steps.
+    rejected : int
+        Rejected steps in a row.
+    inner : list of dict
+        How the inner fits ended, see `scalehsi.fitting.loop.fit_inner`.
     """
 
     state: State
     objective: list[float]
     done: bool = False
     rejected: int = 0
+    inner: list[dict[str, Any]] = field(default_factory=list)
 
 
 class Checkpoint:
@@ -40,13 +51,15 @@ class Checkpoint:
     Parameters
     ----------
     folder : path
-    model, seed, given
-        What the fit is of; a state of another fit is refused.
+    model : Model
+    seed : int
+    inputs : Inputs
+        With model and seed they identify the fit; the state of another fit is refused.
     """
 
-    def __init__(self, folder: str | os.PathLike[str], *, model: Model, seed: int, given: Sources) -> None:
+    def __init__(self, folder: str | os.PathLike[str], *, model: Model, seed: int, inputs: Inputs) -> None:
         self.folder = Path(folder)
-        self.identity = _identity(model, seed, given)
+        self.identity = _identity(model, seed, inputs)
 
     @property
     def path(self) -> Path:
@@ -56,7 +69,7 @@ class Checkpoint:
         return self.path.is_file()
 
     def prepare(self, *, resume: bool) -> Saved | None:
-        """Give the saved state to go on from, or None for a fresh start.
+        """Return the saved state to resume from, or None for a fresh start.
 
         Raises
         ------
@@ -69,15 +82,15 @@ class Checkpoint:
             return None
         if not resume:
             raise InputError(
-                f"checkpoint={str(self.folder)!r} holds the state of an earlier fit; go on from it with resume=True "
+                f"checkpoint={str(self.folder)!r} holds the state of an earlier fit; resume it with resume=True "
                 "(--resume), or give another folder"
             )
         return self.read()
 
     def write(self, saved: Saved) -> None:
-        """Write beside, then rename: a kill at any moment leaves the old state or the new one."""
+        """Write a temporary file, then rename it: a kill at any moment leaves the old state or the new one."""
         self.folder.mkdir(parents=True, exist_ok=True)
-        meta = {"identity": self.identity, "done": saved.done, "rejected": saved.rejected}
+        meta = {"identity": self.identity, "done": saved.done, "rejected": saved.rejected, "inner": saved.inner}
         temporary = self.folder / f".{FILE}.{os.getpid()}.partial"
         try:
             with temporary.open("wb") as file:
@@ -95,6 +108,7 @@ class Checkpoint:
             temporary.unlink(missing_ok=True)
 
     def read(self) -> Saved:
+        """The state on disk; an `InputError` when it cannot be read or is of another fit."""
         try:
             with self.path.open("rb") as raw, np.load(raw, allow_pickle=False) as file:
                 meta = json.loads(file["meta"].tobytes().decode())
@@ -102,7 +116,7 @@ class Checkpoint:
                 objective = [float(v) for v in file["objective"]]
         except (OSError, ValueError, KeyError, EOFError, BadZipFile) as error:
             raise InputError(
-                f"the checkpoint {str(self.path)!r} cannot be read ({error}); remove it to start anew"
+                f"the checkpoint {str(self.path)!r} cannot be read ({error}); remove it to start again"
             ) from error
         for what, now in self.identity.items():
             then = meta["identity"].get(what)
@@ -111,34 +125,47 @@ class Checkpoint:
                     f"the checkpoint {str(self.folder)!r} is of another fit: its {what} is {then}, this one's "
                     f"is {now}; use the same settings, or another folder"
                 )
-        return Saved(state, objective, bool(meta["done"]), int(meta["rejected"]))
+        return Saved(state, objective, bool(meta["done"]), int(meta["rejected"]), list(meta.get("inner", [])))
 
 
-def _identity(model: Model, seed: int, given: Sources) -> dict[str, Any]:
-    settings = {k: v for k, v in model.to_settings().items() if k not in LOOSE}
-    plain = {"model": model.name, "settings": settings, "seed": int(seed), **_looks(given.cube)}
-    for name, data in given.beside.items():
-        plain |= {f"{what} of {name!r}": value for what, value in _looks(data).items()}
+def _identity(model: Model, seed: int, inputs: Inputs) -> dict[str, Any]:
+    """Model, settings, seed and the metadata of the inputs as plain values."""
+    settings = {k: v for k, v in model.to_settings().items() if k not in FREE_SETTINGS}
+    plain = {"model": model.name, "settings": settings, "seed": int(seed), **_metadata(inputs.cube)}
+    for name, data in inputs.others.items():
+        plain |= {f"{what} of {name!r}": value for what, value in _metadata(data).items()}
     found: dict[str, Any] = json.loads(json.dumps(plain))
     return found
 
 
-def _looks(data: xr.DataArray) -> dict[str, Any]:
-    """What tells one cube, or image, from another without reading it."""
-    looks: dict[str, Any] = {"shape": list(data.shape), "dtype": str(data.dtype)}
+def _metadata(data: xr.DataArray) -> dict[str, Any]:
+    """What distinguishes one cube, or image, from another without reading it."""
+    found: dict[str, Any] = {"shape": list(data.shape), "dtype": str(data.dtype)}
     if ENERGY in data.coords:
         energy = np.asarray(data[ENERGY].values, dtype=np.float64)
-        looks["energy axis"] = [float(energy[0]), float(energy[-1])]
-    return looks
+        found["energy axis"] = [float(energy[0]), float(energy[-1])]
+    return found
 
 
 @dataclass
-class _Saver:
-    """Decides when the last state goes to disk, and writes what is pending when the process is told to stop."""
+class Saver:
+    """Decides when the last state is written, and writes the pending one when the process has to stop.
 
-    store: Checkpoint | None
-    every: int
-    minutes: float | None
+    Attributes
+    ----------
+    store : Checkpoint, optional
+        Nothing is written without it.
+    every : int
+        Iterations between two writes.
+    minutes : float, optional
+        Minutes between two writes, in place of ``every``.
+    iteration : int
+        Finished iterations.
+    """
+
+    store: Checkpoint | None = None
+    every: int = 1
+    minutes: float | None = None
     iteration: int = 0
     pending: Saved | None = None
     written: float = 0.0
@@ -149,6 +176,7 @@ class _Saver:
         self.written = time.monotonic()
 
     def keep(self, saved: Saved, *, final: bool) -> None:
+        """Take the state after an iteration; ``final`` ones are written at once."""
         self.iteration = len(saved.objective)
         self.pending = saved
         due = self.iteration % self.every == 0
@@ -158,7 +186,7 @@ class _Saver:
             self.flush()
 
     def flush(self) -> str | None:
-        """Write the pending state; give the folder's name if it holds one."""
+        """Write the pending state; return the folder's name if it holds one."""
         if self.store is None:
             return None
         if self.pending is not None:

@@ -1,7 +1,8 @@
-"""The one fit loop: iterations, tolerance, status, progress, checkpoints, resume and provenance for every model."""
+"""Fit a model to a cube: checks, loop, checkpoint, last pass and provenance for every method."""
 
 from __future__ import annotations
 
+import json
 import numbers
 import os
 from collections.abc import Collection, Mapping
@@ -12,20 +13,15 @@ import xarray as xr
 from scalehsi import arrays
 from scalehsi.blocks import Blocks, branch, open_blocks
 from scalehsi.checks import is_number, require
-from scalehsi.fitting.checkpoint import Checkpoint, _Saver
-from scalehsi.fitting.interrupt import _Stop, _stoppable
-from scalehsi.fitting.last_pass import _add_maps, _add_residual, _label
-from scalehsi.fitting.loop import _iterate
-from scalehsi.fitting.model import Model, Sources, State
+from scalehsi.fitting.checkpoint import Checkpoint, Saver
+from scalehsi.fitting.interrupt import Stop, stoppable
+from scalehsi.fitting.last_pass import add_maps, add_residual, label
+from scalehsi.fitting.loop import Ended, recorded_inner_fits, run_loop
+from scalehsi.fitting.model import Inputs, Model
 from scalehsi.fitting.progress import Bar, Listener, Tracker
-from scalehsi.fitting.sources import provenance, sources
+from scalehsi.fitting.sources import provenance, select_inputs
 from scalehsi.result import make_result
-from scalehsi.schema import (
-    ABUNDANCES,
-    InputError,
-    Interrupted,
-    Status,
-)
+from scalehsi.schema import ABUNDANCES, InputError, Interrupted
 
 
 def fit(
@@ -97,31 +93,36 @@ def fit(
     >>> result["abundances"].dims, result["endmembers"].sizes["component"]
     (('component', 'y', 'x'), 4)
     """
-    given = sources(cube, model)
+    inputs = select_inputs(cube, model)
     if resume and checkpoint is None:
         raise InputError(
             "resume=True needs the folder to resume from; give checkpoint='run.ckpt' (--checkpoint run.ckpt)"
         )
     require(is_number(seed, numbers.Integral) and seed >= 0, f"seed is a whole number of at least 0, got {seed!r}")
-    store = None if checkpoint is None else Checkpoint(checkpoint, model=model, seed=seed, given=given)
+    store = None if checkpoint is None else Checkpoint(checkpoint, model=model, seed=seed, inputs=inputs)
     saved = None if store is None else store.prepare(resume=resume)
-    view = open_blocks(given.cube, device=_device(device, model))
+    view = open_blocks(inputs.cube, device=_device(device, model))
     bar = Bar() if progress is True else None
     tracker = Tracker(bar or (progress if callable(progress) else None), model.max_iter)
     view.report = tracker.report
-    for name, each in given.beside.items():
+    for name, each in inputs.others.items():
         branch(view, name, partial(open_blocks, each, device=view.device))
-    saver = _Saver(store, every=checkpoint_every, minutes=checkpoint_minutes)
+    saver = Saver(store, every=checkpoint_every, minutes=checkpoint_minutes)
     try:
-        with _stoppable():
-            state, history, status, advice = _iterate(view, model, seed, saved, saver, tracker)
-            tracker.enter("maps", len(history))
-            result = _finish(view, model, given, state, history, (status, advice), seed=seed, residual=residual)
-            result.attrs["readings"] = _readings(view, apart=given.beside)
-            if given.beside:
-                result.attrs["sources"] = provenance(given)
+        with stoppable(), recorded_inner_fits([] if saved is None else saved.inner) as inner:
+            ended = run_loop(view, model, seed, saved=saved, saver=saver, tracker=tracker)
+            tracker.enter("maps", len(ended.objective))
+            result = _finished(view, model, inputs, ended, seed=seed, residual=residual)
+            result.attrs["readings"] = _readings(view, apart=inputs.others)
+            if inputs.others:
+                result.attrs["sources"] = provenance(inputs)
+            if inner:
+                result.attrs["inner_fits"] = json.dumps(inner)
+                failed = [each["purpose"] for each in inner if each["status"] == "nonfinite"]
+                if failed:
+                    result.attrs["advice"] += f" An inner fit became non-finite: {', '.join(failed)}."
             return result
-    except _Stop as stop:
+    except Stop as stop:
         where = saver.flush()
         done = f"after {saver.iteration} iterations"
         hint = (
@@ -146,39 +147,33 @@ def _device(wanted: str, model: Model) -> arrays.Device:
     return device
 
 
-def _finish(
-    view: Blocks,
-    model: Model,
-    given: Sources,
-    state: State,
-    history: list[float],
-    ending: tuple[Status, str],
-    *,
-    seed: int,
-    residual: bool,
-) -> xr.Dataset:
-    """The last pass, and all that was found put together."""
-    variables = model.finish(view, state)
-    status, advice = model.ending(variables, *ending)
+def _finished(view: Blocks, model: Model, inputs: Inputs, ended: Ended, *, seed: int, residual: bool) -> xr.Dataset:
+    """The result of a fit whose loop has ended, with the maps of the last pass.
+
+    view: the fitted cube. inputs: the data of the fit. ended: state, objective, status and advice of the loop.
+    seed: for the provenance. residual: also the residual of each pixel and channel.
+    """
+    variables = model.finish(view, ended.state)
+    status, advice = model.final_status(variables, ended.status, ended.advice)
     if ABUNDANCES not in variables:
-        _add_maps(view, model, state, variables, residual=residual)
-    elif residual and given.frame is None:
-        _add_residual(view, model, state, variables)
-    frame = view.cube if given.frame is None else given.frame
-    _label(variables, frame)
+        add_maps(view, model, ended.state, variables, residual=residual)
+    elif residual and inputs.frame is None:
+        add_residual(view, model, ended.state, variables)
+    frame = view.cube if inputs.frame is None else inputs.frame
+    label(variables, frame)
     return make_result(
-        {**variables, **given.carried},
+        {**variables, **inputs.carried},
         cube=frame,
         model=model.name,
         settings=model.to_settings(),
         seed=seed,
-        objective=history,
+        objective=ended.objective,
         status=status,
         advice=advice,
     )
 
 
 def _readings(view: Blocks, *, apart: Collection[str] = ()) -> int:
-    """Full readings of the cube: by its own passes, and by those over what was made of it, but for these branches."""
+    """Full readings of the cube, by its own passes and by those over its branches except the named ones."""
     own = [made for name, made in view.branches.items() if name not in apart and not made.derived]
     return view.reads + sum(map(_readings, own))

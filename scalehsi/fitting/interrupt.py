@@ -1,4 +1,4 @@
-"""Stop a fit on SIGINT or SIGTERM."""
+"""Turn SIGINT and SIGTERM into an exception, so that a fit or a command can clean up before it ends."""
 
 from __future__ import annotations
 
@@ -10,13 +10,23 @@ from types import FrameType
 from typing import Any
 
 
-class _Stop(BaseException):
-    """A signal asked to stop; raised in the main thread, out of whatever it waits for."""
+class Stop(BaseException):
+    """A signal asked to stop; raised in the main thread, whatever it waits for."""
 
 
 @contextlib.contextmanager
-def _stoppable() -> Iterator[None]:
-    """Turn SIGINT and SIGTERM into `_Stop`, once: a second signal does what it did before."""
+def stoppable(
+    numbers: tuple[int, ...] = (signal.SIGINT, signal.SIGTERM), error: type[BaseException] = Stop
+) -> Iterator[None]:
+    """Raise ``error`` with the signal's name at the first of the signals; a second one does what it did before.
+
+    Parameters
+    ----------
+    numbers : tuple of int
+        The signals.
+    error : type
+        What is raised.
+    """
     if threading.current_thread() is not threading.main_thread():
         yield
         return
@@ -28,9 +38,9 @@ def _stoppable() -> Iterator[None]:
 
     def stop(number: int, _: FrameType | None) -> None:
         restore()
-        raise _Stop(signal.Signals(number).name)
+        raise error(signal.Signals(number).name)
 
-    for number in (signal.SIGINT, signal.SIGTERM):
+    for number in numbers:
         before[number] = signal.signal(number, stop)
     try:
         yield

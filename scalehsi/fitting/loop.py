@@ -1,83 +1,164 @@
-"""The iteration loop of all fits, and when it ends."""
+"""The one loop of all fits, inner fits included, and the rule by which it ends."""
 
 from __future__ import annotations
 
 import logging
-from typing import Final
+from collections.abc import Iterator
+from contextlib import contextmanager
+from contextvars import ContextVar
+from dataclasses import dataclass
+from typing import Any, Final, cast
 
 import numpy as np
 
 from scalehsi.blocks import Blocks
-from scalehsi.fitting.checkpoint import Saved, _Saver
-from scalehsi.fitting.model import Model, State
+from scalehsi.fitting.checkpoint import Saved, Saver
+from scalehsi.fitting.model import DirectModel, IterativeModel, Model, State, Stats
 from scalehsi.fitting.progress import Tracker
 from scalehsi.schema import Status
 
-WINDOW: Final = 5
-"""Iterations over which the tolerance is judged, so that one small step does not end a fit."""
-
-
-PATIENCE: Final = 12
-"""Rejected steps in a row after which a fit counts as stagnated."""
-
+TOLERANCE_ITERATIONS: Final = 5
+"""The tolerance is compared with the mean gain of this many iterations, so that one small step does not end a fit."""
+REJECTED_STEPS: Final = 12
+"""A fit stagnates after this many rejected steps in a row."""
 
 log = logging.getLogger("scalehsi")
 
+_inner: ContextVar[list[dict[str, Any]] | None] = ContextVar("inner fits", default=None)
 
-def _iterate(
-    view: Blocks, model: Model, seed: int, saved: Saved | None, saver: _Saver, tracker: Tracker
-) -> tuple[State, list[float], Status, str]:
+
+@dataclass(frozen=True)
+class Ended:
+    """A fit at the end of its loop.
+
+    Attributes
+    ----------
+    state : State
+        The last finite state.
+    objective : list of float
+        After each iteration.
+    status : Status
+    advice : str
+        A sentence in place of the standard one for that status; empty for the standard one.
+    """
+
+    state: State
+    objective: list[float]
+    status: Status
+    advice: str
+
+
+def run_loop(
+    view: Blocks,
+    model: Model,
+    seed: int,
+    *,
+    state: State | None = None,
+    saved: Saved | None = None,
+    saver: Saver | None = None,
+    tracker: Tracker | None = None,
+) -> Ended:
+    """Run a model to its end.
+
+    Parameters
+    ----------
+    view : Blocks
+        The cube that is fitted.
+    model : IterativeModel or DirectModel
+    seed : int
+    state : State, optional
+        Where to start, in place of the model's own first state.
+    saved : Saved, optional
+        Where to resume.
+    saver : Saver, optional
+        Receives the state after each iteration.
+    tracker : Tracker, optional
+        Reports the progress.
+    """
+    saver = saver or Saver()
+    tracker = tracker or Tracker(None, model.max_iter)
     status: Status | None = None
-    advice = ""
-    if saved is None:
-        tracker.enter("start", 0)
-        state, history, rejected = model.init(view, seed), [], 0
-    else:
+    history, rejected, advice = [], 0, ""
+    if saved is not None:
         state, history, rejected = saved.state, list(saved.objective), saved.rejected
         log.info("resumed after iteration %d", len(history))
         saver.iteration = len(history)
-        # The tolerance may have changed since: judge again.
-        status = "converged" if saved.done else _judge(history, model.tol, rejected=rejected)
+        # The tolerance may have changed since: test again.
+        status = "converged" if saved.done else _status_of(history, model.tol, rejected=rejected)
+    elif state is None and isinstance(model, IterativeModel):
+        tracker.enter("start", 0)
+        state = model.init(view, seed)
     tracker.enter("iterate", len(history))
     while status is None and len(history) < model.max_iter:
-        new, stats = model.step(view, state)
+        new, stats = _advanced(model, view, state, seed)
         if not np.isfinite(stats.objective):
-            return state, history, "nonfinite", ""
-        state = new
-        advice = stats.advice
+            return Ended(cast(State, state), history, "nonfinite", "")
+        state, advice = new, stats.advice
         history.append(float(stats.objective))
         rejected = 0 if stats.progressing else rejected + 1
         status = "converged" if stats.done else None
         if status is None and stats.settled:
-            status = _judge(history, model.tol, rejected=rejected)
-        saver.keep(Saved(state, list(history), stats.done, rejected), final=status is not None)
+            status = _status_of(history, model.tol, rejected=rejected)
+        kept = Saved(state, list(history), stats.done, rejected, list(_inner.get() or []))
+        saver.keep(kept, final=status is not None)
         tracker.finished(len(history), history[-1])
-    return state, history, status or "max_iter", advice if status == "converged" else ""
+    return Ended(cast(State, state), history, status or "max_iter", advice if status == "converged" else "")
 
 
-def settle(view: Blocks, model: Model, seed: int, *, state: State | None = None) -> tuple[State, list[float]]:
-    """Run the loop of a model to its end, as a part of another model: no checkpoint, no result, no word about it.
+def _advanced(model: Model, view: Blocks, state: State | None, seed: int) -> tuple[State, Stats]:
+    """One iteration, or the whole computation of a direct model."""
+    if isinstance(model, DirectModel):
+        return model.solve(view, seed)
+    return cast(IterativeModel, model).step(view, cast(State, state))
 
-    From the given state, or from the model's first one.
+
+def fit_inner(view: Blocks, model: Model, seed: int, *, purpose: str, state: State | None = None) -> Ended:
+    """Fit a model as a part of another fit; how it ended becomes part of the outer result.
+
+    Parameters
+    ----------
+    view : Blocks
+        The data of the inner fit, for example bins of pixels.
+    model : Model
+    seed : int
+    purpose : str
+        For the user, such as "endmembers of the bins".
+    state : State, optional
+        Where to start, in place of the model's own first state.
     """
-    state, history, rejected = model.init(view, seed) if state is None else state, [], 0
-    while len(history) < model.max_iter:
-        new, stats = model.step(view, state)
-        if not np.isfinite(stats.objective):
-            break
-        state = new
-        history.append(float(stats.objective))
-        rejected = 0 if stats.progressing else rejected + 1
-        if stats.done or (stats.settled and _judge(history, model.tol, rejected=rejected)):
-            break
-    return state, history
+    found = run_loop(view, model, seed, state=state)
+    if found.status == "nonfinite":
+        log.warning(
+            "the inner fit (%s, by %s) became non-finite after %d iterations; its last finite state is used",
+            *(purpose, model.name, len(found.objective)),
+        )
+    records = _inner.get()
+    if records is not None:
+        ended = {"status": found.status, "iterations": len(found.objective)}
+        records.append({"purpose": purpose, "model": model.name, **ended})
+    return found
 
 
-def _judge(history: list[float], tol: float, *, rejected: int) -> Status | None:
-    """Converged when the mean relative gain of the last iterations is at most ``tol``; None to go on."""
-    if rejected >= PATIENCE:
+@contextmanager
+def recorded_inner_fits(known: list[dict[str, Any]]) -> Iterator[list[dict[str, Any]]]:
+    """Collect purpose, model, status and iterations of all inner fits; ``known`` are those before a resume."""
+    records = list(known)
+    token = _inner.set(records)
+    try:
+        yield records
+    finally:
+        _inner.reset(token)
+
+
+def _status_of(history: list[float], tol: float, *, rejected: int) -> Status | None:
+    """Converged when the mean relative gain of the last iterations is at most ``tol``; None to go on.
+
+    history: objective after each iteration. tol: relative gain. rejected: rejected steps in a row.
+    """
+    if rejected >= REJECTED_STEPS:
         return "stagnated"
-    if len(history) <= WINDOW or rejected:
+    if len(history) <= TOLERANCE_ITERATIONS or rejected:
         return None
-    gain = history[-1 - WINDOW] - history[-1]
-    return "converged" if gain <= tol * WINDOW * max(abs(history[-1]), np.finfo(float).tiny) else None
+    gain = history[-1 - TOLERANCE_ITERATIONS] - history[-1]
+    floor = max(abs(history[-1]), np.finfo(float).tiny)
+    return "converged" if gain <= tol * TOLERANCE_ITERATIONS * floor else None

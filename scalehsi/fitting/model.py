@@ -1,7 +1,8 @@
-"""What a model is: a frozen dataclass of settings, and four functions that know nothing of loops or files.
+"""The contract of a method: settings in a frozen dataclass, and a few functions that know nothing of files or loops.
 
-A new model is one file with one such class; `scalehsi.fit` gives it the loop, tolerance, progress, checkpoints, resume
-and provenance. CONTRIBUTING.md shows one, and the tests run it.
+There are two kinds. An `IterativeModel` improves its state step by step (`init`, `step`, `finish`); a `DirectModel`
+computes it in one go (`solve`, `finish`). `scalehsi.fit` gives both the loop, tolerance, progress, checkpoints, resume
+and provenance. CONTRIBUTING.md shows how to write one.
 """
 
 from __future__ import annotations
@@ -24,19 +25,19 @@ from scalehsi.cube import check_cube
 from scalehsi.schema import InputError, Status, suggest
 
 State = dict[str, np.ndarray[Any, Any]]
-"""What an iteration hands to the next: small named arrays on the host, and all that a checkpoint holds."""
+"""What an iteration passes to the next: small named arrays on the host, and all that a checkpoint holds."""
 
 Variables = dict[str, xr.DataArray]
 
-LastPass = tuple[BlockFunction, dict[str, Any], tuple[Pixels | xr.DataArray, ...]]
-"""A block function, its shared arguments, and what goes along with the pixels."""
+MapPass = tuple[BlockFunction, dict[str, Any], tuple[Pixels | xr.DataArray, ...]]
+"""A block function, its shared arguments, and arrays that are aligned with the pixels."""
 
 NOTHING: Final[Mapping[str, Any]] = MappingProxyType({})
 
 
 @dataclass(frozen=True)
 class Stats:
-    """What one step tells the loop.
+    """What one step reports to the loop.
 
     Attributes
     ----------
@@ -47,9 +48,9 @@ class Stats:
     progressing : bool
         False when the step was rejected, so that the loop does not take a flat objective for convergence.
     settled : bool
-        False while a flat objective means nothing, because the model is about to change what it does.
+        False during phases in which convergence must not be tested, for example before relevances are updated.
     advice : str
-        With ``done``: what to tell the user in place of the standing sentence.
+        With ``done``: the sentence for the user in place of the standard one.
     """
 
     objective: float
@@ -76,7 +77,7 @@ class Cost:
     kept_bytes : int
         What the workers keep of each pixel between passes where they do not keep the cube.
     aligned_bytes : int
-        What goes along with each pixel in every pass; the workers keep it where they keep the cube.
+        What is aligned with each pixel in every pass; the workers keep it where they keep the cube.
     """
 
     passes: int
@@ -87,26 +88,26 @@ class Cost:
     aligned_bytes: int = 0
 
 
-class Sources(NamedTuple):
-    """What a fit is of.
+class Inputs(NamedTuple):
+    """The data of a fit.
 
     Attributes
     ----------
     cube : DataArray
         The cube whose pixels the maps of the result have, dims (..., y, x, energy).
-    beside : mapping of str to DataArray
+    others : mapping of str to DataArray
         Other cubes, of other pixels or channels. `scalehsi.fit` opens each, and the model finds the blocks in
         ``view.branches[name]``.
     name : str
-        What the cube was called among them.
+        The name of the cube among them.
     carried : mapping of str to DataArray
-        Variables that go into the result as they are.
+        Variables that are copied into the result.
     frame : DataArray, optional
-        Whose axes and description the result has, where these are not the cube's; its values are not looked at.
+        Gives the axes and the description of the result, where these are not the cube's; its values are not read.
     """
 
     cube: xr.DataArray
-    beside: Mapping[str, xr.DataArray] = NOTHING
+    others: Mapping[str, xr.DataArray] = NOTHING
     name: str = "cube"
     carried: Mapping[str, xr.DataArray] = NOTHING
     frame: xr.DataArray | None = None
@@ -114,13 +115,17 @@ class Sources(NamedTuple):
 
 @dataclass(frozen=True)
 class Model:
-    """Base of all models. Fields of a subclass are its settings, and nothing else is.
+    """What both kinds of model share. The fields of a subclass are its settings, and nothing else is.
 
-    A subclass sets ``name`` and defines `init`, `step`, `finish` and `projector`. A variant of a method is a field, not
-    another subclass.
+    A subclass sets ``name`` and defines `finish` and `projector`. A variant of a method is a field, not another
+    subclass. A method with more inputs than one cube names them in ``inputs`` and ``optional_inputs``, and the cube
+    whose pixels the maps have in ``main_input``; the user gives them as a mapping of these names.
     """
 
     name: ClassVar[str] = ""
+    main_input: ClassVar[str] = "cube"
+    inputs: ClassVar[tuple[str, ...]] = ()
+    optional_inputs: ClassVar[tuple[str, ...]] = ()
 
     max_iter: int = dataclasses.field(default=1, kw_only=True)
     tol: float = dataclasses.field(default=0.0, kw_only=True)
@@ -137,64 +142,56 @@ class Model:
 
     @property
     def halo(self) -> int:
-        """Pixels along y and x that the projector sees around a block; with any it is called with a ``tile``, too."""
+        """Pixels along y and x that the projector sees around a block; if not 0 it is called with a ``tile``, too."""
         return 0
 
     @property
-    def packed(self) -> bool:
+    def takes_sparse_counts(self) -> bool:
         """True where the projector works on sparse counts (`Counts`), which are then preferred to dense blocks."""
         return False
 
     def check(self, cube: xr.DataArray) -> None:
         """Refuse a cube whose metadata do not fit the settings. Reads no values."""
 
-    def sources(self, data: Any) -> Sources:
-        """Turn what `scalehsi.fit` was given into the data that it opens; refuse what does not fit. Reads no values.
+    def select_inputs(self, data: Any) -> Inputs:
+        """Turn the data that the user gave into the cubes that the fit opens; refuse what does not fit.
 
-        One cube, as it is. A model that takes something else, such as several acquisitions by name
-        (`scalehsi.fitting.sources.named`) or maps, says so here.
+        Reads no values. This one takes a single cube. A model of several acquisitions
+        (`scalehsi.fitting.sources.named_cubes`) or of maps overrides it.
         """
         if isinstance(data, Mapping) and not isinstance(data, xr.Dataset):
             given = ", ".join(map(repr, data))
             raise InputError(f"{self.name} takes one cube, got a mapping of {given}; give it the cube alone")
         check_cube(data)
         self.check(data)
-        return Sources(data)
+        return Inputs(data)
 
-    def parts(self, beside: Mapping[str, xr.DataArray]) -> tuple[tuple[xr.DataArray, Model], ...]:
+    def submodels(self, others: Mapping[str, xr.DataArray]) -> tuple[tuple[xr.DataArray, Model], ...]:
         """Fits of other cubes that are parts of this one, for `scalehsi.plan`."""
         return ()
 
-    def init(self, view: Blocks, seed: int) -> State:
-        """The state before the first step. May read the cube a fixed number of times."""
-        raise TypeError(f"{type(self).__name__} does not define init")
-
-    def step(self, view: Blocks, state: State) -> tuple[State, Stats]:
-        """One iteration: at best one pass over the cube."""
-        raise TypeError(f"{type(self).__name__} does not define step")
-
     def finish(self, view: Blocks, state: State) -> Variables:
-        """The variables of the result except the maps, which the loop makes with `projector`."""
+        """The variables of the result except the maps, which the engine computes with `map_pass`."""
         raise TypeError(f"{type(self).__name__} does not define finish")
 
-    def ending(self, variables: Variables, status: Status, advice: str) -> tuple[Status, str]:
-        """How the fit ended, once it is known what `finish` found; as the loop says, unless the model knows better."""
+    def final_status(self, variables: Variables, status: Status, advice: str) -> tuple[Status, str]:
+        """How the fit ended, once the variables are known; by default as the loop says."""
         return status, advice
 
     def projector(self, result: xr.Dataset) -> tuple[BlockFunction, dict[str, Any]]:
         """A block function that gives ``abundances`` (and ``residual``) of any pixels, and its shared arguments."""
         raise TypeError(f"{type(self).__name__} does not define projector")
 
-    def last_pass(self, view: Blocks, found: xr.Dataset) -> LastPass:
-        """How the loop makes the maps of the cube that was fitted, from what `finish` found.
+    def map_pass(self, view: Blocks, found: xr.Dataset) -> MapPass:
+        """How the maps of the fitted cube are computed from the variables of `finish`.
 
-        The function and the shared arguments of `projector`, or others that know more of this cube than of any other,
-        and what goes along with the pixels of the view, behind ``x``.
+        By default the function and the shared arguments of `projector`. A model that knows more of this cube than of
+        any other returns its own, with arrays that are aligned with the pixels of the view behind ``x``.
         """
         return (*self.projector(found), ())
 
     def cost(self, shape: tuple[int, ...], itemsize: int) -> Cost:
-        """What a fit of a cube of that shape needs."""
+        """What a fit of a cube of that shape and bytes per value needs."""
         return Cost(self.max_iter + 2, 0, 0, 1)
 
     def to_settings(self) -> dict[str, Any]:
@@ -204,12 +201,12 @@ class Model:
 
     @classmethod
     def from_settings(cls, settings: Mapping[str, Any]) -> Self:
-        """Make a model of plain values, as the command line and a stored result have them.
+        """Make a model from plain values, as the command line and a stored result have them.
 
         Raises
         ------
         InputError
-            For a name that is no setting, with the nearest one.
+            For a name that is not a setting; says the nearest one.
         """
         known = {f.name for f in dataclasses.fields(cls) if f.init}
         for name in settings:
@@ -221,8 +218,30 @@ class Model:
             raise InputError(f"{cls.name} cannot be set up: {error}") from error
 
 
+@dataclass(frozen=True)
+class IterativeModel(Model):
+    """A model that improves its state step by step, until the loop sees convergence or ``max_iter`` is reached."""
+
+    def init(self, view: Blocks, seed: int) -> State:
+        """The state before the first step. May read the cube a fixed number of times."""
+        raise TypeError(f"{type(self).__name__} does not define init")
+
+    def step(self, view: Blocks, state: State) -> tuple[State, Stats]:
+        """One iteration: at best one pass over the cube. Leaves the old state unchanged."""
+        raise TypeError(f"{type(self).__name__} does not define step")
+
+
+@dataclass(frozen=True)
+class DirectModel(Model):
+    """A model that computes its state in one go; the loop calls `solve` once."""
+
+    def solve(self, view: Blocks, seed: int) -> tuple[State, Stats]:
+        """The whole computation except the maps. May read the cube a fixed number of times."""
+        raise TypeError(f"{type(self).__name__} does not define solve")
+
+
 def check_components(n_components: Any, cube: xr.DataArray | None = None) -> None:
-    """Refuse a number of components that is no number, below one, or more than the cube can tell apart."""
+    """Refuse a number of components that is no whole number, below one, or more than the channels or pixels."""
     if not is_number(n_components, numbers.Integral):
         raise InputError(f"n_components is a whole number, got {n_components!r}")
     require(n_components >= 1, f"n_components is at least 1, got {n_components}")

@@ -1,4 +1,4 @@
-"""What a fit will cost, said before anything is read; and a refusal, with a way out, when it cannot fit."""
+"""Memory, blocks and passes of a fit before anything is read; a fit that cannot work is refused with a repair."""
 
 from __future__ import annotations
 
@@ -8,12 +8,13 @@ from dataclasses import asdict, dataclass, replace
 from typing import Any, Final, NoReturn
 
 import xarray as xr
+from dask.utils import format_bytes
 
 from scalehsi.blocks import Capacity, capacity, open_blocks
 from scalehsi.blocks.compute import PROCESS_BYTES
 from scalehsi.chunks import WORK_BLOCK_BYTES, MiB
 from scalehsi.fitting.model import Model
-from scalehsi.fitting.sources import sources
+from scalehsi.fitting.sources import select_inputs
 from scalehsi.schema import InputError
 
 COPIES: Final = 3
@@ -66,12 +67,12 @@ class Plan:
         where = "kept in the workers' memory" if self.resident else "read again each pass"
         return "\n".join(
             (
-                f"{self.model}: {_size(self.cube_bytes)} in {self.blocks} blocks of up to "
-                f"{_size(self.block_bytes)}, {where}",
-                f"{self.workers} worker(s), {self.threads} thread(s) in all; up to {_size(self.worker_bytes)} of "
-                f"{_size(self.memory)} a worker",
+                f"{self.model}: {format_bytes(self.cube_bytes)} in {self.blocks} blocks of up to "
+                f"{format_bytes(self.block_bytes)}, {where}",
+                f"{self.workers} worker(s), {self.threads} thread(s) in all; "
+                f"up to {format_bytes(self.worker_bytes)} of {format_bytes(self.memory)} a worker",
                 f"at most {self.passes} passes, {self.reads} of them from the store; "
-                f"{_size(self.reduced_bytes)} reduced a pass; maps of {_size(self.maps_bytes)}",
+                f"{format_bytes(self.reduced_bytes)} reduced a pass; maps of {format_bytes(self.maps_bytes)}",
             )
         )
 
@@ -82,14 +83,15 @@ def plan(cube: xr.DataArray | Mapping[str, xr.DataArray], model: Model) -> Plan:
     Parameters
     ----------
     cube : xarray.DataArray, shape (..., y, x, E), or a mapping of several by name
-        As `scalehsi.fit` takes them. What a fit of several needs in memory is told of all of them, the rest of the
-        first.
+        As `scalehsi.fit` takes them. Of several cubes the memory is that of all of them, the other figures are those of
+        the first.
     model : Model
+        For example ``scalehsi.NMF(n_components=3)``.
 
     Returns
     -------
     Plan
-        Prints as three lines.
+        The figures; it prints as three lines.
 
     Raises
     ------
@@ -104,17 +106,17 @@ def plan(cube: xr.DataArray | Mapping[str, xr.DataArray], model: Model) -> Plan:
     >>> p.resident, p.cube_bytes // 2**30
     (False, 184)
     """
-    given = sources(cube, model)
-    other = sum(plan(each, part).worker_bytes for each, part in model.parts(given.beside))
-    cube = given.cube
+    inputs = select_inputs(cube, model)
+    other = sum(plan(each, part).worker_bytes for each, part in model.submodels(inputs.others))
+    cube = inputs.cube
     here = capacity()
     view = open_blocks(cube)
     cost = model.cost(tuple(cube.shape), cube.dtype.itemsize)
     threads = max(1, here.threads // here.workers)
     cube_bytes = math.prod(cube.shape) * cube.dtype.itemsize
     aligned = cost.aligned_bytes * math.prod(cube.shape[:-1])
-    goes_along = math.ceil(view.block_bytes * aligned / cube_bytes)
-    working = threads * (COPIES * (view.block_bytes + goes_along) + cost.work_bytes + 2 * cost.sums_bytes)
+    aligned_bytes = math.ceil(view.block_bytes * aligned / cube_bytes)
+    working = threads * (COPIES * (view.block_bytes + aligned_bytes) + cost.work_bytes + 2 * cost.sums_bytes)
     # A model keeps numbers of its own where these fill at most half of the memory, and does without otherwise.
     own = cost.kept_bytes * math.prod(cube.shape[:-1])
     kept = cube_bytes + aligned if view.resident else own if own <= here.memory // 2 else 0
@@ -137,7 +139,7 @@ def plan(cube: xr.DataArray | Mapping[str, xr.DataArray], model: Model) -> Plan:
     if found.worker_bytes > found.memory:
         pixels = 0 if cube.chunks is None else math.prod(map(max, cube.chunks[:-1]))
         unit = pixels * cube.shape[-1] * cube.dtype.itemsize
-        fixed = cost.work_bytes + 2 * cost.sums_bytes + COPIES * goes_along + other // threads
+        fixed = cost.work_bytes + 2 * cost.sums_bytes + COPIES * aligned_bytes + other // threads
         _refuse(found, here, _Demand(cube_bytes + aligned, unit, fixed, here.workers))
     return found
 
@@ -182,14 +184,6 @@ def _refuse(found: Plan, here: Capacity, demand: _Demand) -> NoReturn:
     if 0 < chunk < demand.unit and smaller.needs(memory=found.memory, threads=threads) <= found.memory:
         ways.append(f"convert the cube with smaller chunks (--chunk-mb {chunk // MiB})")
     raise InputError(
-        f"{found.model} needs {_size(found.worker_bytes)} a worker, {_size(found.memory)} is there; "
+        f"{found.model} needs {format_bytes(found.worker_bytes)} a worker, {format_bytes(found.memory)} is there; "
         + ", or ".join(ways)
     )
-
-
-def _size(n: float) -> str:
-    for unit in ("B", "KiB", "MiB", "GiB", "TiB"):
-        if n < 1024 or unit == "TiB":
-            return f"{n:.0f} {unit}" if unit == "B" else f"{n:.1f} {unit}"
-        n /= 1024
-    return ""

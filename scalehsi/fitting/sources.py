@@ -1,4 +1,4 @@
-"""What a fit is given: one cube, or several acquisitions by the names that the model knows them by."""
+"""The data of a fit: one cube, or several acquisitions by the names that the model has for them."""
 
 from __future__ import annotations
 
@@ -10,57 +10,63 @@ import xarray as xr
 
 from scalehsi.checks import require
 from scalehsi.cube import check_cube, history_of
-from scalehsi.fitting.model import Model, Sources
+from scalehsi.fitting.model import Inputs, Model
 from scalehsi.schema import InputError, suggest
 
 
-def sources(data: Any, model: Any) -> Sources:
-    """What a fit is of, checked by its metadata alone.
+def select_inputs(data: Any, model: Any) -> Inputs:
+    """The data of a fit, checked by their metadata alone.
 
     Parameters
     ----------
     data : xarray.DataArray, or what else the model takes
     model : Model
 
+    Returns
+    -------
+    Inputs
+
     Raises
     ------
     InputError
-        For what is no model, and for what `Model.sources` refuses.
+        For what is not a model, and for what `Model.select_inputs` refuses.
 
     Examples
     --------
     >>> import scalehsi as hsi
-    >>> sources({"spatial": 0}, hsi.NMF(3))
+    >>> select_inputs({"spatial": 0}, hsi.NMF(3))
     Traceback (most recent call last):
     ...
     scalehsi.schema.InputError: NMF takes one cube, got a mapping of 'spatial'; give it the cube alone
     """
     if not isinstance(model, Model):
         raise InputError(f"a model such as scalehsi.NMF(n_components=3) is expected, got {type(model).__name__}")
-    return model.sources(data)
+    return model.select_inputs(data)
 
 
-def named(data: Any, names: Sequence[str], *, optional: Collection[str] = (), model: str) -> dict[str, xr.DataArray]:
-    """The data of a model that takes several by name, in the order of the names.
+def named_cubes(
+    data: Any, names: Sequence[str], *, optional: Collection[str] = (), model: str
+) -> dict[str, xr.DataArray]:
+    """The data of a model that takes several cubes by name, in the order of the names.
 
     Parameters
     ----------
     data : mapping of str to xarray.DataArray
     names : sequence of str
-        What the model knows.
+        The names that the model knows.
     optional : collection of str
-        Those of them that may be missing, and need be no cubes.
+        Those of them that may be missing; they may be images.
     model : str
-        Its name, for messages.
+        Name of the model, for messages.
 
     Raises
     ------
     InputError
-        For one cube alone, for names that are unknown or missing, and for what is no cube.
+        For one cube alone, for names that are unknown or missing, and for what is not a cube.
 
     Examples
     --------
-    >>> named({"b": 0}, ("a", "b"), model="Both")
+    >>> named_cubes({"b": 0}, ("a", "b"), model="Both")
     Traceback (most recent call last):
     ...
     scalehsi.schema.InputError: Both lacks 'a'; type hsi.fit({'a': a_cube, 'b': b_cube}, ...)
@@ -74,20 +80,20 @@ def named(data: Any, names: Sequence[str], *, optional: Collection[str] = (), mo
         require(name in names, f"{model} takes no {name!r}; {suggest(str(name), names)}")
     for name in needed:
         require(name in data, f"{model} lacks {name!r}; type hsi.fit({example}, ...)")
-        _called(name, data[name])
+        _check_named(name, data[name])
     return {name: data[name] for name in names if name in data}
 
 
-def _called(name: str, data: Any) -> None:
-    """Check a cube, and say of which of the data the complaint is."""
+def _check_named(name: str, data: Any) -> None:
+    """Check a cube; an error names the input."""
     try:
         check_cube(data)
     except InputError as error:
         raise InputError(f"{name!r}: {error}") from error
 
 
-def provenance(given: Sources) -> str:
-    """Where each of several sources came from and what was done to it, as JSON."""
+def provenance(inputs: Inputs) -> str:
+    """Source, sizes, dtype and history of each of several inputs, as JSON."""
     return json.dumps(
         {
             name: {
@@ -96,6 +102,6 @@ def provenance(given: Sources) -> str:
                 "dtype": str(each.dtype),
                 "history": history_of(each.attrs),
             }
-            for name, each in {given.name: given.cube, **given.beside}.items()
+            for name, each in {inputs.name: inputs.cube, **inputs.others}.items()
         }
     )

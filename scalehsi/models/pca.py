@@ -14,7 +14,7 @@ from scalehsi.arrays import Float
 from scalehsi.blocks import BlockFunction, Blocks, map_fold
 from scalehsi.checks import choice, is_number, require
 from scalehsi.cube import check_finite
-from scalehsi.fitting.model import Cost, Model, State, Stats, Variables, check_components, check_weighting
+from scalehsi.fitting.model import Cost, DirectModel, State, Stats, Variables, check_components, check_weighting
 from scalehsi.kernels.subspace import moments as kernels
 from scalehsi.schema import COMPONENT, ENDMEMBERS, ENERGY, MEAN_SPECTRUM, InputError
 
@@ -26,7 +26,7 @@ DIRECT: Final = "The components are computed directly; there is nothing to itera
 
 
 @dataclass(frozen=True)
-class PCA(Model):
+class PCA(DirectModel):
     """Principal components: the orthogonal spectra that explain most of the (weighted) variance.
 
     Parameters
@@ -96,15 +96,11 @@ class PCA(Model):
         wide = self.n_components + self.oversample < channels
         return wide and (self.solver == "randomized" or (self.solver == "auto" and channels > GRAM_CHANNELS))
 
-    def init(self, view: Blocks, seed: int) -> State:
-        channels = view.n_energies
-        if not self.sketched(channels):
-            return {"pixels": np.asarray(0)}
-        width = self.n_components + self.oversample
-        return {"pixels": np.asarray(0), "probe": np.random.default_rng(seed).standard_normal((channels, width))}
-
-    def step(self, view: Blocks, state: State) -> tuple[State, Stats]:
-        probe = state.get("probe")
+    def solve(self, view: Blocks, seed: int) -> tuple[State, Stats]:
+        probe = None
+        if self.sketched(view.n_energies):
+            shape = view.n_energies, self.n_components + self.oversample
+            probe = np.random.default_rng(seed).standard_normal(shape)
         sums = self._moments(view, probe)
         if probe is None:
             scale = self._scale(sums)

@@ -17,7 +17,8 @@ import xarray as xr
 
 import scalehsi as hsi
 from scalehsi.fitting.checkpoint import Checkpoint
-from scalehsi.fitting.model import Model, State, Stats
+from scalehsi.fitting.loop import fit_inner
+from scalehsi.fitting.model import IterativeModel, Model, State, Stats
 from scalehsi.fitting.progress import Progress
 from scalehsi.schema import InputError, Interrupted
 
@@ -251,8 +252,8 @@ def test_progress_counts_blocks_and_iterations(cube: xr.DataArray) -> None:
 
 
 @dataclass(frozen=True)
-class Scripted(Model):
-    """Gives the objectives it is told to, to test what the loop makes of them."""
+class Scripted(IterativeModel):
+    """Gives the objectives in ``values``, to test what the loop makes of them."""
 
     n_components: int = 1
     _: KW_ONLY
@@ -301,9 +302,39 @@ def test_status_and_advice(cube: xr.DataArray, model: Model, status: str, iterat
     assert result.attrs["advice"].endswith(".")
 
 
+@dataclass(frozen=True)
+class Outer(Scripted):
+    """Fits another model inside."""
+
+    inner: tuple[float, ...] = (10.0, 5.0, 5.0)
+
+    name: ClassVar[str] = "Outer"
+
+    def init(self, view: Any, seed: int) -> State:
+        found = fit_inner(view, Scripted(values=self.inner), seed, purpose="a part of it")
+        return {"at": np.asarray(0), "pixels": found.state["pixels"]}
+
+
+def test_the_status_of_an_inner_fit_is_recorded(cube: xr.DataArray, tmp_path: Path) -> None:
+    model = Outer(values=(1.0,))
+    result = hsi.fit(cube, model, checkpoint=tmp_path)
+    record = {"purpose": "a part of it", "model": "Scripted", "status": "converged", "iterations": 7}
+    assert json.loads(result.attrs["inner_fits"]) == [record]
+    again = hsi.fit(cube, model, checkpoint=tmp_path, resume=True)
+    assert again.attrs["inner_fits"] == result.attrs["inner_fits"]
+    assert "inner_fits" not in hsi.fit(cube, Scripted(values=(1.0,))).attrs
+
+
+def test_an_inner_fit_that_becomes_non_finite_is_said(cube: xr.DataArray, caplog: pytest.LogCaptureFixture) -> None:
+    result = hsi.fit(cube, Outer(values=(1.0,), inner=(10.0, 9.0, float("inf"))))
+    assert json.loads(result.attrs["inner_fits"])[0]["status"] == "nonfinite"
+    assert "(a part of it, by Scripted) became non-finite after 2 iterations" in caplog.text
+    assert "a part of it" in result.attrs["advice"]
+
+
 def test_large_maps_stay_lazy(cube: xr.DataArray, monkeypatch: pytest.MonkeyPatch) -> None:
     here = hsi.fit(cube.chunk({"y": 6}), MODELS[0])
-    monkeypatch.setattr("scalehsi.fitting.last_pass.HOME_BYTES", 100)
+    monkeypatch.setattr("scalehsi.fitting.last_pass.CLIENT_MAP_BYTES", 100)
     lazy = hsi.fit(cube.chunk({"y": 6}), MODELS[0])
     assert lazy["abundances"].chunks is not None
     assert lazy["residual"].chunks is not None

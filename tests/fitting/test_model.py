@@ -14,14 +14,14 @@ import xarray as xr
 
 import scalehsi as hsi
 from scalehsi.checks import choice
-from scalehsi.fitting.model import Model, check_components, check_weighting
+from scalehsi.fitting.model import DirectModel, IterativeModel, Model, check_components, check_weighting
 from scalehsi.models.catalogue import CATALOGUE, model_class
 from scalehsi.schema import InputError
 from tests.helpers import counts_cube
 
 
 @dataclass(frozen=True)
-class Bare(Model):
+class Bare(IterativeModel):
     """A model that defines nothing."""
 
     n_components: int = 1
@@ -162,4 +162,6 @@ def test_a_model_that_leaves_something_out_says_what() -> None:
     }.items():
         with pytest.raises(TypeError, match=f"Bare does not define {name}"):
             call()
+    with pytest.raises(TypeError, match="DirectModel does not define solve"):
+        DirectModel().solve(view, 0)
     assert model.cost((2, 2, 3), 1).passes == model.max_iter + 2

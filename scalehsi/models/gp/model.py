@@ -13,8 +13,8 @@ import xarray as xr
 from scalehsi import arrays
 from scalehsi.blocks import BlockFunction, Blocks
 from scalehsi.checks import choice, is_number, require
-from scalehsi.fitting.last_pass import HOME_BYTES
-from scalehsi.fitting.model import Cost, Model, Sources, State, Stats, Variables
+from scalehsi.fitting.last_pass import CLIENT_MAP_BYTES
+from scalehsi.fitting.model import Cost, DirectModel, Inputs, State, Stats, Variables
 from scalehsi.kernels.gaussian_process import missing_pixels, tile_halos
 from scalehsi.kernels.gaussian_process.covariance import parse
 from scalehsi.kernels.gaussian_process.likelihood import Hyper
@@ -36,7 +36,7 @@ SIDE: Final = 64
 
 
 @dataclass(frozen=True, eq=False)
-class ParallelGP(Model):
+class ParallelGP(DirectModel):
     """Reconstruct noisy maps by a Gaussian process that all of them share.
 
     Fit it to a result, whose abundances it takes, or to a DataArray of maps ``(component, ..., y, x)``. Each map has
@@ -202,30 +202,27 @@ class ParallelGP(Model):
     def devices(self) -> tuple[arrays.Device, ...]:
         return ("cpu", "cuda") if self.solver == "structured" else ("cpu",)
 
-    def sources(self, data: Any) -> Sources:
-        cube, beside = input_maps.maps_as_cube(data)
+    def select_inputs(self, data: Any) -> Inputs:
+        cube, carried = input_maps.maps_as_cube(data)
         self.check(cube)
-        return Sources(cube, carried=beside, frame=input_maps.frame(cube, beside, Finer.of(self.upsample)), name="maps")
+        frame = input_maps.frame(cube, carried, Finer.of(self.upsample))
+        return Inputs(cube, carried=carried, frame=frame, name="maps")
 
-    def init(self, view: Blocks, seed: int) -> State:
+    def solve(self, view: Blocks, seed: int) -> tuple[State, Stats]:
         tiles = input_maps.windows(view.cube, side=SIDE, count=SAMPLED, whole=LEARNED_WHOLE, seed=seed)
-        return {"tiles": np.stack(tiles), "seed": np.asarray(seed)}
-
-    def step(self, view: Blocks, state: State) -> tuple[State, Stats]:
-        tiles = list(state["tiles"])
         masks = [np.isfinite(tile).all(axis=-1) for tile in tiles]
         found = engines.learn(
             self.solver,
             [np.nan_to_num(t) for t in tiles],
             masks,
             steps=self.max_iter,
-            seed=int(state["seed"]),
+            seed=seed,
             kernel=self.kernel,
             bounds=self.bounds,
             isotropic=self.isotropic,
             rank=self.rank,
         )
-        new = {**state, **packed(found.hyper), "losses": found.losses}
+        new = {"seed": np.asarray(seed), **packed(found.hyper), "losses": found.losses}
         return new, Stats(found.hyper.loss, done=True, advice=found.advice)
 
     def finish(self, view: Blocks, state: State) -> Variables:
@@ -249,7 +246,7 @@ class ParallelGP(Model):
             names=(ABUNDANCES, ABUNDANCES_STD),
             components=maps,
             finer=finer,
-            home=size <= HOME_BYTES,
+            home=size <= CLIENT_MAP_BYTES,
             name="gp-tile",
         )
         found = {**made, **described(hyper, numbers_, view.cube)}
@@ -279,7 +276,7 @@ class ParallelGP(Model):
         )
         return int(max(1, min(halo, side))), tile_grid(shape, size)
 
-    def ending(self, variables: Variables, status: Status, advice: str) -> tuple[Status, str]:
+    def final_status(self, variables: Variables, status: Status, advice: str) -> tuple[Status, str]:
         left = float(variables[RESIDUAL_LEFT]) if RESIDUAL_LEFT in variables else 0.0
         if left <= missing_pixels.TOLERANCE:
             return status, advice

@@ -16,11 +16,11 @@ from scalehsi.blocks.blas import one_blas_thread
 from scalehsi.checks import require
 from scalehsi.cube import navigation_dims
 from scalehsi.fitting import binning
-from scalehsi.fitting.model import Cost, LastPass, Model, State, Stats, Variables, check_components
+from scalehsi.fitting.model import Cost, IterativeModel, MapPass, State, Stats, Variables, check_components
 from scalehsi.fitting.survey import Survey, survey
 from scalehsi.kernels import cuda, least_squares, poisson
 from scalehsi.kernels.least_squares import missing_voxels
-from scalehsi.kernels.pixel_rows.strips import STRIP
+from scalehsi.kernels.pixel_rows.strips import PIXELS_PER_STRIP
 from scalehsi.kernels.priors import relevance
 from scalehsi.kernels.quadratic.nnls import nnls
 from scalehsi.models.nmf import carried_maps, extrapolation, known_maps, known_spectra, setting_rules, subspace
@@ -38,7 +38,7 @@ SETTLING: Final = 0.01
 
 
 @dataclass(frozen=True, eq=False)
-class NMF(Model):
+class NMF(IterativeModel):
     """Unmix a cube into non-negative endmember spectra and abundance maps: ``x ~ c s`` with ``c, s >= 0``.
 
     Parameters
@@ -453,7 +453,7 @@ class NMF(Model):
             shared["gram"] = (s if w is None else s * w) @ s.T + extra
         return least_squares.abundances, {**shared, "w": w}
 
-    def last_pass(self, view: Blocks, found: xr.Dataset) -> LastPass:
+    def map_pass(self, view: Blocks, found: xr.Dataset) -> MapPass:
         return (*self.projector(found), known_maps.along(self.fixed, view))
 
     def cost(self, shape: tuple[int, ...], itemsize: int) -> Cost:
@@ -472,7 +472,7 @@ class NMF(Model):
             passes += self.bin_factor != 1 and not self.textbook and not self.missing
         else:
             sums = 8 * channels * k
-            work = STRIP * (2 * 4 * channels + 8 * k)
+            work = PIXELS_PER_STRIP * (2 * 4 * channels + 8 * k)
             if self.compress and self.compressible and channels > 2 * subspace.size(k):
                 kept = 4 * subspace.size(k)
         if self.start in ("nndsvd", "nndsvda"):

@@ -15,8 +15,18 @@ from scalehsi.arrays import Float
 from scalehsi.blocks import BlockFunction, Blocks, map_fold
 from scalehsi.checks import choice, is_number, require
 from scalehsi.cube import length_factor
-from scalehsi.fitting.model import Cost, LastPass, Model, Sources, State, Stats, Variables, check_components
-from scalehsi.fitting.sources import named
+from scalehsi.fitting.model import (
+    Cost,
+    Inputs,
+    IterativeModel,
+    MapPass,
+    Model,
+    State,
+    Stats,
+    Variables,
+    check_components,
+)
+from scalehsi.fitting.sources import named_cubes
 from scalehsi.fitting.survey import survey
 from scalehsi.kernels import least_squares, poisson
 from scalehsi.kernels.priors.prior_maps import STRIP, unmixing
@@ -47,7 +57,7 @@ NESTED: Final = "spectral_"
 
 
 @dataclass(frozen=True, eq=False)
-class PanSharpen(Model):
+class PanSharpen(IterativeModel):
     """Fuse two acquisitions of one region: spectra of the one, resolution of the other.
 
     Fit it to ``{"spatial": a, "spectral": b}``: ``a`` has small pixels and few counts, ``b`` large pixels and many.
@@ -127,6 +137,9 @@ class PanSharpen(Model):
     tol: float = 1e-7
 
     name: ClassVar[str] = "PanSharpen"
+    main_input: ClassVar[str] = SPATIAL
+    inputs: ClassVar[tuple[str, ...]] = (SPECTRAL,)
+    optional_inputs: ClassVar[tuple[str, ...]] = (IMAGE,)
 
     def __post_init__(self) -> None:
         super().__post_init__()
@@ -162,8 +175,9 @@ class PanSharpen(Model):
         weighting = "poisson" if self.counts else None
         return NMF(self.n_components, weighting=weighting, start="nndsvd", max_iter=self.max_iter, tol=self.tol)
 
-    def sources(self, data: Any) -> Sources:
-        given = named(data, (SPATIAL, SPECTRAL, IMAGE), optional=(IMAGE,), model=self.name)
+    def select_inputs(self, data: Any) -> Inputs:
+        names = (self.main_input, *self.inputs, *self.optional_inputs)
+        given = named_cubes(data, names, optional=self.optional_inputs, model=self.name)
         cube, other = given[SPATIAL], given[SPECTRAL]
         for name, each in ((SPATIAL, cube), (SPECTRAL, other)):
             _check_map(name, each)
@@ -171,17 +185,17 @@ class PanSharpen(Model):
         channels = shared_channels(cube, other, (SPATIAL, SPECTRAL), least=self.n_components)
         if len(channels.axis) < cube.sizes[ENERGY]:
             cube = cube.isel({ENERGY: channels.own})
-        beside = {SPECTRAL: other}
+        others = {SPECTRAL: other}
         if IMAGE in given:
-            beside[IMAGE] = image_cube(given[IMAGE])
-        places = rasters({SPATIAL: cube, **beside})
-        for name in beside:
+            others[IMAGE] = image_cube(given[IMAGE])
+        places = rasters({SPATIAL: cube, **others})
+        for name in others:
             shift = self._given.shift if name == SPECTRAL and self._given else (0.0, 0.0)
             check_overlap(places[SPATIAL], places[name], (SPATIAL, name), shift)
-        return Sources(cube, beside, SPATIAL)
+        return Inputs(cube, others, SPATIAL)
 
-    def parts(self, beside: Mapping[str, xr.DataArray]) -> tuple[tuple[xr.DataArray, Model], ...]:
-        return ((beside[SPECTRAL], self.coarse),)
+    def submodels(self, others: Mapping[str, xr.DataArray]) -> tuple[tuple[xr.DataArray, Model], ...]:
+        return ((others[SPECTRAL], self.coarse),)
 
     @property
     def _given(self) -> Placing | None:
@@ -254,7 +268,7 @@ class PanSharpen(Model):
         mean = abs(total) / float(state["pixels"])
         return np.asarray(s * (mean / np.maximum(channels.here(s).sum(axis=1), 1e-300))[:, None])
 
-    def last_pass(self, view: Blocks, found: xr.Dataset) -> LastPass:
+    def map_pass(self, view: Blocks, found: xr.Dataset) -> MapPass:
         channels, weight = _channels(view), np.asarray(found[WEIGHT].values, dtype=np.float64)
         s = channels.here(np.asarray(found[ENDMEMBERS].values, dtype=np.float64))
         shared = {"s": s, "counts": self.counts, "weight": weight, "to_axis": channels.to_other}

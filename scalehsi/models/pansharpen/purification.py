@@ -23,7 +23,7 @@ from scalehsi.arrays import Float
 from scalehsi.blocks import Blocks, open_blocks
 from scalehsi.cube import make_cube
 from scalehsi.fitting.binning import binned
-from scalehsi.fitting.loop import settle
+from scalehsi.fitting.loop import fit_inner
 from scalehsi.fitting.survey import survey
 from scalehsi.kernels.pixel_rows.sparse_counts import Counts
 from scalehsi.kernels.poisson import mixture
@@ -79,7 +79,8 @@ def further_starts(view: Blocks, model: NMF, *, seed: int) -> list[Float]:
     found = []
     for number, (start, most) in enumerate(zip(STARTS, ITERATIONS, strict=True)):
         other = replace(model, start=start, max_iter=most, tol=1e-6, compress=False)
-        found.append(settle(open_blocks(rows, resident=True), other, seed + number)[0]["kept"])
+        sample = open_blocks(rows, resident=True)
+        found.append(fit_inner(sample, other, seed + number, purpose=f"further start {number + 1}").state["kept"])
     return found
 
 

@@ -20,7 +20,7 @@ from scalehsi.arrays import Float
 from scalehsi.blocks import map_fold, open_blocks
 from scalehsi.checks import is_number, require
 from scalehsi.cube import check_cube, navigation_dims
-from scalehsi.fitting.loop import settle
+from scalehsi.fitting.loop import fit_inner
 from scalehsi.kernels.poisson import mixture
 from scalehsi.models.nmf import NMF
 from scalehsi.prepare import bin as add_up
@@ -178,7 +178,8 @@ def _judged(
         tested = _added(test, side).drop_vars(MASK, errors="ignore")
         own, found = [], []
         for size in sizes:
-            state, _ = settle(open_blocks(_added(train, size), resident=True), model, seed)
+            bins = open_blocks(_added(train, size), resident=True)
+            state = fit_inner(bins, model, seed, purpose=f"half of the counts, {size} x {size} bins").state
             s = mixture.without_zeros(state["kept"])
             handles, _ = map_fold(_predict, judge, tested, shared={"s": s}, keep=["value"], name="psnmf-scan")
             maps = handles["value"].to_dataarray(dtype=np.float64).compute().values.ravel()

@@ -15,11 +15,11 @@ from scalehsi.blocks import BlockFunction, Blocks
 from scalehsi.checks import choice, is_number, require
 from scalehsi.cube import energy_kev
 from scalehsi.fitting import binning
-from scalehsi.fitting.loop import settle
-from scalehsi.fitting.model import Cost, Model, State, Stats, Variables, check_components
+from scalehsi.fitting.loop import fit_inner
+from scalehsi.fitting.model import Cost, IterativeModel, State, Stats, Variables, check_components
 from scalehsi.fitting.survey import survey
 from scalehsi.kernels import least_squares, poisson
-from scalehsi.kernels.pixel_rows.residual import leftover
+from scalehsi.kernels.pixel_rows.residual import residual_of_block
 from scalehsi.kernels.pixel_rows.sparse_counts import Counts
 from scalehsi.kernels.poisson import mixture
 from scalehsi.kernels.quadratic.nnls import nnls
@@ -46,7 +46,7 @@ WIDTHS: Final = (2.0, 1.5, 1.25, 1.25, 1.25)
 
 
 @dataclass(frozen=True, eq=False)
-class PSNMF(Model):
+class PSNMF(IterativeModel):
     """Unmix a map of few counts: spectra from bins of many pixels, maps from single pixels (pan-sharpening by NMF).
 
     Counts are too few a pixel for spectra and maps at once. So the pixels are added up in bins, where spectra come out
@@ -157,7 +157,7 @@ class PSNMF(Model):
         return mixture.reach(WIDTHS) if self.mixed and self.neighbours > 0 else 0
 
     @property
-    def packed(self) -> bool:
+    def takes_sparse_counts(self) -> bool:
         return self.mixed
 
     @property
@@ -199,12 +199,12 @@ class PSNMF(Model):
         first = self._start(view, sides, counts, plain, seed)
         if not mixture_fit.sampled(first):
             return first
-        best, _ = settle(view, self, seed, state=first)
+        best = fit_inner(view, self, seed, purpose="mixture on a sample of the bins", state=first).state
         return mixture_fit.whole(self, self._fine(view, best), best)
 
     def _start(self, view: Blocks, sides: Any, counts: float, state: State, seed: int) -> State:
         """The mixture on small bins, from a factorisation of large ones."""
-        found, _ = settle(binning.binned(view, *sides), self.coarse, seed)
+        found = fit_inner(binning.binned(view, *sides), self.coarse, seed, purpose="endmembers of the bins").state
         fine = binning.fine(sides, counts, self.n_components, view.shape)
         state = {**state, "sides": np.asarray(sides), "fine": np.asarray(fine)}
         return mixture_fit.begin(self, self._fine(view, state), found["kept"], state)
@@ -324,7 +324,7 @@ def _maps(
     rows: dict[str, Any] = {"abundances": c}
     if not residual:
         return rows, {}
-    left, sums = leftover(few.take(np.flatnonzero(core)), c[core], s=s)
+    left, sums = residual_of_block(few.take(np.flatnonzero(core)), c[core], s=s)
     rows["residual"] = np.zeros(pixels, dtype=np.float32)
     rows["residual"][core] = left["residual"]
     return rows, sums

@@ -208,7 +208,7 @@ def test_lazy_maps_are_read_block_by_block_and_once_with_a_resident_cube(residen
 
 
 def test_large_results_are_lazy_and_hold_the_known_maps(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("scalehsi.fitting.last_pass.HOME_BYTES", 0)
+    monkeypatch.setattr("scalehsi.fitting.last_pass.CLIENT_MAP_BYTES", 0)
     cube, _, c = scene()
     result = hsi.fit(cube.chunk({"y": 5}), hsi.NMF(3, max_iter=5, **fixed(c[1:2])), seed=0)
     assert result["abundances"].chunks is not None

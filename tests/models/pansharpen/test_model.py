@@ -219,7 +219,7 @@ def test_maps_that_stay_lazy_are_the_same(pair, monkeypatch):
     cubes, _ = acquired(image_counts=100)
     cubes["spatial"] = cubes["spatial"].chunk({"y": 16, "x": 24})
     here = hsi.fit(cubes, FAST, seed=0)
-    monkeypatch.setattr("scalehsi.fitting.last_pass.HOME_BYTES", 0)
+    monkeypatch.setattr("scalehsi.fitting.last_pass.CLIENT_MAP_BYTES", 0)
     found = hsi.fit(cubes, FAST, seed=0)
     assert found["abundances"].chunks is not None
     np.testing.assert_allclose(found["abundances"].compute(), here["abundances"], atol=1e-5)

@@ -11,7 +11,7 @@ from numpy.testing import assert_allclose, assert_array_equal
 
 import scalehsi as hsi
 from scalehsi.blocks import open_blocks
-from scalehsi.fitting.loop import settle
+from scalehsi.fitting.loop import run_loop
 from scalehsi.models.psnmf import bin_scan as scanning
 from scalehsi.schema import InputError
 from tests.helpers import raise_if_dask_computes
@@ -63,7 +63,7 @@ def test_the_chosen_bin_is_near_to_the_best_by_the_truth(scene: Any, found: xr.D
 
     def angle(size: int) -> float:
         view = open_blocks(hsi.prepare.bin(cube, y=size, x=size))
-        spectra = xr.DataArray(settle(view, hsi.PSNMF(3).coarse, 0)[0]["kept"], dims=("component", "energy"))
+        spectra = xr.DataArray(run_loop(view, hsi.PSNMF(3).coarse, 0).state["kept"], dims=("component", "energy"))
         t = truth["endmembers"].drop_vars("energy")
         order = hsi.metrics.match(t, spectra)
         return float(np.degrees(hsi.metrics.spectral_angle(t.values, spectra.values[order])).mean())

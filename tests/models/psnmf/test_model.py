@@ -16,7 +16,7 @@ from numpy.testing import assert_allclose, assert_array_equal
 import scalehsi as hsi
 from scalehsi.blocks import open_blocks
 from scalehsi.fitting import binning
-from scalehsi.fitting.loop import settle
+from scalehsi.fitting.loop import run_loop
 from scalehsi.fitting.progress import Progress
 from scalehsi.kernels import poisson
 from scalehsi.models.psnmf import mixture_fit
@@ -238,7 +238,7 @@ def test_the_papers_spectra_are_those_of_the_bins_and_its_maps_those_of_the_like
     assert "fine_bin_factor" not in result
     binned = hsi.prepare.bin(cube, y=6, x=6)
     model = hsi.NMF(3, solver="hals", start="nndsvd", max_iter=30, tol=PAPER.tol)
-    plain = settle(open_blocks(binned), model, 0)[0]["kept"]
+    plain = run_loop(open_blocks(binned), model, 0).state["kept"]
     found = xr.DataArray(plain, dims=("component", "energy"))
     apart = result["endmembers"].values[hsi.metrics.match(found, result["endmembers"].drop_vars("energy"))]
     assert np.degrees(hsi.metrics.spectral_angle(plain, apart)).max() < 0.05
