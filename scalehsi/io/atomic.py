@@ -1,4 +1,4 @@
-"""A store or a file that appears in one step: written under a hidden name beside its place, then renamed."""
+"""Write a store, folder or file in one step: under a hidden name beside its destination, then renamed."""
 
 from __future__ import annotations
 
@@ -19,91 +19,94 @@ import psutil
 
 from scalehsi.schema import InputError
 
-ROOT_FILES: Final = ("zarr.json", ".zgroup", ".zarray", ".zmetadata")
-_FULL_DISK: Final = (errno.ENOSPC, errno.EDQUOT)
-_PATIENCE: Final = (0.01, 0.05, 0.2, 0.5, 1.0)
-"""Seconds to wait between attempts to remove what is half written."""
-_NOT_OURS: Final = (errno.EACCES, errno.EPERM, errno.EROFS)
+ZARR_ROOT_FILES: Final = ("zarr.json", ".zgroup", ".zarray", ".zmetadata")
+_DISK_FULL: Final = (errno.ENOSPC, errno.EDQUOT)
+_NOT_PERMITTED: Final = (errno.EACCES, errno.EPERM, errno.EROFS)
+_RETRY_SECONDS: Final = (0.01, 0.05, 0.2, 0.5, 1.0)
+"""Pauses between attempts to remove a partly written folder."""
 
 
 @contextlib.contextmanager
 def replacing(path: Path, *, overwrite: bool) -> Iterator[Path]:
-    """Give a hidden folder beside ``path`` to write in, and put it in the place of ``path`` when the block ends well.
+    """Yield a hidden folder to write a store in, and rename it to ``path`` when the block ends without an error.
 
-    Whatever goes wrong inside, the destination is as it was and the hidden folder is gone. A process that is killed
-    leaves the hidden folder, which the next writer of the same name removes. With ``overwrite`` the old store is moved
-    aside, the new one in, and only then the old one deleted.
+    After an error the destination is unchanged and the hidden folder is removed. The hidden folder of a killed process
+    is removed by the next writer of the same name.
 
     Raises
     ------
     InputError
-        When the destination may not be written.
+        When the destination may not be written, or exists and may not be replaced.
     OSError
-        When the disk or the quota is full, in so many words.
+        When the disk or the quota is full.
     """
     if path.parent.is_dir():
-        clean_leftovers(path)  # first: this may put back what an interrupted overwrite moved aside
+        remove_abandoned(path)  # first, because it may restore what an interrupted overwrite moved aside
     check_destination(path, overwrite=overwrite)
-    token = f"{socket.gethostname()}-{os.getpid()}-{secrets.token_hex(4)}"
-    partial = path.with_name(f".{path.name}.{token}.partial")
-    try:
-        partial.mkdir()
+    with replacing_folder(path) as partial:
         yield partial
-        _put(partial, path, path.with_name(f".{path.name}.{token}.old"))
-    except OSError as error:
-        if error.errno in _FULL_DISK:
-            raise OSError(error.errno, _full(error.errno), str(path)) from error
-        if error.errno in _NOT_OURS:
-            raise InputError(f"cannot write {str(path)!r} ({error.strerror}); give another folder") from error
-        raise
-    finally:
-        _remove(partial)
+
+
+@contextlib.contextmanager
+def replacing_folder(path: Path) -> Iterator[Path]:
+    """As `replacing`, for any folder. An old folder is moved aside, and deleted when the new one is in place."""
+    partial, aside = _hidden_names(path)
+    with _os_errors_explained(path):
+        try:
+            partial.mkdir()
+            yield partial
+            _move_into_place(partial, path, aside)
+        finally:
+            _remove(partial)
 
 
 def write_file(path: Path, content: bytes, *, overwrite: bool) -> None:
-    """Write a small file in one step, such as a table or a picture.
+    """Write a small file in one step, such as a table or a figure.
 
     Raises
     ------
     InputError
         When the file exists and may not be replaced, or its folder does not exist.
+    OSError
+        When the disk or the quota is full.
     """
     check_file(path, overwrite=overwrite)
+    partial, _ = _hidden_names(path)
+    with _os_errors_explained(path):
+        try:
+            partial.write_bytes(content)
+            partial.replace(path)
+        finally:
+            partial.unlink(missing_ok=True)
+
+
+def _hidden_names(path: Path) -> tuple[Path, Path]:
+    """Names beside the path for the new content, and for the old content while it is replaced."""
     token = f"{socket.gethostname()}-{os.getpid()}-{secrets.token_hex(4)}"
-    partial = path.with_name(f".{path.name}.{token}.partial")
+    return path.with_name(f".{path.name}.{token}.partial"), path.with_name(f".{path.name}.{token}.old")
+
+
+@contextlib.contextmanager
+def _os_errors_explained(path: Path) -> Iterator[None]:
+    """Say what to do when the disk is full or the folder may not be written."""
     try:
-        partial.write_bytes(content)
-        partial.replace(path)
+        yield
     except OSError as error:
-        if error.errno in _FULL_DISK:
-            raise OSError(error.errno, _full(error.errno), str(path)) from error
-        if error.errno in _NOT_OURS:
+        if error.errno in _DISK_FULL:
+            what = "the disk is full" if error.errno == errno.ENOSPC else "the disk quota is used up"
+            raise OSError(
+                error.errno,
+                f"{what}; the partly written data are removed, nothing else was changed; "
+                "free some space or write elsewhere",
+                str(path),
+            ) from error
+        if error.errno in _NOT_PERMITTED:
             raise InputError(f"cannot write {str(path)!r} ({error.strerror}); give another folder") from error
         raise
-    finally:
-        partial.unlink(missing_ok=True)
 
 
-def check_file(path: Path, *, overwrite: bool) -> None:
-    """Refuse a place where no file can be written; writes nothing.
-
-    Raises
-    ------
-    InputError
-    """
-    _check_parent(path)
-    if path.is_dir():
-        raise InputError(f"{str(path)!r} is a folder and is left alone; give another name")
-    if path.exists() and not overwrite:
-        raise InputError(f"{str(path)!r} exists already; give another name, or replace it with --overwrite")
-
-
-def _check_parent(path: Path) -> None:
-    if not path.parent.is_dir():
-        raise InputError(f"the folder {str(path.parent)!r} does not exist; make it first, or give another destination")
-
-
-def _put(partial: Path, path: Path, aside: Path) -> None:
+def _move_into_place(partial: Path, path: Path, aside: Path) -> None:
+    """Rename the new folder to its path; an old folder waits under ``aside`` until the new one is in place."""
     if not path.exists():
         partial.rename(path)
         return
@@ -117,25 +120,36 @@ def _put(partial: Path, path: Path, aside: Path) -> None:
 
 
 def _remove(folder: Path) -> None:
-    """Remove a folder into which threads that a failure left behind may still write for a moment."""
-    for pause in _PATIENCE:
+    """Remove a folder; after a failure, threads of the computation may still write into it for a moment."""
+    for pause in _RETRY_SECONDS:
         if not folder.exists():
             return
         shutil.rmtree(folder, ignore_errors=True)
         time.sleep(pause)
 
 
-def _full(number: int) -> str:
-    what = "the disk is full" if number == errno.ENOSPC else "the disk quota is used up"
-    return f"{what}; what was half written is removed, nothing else was changed; free some space or write elsewhere"
-
-
-def check_destination(path: Path, *, overwrite: bool) -> None:
-    """Refuse a destination that exists, unless it is a store and may be overwritten.
+def check_file(path: Path, *, overwrite: bool) -> None:
+    """Refuse a path where no file can be written; write nothing.
 
     Raises
     ------
     InputError
+        When the folder does not exist, the path is a folder, or the file exists and may not be replaced.
+    """
+    _check_parent(path)
+    if path.is_dir():
+        raise InputError(f"{str(path)!r} is a folder and is left alone; give another name")
+    if path.exists() and not overwrite:
+        raise InputError(f"{str(path)!r} exists already; give another name, or replace it with --overwrite")
+
+
+def check_destination(path: Path, *, overwrite: bool) -> None:
+    """Refuse a path that exists, unless it is a store and may be overwritten; write nothing.
+
+    Raises
+    ------
+    InputError
+        When the folder does not exist, or the path may not be replaced.
     """
     _check_parent(path)
     if not path.exists():
@@ -150,15 +164,20 @@ def check_destination(path: Path, *, overwrite: bool) -> None:
         )
 
 
-def clean_leftovers(path: Path) -> None:
-    """Remove what writers of this name left when they were killed; put back a store that one had just moved aside."""
-    pattern = re.compile(rf"\.{re.escape(path.name)}\.(?P<host>.+)-(?P<pid>\d+)-[0-9a-f]{{8}}\.(?P<what>partial|old)")
+def _check_parent(path: Path) -> None:
+    if not path.parent.is_dir():
+        raise InputError(f"the folder {str(path.parent)!r} does not exist; make it first, or give another destination")
+
+
+def remove_abandoned(path: Path) -> None:
+    """Remove the hidden folders of killed writers of this path; restore a store that one of them had moved aside."""
+    pattern = re.compile(rf"\.{re.escape(path.name)}\.(?P<host>.+)-(?P<pid>\d+)-[0-9a-f]{{8}}\.(?P<kind>partial|old)")
     for sibling in path.parent.iterdir():
         found = pattern.fullmatch(sibling.name)
-        # A writer on another machine cannot be asked whether it lives.
+        # Whether a writer on another machine still runs cannot be found out.
         if not found or found["host"] != socket.gethostname() or psutil.pid_exists(int(found["pid"])):
             continue
-        if found["what"] == "old" and not path.exists():
+        if found["kind"] == "old" and not path.exists():
             sibling.rename(path)
         else:
             shutil.rmtree(sibling, ignore_errors=True)
@@ -166,15 +185,16 @@ def clean_leftovers(path: Path) -> None:
 
 def is_store(path: Path) -> bool:
     """Whether a folder has a Zarr root."""
-    return any((path / name).is_file() for name in ROOT_FILES)
+    return any((path / name).is_file() for name in ZARR_ROOT_FILES)
 
 
 def check_exists(path: Path) -> None:
-    """Refuse a path that leads nowhere, naming what is like it.
+    """Refuse a path that does not exist, and name similar ones.
 
     Raises
     ------
     InputError
+        With the nearest names, or the name of a store that was moved aside by a killed writer.
     """
     if path.exists():
         return
@@ -185,7 +205,7 @@ def check_exists(path: Path) -> None:
     if aside:
         raise InputError(
             f"there is no {str(path)!r}: it was being overwritten when the writer was killed; "
-            f"the store that was there is whole under {str(path.with_name(aside[0]))!r}, rename it back"
+            f"the earlier store is whole under {str(path.with_name(aside[0]))!r}, rename it back"
         )
     near = difflib.get_close_matches(path.name, siblings, n=3, cutoff=0.5)
     hint = f"; did you mean {' or '.join(map(repr, near))}?" if near else ""

@@ -13,7 +13,7 @@ from typing import Final
 
 import xarray as xr
 
-from scalehsi.io.atomic import clean_leftovers
+from scalehsi.io.atomic import remove_abandoned
 from scalehsi.plots.composition import composition_of
 from scalehsi.plots.digest import Digest, digest
 from scalehsi.plots.line_marks import component_marks
@@ -181,7 +181,7 @@ def _write(target: Path, files: dict[str, bytes]) -> None:
     # A link is followed, and "." gets its name: what is renamed is the folder itself.
     target = target.resolve()
     target.parent.mkdir(parents=True, exist_ok=True)
-    clean_leftovers(target)
+    remove_abandoned(target)
     token = f"{socket.gethostname()}-{os.getpid()}-{secrets.token_hex(4)}"
     fresh, old = (target.with_name(f".{target.name}.{token}.{end}") for end in ("partial", "old"))
     try:

@@ -8,12 +8,11 @@ import signal
 import socket
 import subprocess
 import sys
-import time
 from pathlib import Path
 
 import pytest
 
-from scalehsi.io.atomic import check_exists, clean_leftovers, replacing, write_file
+from scalehsi.io.atomic import check_exists, remove_abandoned, replacing, write_file
 from scalehsi.schema import InputError
 
 
@@ -28,7 +27,7 @@ def hidden(folder: Path) -> list[str]:
 
 
 def dead_pid() -> int:
-    """The number of a process that is no more."""
+    """The number of a process that has ended."""
     process = subprocess.Popen([sys.executable, "-c", ""])
     process.wait()
     return process.pid
@@ -135,13 +134,13 @@ def test_a_full_disk_says_so(tmp_path: Path, number: int, words: str) -> None:
     assert list(tmp_path.iterdir()) == []
 
 
-def test_leftovers_of_dead_writers_go_and_those_of_the_living_stay(tmp_path: Path) -> None:
+def test_folders_of_killed_writers_are_removed_and_those_of_running_ones_stay(tmp_path: Path) -> None:
     here = socket.gethostname()
     dead = make_store(tmp_path / f".a.zarr.{here}-{dead_pid()}-0123abcd.partial")
     alive = make_store(tmp_path / f".a.zarr.{here}-{os.getpid()}-0123abcd.partial")
     elsewhere = make_store(tmp_path / f".a.zarr.another-host-{dead_pid()}-0123abcd.partial")
     other_name = make_store(tmp_path / f".b.zarr.{here}-{dead_pid()}-0123abcd.partial")
-    clean_leftovers(tmp_path / "a.zarr")
+    remove_abandoned(tmp_path / "a.zarr")
     assert not dead.exists()
     assert alive.exists()
     assert elsewhere.exists()
@@ -188,10 +187,8 @@ def test_a_killed_writer_leaves_the_old_store(tmp_path: Path) -> None:
         process.wait(timeout=30)
     assert (path / "zarr.json").read_text() == "old"
     assert len(hidden(tmp_path)) == 1
-    begin = time.perf_counter()
     with replacing(path, overwrite=True) as partial:
         (partial / "zarr.json").write_text("new")
-    assert time.perf_counter() - begin < 5
     assert hidden(tmp_path) == []
     assert (path / "zarr.json").read_text() == "new"
 

@@ -80,7 +80,7 @@ def test_a_full_disk_is_told_and_nothing_half_written_stays(big, full_disk, caps
 
 def test_a_full_disk_in_python(big, full_disk):
     before = tree(full_disk)
-    with pytest.raises(OSError, match="the disk is full; what was half written is removed") as caught:
+    with pytest.raises(OSError, match="the disk is full; the partly written data are removed") as caught:
         hsi.save(hsi.open_cube("big.zarr"), "full/new.zarr")
     assert caught.value.errno == errno.ENOSPC
     assert set(tree(full_disk)) == set(before)

@@ -425,7 +425,7 @@ def small_disk(tmp_path: Path) -> Iterator[Path]:
 def test_a_disk_that_is_really_full(small_disk: Path, write: Any, is_lazy: bool) -> None:
     old = save(counts_of(), small_disk / "old.zarr")
     cube = make_cube(np.random.default_rng(0).random((64, 64, 100)), energy=range(100), energy_units="eV")
-    with pytest.raises(OSError, match=r"the disk is full; what was half written is removed") as caught:
+    with pytest.raises(OSError, match=r"the disk is full; the partly written data are removed") as caught:
         write(cube.chunk(y=8) if is_lazy else cube, small_disk / "a.zarr", chunk_mb=0.1)
     assert caught.value.errno == errno.ENOSPC
     assert [p.name for p in small_disk.iterdir()] == ["old.zarr"]
