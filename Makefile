@@ -4,7 +4,7 @@
 PYTHON  ?= python3
 VENV    ?= .venv
 # Fast tests by default; `make test MARKERS="not gpu"` runs everything that a machine without a GPU can.
-MARKERS ?= not slow and not gpu and not cluster
+MARKERS ?= not slow and not gpu and not cluster and not emulated and not bench and not examples
 DEMO    ?= demo
 
 BIN := $(VENV)/bin
@@ -32,11 +32,13 @@ demo: $(VENV)/.demo
 	$(BIN)/scalehsi demo $(DEMO) --overwrite
 
 test: $(VENV)/.test
-	$(BIN)/python -m pytest -m "$(MARKERS)"
+	$(BIN)/python -m pytest -n auto -m "$(MARKERS)" $(PYTEST)
 
 lint: $(VENV)/.test
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
+	$(BIN)/lint-imports
+	$(BIN)/python -m tests.docstrings
 
 types: $(VENV)/.test
 	$(BIN)/mypy
@@ -51,4 +53,4 @@ bench: $(VENV)/.test
 
 clean:
 	find scalehsi tests -name '*.nb[ci]' -delete
-	rm -rf $(VENV) $(DEMO) build *.egg-info .pytest_cache .mypy_cache .ruff_cache
+	rm -rf $(VENV) $(DEMO) build *.egg-info .pytest_cache .mypy_cache .ruff_cache .import_linter_cache

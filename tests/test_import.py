@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ast
 import statistics
 import subprocess
 import sys
@@ -61,3 +62,14 @@ def test_every_public_name_is_there_and_no_other_is_made_up() -> None:
 
     with pytest.raises(AttributeError, match="no attribute 'nothing_of_the_kind'"):
         _ = scalehsi.nothing_of_the_kind
+
+
+def test_no_import_of_the_package_is_hidden_inside_a_function() -> None:
+    """Import contracts see these too, but a reader does not."""
+    hidden = []
+    for file in sorted((ROOT / "scalehsi").rglob("*.py")):
+        for function in ast.walk(ast.parse(file.read_text(encoding="utf-8"))):
+            if isinstance(function, ast.FunctionDef | ast.AsyncFunctionDef | ast.Lambda):
+                inside = [n for n in ast.walk(function) if isinstance(n, ast.Import | ast.ImportFrom)]
+                hidden += [f"{file.name}:{n.lineno}" for n in inside if "scalehsi" in ast.unparse(n)]
+    assert hidden == []
