@@ -1,15 +1,16 @@
-"""The block primitive: one pass over a cube, block by block, on whatever Dask scheduler is current.
+"""Run a function on every block of a cube in one pass, on whatever Dask scheduler is current.
 
-`map_fold` runs a pure function on every block and gives back pixel-aligned handles and one small tree of statistics.
-Every algorithm of the package is written on it, and nothing outside this folder builds task graphs for algorithms.
+`map_fold` keeps what the function returns for each pixel in the workers, as handles, and adds up its statistics over
+all blocks. Every algorithm of the package is written on it, and nothing outside this folder builds task graphs for
+algorithms.
 
 The contract of a block function::
 
     fn(x, *aligned, **shared) -> (pixels, sums)
 
 ``x`` has shape (P, E): the used pixels of the block, in C order, in the dtype of the cube. ``aligned`` are arrays of P
-rows. ``pixels`` is a dict of arrays of P rows, ``sums`` a dict of arrays or numbers that add up over blocks. A block
-without a used pixel is passed over.
+rows. ``pixels`` is a dict of arrays of P rows, ``sums`` a dict of arrays or numbers that are added up over blocks. A
+block without a used pixel is skipped.
 """
 
 from scalehsi.blocks.compute import Capacity, Report, capacity

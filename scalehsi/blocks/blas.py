@@ -1,11 +1,14 @@
-"""One thread for the BLAS libraries while blocks are being computed.
+"""Limit the BLAS libraries to one thread while blocks are computed.
 
-Dask runs a block a thread, and BLAS threads on top of them cost 2.5x to 20x in time.
+Dask computes one block in each thread, and BLAS threads on top of these cost 2.5x to 20x in time.
 
-Libraries differ in what a limit belongs to. Most have one for the process: blocks that overlap in time share it, the
-first one sets it and the last one takes it away. An OpenBLAS on OpenMP has one for each thread. And threadpoolctl (from
-3.7) lets only the thread that set the limit of an OpenBLAS set it again, which for us is seldom the one that ends last:
-without a word the library would stay at one thread for the rest of the process.
+This is done by hand because `threadpoolctl.threadpool_limits` does not serve threads that overlap in time:
+
+- Most libraries have one limit for the whole process. The first block that starts sets it, the last block that ends
+  restores it, and the blocks in between leave it alone.
+- An OpenBLAS built on OpenMP has one limit for each thread, so each thread sets its own.
+- threadpoolctl 3.7 and later lets only the thread that set the limit of an OpenBLAS change it again. The block that
+  ends last seldom runs in that thread; the library would silently keep one thread for the rest of the process.
 """
 
 from __future__ import annotations
@@ -21,31 +24,33 @@ from threadpoolctl import ThreadpoolController
 
 
 class _OneThread:
+    """Context manager that counts the blocks inside it, in all threads."""
+
     def __init__(self) -> None:
         self._lock = threading.Lock()
         self._inside = 0
-        self._before: list[tuple[Any, int]] = []
-        self._own = threading.local()
+        self._limits_before: list[tuple[Any, int]] = []
+        self._of_thread = threading.local()
 
     def __enter__(self) -> None:
         with self._lock:
-            shared, own = _libraries(len(sys.modules))
+            per_process, per_thread = _libraries(len(sys.modules))
             if not self._inside:
-                self._before = _limit(shared)
+                self._limits_before = _limit(per_process)
             self._inside += 1
-            stack = self._own.__dict__.setdefault("before", [])
-            stack.append(_limit(own))
+            stack = self._of_thread.__dict__.setdefault("limits_before", [])
+            stack.append(_limit(per_thread))
 
     def __exit__(self, *_: object) -> None:
         with self._lock:
-            _restore(self._own.before.pop())
+            _restore(self._of_thread.limits_before.pop())
             self._inside -= 1
             if not self._inside:
-                _restore(self._before)
+                _restore(self._limits_before)
 
 
 def _limit(libraries: list[Any]) -> list[tuple[Any, int]]:
-    """Set one thread, and give what was set before."""
+    """Set each library to one thread and return the limits that it had."""
     before = [(library, library.num_threads) for library in libraries]
     _restore([(library, 1) for library in libraries])
     return before
@@ -53,13 +58,13 @@ def _limit(libraries: list[Any]) -> list[tuple[Any, int]]:
 
 def _restore(limits: list[tuple[Any, int]]) -> None:
     for library, threads in limits:
-        with _taken_over(library):
+        with _in_control(library):
             library.set_num_threads(threads)
 
 
 @contextlib.contextmanager
-def _taken_over(library: Any) -> Iterator[None]:
-    """Control of the library for this thread, and for nobody afterwards."""
+def _in_control(library: Any) -> Iterator[None]:
+    """Let this thread set the library's limit, and any thread afterwards."""
     release = getattr(library, "clear_controlling_thread", lambda **_: None)
     release(force=True)
     try:
@@ -70,9 +75,9 @@ def _taken_over(library: Any) -> Iterator[None]:
 
 @lru_cache(maxsize=1)
 def _libraries(modules: int) -> tuple[list[Any], list[Any]]:
-    """The BLAS libraries with a limit for the process, and those with one for each thread.
+    """Find the BLAS libraries with one limit for the process, and those with one limit for each thread.
 
-    Finding them takes milliseconds, so it is done again only when modules came that may bring one.
+    Finding them takes milliseconds, so it is repeated only when the number of imported ``modules`` changes.
     """
     blas = ThreadpoolController().select(user_api="blas").lib_controllers
     found = [library for library in blas if library.num_threads]
@@ -84,5 +89,5 @@ _ONE_THREAD = _OneThread()
 
 
 def one_blas_thread() -> contextlib.AbstractContextManager[None]:
-    """A context in which the BLAS libraries of this process use one thread; cheap, and safe from several threads."""
+    """Return a context in which the BLAS libraries of this process use one thread; cheap, and thread-safe."""
     return _ONE_THREAD

@@ -1,12 +1,13 @@
-"""Bundles: consecutive blocks that one task works on, and the tree in which their statistics are added.
+"""Group consecutive blocks into bundles, one for each task, and add up their statistics in a fixed tree.
 
-A task costs Dask the same whether it works for a millisecond or for a second. So a task takes a bundle of blocks, a few
-bundles for each thread.
+A task costs Dask the same whether it runs for a millisecond or for a second. So a task works on a bundle of blocks, and
+each thread gets a few bundles.
 
-How many blocks a bundle has depends on the workers, and a sum must not: floats added in another order give other bits.
-So the tree is fixed by the blocks alone. Four blocks meet in a node, left to right, four nodes in the next one, and so
-on. A bundle is a power of two of blocks, which is one node of that tree or two: it adds up inside what the tree adds up
-there, and gives these nodes. Whether a task adds them or a bundle did, the additions are the same.
+The number of blocks in a bundle depends on the workers, but a sum must not: floats added in another order give other
+bits. So the blocks alone fix the tree. The statistics of four blocks are added, from left to right, to one node; four
+nodes are added to a node of the next level, and so on. The number of blocks in a bundle is a power of two, so a bundle
+covers one node of the tree or two: it does the additions below these nodes and returns the nodes. Whether a task or a
+bundle adds two dicts of statistics, the order of the additions is the same.
 """
 
 from __future__ import annotations
@@ -28,24 +29,24 @@ Nodes = tuple[Sums | None, ...]
 Combine = Callable[[Sums, Sums], Sums]
 
 FAN_IN: Final = 4
-"""Dicts of sums that meet in one node. They meet in one worker's memory too: with 16 matrices of 2048 x 2048 channels a
-worker of 600 MiB dies and one of 1 GiB takes four times as long."""
-HELD_A_THREAD: Final = 2
-"""Bundles a thread, at least, that a cluster holds: they are where they are, so that more would not balance better."""
-READ_A_THREAD: Final = 3
-"""Bundles a thread, at least, that go to whoever is free: the last of them keeps one thread busy and others waiting."""
-BUNDLE_BYTES: Final = 256 * MiB
-"""A pass over so much takes 50 ms and more, beside which a task's cost of 1 to 2 ms is little; and more than that one
-worker neither hands over to another nor loses lightly."""
+"""Dicts of sums that are added to one node. All of them are in one worker's memory: with 16 matrices of 2048 x 2048
+channels a worker of 600 MiB dies and one of 1 GiB takes four times as long."""
+MIN_RESIDENT_BUNDLES_PER_THREAD: Final = 2
+"""For bundles kept by the workers of a cluster. They do not move, so more of them would not balance the load better."""
+MIN_STREAMED_BUNDLES_PER_THREAD: Final = 3
+"""For bundles that any free thread may take. While the last one is computed, the other threads wait."""
+MAX_BUNDLE_BYTES: Final = 256 * MiB
+"""A pass over this much data takes at least 50 ms, so a task's cost of 1 to 2 ms is small. A larger bundle would take
+long to transfer to another worker, and long to compute again when its worker dies."""
 TASK_SECONDS: Final = 0.0015
-"""Of a worker, for each task of a cluster."""
-PASS_BYTES: Final = 5e9
-"""A fast kernel goes through so many bytes a second."""
+"""Time that a worker of a cluster spends on each task besides its computation."""
+KERNEL_BYTES_PER_SECOND: Final = 5e9
+"""Rate at which a fast kernel works through data."""
 
 
 @dataclass(frozen=True)
 class Bundle:
-    """A value for each of some consecutive blocks, kept together."""
+    """The values of consecutive blocks, one for each block."""
 
     values: tuple[Any, ...]
 
@@ -53,42 +54,51 @@ class Bundle:
         return int(sum(map(sizeof, self.values)))
 
 
-def bundle_size(blocks: int, *, threads: int, block_bytes: int, held: bool) -> int:
-    """Blocks in a bundle: the power of two with which a pass takes least time.
+def bundle_size(blocks: int, *, threads: int, block_bytes: int, resident: bool) -> int:
+    """Choose the number of blocks in a bundle: the power of two with which a pass is fastest.
 
     Parameters
     ----------
-    blocks, threads, block_bytes : int
-    held : bool
-        True where workers of a cluster hold the bundles; False where who is free takes one, and reads its blocks.
+    blocks, threads : int
+        Blocks of the cube, and threads of all workers.
+    block_bytes : int
+        Bytes of the largest block.
+    resident : bool
+        True where the workers of a cluster keep the bundles in memory. False where any free thread takes the next
+        bundle and reads its blocks.
+
+    Returns
+    -------
+    int
 
     Examples
     --------
-    >>> [bundle_size(64, threads=n, block_bytes=2**24, held=True) for n in (2, 5, 7, 40)]
+    >>> [bundle_size(64, threads=n, block_bytes=2**24, resident=True) for n in (2, 5, 7, 40)]
     [16, 2, 2, 1]
-    >>> [bundle_size(64, threads=2, block_bytes=n, held=False) for n in (2**24, 2**27, 2**30)]
+    >>> [bundle_size(64, threads=2, block_bytes=n, resident=False) for n in (2**24, 2**27, 2**30)]
     [8, 2, 1]
     """
     threads = max(1, threads)
-    most = min(blocks // ((HELD_A_THREAD if held else READ_A_THREAD) * threads), BUNDLE_BYTES // max(1, block_bytes))
-    sizes = [1 << i for i in range(max(1, most).bit_length())]
+    per_thread = MIN_RESIDENT_BUNDLES_PER_THREAD if resident else MIN_STREAMED_BUNDLES_PER_THREAD
+    largest = min(blocks // (per_thread * threads), MAX_BUNDLE_BYTES // max(1, block_bytes))
+    sizes = [1 << i for i in range(max(1, largest).bit_length())]
 
     def seconds(size: int) -> float:
         rounds = math.ceil(math.ceil(blocks / size) / threads)
-        # Nobody works while the first block of a bundle is read.
-        worked = size if held else size + 1
-        return rounds * (worked * block_bytes / PASS_BYTES + TASK_SECONDS)
+        # The thread waits while the first block of a streamed bundle is read.
+        block_times = size if resident else size + 1
+        return rounds * (block_times * block_bytes / KERNEL_BYTES_PER_SECOND + TASK_SECONDS)
 
     return min(reversed(sizes), key=seconds)
 
 
 def cut_bundles(blocks: int, size: int) -> list[slice]:
-    """Which blocks each bundle has."""
+    """Return the range of blocks of each bundle, for ``blocks`` blocks in bundles of ``size``."""
     return [slice(start, min(start + size, blocks)) for start in range(0, blocks, size)]
 
 
 def nodes_of(size: int) -> tuple[int, int]:
-    """Nodes of the tree in a bundle, one or two, and their height.
+    """Return the number of tree nodes that a bundle of ``size`` blocks covers (one or two), and their height.
 
     Examples
     --------
@@ -100,7 +110,11 @@ def nodes_of(size: int) -> tuple[int, int]:
 
 
 def fold_bundle(sums: Iterator[Sums | None], size: int, combine: Combine) -> Nodes:
-    """Add up a bundle as the tree does. Holds one dict for each level of the tree, and the one that comes."""
+    """Add up the statistics of a bundle in the order of the tree.
+
+    ``sums`` yields the dict of each block (None for a block without a used pixel), ``size`` is the number of blocks,
+    and ``combine`` adds two dicts. At most one dict for each level of the tree is in memory, and the next one.
+    """
     count, height = nodes_of(size)
     return tuple(_node(sums, height, combine) for _ in range(count))
 
@@ -110,27 +124,31 @@ def _node(sums: Iterator[Sums | None], height: int, combine: Combine) -> Sums | 
         return next(sums, None)
     total: Sums | None = None
     for _ in range(FAN_IN):
-        total = join(combine, total, _node(sums, height - 1, combine))
+        total = add_nodes(combine, total, _node(sums, height - 1, combine))
     return total
 
 
-def join(combine: Combine, left: Sums | None, right: Sums | None) -> Sums | None:
-    """The sum of two; None stands for blocks without a used pixel, an empty dict for blocks without statistics."""
+def add_nodes(combine: Combine, left: Sums | None, right: Sums | None) -> Sums | None:
+    """Add two dicts by ``combine``. None stands for blocks without a used pixel, {} for blocks without statistics."""
     if not left:
         return left if right is None else right
     return combine(left, right) if right else left
 
 
 def reduce_nodes(combine: Combine, *bundles: Nodes) -> Nodes:
-    """One node of the tree from the nodes below it, at most `FAN_IN`."""
+    """Add at most `FAN_IN` nodes, given as tuples of nodes, to the node above them."""
     total: Sums | None = None
     for node in (node for nodes in bundles for node in nodes):
-        total = join(combine, total, node)
+        total = add_nodes(combine, total, node)
     return (total,)
 
 
-def tree(bundles: Sequence[Delayed], size: int, combine: Combine, key: str) -> Delayed:
-    """The rest of the tree, above the bundles, as tasks; the last one gives the node at its top."""
+def reduction_tasks(bundles: Sequence[Delayed], size: int, combine: Combine, key: str) -> Delayed:
+    """Build the part of the tree above the bundles as tasks, and return the task of the top node.
+
+    ``bundles`` are the delayed nodes of each bundle of ``size`` blocks, ``combine`` adds two dicts, and ``key`` begins
+    the names of the tasks.
+    """
     level, fan_in, depth = list(bundles), FAN_IN // nodes_of(size)[0], 0
     while depth == 0 or len(level) > 1:
         groups = [level[i : i + fan_in] for i in range(0, len(level), fan_in)]
@@ -140,7 +158,7 @@ def tree(bundles: Sequence[Delayed], size: int, combine: Combine, key: str) -> D
 
 
 def fold_nodes(bundles: Sequence[Nodes], combine: Combine) -> Sums | None:
-    """The rest of the tree, above the bundles, here and now."""
+    """Compute the part of the tree above the bundles in this process; None where no pixel is used."""
     level = [node for nodes in bundles for node in nodes]
     while len(level) > 1:
         level = [reduce_nodes(combine, tuple(level[i : i + FAN_IN]))[0] for i in range(0, len(level), FAN_IN)]

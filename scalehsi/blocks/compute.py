@@ -1,6 +1,7 @@
-"""What the current Dask scheduler offers, and how a pass is run on it.
+"""Ask the current Dask scheduler for its workers, threads and memory, and run a pass on it.
 
-It imports no cluster software: a distributed client is recognised by the ``get`` function that Dask itself would use.
+No cluster software is imported for that: a distributed client is recognised by the ``get`` function that Dask itself
+would use.
 """
 
 from __future__ import annotations
@@ -20,7 +21,7 @@ from dask.callbacks import Callback
 from dask.delayed import Delayed
 from dask.system import CPU_COUNT
 
-from scalehsi.blocks.graph import gathered
+from scalehsi.blocks.graph import one_layer
 
 Report = Callable[[int, int], None]
 """Called with the number of blocks done and the number of blocks in the pass."""
@@ -28,25 +29,25 @@ Report = Callable[[int, int], None]
 log = logging.getLogger("scalehsi")
 
 PROCESS_BYTES: Final = 256 * 2**20
-"""What a worker process holds before any data: Python, numpy, numba and their compiled kernels."""
-LITERAL_LIMIT: Final = 2**30
-"""A cube in the client's memory travels inside the graph, which the scheduler keeps: not for more than this."""
+"""Memory of a worker process before it loads any data: Python, numpy, numba and their compiled kernels."""
+MAX_INLINE_CUBE_BYTES: Final = 2**30
+"""Largest cube in the client's memory that is sent to worker processes: inside the graph, which the scheduler keeps."""
 RETRIES: Final = 2
-"""How often a cluster repeats a task that raised, for file systems that hiccup."""
+"""How often a cluster repeats a task that raised an error, for file systems that fail now and then."""
 
 
 @dataclass(frozen=True)
 class Capacity:
-    """What the current scheduler offers.
+    """Workers, threads and memory of the current scheduler.
 
     Attributes
     ----------
     workers, threads : int
-        Processes, and threads in all of them.
+        Number of processes, and of the threads in all of them.
     memory : int
         Bytes that data may fill in all workers together.
     remote : bool
-        True when workers are other processes.
+        True when the workers are other processes than the client.
     """
 
     workers: int
@@ -56,14 +57,19 @@ class Capacity:
 
     @property
     def block_limit(self) -> int:
-        """Largest block in bytes: a thread holds one, its copy and the next, and half the memory stays free."""
+        """Largest block in bytes, such that each thread has a block, its copy and the next block in half the memory."""
         per_worker = self.memory // max(1, self.workers)
         per_thread = max(1, self.threads // max(1, self.workers))
         return max(1, per_worker // (2 * 3 * per_thread))
 
 
 def capacity() -> Capacity:
-    """Ask the scheduler that Dask would use now.
+    """Ask the scheduler that Dask would use now for its workers, threads and memory.
+
+    Returns
+    -------
+    Capacity
+        Of a cluster without workers, that of the first worker to come; the call waits for it.
 
     Examples
     --------
@@ -89,27 +95,32 @@ def capacity() -> Capacity:
 
 
 def free_memory() -> int:
-    """Bytes that this process may still fill: the machine's free memory, or what its batch job or container leaves."""
+    """Return the bytes that this process may still fill: free in the machine and within its batch job or container."""
     free = int(psutil.virtual_memory().available)
     limits = _memory_limits()
     return max(0, min(free, min(limits) - psutil.Process().memory_info().rss)) if limits else free
 
 
 def _memory_limits(groups: Path = Path("/proc/self/cgroup"), root: Path = Path("/sys/fs/cgroup")) -> list[int]:
-    """The limits that Linux control groups (Slurm jobs, containers) set to this process, in bytes."""
+    """Read the memory limits that Linux control groups (Slurm jobs, containers) set for this process, in bytes.
+
+    This is done by hand because psutil knows no control groups, and distributed reads only the root of their tree: that
+    is the limit of a container, while a Slurm job is a branch of the tree. ``groups`` is the file that names the groups
+    of this process, ``root`` the folder of the tree.
+    """
     limits: list[int] = []
     for line in groups.read_text().splitlines() if groups.exists() else []:
         _, controllers, name = line.split(":", 2)
-        first = controllers == ""  # version 2 has one tree; in version 1 memory has its own
-        if not first and "memory" not in controllers.split(","):
+        version_2 = controllers == ""  # has one tree for all controllers; version 1 has one for memory alone
+        if not version_2 and "memory" not in controllers.split(","):
             continue
-        top = root if first else root / "memory"
-        folder = top / name.strip("/")
-        for place in (folder, *folder.parents):
-            file = place / ("memory.max" if first else "memory.limit_in_bytes")
+        top = root if version_2 else root / "memory"
+        group = top / name.strip("/")
+        for folder in (group, *group.parents):
+            file = folder / ("memory.max" if version_2 else "memory.limit_in_bytes")
             if file.exists() and (text := file.read_text().strip()).isdigit():
                 limits.append(int(text))
-            if place == top:
+            if folder == top:
                 break
     return limits
 
@@ -123,18 +134,18 @@ def _cluster_capacity(workers: Mapping[str, Any]) -> Capacity:
 
 
 def _client() -> Any:
-    """The distributed client that Dask would use, or None."""
+    """Return the distributed client that Dask would use, or None."""
     owner = getattr(get_scheduler(), "__self__", None)
     return owner if owner is not None and hasattr(owner, "scheduler_info") else None
 
 
 def on_cluster() -> bool:
-    """True when tasks travel to a cluster's workers."""
+    """Return True when tasks run on the workers of a cluster."""
     return _client() is not None
 
 
-def attempts() -> int:
-    """How often a block may be tried where a cluster computes it; once in this process, where nothing hiccups."""
+def max_attempts() -> int:
+    """Return how often a block is tried before its error is raised: once in this process, more often on a cluster."""
     return 1 + RETRIES if on_cluster() else 1
 
 
@@ -146,62 +157,66 @@ def run(
     *,
     counts: Sequence[int] | None = None,
 ) -> tuple[Any, dict[str, tuple[Delayed, ...]]]:
-    """Compute one small result, or some, and what shall stay with the workers, in one graph.
+    """Compute small results for the client, and large ones that stay with the workers, in one graph.
 
     Parameters
     ----------
     root : Delayed, or sequence of Delayed
-        Comes home.
+        Its value is brought to the client.
     kept : mapping of str to sequence of Delayed
-        Stay where they were computed; their lineage lets a lost one be computed again.
+        These values stay where they were computed. Their graph is kept, so that a lost value is computed again.
     leaves : sequence of Delayed
         The tasks that ``report`` counts.
     report : callable, optional
+        Called as ``report(done, total)`` when a block is done.
     counts : sequence of int, optional
-        How many blocks each leaf stands for; one by default.
+        Number of blocks that each leaf works on; one by default.
 
     Returns
     -------
-    value : the computed root, or a tuple of them
+    value : any, or tuple
+        The computed root, or the tuple of them.
     handles : dict of str to tuple of Delayed
+        The kept values under their names.
     """
     client = _client()
     roots = [root] if isinstance(root, Delayed) else list(root)
     flat = [part for parts in kept.values() for part in parts]
     blocks = dict(zip((leaf.key for leaf in leaves), counts or itertools.repeat(1), strict=False))
-    with quiet_graphs(), _watch(blocks, report if client is None else None):
+    with no_large_graph_warning(), _watch(blocks, report if client is None else None):
         if client is not None and report is not None:
-            held = list(dask.persist(*roots, *flat, *leaves, retries=RETRIES))
-            watched = held[len(roots) + len(flat) :]
-            del held[len(roots) + len(flat) :]
-            _count(watched, blocks, report)
-            roots, flat = held[: len(roots)], held[len(roots) :]
+            persisted = list(dask.persist(*roots, *flat, *leaves, retries=RETRIES))
+            watched = persisted[len(roots) + len(flat) :]
+            del persisted[len(roots) + len(flat) :]
+            _report_finished(watched, blocks, report)
+            roots, flat = persisted[: len(roots)], persisted[len(roots) :]
         elif flat:
-            held = list(dask.persist(*roots, *flat, retries=RETRIES))
-            roots, flat = held[: len(roots)], held[len(roots) :]
+            persisted = list(dask.persist(*roots, *flat, retries=RETRIES))
+            roots, flat = persisted[: len(roots)], persisted[len(roots) :]
         values = dask.compute(*roots, retries=RETRIES)
-    done = iter(flat)
-    handles = {k: gathered(f"kept-{parts[0].key}", [next(done) for _ in parts]) for k, parts in kept.items()}
+    computed = iter(flat)
+    handles = {k: one_layer(f"kept-{parts[0].key}", [next(computed) for _ in parts]) for k, parts in kept.items()}
     return values[0] if isinstance(root, Delayed) else values, handles
 
 
-def _count(leaves: list[Delayed], blocks: Mapping[Any, int], report: Report) -> None:
-    """Report the blocks of tasks as these finish, without bringing their results here. Empties the list.
+def _report_finished(leaves: list[Delayed], blocks: Mapping[Any, int], report: Report) -> None:
+    """Report the blocks of ``leaves`` as these tasks finish, without bringing their results to the client.
 
-    Nothing may hold a finished leaf: the sums of a thousand blocks, each a channels-by-channels matrix, are more than
-    the workers have, and the reduction lets them go only when nobody else wants them.
+    ``blocks`` is the number of blocks of each task, by its key. The list ``leaves`` is emptied, because no reference to
+    a finished leaf may remain: the sums of a thousand blocks, each a channels-by-channels matrix, are larger than the
+    workers' memory, and they are released only when nothing but the reduction uses them.
     """
     from distributed import as_completed, futures_of
 
-    tell = _teller(blocks, report)
+    finished = _key_reporter(blocks, report)
     waiting = as_completed(futures_of(leaves))
     leaves.clear()
     for key in (future.key for future in waiting):
-        tell(key)
+        finished(key)
 
 
-def _teller(blocks: Mapping[Any, int], report: Report) -> Callable[[Any], None]:
-    """Turns the keys of finished tasks into reports, one for each block; other keys are passed over."""
+def _key_reporter(blocks: Mapping[Any, int], report: Report) -> Callable[[Any], None]:
+    """Return a function that takes the key of a finished task and reports its blocks; other keys are ignored."""
     total, done = sum(blocks.values()), 0
 
     def finished(key: Any) -> None:
@@ -213,17 +228,17 @@ def _teller(blocks: Mapping[Any, int], report: Report) -> Callable[[Any], None]:
     return finished
 
 
-def quiet_graphs() -> contextlib.AbstractContextManager[Any]:
-    """No warning for a graph that carries data on purpose, up to the size that `open_blocks` allows."""
-    return dask.config.set({"distributed.admin.large-graph-warning-threshold": LITERAL_LIMIT})
+def no_large_graph_warning() -> contextlib.AbstractContextManager[Any]:
+    """Return a context without distributed's warning of large graphs: cubes in the client's memory travel in them."""
+    return dask.config.set({"distributed.admin.large-graph-warning-threshold": MAX_INLINE_CUBE_BYTES})
 
 
 @contextlib.contextmanager
 def _watch(blocks: Mapping[Any, int], report: Report | None) -> Iterator[None]:
-    """Count the blocks of the leaf tasks that a scheduler of this process finishes."""
+    """Report the blocks of the tasks that a scheduler of this process finishes; ``blocks`` as in `_report_finished`."""
     if report is None:
         yield
         return
-    tell = _teller(blocks, report)
-    with Callback(posttask=lambda key, *_: tell(key)):
+    finished = _key_reporter(blocks, report)
+    with Callback(posttask=lambda key, *_: finished(key)):
         yield

@@ -1,4 +1,4 @@
-"""Arrays over the pixels of a cube, cut into blocks: where these lie, their halo, and the mask that goes along."""
+"""Cut a cube, and the arrays over its pixels, into blocks: where each block lies, its halo and its part of the mask."""
 
 from __future__ import annotations
 
@@ -18,12 +18,15 @@ from dask.delayed import Delayed
 from scalehsi.blocks import graph
 from scalehsi.blocks import tile as tiles
 from scalehsi.blocks.compute import RETRIES
-from scalehsi.blocks.tile import Place, reach
+from scalehsi.blocks.tile import Place, halo_sizes
 from scalehsi.schema import MASK
 
 
 class Cuts:
-    """One grid of blocks over a cube; what is cut by it is aligned."""
+    """One grid of blocks over a cube; arrays cut by the same grid are aligned block by block.
+
+    ``cube`` has the dims (..., y, x, energy); ``grid`` has the sizes of the blocks along each navigation dim.
+    """
 
     def __init__(self, cube: xr.DataArray, grid: tuple[tuple[int, ...], ...]) -> None:
         self.cube = cube
@@ -31,19 +34,19 @@ class Cuts:
         self.shape = tuple(cube.shape[:-1])
         self._token = uuid.uuid4().hex[:8]
         self._names = itertools.count()
-        self._mask_held = False
+        self._mask_computed = False
 
     def __len__(self) -> int:
         return math.prod(len(sizes) for sizes in self.grid)
 
     def key(self, name: str) -> str:
-        """A task name that shows as ``name`` on the dashboard and is never used twice."""
+        """Return a unique task name that the dashboard shows as ``name``."""
         return f"{name}-{self._token}0-{next(self._names)}"
 
     def places(self, halo: int = 0) -> list[Place]:
-        """The blocks in C order of the grid."""
+        """Return the place of each block, in C order of the grid, with ``halo`` pixels on each side along y and x."""
         starts = [np.cumsum((0, *sizes[:-1])) for sizes in self.grid]
-        sides = reach(self.shape, halo)
+        sides = halo_sizes(self.shape, halo)
         found = []
         for cell in itertools.product(*(range(len(sizes)) for sizes in self.grid)):
             start = tuple(int(starts[a][i]) for a, i in enumerate(cell))
@@ -55,33 +58,33 @@ class Cuts:
 
     @cached_property
     def mask(self) -> Any:
-        """The mask's data, or None where the cube has none."""
+        """The data of the cube's mask, or None where it has none."""
         return None if MASK not in self.cube.coords else self.cube[MASK].data
 
-    def hold_mask(self) -> bool:
-        """Compute a lazy mask, once: else one that comes from the cube would read it for every handle and pass.
+    def compute_mask(self) -> bool:
+        """Compute a lazy mask the first time; return True when this call did it.
 
-        True when it did.
+        A mask computed from the cube would otherwise read the cube for every handle and in every pass.
         """
-        if self._mask_held or not isinstance(self.mask, da.Array):
+        if self._mask_computed or not isinstance(self.mask, da.Array):
             return False
         (self.mask,) = dask.persist(self.mask.rechunk(self.grid), retries=RETRIES)
-        self._mask_held = True
+        self._mask_computed = True
         return True
 
     def masks(self, halo: int = 0) -> tuple[Delayed, ...] | None:
-        """The mask of each block, or None where the cube has none."""
+        """Return the mask of each block, or None where the cube has none."""
         return None if self.mask is None else self.cut(self.mask, halo)
 
     def masked(self, parts: Sequence[Delayed], halo: int = 0) -> list[tuple[Delayed, ...]]:
-        """Each part with the mask of its block, or alone where the cube has no mask."""
+        """Pair each part with the mask of its block; alone where the cube has no mask."""
         masks = self.masks(halo)
         return [(part,) for part in parts] if masks is None else list(zip(parts, masks, strict=True))
 
     def cut(self, data: Any, halo: int = 0) -> tuple[Delayed, ...]:
-        """One delayed numpy array a block, of an array whose first dims are the navigation dims."""
+        """Return the part of ``data`` (navigation dims first) in each block, as delayed numpy arrays."""
         if not isinstance(data, da.Array):
-            # Views, not copies; they travel inside the graph where the workers are other processes.
+            # Views, not copies. Where the workers are other processes, they are sent inside the graph.
             values = np.asarray(data)
             return graph.values(self.key("slice"), [values[place.window] for place in self.places(halo)])
         data = data.rechunk((*self.grid, *((n,) for n in data.shape[len(self.grid) :])))
@@ -89,7 +92,7 @@ class Cuts:
         return self._surround(parts, halo) if halo else parts
 
     def pack(self, data: da.Array, halo: int) -> tuple[Delayed, ...]:
-        """Each block with its halo as `Counts`. Stored chunks lose their zeros as they are read, one by one."""
+        """Return each block with its halo as `Counts`; the zeros of each stored chunk are dropped as it is read."""
         data = data.rechunk({data.ndim - 1: -1})
         chunks = data.chunks[:-1]
         packed = graph.tasks(self.key("pack"), [(tiles.pack, (part,)) for part in data.to_delayed().reshape(-1)])
@@ -98,9 +101,9 @@ class Cuts:
     def _surround(
         self, parts: Sequence[Delayed], halo: int, *, chunks: Sequence[Sequence[int]] = (), packed: bool = False
     ) -> tuple[Delayed, ...]:
-        """Each block with its halo, from as many parts as that takes: a halo may be wider than a block.
+        """Assemble each block with its halo from all parts that it overlaps; a halo may be wider than a block.
 
-        The parts are blocks of the grid, or of other ``chunks``.
+        ``parts`` are the blocks of the grid, or those of other ``chunks``; ``packed`` ones are `Counts`.
         """
         chunks = chunks or self.grid
         counts = [len(sizes) for sizes in chunks]
@@ -110,7 +113,8 @@ class Cuts:
         joins: list[tuple[Any, list[int]]] = []
         for place in self.places(halo):
             windows = [
-                tiles.cover(edge, window.start, window.stop) for edge, window in zip(edges, place.window, strict=True)
+                tiles.overlaps(edge, window.start, window.stop)
+                for edge, window in zip(edges, place.window, strict=True)
             ]
             pieces, targets = [], []
             for cells in itertools.product(*windows):
@@ -122,5 +126,5 @@ class Cuts:
                 crops.append((crop, (parts[int(np.ravel_multi_index(place_of, counts))],)))
                 targets.append(tuple(target for _, _, target in cells))
             joins.append((partial(join, place.outer, targets), pieces))
-        made = graph.tasks(self.key("halo-crop"), crops)
-        return graph.tasks(self.key("halo"), [(call, [made[i] for i in pieces]) for call, pieces in joins])
+        cropped = graph.tasks(self.key("halo-crop"), crops)
+        return graph.tasks(self.key("halo"), [(call, [cropped[i] for i in pieces]) for call, pieces in joins])

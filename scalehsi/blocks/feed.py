@@ -1,7 +1,7 @@
-"""Where the tiles of a bundle come from: held by a worker, read from the cube now, or derived from either.
+"""Give a task its tiles one after another: from a worker's memory, read from the cube, or derived from either.
 
-A feed is what a task needs to get at its tiles one after another: a callable that gives an iterator, and the delayed
-values that it takes. It is the same for a bundle that is kept and for one that is read in every pass.
+A feed is a callable that returns an iterator over the tiles of a bundle, and the delayed values that the callable
+takes. A pass uses it in the same way for a bundle that is kept in memory and for one that is read in every pass.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ from scalehsi import arrays
 from scalehsi.blocks import tile as tiles
 from scalehsi.blocks.blas import one_blas_thread
 from scalehsi.blocks.bundle import Bundle
-from scalehsi.blocks.reading import Piece, ahead
+from scalehsi.blocks.reading import BlockReader, prefetched
 from scalehsi.blocks.tile import Place, Tile
 from scalehsi.schema import InputError
 
@@ -29,78 +29,90 @@ log = logging.getLogger("scalehsi")
 
 
 class Feed(NamedTuple):
-    """``make(*takes)`` gives the tiles of a bundle, one after another."""
+    """A callable and its arguments: ``make(*takes)`` returns an iterator over the tiles of a bundle."""
 
     make: Callable[..., Iterator[Tile]]
     takes: tuple[Delayed, ...]
 
 
-def from_held(bundle: Delayed) -> Feed:
-    """The tiles of a bundle that a worker holds."""
+def from_bundle(bundle: Delayed) -> Feed:
+    """Return the feed of all tiles of a bundle in a worker's memory."""
     return Feed(_all, (bundle,))
 
 
-def one_of_held(bundle: Delayed, position: int) -> Feed:
-    """One tile of a bundle that a worker holds."""
+def one_of_bundle(bundle: Delayed, position: int) -> Feed:
+    """Return the feed of one tile of a bundle in a worker's memory."""
     return Feed(partial(_one, position), (bundle,))
 
 
 def from_cube(
-    places: Sequence[Place], raws: Sequence[Piece], masks: Sequence[Piece | None], device: arrays.Device, *, tries: int
+    places: Sequence[Place],
+    data: Sequence[BlockReader],
+    masks: Sequence[BlockReader | None],
+    device: arrays.Device,
+    *,
+    tries: int,
 ) -> Feed:
-    """Tiles that are read when it is their turn, each while the one before is worked on."""
+    """Return a feed that reads each tile while the one before is computed.
+
+    ``places``, ``data`` and ``masks`` have one entry for each block of the bundle: where it lies, how its values are
+    read, and how its mask is read (None without one). ``device`` is where the kernels run, ``tries`` the number of
+    attempts to read a block.
+    """
     loads, takes = [], []
-    for place, raw, mask in zip(places, raws, masks, strict=True):
-        loads.append(_Load(place, device, raw.read, len(raw.takes), None if mask is None else mask.read, tries))
-        takes.append((*raw.takes, *(() if mask is None else mask.takes)))
+    for place, values, mask in zip(places, data, masks, strict=True):
+        loads.append(_Load(place, device, values.read, len(values.takes), None if mask is None else mask.read, tries))
+        takes.append((*values.takes, *(() if mask is None else mask.takes)))
     flat = tuple(value for given in takes for value in given)
     return Feed(_Reader(tuple(loads), tuple(len(given) for given in takes)), flat)
 
 
 def derived(feed: Feed, fn: Callable[..., Any], shared: Mapping[str, Any], device: arrays.Device) -> Feed:
-    """The tiles of another feed with ``fn(x, **shared)`` in place of ``x``."""
+    """Return the tiles of another feed with ``fn(x, **shared)`` in place of ``x``, computed on ``device``."""
     return Feed(partial(_converted, feed.make, fn, dict(shared), device), feed.takes)
 
 
-def attempt(tries: int, call: Callable[[], T]) -> T:
-    """Call again where it raises, as a cluster repeats a task; but an input that is wrong stays wrong."""
-    for left in reversed(range(tries)):
+def call_with_retries(tries: int, call: Callable[[], T]) -> T:
+    """Call up to ``tries`` times until no error is raised, as a cluster repeats a task; an InputError is final."""
+    for remaining in reversed(range(tries)):
         try:
             return call()
         except InputError:
             raise
         except Exception as error:
-            if not left:
+            if not remaining:
                 raise
             log.info("a block failed and is tried again: %r", error)
     raise AssertionError("tries is at least 1")
 
 
 def to_device(shared: Mapping[str, Any], device: arrays.Device) -> dict[str, Any]:
-    """What is shared, with its numpy arrays where the kernels run."""
+    """Return the shared values with their numpy arrays moved to ``device``."""
     return {k: arrays.to_device(v, device) if isinstance(v, np.ndarray) else v for k, v in shared.items()}
 
 
-# What runs inside the tasks.
+# Functions that run inside the tasks.
 
 
-def gather(make: Callable[..., Iterator[Any]], *given: Any) -> Bundle:
-    """All values of a bundle, to be kept."""
+def load_bundle(make: Callable[..., Iterator[Any]], *given: Any) -> Bundle:
+    """Return all tiles of the feed ``make(*given)``, to be kept in memory."""
     return Bundle(tuple(make(*given)))
 
 
-def pack(*values: Any) -> Bundle:
+def bundle_of(*values: Any) -> Bundle:
+    """Return a bundle of the values of single blocks."""
     return Bundle(values)
 
 
-def pack_rows(read: Callable[..., Any], masked: int | None, *given: Any) -> Bundle:
-    """Rows of the maps of some blocks; with ``masked`` blocks the masks come after the maps."""
-    if masked is None:
+def bundle_rows(read: Callable[..., Any], n_masks: int | None, *given: Any) -> Bundle:
+    """Convert the maps of some blocks to rows by ``read``; where the cube has a mask, ``given`` ends in ``n_masks``."""
+    if n_masks is None:
         return Bundle(tuple(map(read, given)))
-    return Bundle(tuple(map(read, given[:masked], given[masked:])))
+    return Bundle(tuple(map(read, given[:n_masks], given[n_masks:])))
 
 
-def pick(position: int, bundle: Bundle) -> Any:
+def value_at(position: int, bundle: Bundle) -> Any:
+    """Return the value of one block of a bundle."""
     return bundle.values[position]
 
 
@@ -114,7 +126,7 @@ def _one(position: int, bundle: Bundle) -> Iterator[Any]:
 
 @dataclass(frozen=True)
 class _Load:
-    """Reads one block and makes its tile."""
+    """Read one block and make its tile; the first ``takes`` arguments are the block's, the others its mask's."""
 
     place: Place
     device: arrays.Device
@@ -124,15 +136,17 @@ class _Load:
     tries: int
 
     def __call__(self, given: Sequence[Any]) -> Tile:
-        return attempt(self.tries, partial(self._once, given))
+        return call_with_retries(self.tries, partial(self._once, given))
 
     def _once(self, given: Sequence[Any]) -> Tile:
         mask = None if self.mask is None else self.mask(*given[self.takes :])
-        return tiles.load(self.place, self.device, self.read(*given[: self.takes]), mask)
+        return tiles.make_tile(self.place, self.device, self.read(*given[: self.takes]), mask)
 
 
 @dataclass(frozen=True)
 class _Reader:
+    """Read the blocks of a bundle one after another; ``counts`` is the number of arguments of each."""
+
     loads: tuple[_Load, ...]
     counts: tuple[int, ...]
 
@@ -142,7 +156,7 @@ class _Reader:
             partial(load, [next(values) for _ in range(count)])
             for load, count in zip(self.loads, self.counts, strict=True)
         ]
-        return ahead(calls)
+        return prefetched(calls)
 
 
 def _converted(
@@ -152,13 +166,14 @@ def _converted(
     device: arrays.Device,
     *given: Any,
 ) -> Iterator[Tile]:
-    here = to_device(shared, device)
+    """Iterate over the tiles of ``make(*given)`` with ``fn(x, **shared)`` in place of ``x``."""
+    shared = to_device(shared, device)
     for part in make(*given):
         if not part.core.any():
             yield part
             continue
         with one_blas_thread():
-            x = fn(part.x, **here)
+            x = fn(part.x, **shared)
         if x.shape[0] != len(part.index):
             raise InputError(f"a derived block has {len(part.index)} rows, one for each pixel; got {x.shape[0]}")
         yield replace(part, x=x)

@@ -1,4 +1,4 @@
-"""One pass over a cube: run a function on every block, keep what is per pixel, add up the rest."""
+"""Run a function on every block of a cube in one pass, keep its rows for each pixel, and add up its statistics."""
 
 from __future__ import annotations
 
@@ -15,9 +15,9 @@ from dask.sizeof import sizeof
 
 from scalehsi import arrays
 from scalehsi.blocks.blas import one_blas_thread
-from scalehsi.blocks.bundle import Bundle, Combine, Sums, cut_bundles, fold_bundle, fold_nodes, tree
-from scalehsi.blocks.compute import Report, attempts, on_cluster, run
-from scalehsi.blocks.feed import Feed, attempt, to_device
+from scalehsi.blocks.bundle import Bundle, Combine, Sums, cut_bundles, fold_bundle, fold_nodes, reduction_tasks
+from scalehsi.blocks.compute import Report, max_attempts, on_cluster, run
+from scalehsi.blocks.feed import Feed, call_with_retries, to_device
 from scalehsi.blocks.graph import tasks
 from scalehsi.blocks.pixels import Pixels
 from scalehsi.blocks.tile import Tile
@@ -25,11 +25,11 @@ from scalehsi.blocks.view import Blocks, open_blocks
 from scalehsi.chunks import MiB
 from scalehsi.schema import InputError
 
-HOME_BYTES: Final = 8 * MiB
-"""Sums of all bundles that may come home as they are: adding them up in tasks costs a cluster 6 ms a level of the tree.
-How large the sums are is known from the pass of that name before; the first one does without."""
-LITERAL_SHARED: Final = 2 * MiB
-"""What is shared travels inside each task up to so much in all tasks: from a task of its own it comes 6 ms later."""
+MAX_CLIENT_SUMS_BYTES: Final = 8 * MiB
+"""Up to this size the sums of all bundles are added up on the client: in tasks this costs a cluster 6 ms for each level
+of the tree. The size is that in the previous pass of the same name; the sums of a first pass are added up in tasks."""
+MAX_INLINE_SHARED_BYTES: Final = 2 * MiB
+"""Up to this size over all tasks, shared arguments are sent inside each task; a task of their own takes 6 ms more."""
 
 Pair = tuple[dict[str, Any], dict[str, Any]]
 BlockFunction = Callable[..., Pair]
@@ -47,42 +47,49 @@ def map_fold(
     name: str = "map-fold",
     report: Report | None = None,
 ) -> tuple[dict[str, Pixels], dict[str, Any]]:
-    """Run a function on every block, keep what is per pixel, and add up the rest: one pass over the cube.
+    """Run a function on every block in one pass; keep its rows for each pixel, and add up its statistics.
 
     Parameters
     ----------
     fn : callable
-        ``fn(x, *aligned, **shared) -> (pixels, sums)``, see the module's text. It must be pure: a block may be computed
-        twice when a worker dies.
+        ``fn(x, *aligned, **shared) -> (pixels, sums)``, as described in `scalehsi.blocks`. It must be pure: a block is
+        computed a second time when its worker dies.
     cube : Blocks or xarray.DataArray
         A DataArray is opened for this one pass.
     *aligned : Pixels or xarray.DataArray
-        What goes along block by block: handles of an earlier pass, or maps over the pixel dims. On a cluster a handle
-        keeps the tasks of all the passes that it came from, so that a lost block can be computed again: an iteration
-        that hands its rows on grows by these, one whose state is in ``shared`` does not.
+        Values aligned with the pixels, cut into the same blocks: handles of an earlier pass, or maps over the pixel
+        dims. On a cluster a handle keeps the tasks of all the passes that it came from, so that a lost block can be
+        computed again. The graph of an iteration that passes its rows on therefore grows; that of an iteration whose
+        state is in ``shared`` does not.
     shared : mapping, optional
-        Keyword arguments of every call (endmembers, weights). They travel once to each worker as one task, so they
-        outlive the worker that holds them.
+        Keyword arguments of every call (endmembers, weights). Large ones are sent once to each worker, as the result of
+        a task, so that they are not lost with a worker.
     keep : sequence of str
-        Names in ``pixels`` to keep in the workers' memory and to give back as handles. What is not named is dropped.
+        Names in ``pixels`` that stay in the workers' memory and are returned as handles. All other names are dropped.
     combine : callable, optional
-        How two dicts of sums become one; it must be associative. Default: addition, name by name.
+        Combines two dicts of sums to one; it must be associative. By default the sums are added, name by name.
     halo : int, default 0
-        Pixels read along on each side in y and x. With a halo ``x`` holds every pixel of the tile, masked ones too;
-        what ``fn`` gives per pixel is cut back to the core; ``sums`` must count ``tile.core`` alone.
+        Pixels around each block, along y and x, that ``fn`` receives too. With a halo ``x`` has every pixel of the
+        tile, masked ones included. The rows that ``fn`` returns are cut to the core; ``sums`` must include only the
+        pixels of ``tile.core``.
     tile : bool, default False
         True: ``fn`` also gets the keyword ``tile``, a `Tile` with pixel numbers, shape and core.
     name : str
-        What the dashboard shows. Letters and hyphens.
+        Name of the tasks on the dashboard: letters and hyphens.
     report : callable, optional
         Called as ``report(done, total)`` when a block is done.
 
     Returns
     -------
     handles : dict of str to Pixels
-        As named in ``keep``.
+        The rows named in ``keep``.
     sums : dict of str to number or numpy array
-        On the host; floats added in float64, integers in int64.
+        On the client; floats are added in float64, integers in int64.
+
+    Raises
+    ------
+    InputError
+        When the mask leaves out every pixel, and when aligned values have other pixels or blocks than the cube.
 
     Examples
     --------
@@ -95,23 +102,21 @@ def map_fold(
     ([20, 20, 20], 20, 5)
     """
     view = cube if isinstance(cube, Blocks) else open_blocks(cube)
-    step = 1 if halo else view.step
-    job = _Job(fn, tuple(keep), view.device, tile=tile, step=step, tries=attempts(), combine=combine or add)
+    size = 1 if halo else view.blocks_per_task
+    job = _Job(fn, tuple(keep), view.device, tile=tile, bundle_size=size, tries=max_attempts(), combine=combine or add)
     bundles = _tasks(job, view, view.feeds(halo), aligned, shared=shared, halo=halo, name=name)
-    leaves = _take(bundles, 0, view.key(f"{name}-sums")) if keep else bundles
-    # The same tree, so the same bits, whether its top is made of tasks or here.
-    home = view.sums_bytes.get(name, HOME_BYTES) * len(leaves) < HOME_BYTES
-    root = leaves if home else tree(leaves, step, job.combine, view.key(f"{name}-reduce"))
-    kept = {k: _take(bundles, i, view.key(f"{name}-{k}")) for i, k in enumerate(keep, start=1)}
-    counts = [part.stop - part.start for part in cut_bundles(len(view), step)]
-    found, held = run(root, kept, leaves, report or view.report, counts=counts)
-    sums = fold_nodes(found, job.combine) if home else found[0]
+    leaves = _elements(bundles, 0, view.key(f"{name}-sums")) if keep else bundles
+    # The tree is the same, and so are the bits, whether its top is added up in tasks or on the client.
+    on_client = view.sums_bytes.get(name, MAX_CLIENT_SUMS_BYTES) * len(leaves) < MAX_CLIENT_SUMS_BYTES
+    root = leaves if on_client else reduction_tasks(leaves, size, job.combine, view.key(f"{name}-reduce"))
+    kept = {k: _elements(bundles, i, view.key(f"{name}-{k}")) for i, k in enumerate(keep, start=1)}
+    counts = [part.stop - part.start for part in cut_bundles(len(view), size)]
+    nodes, rows = run(root, kept, leaves, report or view.report, counts=counts)
+    sums = fold_nodes(nodes, job.combine) if on_client else nodes[0]
     view.sums_bytes[name] = sizeof(sums)
     if sums is None:
-        raise InputError(
-            "the mask leaves no pixel (True = use); turn it round with cube.assign_coords(mask=~cube.mask)"
-        )
-    return {k: Pixels(view.cuts, parts, step) for k, parts in held.items()}, sums
+        raise InputError("the mask leaves no pixel (True = use); invert it with cube.assign_coords(mask=~cube.mask)")
+    return {k: Pixels(view.cuts, delayed, size) for k, delayed in rows.items()}, sums
 
 
 def map_pixels(
@@ -124,7 +129,7 @@ def map_pixels(
     tile: bool = False,
     name: str = "map-pixels",
 ) -> dict[str, Pixels]:
-    """The lazy half of `map_fold`: handles of what is per pixel, computed when somebody asks, sums dropped.
+    """Do the lazy part of `map_fold`: return handles whose rows are computed on request, and drop the sums.
 
     Parameters
     ----------
@@ -134,18 +139,30 @@ def map_pixels(
     Returns
     -------
     dict of str to Pixels
+        The rows named in ``keep``.
     """
     view = cube if isinstance(cube, Blocks) else open_blocks(cube, resident=False)
-    job = _Job(fn, tuple(keep), view.device, tile=tile, step=1, tries=attempts(), combine=add)
+    job = _Job(fn, tuple(keep), view.device, tile=tile, bundle_size=1, tries=max_attempts(), combine=add)
     blocks = _tasks(job, view, view.lazy_feeds(halo), aligned, shared=shared, halo=halo, name=name)
     return {
-        k: Pixels(view.cuts, tasks(view.key(f"{name}-{k}"), [(partial(_row_of, i), (block,)) for block in blocks]))
+        k: Pixels(
+            view.cuts, tasks(view.key(f"{name}-{k}"), [(partial(_rows_of_block, i), (block,)) for block in blocks])
+        )
         for i, k in enumerate(keep, start=1)
     }
 
 
 def add(left: dict[str, Any], right: dict[str, Any]) -> dict[str, Any]:
-    """Add two dicts of statistics name by name; a name that one lacks is the other's.
+    """Add two dicts of statistics name by name; a name in only one of them keeps its value.
+
+    Parameters
+    ----------
+    left, right : dict of str to number or array
+        Statistics of different blocks.
+
+    Returns
+    -------
+    dict of str to number or array
 
     Examples
     --------
@@ -157,13 +174,13 @@ def add(left: dict[str, Any], right: dict[str, Any]) -> dict[str, Any]:
 
 @dataclass(frozen=True)
 class _Job:
-    """What one task does to each of its blocks."""
+    """What one task does with each of its blocks; the fields are named as the arguments of `map_fold`."""
 
     fn: BlockFunction
     keep: tuple[str, ...]
     device: arrays.Device
     tile: bool
-    step: int
+    bundle_size: int
     tries: int
     combine: Combine
 
@@ -178,76 +195,86 @@ def _tasks(
     halo: int,
     name: str,
 ) -> tuple[Delayed, ...]:
-    """One task a bundle, which gives its nodes of the tree, or (nodes, rows of the first name, ...)."""
+    """Make one task for each feed; its result is (nodes of the tree, rows of the first kept name, ...), or the nodes.
+
+    ``job`` is done to each tile of each of the ``feeds`` of ``view``; ``aligned``, ``shared``, ``halo`` and ``name``
+    are those of `map_fold`.
+    """
     key = view.key(name)
     values = dict(shared or {})
-    if on_cluster() and sizeof(values) * len(feeds) > LITERAL_SHARED:
-        # A task, not data: a worker that dies takes its copy along, and the scheduler makes another from the graph.
+    if on_cluster() and sizeof(values) * len(feeds) > MAX_INLINE_SHARED_BYTES:
+        # As the result of a task: when a worker dies with its copy, the scheduler makes another from the graph.
         common, make = tasks(view.key(f"{name}-shared"), [(partial(dict, values), ())]), partial(_work_shared, job)
     else:
         common, make = (), partial(_work, job, values)
-    columns = [view.aligned(a, halo, job.step) for a in aligned]
+    columns = [view.aligned(a, halo, job.bundle_size) for a in aligned]
     calls = []
     for feed, *rows in zip(feeds, *columns, strict=True):
         calls.append((partial(make, feed.make, len(rows)), (*common, *rows, *feed.takes)))
     return tasks(key, calls)
 
 
-def _take(bundles: Sequence[Delayed], position: int, key: str) -> tuple[Delayed, ...]:
+def _elements(bundles: Sequence[Delayed], position: int, key: str) -> tuple[Delayed, ...]:
+    """Return the element at ``position`` of each bundle's result, as tasks whose names begin with ``key``."""
     return tasks(key, [(itemgetter(position), (bundle,)) for bundle in bundles])
 
 
-# What runs inside the tasks.
+# Functions that run inside the tasks.
 
 
-def _row_of(position: int, found: tuple[Any, ...]) -> Any:
-    """The rows of the only block of a bundle."""
-    return found[position].values[0]
+def _rows_of_block(position: int, result: tuple[Any, ...]) -> Any:
+    """Return the rows at ``position`` of the result of a bundle of one block."""
+    return result[position].values[0]
 
 
 def _work_shared(
     job: _Job, make: Callable[..., Iterator[Tile]], n_aligned: int, shared: dict[str, Any], *given: Any
 ) -> Any:
+    """Call `_work` with the shared arguments from another task."""
     return _work(job, shared, make, n_aligned, *given)
 
 
 def _work(job: _Job, shared: dict[str, Any], make: Callable[..., Iterator[Tile]], n_aligned: int, *given: Any) -> Any:
-    """The nodes of a bundle, or (nodes, rows, ...) when something is kept."""
-    here = to_device(shared, job.device)
+    """Return the nodes of a bundle, or (nodes, rows, ...) when ``job`` keeps some rows.
+
+    ``shared`` are the keyword arguments of each block's call. ``given`` are ``n_aligned`` bundles of aligned rows, then
+    the arguments of ``make``, which returns the tiles.
+    """
+    shared = to_device(shared, job.device)
     columns = [bundle.values for bundle in given[:n_aligned]]
     kept: tuple[list[Any], ...] = tuple([] for _ in job.keep)
 
     def sums() -> Iterator[Sums | None]:
         for i, part in enumerate(make(*given[n_aligned:])):
-            home, *rows = attempt(job.tries, partial(_block, job, part, [column[i] for column in columns], here))
+            call = partial(_block, job, part, [column[i] for column in columns], shared)
+            statistics, *rows = call_with_retries(job.tries, call)
             for name, values in zip(kept, rows, strict=True):
                 name.append(values)
-            yield home
+            yield statistics
 
     with one_blas_thread():
-        nodes = fold_bundle(sums(), job.step, job.combine)
+        nodes = fold_bundle(sums(), job.bundle_size, job.combine)
     return (nodes, *(Bundle(tuple(name)) for name in kept)) if kept else nodes
 
 
 def _block(job: _Job, part: Tile, rows: Sequence[Any], shared: dict[str, Any]) -> tuple[Any, ...]:
-    """The sums of a block and the rows to keep; None for all where no pixel is used."""
+    """Return the sums of the tile ``part`` and the rows to keep; None for all of them where no pixel is used."""
     if not part.core.any():
         return (None,) * (1 + len(job.keep))
     extra = {"tile": part} if job.tile else {}
     pixels, sums = job.fn(part.x, *rows, **shared, **extra)
-    home = {k: _widen(v) for k, v in sums.items()}
-    cut = [pixels[k] if part.core.all() else pixels[k][part.core] for k in job.keep]
-    return home, *map(_own, cut)
+    kept = [pixels[k] if part.core.all() else pixels[k][part.core] for k in job.keep]
+    return {k: _widen(v) for k, v in sums.items()}, *map(_without_base, kept)
 
 
-def _own(value: Any) -> Any:
-    """A copy of what is a window on something larger: kept, a few columns of ``x`` would hold all of ``x``."""
+def _without_base(value: Any) -> Any:
+    """Copy a view of a larger array: a few kept columns of ``x`` would keep all of ``x`` in memory."""
     base = getattr(value, "base", None)
     return value.copy() if base is not None and getattr(base, "nbytes", 0) > value.nbytes else value
 
 
 def _widen(value: Any) -> Any:
-    """A statistic on the host, in a type whose sums neither overflow nor round away; lists are put end to end."""
+    """Bring a statistic to the host, in a type that neither overflows nor loses digits when added; lists stay lists."""
     if isinstance(value, (list, tuple)):
         return value
     host = arrays.to_host(value)

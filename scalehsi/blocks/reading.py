@@ -1,8 +1,8 @@
-"""How a block is read, closed inside a callable, so that one task can read many blocks one after another.
+"""Move the tasks that read a block out of the Dask graph, so that one task can read many blocks one after another.
 
-Dask would run the reading of each block as a task of its own and hold what it read until the task that wants it runs:
-for a task that works on many blocks that is all of them at once. So the tasks that belong to one block alone are taken
-out of the graph, and run by whoever works on the block, when it comes to that block.
+Dask would run the reading of each block as a task of its own and keep its result until the task that needs it runs. For
+a task that works on many blocks, all of them would be in memory at once. So the tasks that only one block needs are
+taken out of the graph, and the task that works on the block runs them when its turn comes.
 """
 
 from __future__ import annotations
@@ -20,50 +20,50 @@ from dask.task_spec import GraphNode
 T = TypeVar("T")
 
 
-class Piece(NamedTuple):
-    """A value that comes with its block: what to call, and the delayed values that it takes by position."""
+class BlockReader(NamedTuple):
+    """How a task reads the values of a block: a callable, and the delayed values that it takes by position."""
 
     read: Callable[..., Any]
     takes: tuple[Delayed, ...]
 
 
 @dataclass(frozen=True)
-class Reading:
-    """Some tasks of a graph in an order in which they can run; the last one gives the value.
+class TaskChain:
+    """Tasks of a graph in an order in which they can run; calling it runs them and returns the last one's value.
 
     Attributes
     ----------
     steps : tuple of (task, keys)
-        Each with the keys that nobody wants after it.
-    wants : tuple of keys
-        Whose values come from outside, in the order of the call's arguments.
+        Each task with the keys whose values no later task needs.
+    inputs : tuple of keys
+        Keys of the values that the call takes by position.
     """
 
     steps: tuple[tuple[GraphNode, tuple[Hashable, ...]], ...]
-    wants: tuple[Hashable, ...]
+    inputs: tuple[Hashable, ...]
 
     def __call__(self, *given: Any) -> Any:
-        values: dict[Any, Any] = dict(zip(self.wants, given, strict=True))
-        for task, spent in self.steps:
+        values: dict[Any, Any] = dict(zip(self.inputs, given, strict=True))
+        for task, unused in self.steps:
             values[task.key] = task(values)
-            for key in spent:
+            for key in unused:
                 del values[key]
         return values[self.steps[-1][0].key]
 
 
-def closed(name: str, parts: Sequence[Delayed]) -> list[Piece] | None:
-    """The reading of each part as a piece, or None where the parts cannot be read apart from each other.
+def separate_readers(name: str, parts: Sequence[Delayed]) -> list[BlockReader] | None:
+    """Return a reader of each part that runs the part's own tasks, or None where the parts share some tasks.
 
-    Tasks of one part alone are closed inside; tasks that all parts need (a dark reference, an opened file) stay tasks.
-    What some of the parts share (a stored chunk larger than a block, the overlap of a filter) would be computed again
-    for each of them, and what lives on a worker already (a future) cannot be closed inside: then None.
+    Tasks that all parts need (a dark reference, an opened file) stay tasks, in a graph called ``name``. Tasks that some
+    of the parts share (a stored chunk larger than a block, the overlap of a filter) would run again for each of them,
+    and a value that is on a worker already (a future) cannot be moved into a reader: for both the answer is None.
     """
     graph: dict[Any, Any] = {}
     for once in {id(part.dask): part.dask for part in parts}.values():
         graph.update(once)
     orders = []
     for part in parts:
-        if (order := _before(graph, part.key)) is None:
+        if (order := _needed_keys(graph, part.key)) is None:
             return None
         orders.append(order)
     users = Counter(key for order in orders for key in order)
@@ -71,16 +71,16 @@ def closed(name: str, parts: Sequence[Delayed]) -> list[Piece] | None:
     if any(users[key] < len(parts) for key in common):
         return None
     whole = HighLevelGraph.from_collections(name, {key: graph[key] for key in common})
-    return [_piece(graph, order, common, whole, name) for order in orders]
+    return [_reader(graph, order, common, whole, name) for order in orders]
 
 
-def apart(parts: Sequence[Delayed]) -> list[Piece]:
-    """The parts as they are, tasks of their own."""
-    return [Piece(_itself, (part,)) for part in parts]
+def task_readers(parts: Sequence[Delayed]) -> list[BlockReader]:
+    """Return readers that leave the reading of each part to tasks of its own."""
+    return [BlockReader(_identity, (part,)) for part in parts]
 
 
-def _before(graph: Mapping[Any, Any], last: Any) -> list[Any] | None:
-    """All keys that ``last`` needs, itself included, each after what it needs; None where one is not a task."""
+def _needed_keys(graph: Mapping[Any, Any], last: Any) -> list[Any] | None:
+    """Return the keys that ``last`` needs and ``last``, in an order of execution; None where one is not a task."""
     order: dict[Any, None] = {}
     stack = [(last, False)]
     while stack:
@@ -96,38 +96,44 @@ def _before(graph: Mapping[Any, Any], last: Any) -> list[Any] | None:
     return list(order)
 
 
-def _piece(graph: Mapping[Any, Any], order: list[Any], common: set[Any], whole: HighLevelGraph, name: str) -> Piece:
+def _reader(
+    graph: Mapping[Any, Any], order: list[Any], common: set[Any], whole: HighLevelGraph, name: str
+) -> BlockReader:
+    """Return the reader of one part.
+
+    ``order`` are the keys that it needs, from ``graph``; those in ``common`` stay tasks, in the graph ``whole`` whose
+    layer is called ``name``.
+    """
     own = [graph[key] for key in order if key not in common]
     last_use = {need: i for i, task in enumerate(own) for need in task.dependencies}
-    spent: list[list[Any]] = [[] for _ in own]
+    unused: list[list[Any]] = [[] for _ in own]
     for key, i in last_use.items():
-        spent[i].append(key)
-    wants = [key for key in last_use if key in common] if own else order[-1:]
-    takes = tuple(Delayed(key, whole, layer=name) for key in wants)
-    if not own:  # parts that are one and the same
-        return Piece(_itself, takes)
-    return Piece(
-        Reading(tuple((task, tuple(keys)) for task, keys in zip(own, spent, strict=True)), tuple(wants)), takes
-    )
+        unused[i].append(key)
+    inputs = [key for key in last_use if key in common] if own else order[-1:]
+    takes = tuple(Delayed(key, whole, layer=name) for key in inputs)
+    if not own:  # several parts are the same task
+        return BlockReader(_identity, takes)
+    steps = tuple((task, tuple(keys)) for task, keys in zip(own, unused, strict=True))
+    return BlockReader(TaskChain(steps, tuple(inputs)), takes)
 
 
-def _itself(value: Any) -> Any:
+def _identity(value: Any) -> Any:
     return value
 
 
-def ahead(calls: Sequence[Callable[[], T]]) -> Iterator[T]:
-    """The results of the calls in their order; each is made while the consumer works on the one before.
+def prefetched(calls: Sequence[Callable[[], T]]) -> Iterator[T]:
+    """Iterate over the results of the calls; each call runs in a thread while the result before it is used.
 
-    Two results are there at a time, never more.
+    At most two results are in memory at a time.
     """
     if len(calls) < 2:
         yield from (call() for call in calls)
         return
     with ThreadPoolExecutor(1, thread_name_prefix="scalehsi-read") as pool:
-        coming = pool.submit(calls[0])
+        next_result = pool.submit(calls[0])
         for call in calls[1:]:
-            result = coming.result()
-            coming = pool.submit(call)
+            result = next_result.result()
+            next_result = pool.submit(call)
             yield result
             del result
-        yield coming.result()
+        yield next_result.result()

@@ -1,4 +1,4 @@
-"""One block as a kernel sees it: where it lies, its pixels, and the way back from rows to maps."""
+"""Describe one block for a kernel: where it lies, its pixels as rows, and the conversion of rows to maps."""
 
 from __future__ import annotations
 
@@ -16,18 +16,18 @@ from scalehsi.kernels.pixel_rows.sparse_counts import Counts
 
 @dataclass(frozen=True)
 class Place:
-    """Where a block lies: its pixels (the core), and the halo around them that is read along.
+    """Where a block lies: its own pixels (the core), and the halo of pixels around them.
 
     Attributes
     ----------
     navigation : tuple of int
-        Pixels of the whole cube along each navigation dim.
+        Number of pixels of the whole cube along each navigation dim.
     start, shape : tuple of int
         First pixel and size of the core.
     before, after : tuple of int
         Halo pixels on each side; fewer at the edge of the cube.
     has_halo : bool
-        True when a halo was asked for, even where the cube leaves no room for one: neighbours must stay neighbours.
+        True when a halo was requested, even where the cube has no pixels for one: the tile then keeps its shape.
     """
 
     navigation: tuple[int, ...]
@@ -49,16 +49,16 @@ class Place:
         return tuple(slice(start - before, start - before + size) for start, before, size in ends)
 
     def index(self) -> np.ndarray[Any, np.dtype[np.int64]]:
-        """Absolute row-major number of every pixel of the tile, shape (P,)."""
+        """Return the absolute row-major number of every pixel of the tile, shape (P,)."""
         total = np.zeros((1,) * len(self.shape), dtype=np.int64)
         for axis, (start, before, size) in enumerate(zip(self.start, self.before, self.outer, strict=True)):
             stride = math.prod(self.navigation[axis + 1 :])
-            along = (np.arange(size, dtype=np.int64) + (start - before)) * stride
-            total = total + along.reshape([-1 if a == axis else 1 for a in range(len(self.shape))])
+            offsets = (np.arange(size, dtype=np.int64) + (start - before)) * stride
+            total = total + offsets.reshape([-1 if a == axis else 1 for a in range(len(self.shape))])
         return total.reshape(-1)
 
     def core(self) -> np.ndarray[Any, np.dtype[np.bool_]]:
-        """True for the pixels of the tile that are its own, shape (P,)."""
+        """Return True for the pixels of the core and False for those of the halo, shape (P,)."""
         inside = np.zeros(self.outer, dtype=bool)
         inside[tuple(slice(b, b + n) for b, n in zip(self.before, self.shape, strict=True))] = True
         return inside.reshape(-1)
@@ -66,18 +66,19 @@ class Place:
 
 @dataclass(frozen=True)
 class Tile:
-    """The pixels of one block as a kernel wants them; opaque to Dask, so that it may live on a GPU.
+    """The pixels of one block as rows of a kernel's input; Dask does not look inside, so they may be on a GPU.
 
     Attributes
     ----------
     x : array, shape (P, E), or Counts
-        Without a halo the used pixels only; with a halo every pixel of the tile, so that neighbours stay neighbours.
+        Without a halo the used pixels only. With a halo every pixel of the tile, so that its rows can be reshaped to
+        the tile's shape.
     index : array, shape (P,)
-        Absolute row-major pixel numbers: the counter for random numbers.
+        Absolute row-major pixel numbers, on which random numbers are counted.
     core : array of bool, shape (P,)
-        True for the used pixels of the block itself. Sums must count these alone.
+        True for the used pixels of the block itself. Sums must include these only.
     used : array of bool, shape (P,)
-        True for the used pixels of the tile, those of the halo too.
+        True for the used pixels of the tile, those of the halo included.
     shape : tuple of int
         Size of the tile along the navigation dims, halo included.
     """
@@ -92,8 +93,9 @@ class Tile:
         return int(self.x.nbytes + self.index.nbytes + self.core.nbytes + self.used.nbytes)
 
 
-def load(place: Place, device: arrays.Device, raw: Any, mask: Any = None) -> Tile:
-    x = raw if isinstance(raw, Counts) else np.asarray(raw).reshape(-1, np.shape(raw)[-1])
+def make_tile(place: Place, device: arrays.Device, values: Any, mask: Any = None) -> Tile:
+    """Return the tile at ``place``, on ``device``, from its ``values`` (..., y, x, E) or Counts and its mask."""
+    x = values if isinstance(values, Counts) else np.asarray(values).reshape(-1, np.shape(values)[-1])
     used = np.ones(x.shape[0], dtype=bool) if mask is None else np.asarray(mask).reshape(-1)
     index = place.index()
     if isinstance(x, Counts):
@@ -106,20 +108,20 @@ def load(place: Place, device: arrays.Device, raw: Any, mask: Any = None) -> Til
     return Tile(arrays.to_device(np.ascontiguousarray(x), device), index, own, own, place.outer)
 
 
-def rows(navigation: int, device: arrays.Device, raw: Any, mask: Any = None) -> Any:
-    """Maps of one block, its first ``navigation`` dims the pixels, as one row a used pixel."""
-    values = np.asarray(raw)
-    flat = values.reshape((-1, *values.shape[navigation:]))
+def rows_of_maps(n_pixel_dims: int, device: arrays.Device, maps: Any, mask: Any = None) -> Any:
+    """Convert the maps of one block, whose first ``n_pixel_dims`` dims are pixel dims, to a row for each used pixel."""
+    values = np.asarray(maps)
+    flat = values.reshape((-1, *values.shape[n_pixel_dims:]))
     return arrays.to_device(flat if mask is None else flat[np.asarray(mask).reshape(-1)], device)
 
 
-def crop(inside: tuple[slice, ...], raw: Any) -> np.ndarray[Any, Any]:
-    """The part of a block that its neighbour reads along; a copy, lest it keep the whole block in memory."""
-    return np.asarray(raw)[inside].copy()
+def crop(inside: tuple[slice, ...], values: Any) -> np.ndarray[Any, Any]:
+    """Copy the part of a block that lies in a neighbour's halo; a view would keep the whole block in memory."""
+    return np.asarray(values)[inside].copy()
 
 
 def join(shape: tuple[int, ...], targets: Sequence[tuple[slice, ...]], *pieces: Any) -> np.ndarray[Any, Any]:
-    """A tile put together from its block and the crops of the blocks around it."""
+    """Assemble a tile of ``shape`` from ``pieces`` of the blocks that it overlaps; ``targets`` says where each goes."""
     first = np.asarray(pieces[0])
     out = np.empty((*shape, *first.shape[len(shape) :]), dtype=first.dtype)
     for target, piece in zip(targets, pieces, strict=True):
@@ -127,41 +129,42 @@ def join(shape: tuple[int, ...], targets: Sequence[tuple[slice, ...]], *pieces: 
     return out
 
 
-def pack(raw: Any) -> Counts:
-    """A stored chunk, pixels by channels, without its zeros."""
-    values = np.asarray(raw)
+def pack(values: Any) -> Counts:
+    """Convert a stored chunk (..., y, x, E) to `Counts`, which have no zeros."""
+    values = np.asarray(values)
     return Counts.from_dense(values.reshape(-1, values.shape[-1]))
 
 
 def crop_packed(shape: tuple[int, ...], inside: tuple[slice, ...], packed: Counts) -> Counts:
-    """As `crop`, of a packed chunk of that many pixels along each navigation dim."""
+    """Do the same as `crop` for a packed chunk with ``shape`` pixels along the navigation dims."""
     return packed.take(np.arange(math.prod(shape)).reshape(shape)[inside].reshape(-1))
 
 
 def join_packed(shape: tuple[int, ...], targets: Sequence[tuple[slice, ...]], *pieces: Counts) -> Counts:
-    """As `join`, of packed pieces."""
+    """Do the same as `join` for packed pieces."""
     number = np.arange(math.prod(shape)).reshape(shape)
     order = np.argsort(np.concatenate([number[target].reshape(-1) for target in targets]))
     return Counts.concatenate(pieces).take(order)
 
 
-def cover(edges: Sequence[int], start: int, stop: int) -> list[tuple[int, slice, slice]]:
-    """Which blocks along one dim hold the pixels from ``start`` to ``stop``.
+def overlaps(edges: Sequence[int], start: int, stop: int) -> list[tuple[int, slice, slice]]:
+    """Find the blocks along one dim that contain the pixels from ``start`` to ``stop``.
 
     Parameters
     ----------
     edges : sequence of int
         Where each block begins, and where the last one ends.
     start, stop : int
+        First pixel, and the one after the last.
 
     Returns
     -------
     list of (int, slice, slice)
-        The block, its pixels, and where these lie counted from ``start``.
+        The number of the block, the range of its pixels, and the same range counted from ``start``.
 
     Examples
     --------
-    >>> cover((0, 4, 8, 10), 3, 9)
+    >>> overlaps((0, 4, 8, 10), 3, 9)
     [(0, slice(3, 4, None), slice(0, 1, None)), (1, slice(0, 4, None), slice(1, 5, None)), \
 (2, slice(0, 1, None), slice(5, 6, None))]
     """
@@ -172,17 +175,22 @@ def cover(edges: Sequence[int], start: int, stop: int) -> list[tuple[int, slice,
     return found
 
 
-def maps(
-    shape: tuple[int, ...], tail: tuple[int, ...], dtype: np.dtype[Any], fill: float, part: Any, mask: Any = None
+def maps_of_rows(
+    shape: tuple[int, ...], tail: tuple[int, ...], dtype: np.dtype[Any], fill: float, rows: Any, mask: Any = None
 ) -> np.ndarray[Any, Any]:
+    """Convert the rows of one block to maps, shape (*tail, *shape).
+
+    ``shape`` is that of the block, ``tail`` that of one row, ``dtype`` the type of the maps, and ``fill`` the value of
+    the pixels that the mask leaves out. ``rows`` is None for a block without a used pixel.
+    """
     out = np.full((math.prod(shape), *tail), fill, dtype=dtype)
-    if part is not None:
-        values = arrays.to_host(part)
+    if rows is not None:
+        values = arrays.to_host(rows)
         used = slice(None) if mask is None else np.asarray(mask).reshape(-1)
         out[used] = values.reshape((-1, *tail))
     return np.ascontiguousarray(np.moveaxis(out.reshape((*shape, *tail)), range(len(shape)), range(-len(shape), 0)))
 
 
-def reach(shape: tuple[int, ...], halo: int) -> tuple[int, ...]:
-    """Halo along each navigation dim: y and x alone."""
+def halo_sizes(shape: tuple[int, ...], halo: int) -> tuple[int, ...]:
+    """Return the halo along each navigation dim: ``halo`` for y and x, 0 for the others."""
     return tuple(halo if axis >= len(shape) - 2 else 0 for axis in range(len(shape)))

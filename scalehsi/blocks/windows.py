@@ -1,7 +1,8 @@
-"""Sums over windows of pixels of a lazy array: each chunk adds up what it has, and chunks that share a window meet.
+"""Bin a lazy array: sums over windows of neighbouring pixels and channels, without moving the array between workers.
 
-To put chunks together first, so that no window crosses a border, would move data between workers: two and a half times
-the cost of reading them. What a chunk adds up is smaller by the size of a window, and only that is moved.
+This is done by hand because `dask.array.coarsen` first moves the borders of chunks to borders of windows. That moves
+data between workers, at two and a half times the cost of reading them. Here each chunk adds up its own part of each
+window, and only these partial sums, smaller by the size of a window, are moved.
 """
 
 from __future__ import annotations
@@ -21,7 +22,7 @@ from scalehsi.kernels.resampling.pixel_windows import window_sums
 
 
 class _Span(NamedTuple):
-    """Along one dim: where a chunk begins, the windows that it touches, and those that begin in it."""
+    """A chunk along one dim: where it begins, the windows that it touches, and those that begin in it."""
 
     start: int
     touched: range
@@ -29,13 +30,14 @@ class _Span(NamedTuple):
 
 
 def add_up_windows(data: da.Array, used: da.Array | None, *, factors: Sequence[int], dtype: Any) -> da.Array:
-    """Sums over windows of neighbours along every dim; what does not fill a last window is left out.
+    """Add up windows of neighbours along every dim; an incomplete last window is left out.
 
     Parameters
     ----------
     data : dask array, shape (..., E)
+        Counts.
     used : dask array of bool, shape (...), optional
-        Pixels that count, in the chunks of ``data``; by default all.
+        True for the pixels to add, in the chunks of ``data``. By default all pixels are added.
     factors : sequence of int
         Length of a window along each dim.
     dtype : dtype
@@ -44,7 +46,7 @@ def add_up_windows(data: da.Array, used: da.Array | None, *, factors: Sequence[i
     Returns
     -------
     dask array
-        With the windows that begin in a chunk as a chunk.
+        Each of its chunks has the windows that begin in one chunk of ``data``.
 
     Examples
     --------
@@ -52,7 +54,7 @@ def add_up_windows(data: da.Array, used: da.Array | None, *, factors: Sequence[i
     >>> sums.chunks, sums.compute().tolist()
     (((1, 1), (2,)), [[3, 3], [3, 3]])
     """
-    data = data.rechunk({data.ndim - 1: _whole(data.chunks[-1], factors[-1])})
+    data = data.rechunk({data.ndim - 1: _whole_windows(data.chunks[-1], factors[-1])})
     stop = tuple(n // f * f for n, f in zip(data.shape, factors, strict=True))
     spans = [_spans(own, f, n) for own, f, n in zip(data.chunks, factors, stop, strict=True)]
     token = uuid.uuid4().hex[:8]
@@ -66,7 +68,7 @@ def add_up_windows(data: da.Array, used: da.Array | None, *, factors: Sequence[i
     sums = dict(zip(calls, graph.tasks(f"bin-part-{token}", calls.values()), strict=True))
     owners = [[i for i, span in enumerate(own) if len(span.owned)] for own in spans]
     name = f"bin-{token}"
-    whole: dict[Any, graph.Call] = {}
+    joined: dict[Any, graph.Call] = {}
     for place in itertools.product(*(range(len(own)) for own in owners)):
         here = [spans[axis][owners[axis][i]].owned for axis, i in enumerate(place)]
         near = [
@@ -77,13 +79,13 @@ def add_up_windows(data: da.Array, used: da.Array | None, *, factors: Sequence[i
         offsets = [
             tuple(spans[axis][i].touched.start - here[axis].start for axis, i in enumerate(cell)) for cell in cells
         ]
-        whole[(name, *place)] = (partial(_meet, tuple(map(len, here)), offsets), [sums[cell] for cell in cells])
+        joined[(name, *place)] = (partial(_add_parts, tuple(map(len, here)), offsets), [sums[cell] for cell in cells])
     chunks = tuple(tuple(len(own[i].owned) for i in some) for own, some in zip(spans, owners, strict=True))
-    return da.Array(graph.layer_of_tasks(name, whole), name, chunks=chunks, dtype=dtype)
+    return da.Array(graph.layer_of_tasks(name, joined), name, chunks=chunks, dtype=dtype)
 
 
 def _spans(chunks: Sequence[int], factor: int, stop: int) -> list[_Span]:
-    """The chunks along one dim.
+    """Describe the chunks along one dim, for windows of ``factor`` pixels that end before pixel ``stop``.
 
     Examples
     --------
@@ -98,12 +100,12 @@ def _spans(chunks: Sequence[int], factor: int, stop: int) -> list[_Span]:
     return found
 
 
-def _whole(chunks: Sequence[int], factor: int) -> tuple[int, ...]:
-    """Chunks moved to where windows end, the last one with what is left over.
+def _whole_windows(chunks: Sequence[int], factor: int) -> tuple[int, ...]:
+    """Move the borders of chunks to ends of windows of ``factor`` channels; the last chunk takes the remainder.
 
     Examples
     --------
-    >>> _whole((5, 5, 1), 3), _whole((2, 2, 2), 6), _whole((4, 4), 2)
+    >>> _whole_windows((5, 5, 1), 3), _whole_windows((2, 2, 2), 6), _whole_windows((4, 4), 2)
     ((3, 8), (6,), (4, 4))
     """
     edges = sorted({end // factor * factor for end in itertools.accumulate(chunks)} - {0})
@@ -111,16 +113,20 @@ def _whole(chunks: Sequence[int], factor: int) -> tuple[int, ...]:
 
 
 def _add_up(x: Any, used: Any = None, **where: Any) -> Any:
+    """Add up the parts of windows in one chunk."""
     return window_sums(x, used, **where)
 
 
-def _meet(shape: tuple[int, ...], offsets: Sequence[tuple[int, ...]], *parts: Any) -> Any:
-    """The windows of a chunk from all the parts that touch them; offsets are where each part begins."""
+def _add_parts(shape: tuple[int, ...], offsets: Sequence[tuple[int, ...]], *parts: Any) -> Any:
+    """Add up the windows of a chunk, of ``shape``, from the partial sums of all chunks that touch them.
+
+    ``offsets`` are the positions where each part begins.
+    """
     if len(parts) == 1 and parts[0].shape == shape and not any(offsets[0]):
         return parts[0]
     out = np.zeros(shape, dtype=parts[0].dtype)
     for part, offset in zip(parts, offsets, strict=True):
-        # An offset below zero: windows that begin in a chunk before.
+        # An offset below zero belongs to windows that begin in an earlier chunk.
         target = tuple(
             slice(max(0, o), max(0, min(n, o + m))) for o, n, m in zip(offset, shape, part.shape, strict=True)
         )

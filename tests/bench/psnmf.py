@@ -25,7 +25,7 @@ from threadpoolctl import threadpool_limits
 
 import scalehsi as hsi
 from scalehsi.blocks import open_blocks
-from scalehsi.fitting.loop import settle
+from scalehsi.fitting.loop import run_loop
 from scalehsi.kernels.quadratic.nnls import nnls
 from scalehsi.schema import X, Y
 from tests.bench import psnmf_composition, psnmf_scale, psnmf_scenes, psnmf_time
@@ -251,7 +251,7 @@ def bins(scenes: dict[int, list[Fits]]) -> list[Row]:
 
 def first_stage(scene: Scene, size: int) -> float:
     view = open_blocks(hsi.prepare.bin(scene.cube, **{Y: size, X: size}))
-    state, _ = settle(view, hsi.PSNMF(3).coarse, 0)
+    state = run_loop(view, hsi.PSNMF(3).coarse, 0).state
     return float(psnmf_scenes.angles(scene.spectra, state["kept"])[0].mean())
 
 

@@ -23,7 +23,7 @@ from scalehsi.arrays import Float
 from scalehsi.kernels import least_squares
 from scalehsi.kernels.least_squares.fused_pass import read_tile
 from scalehsi.kernels.pixel_rows.tile_products import add_outer, dots
-from scalehsi.kernels.quadratic.block_pivoting import _invert, room
+from scalehsi.kernels.quadratic.block_pivoting import invert_subset, workspace
 from scalehsi.models.nmf import extrapolation
 from scalehsi.models.nmf.losses import unit_rows
 from tests.bench.least_squares import LIMITS, Row, Trace, eels
@@ -64,7 +64,7 @@ def _warm_pass(x: Any, s: Any, gram: Any, sets: Any, big_n: Any, big_m: Any, use
     n = len(gram)
     tile, partial = np.zeros((TILE, x.shape[1]), x.dtype), np.empty(s.shape, x.dtype)
     a, c = np.zeros((TILE, n), x.dtype), np.zeros((TILE, n), x.dtype)
-    inverses, _, held = room(n)
+    inverses, _, held = workspace(n)
     found, y = np.empty(n), np.empty(n)
     ones = np.empty(n)
     for first in range(0, len(x), TILE):
@@ -98,7 +98,7 @@ def _from_set(gram: Any, b: Any, c: Any, y: Any, members: int, inverses: Any, on
     for _ in range(4 * n + 8):
         slot = (members ^ members >> 8) % len(held)
         if held[slot] != members:
-            _invert(gram, members, inverses[slot], ones)
+            invert_subset(gram, members, inverses[slot], ones)
             held[slot] = members
         for k in range(n):
             c[k], y[k] = 0.0, -b[k]

@@ -1,4 +1,4 @@
-"""Bundles: how many blocks a task takes changes no bit, no count and no reading."""
+"""Tests of bundles: the number of blocks in a task changes no bit of a result, no count and no reading."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from scalehsi.blocks import Blocks, add, bundle, map_fold, open_blocks
-from scalehsi.blocks.bundle import Bundle, bundle_size, cut_bundles, fold_bundle, fold_nodes, nodes_of, tree
+from scalehsi.blocks.bundle import Bundle, bundle_size, cut_bundles, fold_bundle, fold_nodes, nodes_of, reduction_tasks
 from scalehsi.blocks.graph import tasks
 from scalehsi.cube import make_cube
 from tests.helpers import CountingStore, assert_same, counts_cube, iterate, moments, random_mask, update
@@ -24,15 +24,15 @@ STEPS = [1, 2, 4, 8, 16, 32]
 
 def opened(cube: xr.DataArray, step: int, **options: Any) -> Blocks:
     view = open_blocks(cube, **options)
-    view.__dict__["step"] = step
+    view.__dict__["blocks_per_task"] = step
     return view
 
 
-# The tree.
+# The tree of sums.
 
 
 def slow_tree(leaves: list[Any]) -> Any:
-    """The tree as the contract has it: four blocks meet, then four of these, and so on, from left to right."""
+    """The tree of the contract: four blocks are added, then four of these sums, and so on, from left to right."""
     while len(leaves) > 1:
         level = []
         for i in range(0, len(leaves), 4):
@@ -57,13 +57,13 @@ def test_any_bundling_gives_the_bits_of_the_tree_over_blocks(n: int, step: int, 
     want = slow_tree(values)
     assert fold_nodes(nodes, add) == {"s": want}
     leaves = tasks("bundle", [(lambda found=found: found, ()) for found in nodes])
-    (top,) = tree(leaves, step, add, "reduce").compute(scheduler="synchronous")
+    (top,) = reduction_tasks(leaves, step, add, "reduce").compute(scheduler="synchronous")
     assert top == {"s": want}
 
 
 @given(values=st.lists(st.none() | st.integers(0, 9), min_size=1, max_size=70), step=st.sampled_from(STEPS))
-def test_blocks_without_a_pixel_are_nothing_to_the_tree(values: list[int | None], step: int) -> None:
-    combine = lambda a, b: {"s": f"{a['s']}{b['s']}"}  # noqa: E731 - in order, and every one once
+def test_blocks_without_a_pixel_do_not_change_the_sums(values: list[int | None], step: int) -> None:
+    combine = lambda a, b: {"s": f"{a['s']}{b['s']}"}  # noqa: E731 - in order, and each one once
     got = fold_nodes(folded(values, step, combine), combine)
     digits = "".join(str(v) for v in values if v is not None)
     assert got == ({"s": int(digits) if len(digits) == 1 else digits} if digits else None)
@@ -77,14 +77,14 @@ def test_empty_statistics_are_not_the_same_as_no_pixels() -> None:
 
 @given(st.integers(1, 5000), st.integers(1, 200), st.integers(1, 2**31), st.booleans())
 def test_a_bundle_is_a_power_of_two_of_blocks_and_every_thread_has_some(
-    blocks: int, threads: int, block_bytes: int, held: bool
+    blocks: int, threads: int, block_bytes: int, resident: bool
 ) -> None:
-    size = bundle_size(blocks, threads=threads, block_bytes=block_bytes, held=held)
+    size = bundle_size(blocks, threads=threads, block_bytes=block_bytes, resident=resident)
     count, height = nodes_of(size)
     assert size == count * 4**height
     assert count in (1, 2)
-    assert size == 1 or size * block_bytes <= bundle.BUNDLE_BYTES
-    least = bundle.HELD_A_THREAD if held else bundle.READ_A_THREAD
+    assert size == 1 or size * block_bytes <= bundle.MAX_BUNDLE_BYTES
+    least = bundle.MIN_RESIDENT_BUNDLES_PER_THREAD if resident else bundle.MIN_STREAMED_BUNDLES_PER_THREAD
     assert size == 1 or blocks // size >= least * threads
     slices = cut_bundles(blocks, size)
     assert [i for part in slices for i in range(part.start, part.stop)] == list(range(blocks))
@@ -92,11 +92,11 @@ def test_a_bundle_is_a_power_of_two_of_blocks_and_every_thread_has_some(
 
 def test_bundles_of_small_blocks_are_few() -> None:
     for blocks in (1024, 100_000):
-        size = bundle_size(blocks, threads=2, block_bytes=2**12, held=True)
-        assert blocks / size <= 4 * 2 * bundle.HELD_A_THREAD
+        size = bundle_size(blocks, threads=2, block_bytes=2**12, resident=True)
+        assert blocks / size <= 4 * 2 * bundle.MIN_RESIDENT_BUNDLES_PER_THREAD
 
 
-def test_a_bundle_weighs_what_its_values_weigh() -> None:
+def test_a_bundle_has_the_size_of_its_values() -> None:
     assert Bundle((np.zeros(1000), np.zeros(50))).__sizeof__() >= 8400
 
 
@@ -120,7 +120,7 @@ def test_an_iteration_has_the_same_bits_in_any_bundling(scheduler: str, resident
 
 
 @given(case=cases(), step=st.sampled_from(STEPS[:4]), other=st.sampled_from(STEPS[:4]))
-def test_handles_and_maps_go_along_between_bundlings(case: Case, step: int, other: int) -> None:
+def test_handles_and_maps_are_aligned_with_other_bundles(case: Case, step: int, other: int) -> None:
     with dask.config.set(scheduler="synchronous"):
         view = opened(case.cube, step, **case.options)
         handles, _ = map_fold(moments, view, keep=["total"])
@@ -136,15 +136,15 @@ def test_handles_and_maps_go_along_between_bundlings(case: Case, step: int, othe
 @pytest.mark.parametrize("step", STEPS)
 @pytest.mark.parametrize("keep", [[], ["total"]])
 def test_the_report_counts_blocks_not_bundles(step: int, keep: list[str]) -> None:
-    told: list[tuple[int, int]] = []
+    reported: list[tuple[int, int]] = []
     with dask.config.set(scheduler="synchronous"):
         view = opened(counts_cube((17, 2, 3)).chunk(y=1), step, block_bytes=6)
-        map_fold(moments, view, keep=keep, report=lambda *count: told.append(count))
-    assert told == [(i, 17) for i in range(1, 18)]
+        map_fold(moments, view, keep=keep, report=lambda *count: reported.append(count))
+    assert reported == [(i, 17) for i in range(1, 18)]
 
 
 @pytest.mark.parametrize("resident", [True, False])
-def test_a_pass_has_a_task_a_bundle(resident: bool) -> None:
+def test_a_pass_has_one_task_for_each_bundle(resident: bool) -> None:
     ran: list[str] = []
     posttask = lambda key, *_: ran.append(dask.utils.key_split(key))  # noqa: E731
     with dask.config.set(scheduler="synchronous"):
@@ -152,19 +152,19 @@ def test_a_pass_has_a_task_a_bundle(resident: bool) -> None:
         map_fold(moments, view, name="first")
         with dask.callbacks.Callback(posttask=posttask):
             map_fold(moments, view, name="first")
-    # What the pass before showed to be small is added up here.
+    # The sums were small in the pass before, so they are added up on the client.
     assert ran.count("first") == 4
     assert "first-reduce" not in ran
     assert len(ran) <= 4 + 1  # and the array that all blocks are cut from
 
 
-def test_small_sums_come_home_and_large_ones_meet_on_the_way(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_small_sums_are_added_on_the_client_and_large_ones_in_tasks(monkeypatch: pytest.MonkeyPatch) -> None:
     cube, ran = counts_cube((64, 2, 3)).chunk(y=1), list[str]()
     posttask = lambda key, *_: ran.append(dask.utils.key_split(key))  # noqa: E731
     view = opened(cube, 8, block_bytes=6)
     found = [map_fold(moments, view)[1]]
     for limit, reduced in ((2**20, False), (8 * view.sums_bytes["map-fold"], True)):
-        monkeypatch.setattr("scalehsi.blocks.fold.HOME_BYTES", limit)
+        monkeypatch.setattr("scalehsi.blocks.fold.MAX_CLIENT_SUMS_BYTES", limit)
         ran.clear()
         with dask.config.set(scheduler="synchronous"), dask.callbacks.Callback(posttask=posttask):
             found.append(map_fold(moments, view)[1])
@@ -176,8 +176,8 @@ def test_small_sums_come_home_and_large_ones_meet_on_the_way(monkeypatch: pytest
 # Reading.
 
 
-def test_a_streamed_bundle_holds_the_block_that_is_worked_on_and_the_next_one() -> None:
-    alive, most, lock = 0, 0, threading.Lock()
+def test_a_streamed_bundle_has_one_block_and_the_next_one_in_memory() -> None:
+    alive, peak, lock = 0, 0, threading.Lock()
 
     class Counted(np.ndarray[Any, Any]):
         def __del__(self) -> None:
@@ -187,12 +187,12 @@ def test_a_streamed_bundle_holds_the_block_that_is_worked_on_and_the_next_one() 
                     alive -= 1
 
     def make(block_info: Any = None) -> Any:
-        nonlocal alive, most
+        nonlocal alive, peak
         made = np.ndarray.__new__(Counted, (1, 8, 64), dtype=np.uint8)
         made[...] = 1
         with lock:
             alive += 1
-            most = max(most, alive)
+            peak = max(peak, alive)
         return made
 
     data = dask.array.map_blocks(make, chunks=((1,) * 16, (8,), (64,)), dtype="u1", meta=np.empty((0, 0, 0), "u1"))
@@ -201,18 +201,18 @@ def test_a_streamed_bundle_holds_the_block_that_is_worked_on_and_the_next_one() 
         view = opened(cube, 16, resident=False, block_bytes=512)
         _, sums = map_fold(lambda x: ({}, {"n": int(x.sum())}), view)
     assert sums["n"] == 16 * 8 * 64
-    assert most <= 3
+    assert peak <= 3
     assert alive == 0
 
 
-def test_the_next_block_is_read_while_one_is_worked_on() -> None:
+def test_the_next_block_is_read_while_one_is_computed() -> None:
     reading, working = threading.Event(), threading.Event()
     order: list[str] = []
 
     def make(block_info: Any = None) -> Any:
         (first, _), *_ = block_info[None]["array-location"]
         if first == 1:
-            assert working.wait(10)
+            assert working.wait(60)
             reading.set()
         order.append(f"read {first}")
         return np.full((1, 2, 3), first, "u1")
@@ -220,7 +220,7 @@ def test_the_next_block_is_read_while_one_is_worked_on() -> None:
     def work(x: Any) -> Any:
         if x[0, 0] == 0:
             working.set()
-            assert reading.wait(10)
+            assert reading.wait(60)
         order.append(f"work {x[0, 0]}")
         return {}, {"n": 1}
 

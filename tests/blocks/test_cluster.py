@@ -1,4 +1,4 @@
-"""The block primitive on worker processes: the same numbers, whatever happens to the workers, and no growth."""
+"""Tests of `map_fold` on worker processes: the same numbers, whatever happens to the workers, and no growth."""
 
 from __future__ import annotations
 
@@ -43,8 +43,8 @@ def want(cube: xr.DataArray) -> dict[str, Any]:
         return iterate(opened(cube), passes=4)
 
 
-def settled(value: Callable[[], int], *, seconds: float = 5.0) -> int:
-    """The value once it has not changed for a while: the scheduler forgets in its own time."""
+def settled(value: Callable[[], int], *, seconds: float = 60.0) -> int:
+    """The value once it has not changed for 0.3 s: the scheduler releases tasks in its own time."""
     last, since, end = value(), time.monotonic(), time.monotonic() + seconds
     while time.monotonic() - since < 0.3 and time.monotonic() < end:
         time.sleep(0.05)
@@ -120,7 +120,7 @@ def test_dasks_own_processes(cube: xr.DataArray) -> None:
     np.testing.assert_array_equal(got, np.where(cube["mask"], cube.values.sum(axis=-1), np.nan))
 
 
-def test_opening_and_lazy_maps_start_nothing(client: Any, cube: xr.DataArray) -> None:
+def test_opening_and_lazy_maps_start_no_tasks(client: Any, cube: xr.DataArray) -> None:
     before = settled(lambda: len(scheduler_of(client).tasks))
     view = opened(cube)
     maps = map_pixels(moments, view, keep=["total"])["total"].to_dataarray()
@@ -129,12 +129,12 @@ def test_opening_and_lazy_maps_start_nothing(client: Any, cube: xr.DataArray) ->
 
 
 def test_large_cubes_of_this_process_are_refused(client: Any, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("scalehsi.blocks.view.LITERAL_LIMIT", 100)
+    monkeypatch.setattr("scalehsi.blocks.view.MAX_INLINE_CUBE_BYTES", 100)
     with pytest.raises(InputError, match=r"fit scalehsi\.open_cube"):
         map_fold(moments, counts_cube((4, 4, 8)))
 
 
-def test_errors_come_home_as_they_are(client: Any, cube: xr.DataArray) -> None:
+def test_errors_are_raised_unchanged_on_the_client(client: Any, cube: xr.DataArray) -> None:
     def wrong(x: Any) -> Any:
         raise InputError("negative counts under a Poisson loss")
 
@@ -152,12 +152,12 @@ def test_tasks_are_named(client: Any, cube: xr.DataArray) -> None:
     assert names <= set(scheduler_of(client).task_prefixes)
 
 
-def test_what_is_shared_travels_inside_small_and_as_a_task_when_large(
+def test_small_shared_values_are_sent_inside_tasks_and_large_ones_as_a_task(
     client: Any, cube: xr.DataArray, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     view, s = opened(cube), np.arange(24.0).reshape(3, 8)
     _, inside = map_fold(update, view, shared={"s": s}, name="small")
-    monkeypatch.setattr("scalehsi.blocks.fold.LITERAL_SHARED", s.nbytes)
+    monkeypatch.setattr("scalehsi.blocks.fold.MAX_INLINE_SHARED_BYTES", s.nbytes)
     _, task = map_fold(update, view, shared={"s": s}, name="large")
     assert_same(inside, task)
     assert {"small", "large", "large-shared"} <= set(scheduler_of(client).task_prefixes)
@@ -169,25 +169,25 @@ def test_what_is_shared_travels_inside_small_and_as_a_task_when_large(
 def test_the_report_counts_every_block_once(client: Any, cube: xr.DataArray, keep: list[str], resident: bool) -> None:
     view = opened(cube, resident=resident)
     for _ in range(2):
-        told: list[tuple[int, int]] = []
-        map_fold(moments, view, keep=keep, report=lambda *count, told=told: told.append(count))
-        assert told == [(i, 12) for i in range(1, 13)]
+        reported: list[tuple[int, int]] = []
+        map_fold(moments, view, keep=keep, report=lambda *count, reported=reported: reported.append(count))
+        assert reported == [(i, 12) for i in range(1, 13)]
 
 
-def test_the_report_does_not_hold_the_sums_of_all_blocks(client: Any) -> None:
+def test_the_report_does_not_keep_the_sums_of_all_blocks(client: Any) -> None:
     cube = counts_cube((64, 2, 2)).chunk(y=1)
     view = open_blocks(cube, block_bytes=4)
     assert len(view) == 64
-    token, step, held = view.cuts._token, view.step, dict[int, int]()
-    assert 1 < step <= 16
+    token, size, kept = view.cuts._token, view.blocks_per_task, dict[int, int]()
+    assert 1 < size <= 16
 
     def look(done: int, total: int) -> None:
         if done in (32, 64):
-            held[done] = settled(lambda: sum(f"heavy-sums-{token}" in str(key) for key in list(client.futures)))
+            kept[done] = settled(lambda: sum(f"heavy-sums-{token}" in str(key) for key in list(client.futures)))
 
     map_fold(lambda x: ({}, {"gram": np.ones((100, 100))}), view, name="heavy-sums", report=look)
-    assert held[32] <= 32 // step + 1
-    assert held[64] <= 1
+    assert kept[32] <= 32 // size + 1
+    assert kept[64] <= 1
 
 
 # Faults.
@@ -215,7 +215,7 @@ def test_a_killed_worker_changes_nothing(
     client.wait_for_workers(2, timeout=60)
     assert set(client.run(os.getpid).values()) != before
     assert_same(got, want)
-    # What the dead worker held is computed again for later passes too.
+    # The blocks of the dead worker are computed again for later passes too.
     _, sums = map_fold(moments, view)
     assert sums["n"] == cube["mask"].sum()
 
@@ -223,7 +223,7 @@ def test_a_killed_worker_changes_nothing(
 # Growth.
 
 
-def test_two_hundred_iterations_leave_nothing_behind(client: Any) -> None:
+def test_two_hundred_iterations_leave_no_tasks_and_no_memory(client: Any) -> None:
     ones = dask.array.ones((4, 4096, 2048), dtype="u1", chunks=(2, -1, -1))
     view = open_blocks(make_cube(ones, energy=range(2048), energy_units="eV"), resident=True, block_bytes=2**24)
     assert (len(view), view.block_bytes) == (2, 2**24)

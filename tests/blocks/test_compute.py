@@ -1,4 +1,4 @@
-"""What a scheduler offers, how the blocks of a pass are counted, and how many threads the BLAS libraries may use."""
+"""Tests of the scheduler's capacity, of the count of finished blocks, and of the limit on BLAS threads."""
 
 from __future__ import annotations
 
@@ -92,7 +92,7 @@ def test_the_limit_of_a_batch_job_is_found_in_either_version_of_control_groups(t
     assert compute._memory_limits(tmp_path / "no such file") == []
 
 
-def test_free_memory_is_what_the_batch_job_leaves(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_free_memory_is_limited_by_the_batch_job(monkeypatch: pytest.MonkeyPatch) -> None:
     used = psutil.Process().memory_info().rss
     monkeypatch.setattr(compute, "_memory_limits", lambda: [2**50, used + 2**28])
     assert abs(free_memory() - 2**28) < 2**26
@@ -114,23 +114,23 @@ def test_the_report_counts_every_block_once(scheduler: str, keep: list[str], res
     with dask.config.set(scheduler=scheduler):
         view = open_blocks(cube, block_bytes=6, resident=resident)
         for _ in range(2):
-            told: list[tuple[int, int]] = []
-            map_fold(moments, view, keep=keep, report=lambda *count, told=told: told.append(count))
-            assert told == [(i, blocks) for i in range(1, blocks + 1)]
+            reported: list[tuple[int, int]] = []
+            map_fold(moments, view, keep=keep, report=lambda *count, reported=reported: reported.append(count))
+            assert reported == [(i, blocks) for i in range(1, blocks + 1)]
 
 
 def test_a_view_reports_the_passes_that_bring_no_report(small_cube: xr.DataArray) -> None:
-    told: list[tuple[int, int]] = []
+    reported: list[tuple[int, int]] = []
     own: list[tuple[int, int]] = []
     view = open_blocks(small_cube, block_bytes=480)
-    view.report = lambda *count: told.append(count)
+    view.report = lambda *count: reported.append(count)
     map_fold(moments, view)
     map_fold(moments, view, report=lambda *count: own.append(count))
-    assert told == own == [(1, 2), (2, 2)]
+    assert reported == own == [(1, 2), (2, 2)]
 
 
 def test_another_compute_at_the_same_time_is_not_counted(small_cube: xr.DataArray) -> None:
-    told: list[tuple[int, int]] = []
+    reported: list[tuple[int, int]] = []
     view = open_blocks(small_cube.chunk(y=1), block_bytes=80)
 
     def slow(x: Any) -> Any:
@@ -140,9 +140,9 @@ def test_another_compute_at_the_same_time_is_not_counted(small_cube: xr.DataArra
     other = threading.Event()
     with ThreadPoolExecutor(1) as pool:
         running = pool.submit(lambda: dask.array.ones((50, 50), chunks=5).sum().compute())
-        map_fold(slow, view, report=lambda *count: told.append(count))
+        map_fold(slow, view, report=lambda *count: reported.append(count))
         assert running.result() == 2500
-    assert told == [(i, 12) for i in range(1, 13)]
+    assert reported == [(i, 12) for i in range(1, 13)]
 
 
 def test_a_report_may_stop_the_pass(small_cube: xr.DataArray) -> None:
@@ -168,7 +168,7 @@ def blas_threads() -> list[int]:
 def two_blas_threads() -> Any:
     with threadpool_limits(2, user_api="blas"):
         if 2 not in blas_threads():
-            pytest.skip("the BLAS library of numpy cannot be told its threads")
+            pytest.skip("the number of threads of numpy's BLAS library cannot be set")
         yield
 
 
@@ -194,7 +194,7 @@ def test_one_blas_thread_restores_after_an_error() -> None:
 @pytest.mark.usefixtures("two_blas_threads")
 def test_threads_that_overlap_share_the_limit() -> None:
     before = blas_threads()
-    inside, first_left, leave = threading.Barrier(2, timeout=10), threading.Event(), threading.Event()
+    inside, first_left, leave = threading.Barrier(2, timeout=60), threading.Event(), threading.Event()
     seen: list[list[int]] = []
 
     def short() -> None:
@@ -205,13 +205,13 @@ def test_threads_that_overlap_share_the_limit() -> None:
     def long() -> None:
         with one_blas_thread():
             inside.wait()
-            assert first_left.wait(10)
+            assert first_left.wait(60)
             seen.append(blas_threads())
-            assert leave.wait(10)
+            assert leave.wait(60)
 
     with ThreadPoolExecutor(2) as pool:
         jobs = [pool.submit(short), pool.submit(long)]
-        assert first_left.wait(10)
+        assert first_left.wait(60)
         seen.append(blas_threads())
         leave.set()
         for job in jobs:
@@ -234,7 +234,7 @@ def test_blocks_run_with_one_blas_thread_each(small_cube: xr.DataArray) -> None:
 
 
 class Library:
-    """Stands for a BLAS library whose limit belongs to each thread, as OpenBLAS on OpenMP has it."""
+    """Stands for a BLAS library with one limit for each thread, as an OpenBLAS on OpenMP."""
 
     user_api, internal_api, threading_layer = "blas", "openblas", "openmp"
 
@@ -250,7 +250,7 @@ class Library:
 
 
 class Controller:
-    """Stands for threadpoolctl's, and counts how often the libraries are looked for."""
+    """Stands for threadpoolctl's controller, and counts how often it searches for libraries."""
 
     made = 0
 
@@ -272,9 +272,9 @@ def other_libraries(monkeypatch: pytest.MonkeyPatch) -> Any:
 
 
 @pytest.mark.usefixtures("other_libraries")
-def test_libraries_with_a_limit_for_each_thread_get_it_in_each_thread() -> None:
+def test_libraries_with_a_limit_for_each_thread_are_limited_in_each() -> None:
     (library,) = blas._libraries(len(sys.modules))[1]
-    together = threading.Barrier(3, timeout=10)
+    together = threading.Barrier(3, timeout=60)
 
     def work() -> tuple[int, int, int]:
         with one_blas_thread():
@@ -291,7 +291,7 @@ def test_libraries_with_a_limit_for_each_thread_get_it_in_each_thread() -> None:
 
 
 @pytest.mark.usefixtures("other_libraries")
-def test_libraries_that_are_loaded_later_are_held_too(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_libraries_that_are_loaded_later_are_limited_too(monkeypatch: pytest.MonkeyPatch) -> None:
     for _ in range(3):
         with one_blas_thread():
             pass
@@ -312,7 +312,7 @@ def test_another_thread_may_end_last_and_the_limit_is_free_again() -> None:
             pool.submit(one_blas_thread().__exit__).result()
             assert set(blas_threads()) == {1}
         assert blas_threads() == before
-        # The pool's thread lives on, and does not keep others from setting limits.
+        # The pool's thread still exists, and other threads can set limits.
         with threadpool_limits(1, user_api="blas"):
             assert set(blas_threads()) == {1}
         assert blas_threads() == before

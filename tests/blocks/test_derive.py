@@ -1,4 +1,4 @@
-"""Derived views: made once from one reading, aligned with the cube, and made again when a worker dies."""
+"""Tests of derived views: computed once from one reading, aligned with the cube, and again when a worker dies."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ from tests.strategies import Case, cases
 
 @dataclass(frozen=True)
 class Sparse:
-    """Stands for a sparse container: the places and values of what is not zero."""
+    """Stands for a sparse container: the positions and values of the entries that are not zero."""
 
     shape: tuple[int, int]
     at: np.ndarray[Any, Any]
@@ -72,7 +72,7 @@ def test_a_derived_view_gives_the_sums_and_maps_of_the_cube(case: Case) -> None:
         want_handles, want = map_fold(moments, view, keep=["total"])
         handles, got = map_fold(dense_moments, other, want_handles["total"], keep=["total"])
         assert_same({k: got[k] for k in want}, want)
-        # Handles of one view go along in passes over the other, and lead to the same maps.
+        # Handles of one view are aligned with the other, and give the same maps.
         _, back = map_fold(moments, view, handles["total"])
         assert back["aligned_0"] == got["aligned_0"]
         lazy = map_pixels(dense_moments, other, keep=["total"])["total"]
@@ -114,10 +114,10 @@ def test_the_cube_is_read_once_for_it(resident: bool, loaded: bool, scheduler: s
     assert other.resident
 
 
-def test_a_view_derived_from_a_view_that_is_not_held_does_not_hold_it() -> None:
+def test_deriving_from_a_view_that_is_not_loaded_does_not_load_it() -> None:
     store, view = of_store(resident=True)
     map_fold(dense_moments, view.derive(sparse, name="sparse"))
-    assert not view._held
+    assert not view._loaded
     map_fold(moments, view)
     assert view.reads == 2
     assert set(store.reads.values()) == {2}
@@ -137,7 +137,7 @@ def test_a_view_may_be_released_once_another_is_derived() -> None:
     assert set(store.reads.values()) == {2}
 
 
-def test_columns_shared_things_and_chains() -> None:
+def test_columns_shared_values_and_chains() -> None:
     _, view = of_store(resident=False)
     q = np.linspace(0, 1, 12, dtype=np.float32).reshape(6, 2)
     other = view.derive(compressed, shared={"q": q}, name="compress")
@@ -150,7 +150,7 @@ def test_columns_shared_things_and_chains() -> None:
     np.testing.assert_allclose(sums["s"], (x @ q).sum(axis=0), rtol=1e-6)
     _, first = map_fold(lambda x: ({}, {"s": x.sum(axis=0, dtype=float)}), again)
     assert first["s"] == sums["s"][:1]
-    # The view in the middle is held, so the cube was read once.
+    # The view in the middle is in memory, so the cube was read once.
     assert view.reads == again.reads == 1
 
 
@@ -164,7 +164,7 @@ def test_deriving_and_its_lazy_maps_start_nothing() -> None:
     assert len(store.reads) == 1
 
 
-def test_what_cannot_be_is_refused(small_cube: xr.DataArray) -> None:
+def test_a_halo_and_a_wrong_number_of_rows_are_refused(small_cube: xr.DataArray) -> None:
     view = open_blocks(small_cube, block_bytes=160)
     with pytest.raises(InputError, match=r"a derived view has no halo; pass the halo to a pass over the cube"):
         map_fold(moments, view.derive(sparse, name="sparse"), halo=1)
@@ -172,7 +172,7 @@ def test_what_cannot_be_is_refused(small_cube: xr.DataArray) -> None:
         map_fold(moments, view.derive(lambda x: x[:1], name="short"))
 
 
-def test_blocks_without_a_used_pixel_are_passed_over() -> None:
+def test_blocks_without_a_used_pixel_are_skipped() -> None:
     mask = np.zeros((6, 4), dtype=bool)
     mask[2] = True
     view = open_blocks(counts_cube((6, 4, 3), mask=mask), block_bytes=12)

@@ -1,4 +1,4 @@
-"""The block primitive: numbers do not depend on chunks, residency or scheduler, and nothing is computed unasked."""
+"""Tests of `map_fold`: numbers do not depend on chunks, residency or scheduler, and nothing is computed unasked."""
 
 from __future__ import annotations
 
@@ -115,7 +115,7 @@ def test_masked_pixels_are_dropped(small_cube: xr.DataArray) -> None:
     assert_same(got, want)
 
 
-def test_a_block_without_a_used_pixel_is_passed_over() -> None:
+def test_a_block_without_a_used_pixel_is_skipped() -> None:
     mask = np.zeros((6, 4), dtype=bool)
     mask[2] = True
     cube = counts_cube((6, 4, 3), mask=mask)
@@ -291,11 +291,11 @@ def test_a_mask_computed_from_the_cube_reads_it_once_more_and_no_more() -> None:
     assert set(store.reads.values()) == {2}
 
 
-# What goes along, what is shared, what is kept.
+# Aligned, shared and kept values.
 
 
 @given(case=cases())
-def test_aligned_maps_go_along_pixel_by_pixel(case: Case) -> None:
+def test_aligned_maps_are_cut_pixel_by_pixel(case: Case) -> None:
     maps = xr.DataArray(
         np.arange(2 * case.used.size).reshape(2, *case.used.shape), dims=("component", *case.cube.dims[:-1])
     )
@@ -311,7 +311,7 @@ def test_aligned_maps_go_along_pixel_by_pixel(case: Case) -> None:
     np.testing.assert_array_equal(sums["aligned_3"], want[1:])
 
 
-def test_aligned_things_that_do_not_fit_are_refused(small_cube: xr.DataArray) -> None:
+def test_aligned_values_that_do_not_fit_are_refused(small_cube: xr.DataArray) -> None:
     view = open_blocks(small_cube, block_bytes=160)
     handles, _ = map_fold(moments, view, keep=["total"])
     other = open_blocks(small_cube, block_bytes=80)
@@ -327,7 +327,7 @@ def test_aligned_things_that_do_not_fit_are_refused(small_cube: xr.DataArray) ->
             map_fold(moments, view, wrong.rename(x="z"), halo=halo)
 
 
-def test_shared_things_arrive_as_they_are(small_cube: xr.DataArray) -> None:
+def test_shared_values_arrive_unchanged(small_cube: xr.DataArray) -> None:
     @dataclass(frozen=True)
     class Settings:
         weight: int
@@ -350,7 +350,7 @@ def test_shared_things_arrive_as_they_are(small_cube: xr.DataArray) -> None:
     assert sums["same"] == sums["blocks"] == len(view)
 
 
-def test_kept_rows_do_not_hold_the_block_they_were_cut_from() -> None:
+def test_kept_rows_do_not_keep_their_block_in_memory() -> None:
     cube = counts_cube((64, 64, 256)).chunk(y=16)
     view = open_blocks(cube, resident=False)
     handles, _ = map_fold(moments, view, keep=["two"])
@@ -360,7 +360,7 @@ def test_kept_rows_do_not_hold_the_block_they_were_cut_from() -> None:
 
 def test_kept_rows_follow_the_device(small_cube: xr.DataArray, monkeypatch: pytest.MonkeyPatch) -> None:
     class OnDevice(np.ndarray[Any, Any]):
-        """Stands for a CuPy array: what is not of this class was left on the host."""
+        """Stands for a CuPy array; an array of another class is on the host."""
 
     monkeypatch.setattr(arrays, "resolve_device", lambda device: device)
     monkeypatch.setattr(arrays, "to_device", lambda x, device: x.view(OnDevice) if device == "cuda" else x)
@@ -394,7 +394,7 @@ def test_the_error_of_a_block_function_comes_through(small_cube: xr.DataArray) -
 
 
 def box_sum(x: Any, maps: Any = None, *, tile: Any, halo: int) -> Any:
-    """The sum over a square window of neighbours, beyond the edge of the cube nothing; counts the core alone."""
+    """The sum over a square window of neighbours within the cube, and its total over the core."""
     cells = x.reshape(*tile.shape, -1).astype(np.int64)
     if maps is not None:
         cells = cells + maps.reshape(*tile.shape, 1)
@@ -453,7 +453,7 @@ def test_a_halo_is_read_at_most_once_more_per_neighbour(small_cube: xr.DataArray
 
 
 @pytest.mark.parametrize("resident", [True, False])
-def test_two_hundred_iterations_leave_no_memory_behind(resident: bool) -> None:
+def test_two_hundred_iterations_need_no_more_memory(resident: bool) -> None:
     cube = counts_cube((16, 64, 512)).chunk(y=8)
     view = open_blocks(cube, resident=resident, block_bytes=2**18)
 

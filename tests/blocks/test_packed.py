@@ -1,4 +1,4 @@
-"""Blocks with neighbours that come without their zeros: the same pixels, larger blocks, each chunk read once."""
+"""Tests of blocks with a halo and without zeros: the same pixels, larger blocks, each chunk read once."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ from tests.strategies import Case, with_halo
 
 
 def around(x: Any, *, tile: Any) -> tuple[dict[str, Any], dict[str, Any]]:
-    """What a pixel sees: the total of the rows and columns of its tile; and sums over the core."""
+    """For each pixel the totals of its row and its column in the tile, and sums over the core."""
     dense = x.to_dense("i8") if isinstance(x, Counts) else x.astype("i8")
     total = (dense.sum(axis=1) * tile.used).reshape(tile.shape)
     seen = total.sum(axis=-1, keepdims=True) + total.sum(axis=-2, keepdims=True)
@@ -31,7 +31,7 @@ def around(x: Any, *, tile: Any) -> tuple[dict[str, Any], dict[str, Any]]:
 
 
 def nearby(counts: Any, used: Any, halo: int) -> np.ndarray[Any, Any]:
-    """The rows within a halo, written out: totals of pixels at most so far along y and at any x, and so on."""
+    """Totals over the square of pixels at most ``halo`` away along y and x, by plain shifts."""
     total = counts.sum(axis=-1) * used
     found = np.zeros(total.shape, dtype=np.int64)
     rows, columns = total.shape[-2:]
@@ -67,7 +67,7 @@ def test_every_pixel_has_its_neighbours_packed_or_not(case_halo: tuple[Case, int
     assert_array_equal(got, want)
 
 
-def test_lazy_cubes_come_as_counts_and_others_as_they_are() -> None:
+def test_blocks_of_lazy_cubes_are_counts_and_others_are_arrays() -> None:
     cube = counts_cube((12, 10, 8), mask=random_mask((12, 10)))
     seen: list[type] = []
 
@@ -94,7 +94,7 @@ def test_each_chunk_is_read_once_although_blocks_overlap(halo: int) -> None:
     assert set(store.reads.values()) == {1}
 
 
-def test_compact_blocks_are_near_to_squares() -> None:
+def test_compact_blocks_are_nearly_square() -> None:
     grid = work_chunks((2048, 2048, 2048), 1, storage=(90, 90), block_bytes=300 * 2**20, compact=True)
     assert grid[0][0] == grid[1][0] == 360
     slabs = work_chunks((2048, 2048, 2048), 1, storage=(90, 90), block_bytes=300 * 2**20)

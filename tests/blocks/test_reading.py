@@ -1,4 +1,4 @@
-"""The reading of a block, taken out of a Dask graph: the same values, each task once, and shared ones left alone."""
+"""Tests of reading blocks outside the Dask graph: the same values, each task once, shared tasks unchanged."""
 
 from __future__ import annotations
 
@@ -12,8 +12,8 @@ import pytest
 from hypothesis import given
 
 from scalehsi.blocks import map_fold, open_blocks
-from scalehsi.blocks.feed import attempt
-from scalehsi.blocks.reading import Reading, ahead, apart, closed
+from scalehsi.blocks.feed import call_with_retries
+from scalehsi.blocks.reading import TaskChain, prefetched, separate_readers, task_readers
 from scalehsi.cube import make_cube
 from scalehsi.schema import InputError
 from tests.helpers import CountingStore, counts_cube, moments
@@ -24,9 +24,9 @@ def parts_of(data: da.Array) -> tuple[Any, ...]:
     return tuple(data.to_delayed().reshape(-1))
 
 
-def values_of(pieces: Any) -> list[Any]:
+def values_of(readers: Any) -> list[Any]:
     with dask.config.set(scheduler="synchronous"):
-        return [piece.read(*dask.compute(*piece.takes)) for piece in pieces]
+        return [reader.read(*dask.compute(*reader.takes)) for reader in readers]
 
 
 @given(case=cases())
@@ -34,12 +34,12 @@ def test_blocks_of_any_cube_are_read_as_dask_reads_them(case: Case) -> None:
     cuts = open_blocks(case.cube, **case.options).cuts
     parts = cuts.cut(case.cube.data)
     want = dask.compute(*parts, scheduler="synchronous")
-    for pieces in (closed("common", parts) or apart(parts), apart(parts)):
-        for got, block in zip(values_of(pieces), want, strict=True):
+    for readers in (separate_readers("common", parts) or task_readers(parts), task_readers(parts)):
+        for got, block in zip(values_of(readers), want, strict=True):
             np.testing.assert_array_equal(got, block)
 
 
-def test_tasks_of_one_block_are_closed_inside_and_run_once() -> None:
+def test_tasks_of_one_block_run_in_its_reader_and_once() -> None:
     ran: Counter[Any] = Counter()
 
     def make(block_info: Any = None) -> Any:
@@ -47,18 +47,18 @@ def test_tasks_of_one_block_are_closed_inside_and_run_once() -> None:
         return np.ones((2, 3))
 
     data = da.map_blocks(make, chunks=((2,) * 6, (3,)), dtype=float, meta=np.empty((0, 0)))
-    pieces = closed("common", parts_of((data + 1).rechunk((4, 3)) * 2))
-    assert pieces is not None
-    assert len(pieces) == 3
-    assert not any(piece.takes for piece in pieces)
-    assert all(isinstance(piece.read, Reading) for piece in pieces)
-    for got in values_of(pieces):
+    readers = separate_readers("common", parts_of((data + 1).rechunk((4, 3)) * 2))
+    assert readers is not None
+    assert len(readers) == 3
+    assert not any(reader.takes for reader in readers)
+    assert all(isinstance(reader.read, TaskChain) for reader in readers)
+    for got in values_of(readers):
         np.testing.assert_array_equal(got, np.full((4, 3), 4.0))
     assert set(ran.values()) == {1}
     assert len(ran) == 6
 
 
-def test_what_all_blocks_need_stays_a_task() -> None:
+def test_tasks_that_all_blocks_need_stay_tasks() -> None:
     ran: list[int] = []
 
     @dask.delayed(pure=True)
@@ -68,13 +68,13 @@ def test_what_all_blocks_need_stays_a_task() -> None:
 
     noise = da.from_delayed(dark(), (1, 3), float)
     data = da.ones((8, 3), chunks=(2, 3)) - noise
-    pieces = closed("common", parts_of(data))
-    assert pieces is not None
-    assert {len(piece.takes) for piece in pieces} == {1}
-    assert len({piece.takes[0].key for piece in pieces}) == 1
+    readers = separate_readers("common", parts_of(data))
+    assert readers is not None
+    assert {len(reader.takes) for reader in readers} == {1}
+    assert len({reader.takes[0].key for reader in readers}) == 1
     ran.clear()
     view = open_blocks(make_cube(data[None], energy=range(3), energy_units="eV"), resident=False, block_bytes=48)
-    view.__dict__["step"] = 4
+    view.__dict__["blocks_per_task"] = 4
     with dask.config.set(scheduler="synchronous"):
         _, sums = map_fold(lambda x: ({}, {"sum": x.sum()}), view)
     assert sums["sum"] == 12
@@ -82,42 +82,42 @@ def test_what_all_blocks_need_stays_a_task() -> None:
     assert len(ran) == 1
 
 
-def test_blocks_that_share_something_are_not_closed_and_read_nothing_twice() -> None:
+def test_blocks_that_share_a_chunk_have_no_readers_and_read_nothing_twice() -> None:
     store = CountingStore(counts_cube((12, 4, 6)).values)
     lazy = dask.array.from_array(store, chunks=(4, 4, 6), name="store-shared-chunks", meta=store.values[:0])
-    assert closed("common", parts_of(lazy.rechunk((2, 4, 6)))) is None
+    assert separate_readers("common", parts_of(lazy.rechunk((2, 4, 6)))) is None
     overlap = lazy.map_overlap(lambda x: x, depth=1, boundary="none")
     cube = make_cube(overlap, energy=range(6), energy_units="eV")
     view = open_blocks(cube, resident=False, block_bytes=96)
-    assert (len(view), view.step) == (3, 1)
+    assert (len(view), view.blocks_per_task) == (3, 1)
     map_fold(moments, view)
     assert set(store.reads.values()) == {1}
 
 
-def test_a_persisted_cube_of_this_process_is_closed_without_copies() -> None:
+def test_a_persisted_cube_of_this_process_is_read_without_copies() -> None:
     with dask.config.set(scheduler="synchronous"):
         data = da.ones((8, 2, 3), chunks=(2, 2, 3)).persist()
-        pieces = closed("common", parts_of(data))
-        assert pieces is not None
+        readers = separate_readers("common", parts_of(data))
+        assert readers is not None
         want = dask.compute(*parts_of(data))
-        assert all(got is block for got, block in zip(values_of(pieces), want, strict=True))
+        assert all(got is block for got, block in zip(values_of(readers), want, strict=True))
 
 
-# One ahead, and again.
+# Prefetching, and retries.
 
 
 def test_results_come_in_order_and_one_ahead() -> None:
     for n in (0, 1, 2, 9):
-        assert list(ahead([lambda i=i: i for i in range(n)])) == list(range(n))
+        assert list(prefetched([lambda i=i: i for i in range(n)])) == list(range(n))
     made: list[int] = []
-    results = ahead([lambda i=i: made.append(i) for i in range(9)])
+    results = prefetched([lambda i=i: made.append(i) for i in range(9)])
     next(results)
     next(results)
     results.close()
     assert made == [0, 1, 2]
 
 
-def test_what_fails_is_tried_again_but_wrong_input_is_not() -> None:
+def test_an_error_is_retried_but_a_wrong_input_is_not() -> None:
     calls: list[int] = []
 
     def fails(times: int, error: type[Exception]) -> str:
@@ -126,13 +126,13 @@ def test_what_fails_is_tried_again_but_wrong_input_is_not() -> None:
             raise error("hiccup")
         return "done"
 
-    assert attempt(3, lambda: fails(2, OSError)) == "done"
+    assert call_with_retries(3, lambda: fails(2, OSError)) == "done"
     assert len(calls) == 3
     calls.clear()
     with pytest.raises(OSError, match="hiccup"):
-        attempt(3, lambda: fails(3, OSError))
+        call_with_retries(3, lambda: fails(3, OSError))
     assert len(calls) == 3
     calls.clear()
     with pytest.raises(InputError, match="hiccup"):
-        attempt(3, lambda: fails(1, InputError))
+        call_with_retries(3, lambda: fails(1, InputError))
     assert len(calls) == 1

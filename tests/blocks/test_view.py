@@ -1,4 +1,4 @@
-"""A cube cut into blocks: where they lie, how large they are, when they are held, and the way back to maps."""
+"""Tests of a cube cut into blocks: where they lie, their sizes, when they stay in memory, and maps of their rows."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from scalehsi.blocks import Capacity, map_fold, open_blocks, view
-from scalehsi.blocks.tile import cover
+from scalehsi.blocks.tile import overlaps
 from scalehsi.chunks import MiB
 from scalehsi.cube import make_cube
 from scalehsi.schema import InputError
@@ -61,13 +61,13 @@ def test_blocks_stay_within_their_bytes(case: Case) -> None:
 
 
 @given(data=st.data(), size=st.integers(1, 30))
-def test_cover_finds_every_pixel_of_a_window_once(data: st.DataObject, size: int) -> None:
+def test_overlaps_finds_every_pixel_of_a_window_once(data: st.DataObject, size: int) -> None:
     cuts = sorted(data.draw(st.sets(st.integers(1, size - 1)))) if size > 1 else []
     edges = [0, *cuts, size]
     start = data.draw(st.integers(0, size - 1))
     stop = data.draw(st.integers(start + 1, size))
     pixels, targets = [], []
-    for block, inside, target in cover(edges, start, stop):
+    for block, inside, target in overlaps(edges, start, stop):
         assert 0 <= inside.start < inside.stop <= edges[block + 1] - edges[block]
         pixels += range(edges[block] + inside.start, edges[block] + inside.stop)
         targets += range(target.start, target.stop)
@@ -107,17 +107,17 @@ def test_blocks_leave_room_for_the_copies_of_every_thread(monkeypatch: pytest.Mo
     assert open_blocks(cube, block_bytes=64 * MiB).block_bytes <= 48 * MiB // 2 // 4 // 6
 
 
-def test_there_are_two_blocks_a_thread_unless_they_get_too_small(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_there_are_two_blocks_for_each_thread_unless_they_get_too_small(monkeypatch: pytest.MonkeyPatch) -> None:
     pretend(monkeypatch, threads=4, memory=2**34)
     assert len(open_blocks(lazy_cube((256, 256, 1024)))) >= 8
     assert len(open_blocks(counts_cube((16, 16, 64)))) == 1
 
 
-def test_blocks_of_a_streamed_cube_are_stored_chunks_and_small_chunks_are_put_together() -> None:
+def test_blocks_of_a_streamed_cube_are_stored_chunks_and_small_chunks_are_joined() -> None:
     for side, want in ((64, 4 * MiB * 2), (128, 16 * MiB), (256, 64 * MiB)):
         cube = lazy_cube((512, 512, 1024), chunks=(side, side, 1024))
         assert open_blocks(cube, resident=False).block_bytes == want
-    # So many blocks are enough of them; a chunk is not cut for it; and what is asked for is given.
+    # No more blocks than that; a chunk is not cut for the load; a given size of blocks is used.
     many = open_blocks(lazy_cube((16384, 16384, 2048), chunks=(64, 64, 2048)), resident=False)
     assert (len(many), many.block_bytes) == (2**14, 32 * MiB)
     huge = lazy_cube((512, 512, 1024), chunks=(512, 400, 1024))
@@ -133,21 +133,21 @@ def test_a_spectrum_that_no_worker_can_hold_is_refused(monkeypatch: pytest.Monke
         open_blocks(lazy_cube((2, 2, 2 * MiB + 1)))
 
 
-def test_a_large_cube_of_this_process_does_not_travel_to_workers(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_large_cube_of_this_process_is_not_sent_to_workers(monkeypatch: pytest.MonkeyPatch) -> None:
     cube = counts_cube((8, 8, 16))
-    monkeypatch.setattr(view, "LITERAL_LIMIT", 1023)
+    monkeypatch.setattr(view, "MAX_INLINE_CUBE_BYTES", 1023)
     pretend(monkeypatch, workers=2, remote=True)
     with pytest.raises(InputError, match=r"scalehsi\.save\(cube, 'cube\.zarr'\)"):
         open_blocks(cube)
     open_blocks(cube.chunk(y=4))
-    monkeypatch.setattr(view, "LITERAL_LIMIT", 1024)
+    monkeypatch.setattr(view, "MAX_INLINE_CUBE_BYTES", 1024)
     assert open_blocks(cube).resident
-    monkeypatch.setattr(view, "LITERAL_LIMIT", 0)
+    monkeypatch.setattr(view, "MAX_INLINE_CUBE_BYTES", 0)
     pretend(monkeypatch)
     open_blocks(cube)
 
 
-def test_blocks_of_a_cropped_cube_are_made_of_whole_chunks() -> None:
+def test_blocks_of_a_cropped_cube_are_whole_chunks() -> None:
     store = CountingStore(counts_cube((24, 24, 6)).values)
     lazy = dask.array.from_array(store, chunks=(8, 8, 6), name="store-cropped", meta=store.values[:0])
     cube = make_cube(lazy, energy=range(6), energy_units="eV").isel(y=slice(5, None), x=slice(0, 22))
@@ -168,7 +168,7 @@ def test_opening_does_not_read_a_cube_that_xarray_opened_without_dask(tmp_path: 
     assert sums["spectrum"].tolist() == cube.values.sum(axis=(0, 1)).tolist()
 
 
-def test_metadata_out_of_order_are_refused() -> None:
+def test_wrong_metadata_are_refused() -> None:
     with pytest.raises(InputError, match="transpose"):
         open_blocks(counts_cube((4, 3, 5)).transpose("energy", "y", "x"))
     with pytest.raises(InputError, match="device 'gpu' is not known"):
@@ -192,24 +192,24 @@ def test_dask_with_its_next_array_engine_is_refused_with_the_repair() -> None:
     assert "dask.config.set({'array.query-planning': False})" in done.stdout
 
 
-# Held blocks.
+# Blocks in memory.
 
 
 def test_resident_blocks_are_released_with_their_view() -> None:
-    held: list[weakref.ref[Any]] = []
+    tiles: list[weakref.ref[Any]] = []
 
     def remember(x: Any, *, tile: Any) -> Any:
-        held.append(weakref.ref(tile))
+        tiles.append(weakref.ref(tile))
         return {}, {"n": x.shape[0]}
 
     blocks = open_blocks(counts_cube((8, 4, 3)).chunk(y=2), resident=True, block_bytes=24)
     map_fold(remember, blocks, tile=True)
     gc.collect()
-    assert len(held) == 4
-    assert all(ref() is not None for ref in held)
+    assert len(tiles) == 4
+    assert all(ref() is not None for ref in tiles)
     del blocks
     gc.collect()
-    assert all(ref() is None for ref in held)
+    assert all(ref() is None for ref in tiles)
 
 
 def test_a_view_of_a_cube_in_memory_makes_no_copy() -> None:
@@ -224,7 +224,7 @@ def test_a_view_of_a_cube_in_memory_makes_no_copy() -> None:
     assert shares == [True] * 4
 
 
-# Back to maps.
+# Maps of rows.
 
 
 @pytest.mark.parametrize("lazy", [True, False])
