@@ -1,4 +1,4 @@
-"""Counts that are too few: added up over bins of pixels for the spectra, and kept without their zeros."""
+"""Bins of pixels for sparse counts: their size, the binned cube, and blocks stored without zeros."""
 
 from __future__ import annotations
 
@@ -16,27 +16,27 @@ from scalehsi.kernels.pixel_rows.sparse_counts import Counts
 from scalehsi.prepare import bin as add_up
 from scalehsi.schema import MASK, X, Y
 
-COUNTS: Final = 866.0
-"""Counts of a bin to aim at: the middle of 500 to 1500, where spectra come out best (measured at 18 and 147 counts)."""
-ENOUGH: Final = 500.0
-"""A pixel with so many counts is left alone."""
-DENSE: Final = 0.15
-"""Share of filled values from which on a dense block of single bytes is as small."""
-BYTES: Final = 4
-"""Of a filled value: its channel in two, its counts in one or two."""
-BYTES_ON_GPU: Final = 10
-"""The same there, by pixels and by channels, with the number of the pixel."""
+COUNTS_PER_BIN: Final = 866.0
+"""Target: the geometric middle of 500 to 1500 counts, where spectra are best (measured at 18 and 147 counts)."""
+COUNTS_WITHOUT_BINS: Final = 500.0
+"""Pixels with this many counts are not binned."""
+DENSE_SHARE: Final = 0.15
+"""Above this share of non-zero values a dense block of single bytes is as small as a sparse one."""
+BYTES_PER_VALUE: Final = 4
+"""Of a non-zero value: two for its channel, one or two for its counts."""
+GPU_BYTES_PER_VALUE: Final = 10
+"""The same on a GPU, where values are sorted by pixel and by channel."""
 
 
 def check(bin_factor: Any, *, squares: bool) -> None:
-    """Refuse what is neither a whole number nor "auto"."""
+    """Refuse a bin factor that is neither a whole number nor "auto"."""
     whole = is_number(bin_factor, numbers.Integral) and bin_factor >= 1
     require(whole or bin_factor == "auto", f"bin_factor is 'auto' or a whole number of at least 1, got {bin_factor!r}")
     require(not (squares and whole and bin_factor > 1), "bin_factor belongs to loss='poisson'; bin the cube instead")
 
 
 def factor(bin_factor: int | str, view: Blocks, seen: Survey, *, squares: bool, least: int, whole: bool = False) -> int:
-    """How many pixels along y and x make a bin.
+    """Pixels of a bin along y and x.
 
     Parameters
     ----------
@@ -44,18 +44,18 @@ def factor(bin_factor: int | str, view: Blocks, seen: Survey, *, squares: bool, 
     view : Blocks
     seen : Survey
     squares : bool
-        True for least squares, which takes pixels as they are.
+        True for least squares, which is not fitted on bins.
     least : int
-        Bins that must be left.
+        Smallest number of bins.
     whole : bool, default False
-        True counts the bins without masked pixels only.
+        True: only bins without a masked pixel count.
     """
     if squares:
         return 1
     rows, columns = view.shape[-2:]
     if isinstance(bin_factor, str):
         counts = float(seen.spectrum.sum()) / max(1, seen.filled)
-        wanted = 1 if counts >= ENOUGH else max(1, round(math.sqrt(COUNTS / max(counts, 1e-9))))
+        wanted = 1 if counts >= COUNTS_WITHOUT_BINS else max(1, round(math.sqrt(COUNTS_PER_BIN / max(counts, 1e-9))))
         others = math.prod(view.shape[:-2])
         while wanted > 1 and others * (rows // wanted) * (columns // wanted) < least:
             wanted -= 1
@@ -74,14 +74,14 @@ def factor(bin_factor: int | str, view: Blocks, seen: Survey, *, squares: bool, 
     return int(bin_factor)
 
 
-FINE: Final = 400.0
-"""Counts of a bin on which a mixture of counts is fitted: below 300 its spectra suffer (measured)."""
-FINE_BYTES: Final = 64 * 2**20
-"""What the mixture carries of its bins, at most; more of them become larger."""
+MIXTURE_COUNTS_PER_BIN: Final = 400.0
+"""Target for the bins of a mixture model: below 300 its spectra become worse (measured)."""
+MIXTURE_STATE_BYTES: Final = 64 * 2**20
+"""Largest state of the mixture model; bins become larger where there would be too many."""
 
 
 def check_pair(bin_factor: Any) -> None:
-    """Refuse what is neither "auto", a whole number nor a pair of them along y and x."""
+    """Refuse a bin factor that is neither "auto", a whole number nor a pair of them along y and x."""
     pair = bin_factor if isinstance(bin_factor, (tuple, list)) else (bin_factor,) * 2
     whole = len(pair) == 2 and all(is_number(n, numbers.Integral) and n >= 1 for n in pair)
     require(
@@ -102,41 +102,45 @@ def check_room(bin_factor: Any, cube: xr.DataArray) -> None:
 
 
 def sides(bin_factor: Any) -> tuple[int, int] | None:
-    """Pixels of a bin along y and x, or None where these are still to be found."""
+    """Pixels of a bin along y and x, or None for "auto"."""
     if isinstance(bin_factor, str):
         return None
     pair = bin_factor if isinstance(bin_factor, (tuple, list)) else (bin_factor,) * 2
     return int(pair[0]), int(pair[1])
 
 
-def fine(coarse: tuple[int, int], counts: float, components: int, shape: tuple[int, ...]) -> tuple[int, int]:
-    """Bins of some 400 counts, at most as large as the coarse ones unless there were too many of them.
+def mixture_sides(coarse: tuple[int, int], counts: float, components: int, shape: tuple[int, ...]) -> tuple[int, int]:
+    """Pixels along y and x of the bins of a mixture model, with some 400 counts each.
+
+    coarse: bins of the first stage; the bins are not larger, except where their state would not fit. counts: of a
+    pixel. components: K. shape: of the map.
 
     Examples
     --------
-    >>> fine((12, 12), 147.0, 3, (180, 180)), fine((9, 9), 18.0, 3, (180, 180)), fine((4, 4), 3.0, 3, (180, 180))
-    ((2, 2), (5, 5), (4, 4))
+    >>> [mixture_sides(sides, counts, 3, (180, 180)) for sides, counts in (((12, 12), 147), ((9, 9), 18), ((4, 4), 3))]
+    [(2, 2), (5, 5), (4, 4)]
     """
-    wanted = max(1, math.ceil(math.sqrt(FINE / max(counts, 1e-9))))
-    least = math.ceil(math.sqrt(4 * components * math.prod(shape) / FINE_BYTES))
+    wanted = max(1, math.ceil(math.sqrt(MIXTURE_COUNTS_PER_BIN / max(counts, 1e-9))))
+    least = math.ceil(math.sqrt(4 * components * math.prod(shape) / MIXTURE_STATE_BYTES))
     return tuple(max(least, min(wanted, side)) for side in coarse)  # type: ignore[return-value]
 
 
 def sparse(view: Blocks, seen: Survey) -> bool:
-    """Whether the counts of a view are kept without their zeros.
+    """Whether the counts of a view are stored without zeros.
 
-    On the CPU where they are so few that it is smaller, and none are to look for at each pass. On a GPU its kernels
-    take no others, and sorting them by channel costs more than a pass, so always where they fit.
+    On the CPU: where that needs less memory. On a GPU: always where it fits, because the Poisson kernels take only
+    sparse counts, and sorting them by channel costs more than a pass.
     """
-    bytes_ = BYTES if view.device == "cpu" else BYTES_ON_GPU
+    bytes_ = BYTES_PER_VALUE if view.device == "cpu" else GPU_BYTES_PER_VALUE
     size = (bytes_ * seen.density * view.n_energies + 8) * math.prod(view.shape)
-    return (view.device == "cuda" or seen.density < DENSE) and size <= capacity().memory // 2
+    return (view.device == "cuda" or seen.density < DENSE_SHARE) and size <= capacity().memory // 2
 
 
 def binned(view: Blocks, rows: int, columns: int | None = None, *, whole: bool = False) -> Blocks:
-    """The view itself, or that of the cube with pixels added up; opened once, and kept with the view.
+    """The view itself, or a view of the binned cube, which is opened once and stored in ``view.branches``.
 
-    With ``whole`` bins with a masked pixel are left out: on the simplex a bin must have the counts of all its pixels.
+    rows, columns: pixels of a bin along y and x. whole: leave out bins with a masked pixel, because on the simplex a
+    bin must have the counts of all its pixels.
     """
     factors = {Y: rows, X: rows if columns is None else columns}
     if set(factors.values()) == {1}:
@@ -159,6 +163,6 @@ def _unmasked(view: Blocks, factors: dict[Any, int]) -> Any:
 
 
 def without_zeros(view: Blocks) -> Blocks:
-    """The view with `Counts` for blocks, on a GPU `cuda.Resident`; what it held densely may go once these are made."""
+    """The view with blocks of `Counts`, on a GPU of `cuda.Resident`; its dense blocks may be released afterwards."""
     make = Counts.from_dense if view.device == "cpu" else cuda.resident
     return branch(view, "sparse", lambda: view.derive(make, name="nmf-counts"))

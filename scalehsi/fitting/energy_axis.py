@@ -1,4 +1,4 @@
-"""Whether spectra that the user hands over lie on the channels of a cube."""
+"""Check that given spectra have the energy axis of a cube."""
 
 from __future__ import annotations
 
@@ -11,12 +11,12 @@ from scalehsi.schema import ENERGY
 
 
 def check_axis(what: str, spectra: xr.DataArray, cube: xr.DataArray) -> None:
-    """Refuse spectra on other channels than the cube's; those without coordinates need only have as many.
+    """Refuse spectra on other channels than the cube's; those without coordinates need only the number of channels.
 
     Parameters
     ----------
     what : str
-        What the user calls them.
+        Name of the spectra in the message.
     spectra : DataArray
         With the dim ``energy``.
     cube : DataArray
@@ -24,7 +24,7 @@ def check_axis(what: str, spectra: xr.DataArray, cube: xr.DataArray) -> None:
     Raises
     ------
     InputError
-        With both axes, and what to type.
+        When the axes differ; says both, and what to type.
     """
     repair = "bring it onto the cube's axis with .interp(energy=cube.energy)"
     channels = int(cube.shape[-1])

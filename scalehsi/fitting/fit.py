@@ -37,7 +37,7 @@ def fit(
     progress: bool | Listener = False,
     residual: bool = True,
 ) -> xr.Dataset:
-    """Fit a model to a cube, on this process's threads or on the cluster that is connected.
+    """Fit a model to a cube, on the threads of this process or on the connected cluster.
 
     Parameters
     ----------
@@ -60,9 +60,9 @@ def fit(
     checkpoint_every : int, default 1
         States are small (endmembers, not maps), so every iteration is seldom too often.
     checkpoint_minutes : float, optional
-        Write at most once in so many minutes instead.
+        Minutes between two writes, in place of ``checkpoint_every``.
     resume : bool, default False
-        Go on from the checkpoint if it holds a state, start afresh if it is empty. The numbers are those of an
+        Resume from the checkpoint if it holds a state, start from the beginning if it is empty. The numbers are those of an
         uninterrupted run: bit for bit on the same scheduler and chunks.
     progress : bool or callable, default False
         True draws a bar on a terminal. A callable gets a `Progress` record for every block and iteration.
@@ -75,13 +75,14 @@ def fit(
         ``endmembers`` (component, energy) in the cube's intensity unit, ``abundances`` (component, ..., y, x),
         ``objective`` (iteration), ``residual`` (..., y, x) root mean square over channels, ``residual_spectrum``
         (energy) mean of data minus model, and the method's own; ``attrs["status"]`` and ``attrs["advice"]`` say how it
-        ended, ``attrs["readings"]`` how often the whole cube was read. Maps of up to 64 MiB are computed; larger ones
+        ended, ``attrs["readings"]`` how often the whole cube was read, ``attrs["inner_fits"]`` how fits inside the fit
+        ended. Maps of up to 64 MiB are computed; larger ones
         are lazy and read the cube when used (`scalehsi.save` does it once).
 
     Raises
     ------
     InputError
-        When cube, model or checkpoint do not fit; with what was got, what was expected and what to type.
+        When cube, model and checkpoint do not fit together; says what was got, what was expected and what to type.
     Interrupted
         After SIGINT or SIGTERM, when the checkpoint (if any) is written. A KeyboardInterrupt.
 

@@ -17,33 +17,34 @@ from scalehsi.fitting.model import Model
 from scalehsi.fitting.sources import select_inputs
 from scalehsi.schema import InputError
 
-COPIES: Final = 3
-"""A thread holds a block as it was read, the rows that the kernel gets, and the block that is being read next."""
+BLOCKS_PER_THREAD: Final = 3
+"""A thread holds the stored form of a block, the rows for the kernel, and the next block while it is read."""
 
 
 @dataclass(frozen=True)
 class Plan:
-    """The figures of a fit.
+    """Memory, blocks and passes of a fit.
 
     Attributes
     ----------
     model : str
+        Name of the method.
     cube_bytes, blocks, block_bytes : int
-        The cube in its own dtype, and how it is cut.
+        Size of the cube in its own dtype, number of blocks, size of the largest block.
     resident : bool
         True: blocks stay in the workers' memory. False: they are read again each pass.
     workers, threads : int
-        What the current scheduler offers.
+        Of the current scheduler.
     worker_bytes : int
-        Largest memory that data will take in one worker; a promise, tested against what workers use.
+        Largest memory of the data in one worker; an upper bound, tested against the memory that workers use.
     memory : int
-        What one worker may fill.
+        Memory of one worker.
     passes, reads : int
         Passes over the cube at most, and how many of them read it from its store.
     reduced_bytes : int
-        What all blocks of one pass send to the reduction.
+        Bytes that all blocks of one pass send to the reduction.
     maps_bytes : int
-        The maps of the result.
+        Size of the maps of the result.
     """
 
     model: str
@@ -61,6 +62,7 @@ class Plan:
     maps_bytes: int
 
     def to_dict(self) -> dict[str, Any]:
+        """The figures by name."""
         return asdict(self)
 
     def __str__(self) -> str:
@@ -116,8 +118,8 @@ def plan(cube: xr.DataArray | Mapping[str, xr.DataArray], model: Model) -> Plan:
     cube_bytes = math.prod(cube.shape) * cube.dtype.itemsize
     aligned = cost.aligned_bytes * math.prod(cube.shape[:-1])
     aligned_bytes = math.ceil(view.block_bytes * aligned / cube_bytes)
-    working = threads * (COPIES * (view.block_bytes + aligned_bytes) + cost.work_bytes + 2 * cost.sums_bytes)
-    # A model keeps numbers of its own where these fill at most half of the memory, and does without otherwise.
+    working = threads * (BLOCKS_PER_THREAD * (view.block_bytes + aligned_bytes) + cost.work_bytes + 2 * cost.sums_bytes)
+    # A model keeps its own numbers per pixel only where they fill at most half of the memory.
     own = cost.kept_bytes * math.prod(cube.shape[:-1])
     kept = cube_bytes + aligned if view.resident else own if own <= here.memory // 2 else 0
     held = math.ceil(kept / here.workers)
@@ -139,16 +141,24 @@ def plan(cube: xr.DataArray | Mapping[str, xr.DataArray], model: Model) -> Plan:
     if found.worker_bytes > found.memory:
         pixels = 0 if cube.chunks is None else math.prod(map(max, cube.chunks[:-1]))
         unit = pixels * cube.shape[-1] * cube.dtype.itemsize
-        fixed = cost.work_bytes + 2 * cost.sums_bytes + COPIES * aligned_bytes + other // threads
+        fixed = cost.work_bytes + 2 * cost.sums_bytes + BLOCKS_PER_THREAD * aligned_bytes + other // threads
         _refuse(found, here, _Demand(cube_bytes + aligned, unit, fixed, here.workers))
     return found
 
 
 @dataclass(frozen=True)
 class _Demand:
-    """What a worker would need under another offer.
+    """Memory of a worker as a function of its size and threads.
 
-    ``cube`` bytes in all, ``unit`` bytes of a stored chunk (0 in memory), ``fixed`` bytes a thread beside its blocks.
+    Attributes
+    ----------
+    cube : int
+        Bytes of the cube.
+    unit : int
+        Bytes of a stored chunk; 0 for a cube in memory.
+    fixed : int
+        Bytes of a thread in addition to its blocks.
+    workers : int
     """
 
     cube: int
@@ -157,14 +167,17 @@ class _Demand:
     workers: int
 
     def needs(self, *, memory: int, threads: int) -> int:
-        """Bytes of a worker with so much memory and so many threads, at most."""
+        """Largest number of bytes that a worker of this memory and this many threads holds."""
         most = min(WORK_BLOCK_BYTES, Capacity(1, threads, memory, remote=False).block_limit)
         block = min(self.cube, max(most, self.unit if self.unit <= 4 * most else 0))
         stays = self.unit == 0 or self.cube <= memory * self.workers // 2
-        return math.ceil(self.cube / self.workers) * stays + threads * (COPIES * block + self.fixed)
+        return math.ceil(self.cube / self.workers) * stays + threads * (BLOCKS_PER_THREAD * block + self.fixed)
 
     def enough(self, *, memory: int, threads: int) -> int:
-        """Memory of so much or more that will do, in MiB: with more of it come larger blocks, and cubes that stay."""
+        """Smallest sufficient memory of a worker in MiB, from ``memory`` bytes on.
+
+        It is searched because larger workers also get larger blocks and keep larger cubes.
+        """
         found = math.ceil(memory / MiB)
         while (needs := self.needs(memory=found * MiB, threads=threads)) > found * MiB:
             found = max(math.ceil(needs / MiB), math.ceil(1.02 * found))
@@ -172,6 +185,7 @@ class _Demand:
 
 
 def _refuse(found: Plan, here: Capacity, demand: _Demand) -> NoReturn:
+    """Raise the error with what would fit. found: the plan. here: the workers. demand: what they would need."""
     threads = max(1, here.threads // here.workers)
     overhead = PROCESS_BYTES // MiB if here.remote else 0
     enough = demand.enough(memory=found.worker_bytes, threads=threads) + overhead

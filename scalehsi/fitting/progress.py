@@ -1,4 +1,4 @@
-"""How a fit tells how far it is: a small record for callables, a bar for terminals."""
+"""Progress of a fit: a record for callables, a bar for terminals."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ class Progress:
     elapsed : float
         Seconds since the fit began.
     remaining : float or None
-        Estimated seconds to the end, at most: a fit may converge earlier. None before there is anything to judge by.
+        Estimated seconds to the end, at most: a fit may converge earlier. None where no estimate is possible yet.
     """
 
     stage: str
@@ -55,21 +55,23 @@ class Tracker:
         self.stage = "start"
 
     def enter(self, stage: str, iteration: int) -> None:
-        """A stage begins after so many finished iterations."""
+        """Begin a stage; ``iteration`` is the number of finished iterations."""
         self.stage, self.iteration, self._first_iteration = stage, iteration, iteration
         self._stage_begin = time.perf_counter()
         self.tell(0, 0)
 
     def finished(self, iteration: int, objective: float) -> None:
+        """Report a finished iteration."""
         self.iteration, self.objective = iteration, objective
         self.tell(0, 0)
 
     @property
     def report(self) -> Callable[[int, int], None] | None:
-        """For the block primitive: counts the blocks of a pass. None when nobody listens, which costs nothing."""
+        """For the block primitive: reports the finished blocks of a pass. None without a listener."""
         return None if self._listener is None else self.tell
 
     def tell(self, done: int, total: int) -> None:
+        """Send a record: ``done`` of ``total`` blocks of this pass are finished."""
         if self._listener is None:
             return
         now = time.perf_counter()
@@ -119,7 +121,7 @@ class Bar:
         value = "" if progress.objective is None else f"objective {progress.objective:.6g}"
         seconds = "" if progress.remaining is None else f"at most {_clock(progress.remaining)} left"
         done = progress.iteration + part if progress.stage != "maps" else progress.max_iter
-        # A stage that is over before the bar is drawn again is shown all the same.
+        # A stage that ends before the next refresh of the bar is still shown.
         new, self._stage = progress.stage != self._stage, progress.stage
         self._bar.update(self._task, completed=done, description=words, value=value, seconds=seconds, refresh=new)
 

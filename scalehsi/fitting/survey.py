@@ -1,4 +1,4 @@
-"""The first reading of a cube: is it fit for the method, and a sample of its pixels to start from."""
+"""The first reading of a cube: refuse data that no fit can use, and keep a sample of pixels for the start."""
 
 from __future__ import annotations
 
@@ -15,14 +15,14 @@ from scalehsi.schema import InputError
 
 SAMPLE_PIXELS: Final = 8192
 SAMPLE_BYTES: Final = 24 * 2**20
-"""The sample comes to the client as float32 at most so large, and a start holds it a few times."""
-FEW: Final = 8
-"""A sample of less than one in so many of the wanted pixels is taken again."""
+"""Largest sample, in bytes of float32; it is brought to the client, and a start holds several copies."""
+LEAST_SHARE_OF_SAMPLE: Final = 1 / 8
+"""A sample with fewer than this share of the wanted pixels is drawn again."""
 
 
 @dataclass(frozen=True)
 class Survey:
-    """What one reading told.
+    """Statistics of a cube from one reading.
 
     Attributes
     ----------
@@ -31,7 +31,7 @@ class Survey:
     density : float
         Share of the values that are not zero.
     spectrum : array, shape (E,)
-        Sum over them.
+        Sum over the used pixels.
     norm, entropy : float
         ``sum x^2`` and ``sum x log x - x``.
     lost : int
@@ -59,18 +59,19 @@ def survey(view: Blocks, *, seed: int, counts: bool, least: int = 1, missing: bo
     ----------
     view : Blocks
     seed : int
-        Of the sample.
+        Of the random sample.
     counts : bool
         True where the method needs values that are not negative.
     least : int
-        The smallest sample that will do.
+        The smallest sample that is enough.
     missing : bool
-        True takes NaN for what was not measured; in the sample the mean spectrum, to the pixel's scale, stands there.
+        True: NaN marks a voxel that was not measured; in the sample it is replaced by the mean spectrum, scaled to the
+        pixel.
 
     Raises
     ------
     InputError
-        For NaN or Inf, for negative values with ``counts``, for a mask that leaves nothing, for a cube of zeros.
+        For NaN or Inf, for negative values with ``counts``, for a mask that leaves no pixel, for a cube of zeros.
     """
     wanted = max(least, min(SAMPLE_PIXELS, SAMPLE_BYTES // (4 * view.n_energies)))
     sums = _read(view, stride=max(1, math.prod(view.shape) // wanted), seed=seed, entropy=counts)
@@ -85,8 +86,8 @@ def survey(view: Blocks, *, seed: int, counts: bool, least: int = 1, missing: bo
     if not sums["norm"]:
         raise InputError("every value of the cube is zero; is it the right file, or the right dataset of it?")
     sample, filled = _sample(sums), int(sums["pixels"] - sums["empty"])
-    if len(sample) < min(filled, max(least, wanted // FEW)):
-        # A mask or a vacuum leaves few pixels of many, and the sample nearly missed them: look again, more closely.
+    if len(sample) < min(filled, max(least, int(wanted * LEAST_SHARE_OF_SAMPLE))):
+        # Nearly all pixels are masked or empty, and the sample missed the others: draw a denser one.
         sample = _sample(_read(view, stride=max(1, filled // wanted), seed=seed, entropy=False))
     if missing:
         sample = _filled(sample, np.asarray(sums["spectrum"], dtype=np.float64))
@@ -106,6 +107,7 @@ def survey(view: Blocks, *, seed: int, counts: bool, least: int = 1, missing: bo
 
 
 def _read(view: Blocks, *, stride: int, seed: int, entropy: bool) -> dict[str, Any]:
+    """The sums of one pass. stride: pixels for one of the sample. seed: of the sample. entropy: sum x log x - x too."""
     _, sums = map_fold(
         _survey, view, shared={"stride": stride, "seed": seed, "entropy": entropy}, tile=True, name="survey"
     )
@@ -125,7 +127,7 @@ def _sample(sums: dict[str, Any]) -> np.ndarray[Any, Any]:
 
 
 def _filled(sample: np.ndarray[Any, Any], spectrum: np.ndarray[Any, Any]) -> np.ndarray[Any, Any]:
-    """The sample with the mean spectrum, to the scale of what the pixel has, where a voxel is missing."""
+    """The sample with missing voxels replaced by the mean spectrum, scaled to the measured part of the pixel."""
     measured = np.isfinite(sample)
     there = np.where(measured, sample, 0.0)
     scale = there.sum(axis=1) / np.maximum((measured * spectrum).sum(axis=1), 1e-300)

@@ -154,7 +154,7 @@ class PSNMF(IterativeModel):
 
     @property
     def halo(self) -> int:
-        return mixture.reach(WIDTHS) if self.mixed and self.neighbours > 0 else 0
+        return mixture.halo(WIDTHS) if self.mixed and self.neighbours > 0 else 0
 
     @property
     def takes_sparse_counts(self) -> bool:
@@ -197,17 +197,17 @@ class PSNMF(IterativeModel):
             return {**found, **plain, "bins": found["pixels"], **given}
         counts = float(seen.spectrum.sum()) / max(1, seen.filled)
         first = self._start(view, sides, counts, plain, seed)
-        if not mixture_fit.sampled(first):
+        if not mixture_fit.is_sample(first):
             return first
         best = fit_inner(view, self, seed, purpose="mixture on a sample of the bins", state=first).state
-        return mixture_fit.whole(self, self._fine(view, best), best)
+        return mixture_fit.extend_to_all_bins(self, self._fine(view, best), best)
 
     def _start(self, view: Blocks, sides: Any, counts: float, state: State, seed: int) -> State:
         """The mixture on small bins, from a factorisation of large ones."""
         found = fit_inner(binning.binned(view, *sides), self.coarse, seed, purpose="endmembers of the bins").state
-        fine = binning.fine(sides, counts, self.n_components, view.shape)
+        fine = binning.mixture_sides(sides, counts, self.n_components, view.shape)
         state = {**state, "sides": np.asarray(sides), "fine": np.asarray(fine)}
-        return mixture_fit.begin(self, self._fine(view, state), found["kept"], state)
+        return mixture_fit.anneal(self, self._fine(view, state), found["kept"], state)
 
     def step(self, view: Blocks, state: State) -> tuple[State, Stats]:
         if self.mixed:
@@ -260,7 +260,8 @@ class PSNMF(IterativeModel):
         s = state["kept"]
         bins = binning.binned(view, *map(int, state["sides"]))
         sums = mixture_fit.moments(bins, s)
-        return np.asarray(s * mixture_fit.yields(sums["M"], sums["C"])[:, None] / float(np.prod(state["sides"])))
+        counts = mixture_fit.pure_bin_counts(sums["M"], sums["C"])
+        return np.asarray(s * counts[:, None] / float(np.prod(state["sides"])))
 
     def _widths(self, cube: xr.DataArray) -> Float | None:
         """Window of the smoothing at each channel, in channels; None for none."""
@@ -306,13 +307,13 @@ def _maps(
     unit = s / np.where(totals > 0, totals, 1.0)[:, None]
     pixels = few.shape[0]
     core = np.ones(pixels, dtype=bool) if tile is None else tile.core
-    found = mixture.shares_of_neighbours(
+    found = mixture.fractions_with_neighbours(
         few,
         s=unit,
         shape=(1, pixels) if tile is None else tile.shape,
         used=core if tile is None else tile.used,
         alpha=alpha,
-        pull=pull,
+        neighbour_counts=pull,
         widths=WIDTHS,
     )
     c = np.where(totals > 0, found / np.where(totals > 0, totals, 1.0), 0.0)

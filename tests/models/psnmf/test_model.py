@@ -221,7 +221,7 @@ def test_one_component_is_the_mean_spectrum(scene: Any) -> None:
 def test_a_large_map_begins_with_a_sample_of_its_bins(scene: Any, monkeypatch: pytest.MonkeyPatch) -> None:
     cube, truth = scene
     want = hsi.fit(cube, hsi.PSNMF(3, bin_factor=6), seed=0)
-    monkeypatch.setattr(mixture_fit, "SAMPLE", 110)  # of 440 bins
+    monkeypatch.setattr(mixture_fit, "SAMPLE_BINS", 110)  # of 440 bins
     got = hsi.fit(cube, hsi.PSNMF(3, bin_factor=6), seed=0)
     assert float(got["objective"][-1]) == pytest.approx(float(want["objective"][-1]), rel=1e-3)
     assert angles(truth, got).mean() < angles(truth, want).mean() + 0.1
@@ -317,10 +317,10 @@ def test_nothing_is_read_before_a_bin_is_refused(scene: Any) -> None:
 
 
 def test_fine_bins_grow_where_there_would_be_too_many() -> None:
-    assert binning.fine((32, 32), 147.0, 3, (180, 180)) == (2, 2)
-    assert binning.fine((32, 32), 0.1, 3, (180, 180)) == (32, 32)
-    assert binning.fine((1, 12), 20.0, 3, (180, 180)) == (1, 5)
-    side = binning.fine((2, 2), 1000.0, 8, (20_000, 20_000))[0]
+    assert binning.mixture_sides((32, 32), 147.0, 3, (180, 180)) == (2, 2)
+    assert binning.mixture_sides((32, 32), 0.1, 3, (180, 180)) == (32, 32)
+    assert binning.mixture_sides((1, 12), 20.0, 3, (180, 180)) == (1, 5)
+    side = binning.mixture_sides((2, 2), 1000.0, 8, (20_000, 20_000))[0]
     assert 4 * 8 * (20_000 / side) ** 2 <= binning.FINE_BYTES < 4 * 8 * (20_000 / (side - 1)) ** 2
 
 
