@@ -62,8 +62,8 @@ def fit(
     checkpoint_minutes : float, optional
         Minutes between two writes, in place of ``checkpoint_every``.
     resume : bool, default False
-        Resume from the checkpoint if it holds a state, start from the beginning if it is empty. The numbers are those of an
-        uninterrupted run: bit for bit on the same scheduler and chunks.
+        Resume from the checkpoint if it holds a state, start from the beginning if it is empty. The numbers are those
+        of an uninterrupted run: bit for bit on the same scheduler and chunks.
     progress : bool or callable, default False
         True draws a bar on a terminal. A callable gets a `Progress` record for every block and iteration.
     residual : bool, default True
