@@ -1,9 +1,9 @@
-"""Poisson NMF over a block of counts: solve the pixels, sum what the endmembers need, improve the endmembers."""
+"""Poisson NMF over a block of counts: solve the abundances, accumulate the sums, update the endmembers."""
 
 from scalehsi.kernels.poisson.passes import (
-    FLOOR,
-    STRIP,
-    TINY,
+    MIN_ENDMEMBER,
+    NEWTON_FLOOR,
+    STRIP_PIXELS,
     abundances,
     improve,
     improve_multiplicative,
@@ -13,9 +13,9 @@ from scalehsi.kernels.poisson.passes import (
 )
 
 __all__ = [
-    "FLOOR",
-    "STRIP",
-    "TINY",
+    "MIN_ENDMEMBER",
+    "NEWTON_FLOOR",
+    "STRIP_PIXELS",
     "abundances",
     "improve",
     "improve_multiplicative",

@@ -1,11 +1,12 @@
-"""The loops of the Poisson likelihood over the filled channels of one pixel, in vector registers.
+"""Evaluate the Poisson likelihood of one pixel, its gradient and its Hessian, over the channels that hold counts.
 
-The endmembers at these channels are gathered once a pixel, as ``g (K, m)`` with neighbours in a row, so that a register
-takes eight channels of one component. K is padded with empty components to 4 or to an even number, and m with empty
-channels to a multiple of 16: so no loop has a remainder. Up to K = 4, which is most of what is fitted, the model, its
-gradient and its Hessian come out of one sweep; beyond, of one sweep for the model and one for each tile of the Hessian.
+The endmembers at these m channels are copied once per pixel into ``g (K, m)``, in which the channels of one component
+are contiguous, so that a vector register takes eight of them. K is padded with empty components to 4 or to an even
+number, and m with empty channels to a multiple of 16, so that no loop has a remainder. Up to K = 4, the most frequent
+case, one sweep computes the model, its gradient and its Hessian. Beyond, there is one sweep for the model and one for
+each tile of the Hessian.
 
-Letters: y model, r = x / y, q = x / y^2.
+Letters: c abundances (K,), y model (m,), r = x / y, q = x / y^2.
 """
 
 from __future__ import annotations
@@ -15,32 +16,40 @@ from typing import Any, Final
 import numpy as np
 
 from scalehsi.arrays import Float
-from scalehsi.kernels.compiled import add_row, inlined, inlined_sums, lean_sums, whole_rows
+from scalehsi.kernels.compiled import add_row, inlined, inlined_sums, lean_sums, padded_width
 
-DARK: Final = 1e-140
-"""Smallest value of the model: its square still has an inverse."""
-FILL: Final = 16
-"""Channels are filled up to a multiple of this: two of the widest registers, as the compiler takes them in pairs."""
-MANTISSA: Final = (1 << 52) - 1
-ROOT_HALF: Final = 0x3FE6A09E667F3BCD
-"""Bits of the square root of one half: where the mantissa of a logarithm begins, so that it lies around one."""
+MIN_MODEL: Final = 1e-140
+"""Smallest value of the model: the inverse of its square is still finite."""
+CHANNEL_MULTIPLE: Final = 16
+"""The number of channels is padded to a multiple of this: two of the widest registers, which the compiler uses in
+pairs."""
+MANTISSA_MASK: Final = (1 << 52) - 1
+ROOT_HALF_BITS: Final = 0x3FE6A09E667F3BCD
+"""Bits of the square root of one half, the lower end of the range of mantissas in a logarithm."""
 LN2: Final = 0.6931471805599453
 
 
-def padded(n: int) -> int:
-    """Rows of ``g`` for K = n."""
+def padded_components(n: int) -> int:
+    """Number of components, empty ones included, that the loops need for K = n."""
     return 4 if n <= 4 else n + n % 2
 
 
+def pad_columns(st: Float, n: int) -> Float:
+    """Append empty columns to the endmembers ``st`` (E, K), up to the number that the loops need for n components."""
+    wide = np.zeros((st.shape[0], padded_components(n)))
+    wide[:, : st.shape[1]] = st
+    return wide
+
+
 def table_width(n: int) -> int:
-    """Columns of the table (E, columns) of sums a channel: the triangle of H, and zeros up to whole registers."""
-    return whole_rows(n * (n + 1) // 2)
+    """Columns of the table (E, columns) of Hessians per channel: the lower triangle, padded to whole registers."""
+    return padded_width(n * (n + 1) // 2)
 
 
-def shares_of(big_h: Float, st: Float) -> Float:
-    """The sums N (E, K) of the sums H (E, K (K + 1) / 2) and the endmembers (E, K).
+def gradient_sums(big_h: Float, st: Float) -> Float:
+    """Compute the sums N (E, K) from the sums ``big_h`` (E, K (K + 1) / 2) and the endmembers ``st`` (E, K).
 
-    N needs no room of its own: ``sum_p c_k x / y = sum_j H_kj s_j``, as ``y = sum_j c_j s_j``, and no term is negative.
+    N need not be accumulated: ``sum_p c_k x / y = sum_j H_kj s_j``, as ``y = sum_j c_j s_j``, and no term is negative.
     """
     n = st.shape[1]
     big_n = np.zeros_like(st)
@@ -56,10 +65,14 @@ def shares_of(big_h: Float, st: Float) -> Float:
 
 @inlined
 def gather(st: Any, channel: Any, value: Any, first: int, last: int, g: Any, x: Any) -> tuple[int, float]:
-    """The endmembers (E, K) and counts at the filled channels of a pixel; gives m and the total of the counts."""
+    """Copy the endmembers and counts at the filled channels of a pixel; return m and the sum of the counts.
+
+    st (E, K or more): endmembers. channel, value: the filled channels of all pixels; those of this pixel lie from
+    ``first`` to ``last``. g (K, m or more), x (m or more): the output.
+    """
     n, wide = st.shape[1], g.shape[0]
     filled = last - first
-    m = -(-filled // FILL) * FILL
+    m = -(-filled // CHANNEL_MULTIPLE) * CHANNEL_MULTIPLE
     total = 0.0
     if wide == 4:
         for i in range(filled):
@@ -74,28 +87,28 @@ def gather(st: Any, channel: Any, value: Any, first: int, last: int, g: Any, x: 
         x[i] = value[first + i]
         total += x[i]
     for i in range(filled, m):
-        x[i] = 0.0  # what an earlier pixel left in g then counts for nothing
+        x[i] = 0.0  # values of an earlier pixel in g then have no effect
     return m, total
 
 
 @inlined_sums
 def model(g: Any, c: Any, m: int, y: Any) -> None:
-    """``y = c g``, nowhere below DARK."""
+    """Write ``y = c g``, at least MIN_MODEL, for m channels."""
     for i in range(m):
         y[i] = 0.0
     for k in range(c.shape[0]):
-        share = c[k]
-        if share == 0.0:
+        abundance = c[k]
+        if abundance == 0.0:
             continue
         for i in range(m):
-            y[i] += share * g[k, i]
+            y[i] += abundance * g[k, i]
     for i in range(m):
-        y[i] = y[i] if y[i] > DARK else DARK
+        y[i] = y[i] if y[i] > MIN_MODEL else MIN_MODEL
 
 
 @inlined_sums
 def weights(x: Any, y: Any, m: int, r: Any, q: Any) -> None:
-    """``r = x / y`` and ``q = x / y^2``."""
+    """Write ``r = x / y`` and ``q = x / y^2`` for m channels."""
     for i in range(m):
         inverse = 1.0 / y[i]
         r[i] = x[i] * inverse
@@ -104,7 +117,7 @@ def weights(x: Any, y: Any, m: int, r: Any, q: Any) -> None:
 
 @lean_sums
 def projection(g: Any, r: Any, m: int, out: Any) -> None:
-    """``out_k = sum g_k r``."""
+    """Write ``out_k = sum g_k r``, summed over m channels."""
     for k in range(0, g.shape[0], 2):
         a0 = a1 = 0.0
         for i in range(m):
@@ -115,7 +128,7 @@ def projection(g: Any, r: Any, m: int, out: Any) -> None:
 
 @inlined
 def slope(g: Any, x: Any, c: Any, m: int, y: Any, r: Any, q: Any, gradient: Any) -> None:
-    """``gradient_k = sum r g_k`` at ``c``."""
+    """Write ``gradient_k = sum r g_k`` at ``c``; y, r and q (m or more) are workspace."""
     if g.shape[0] == 4:
         _slope4(g, x, c, m, gradient)
     else:
@@ -126,7 +139,10 @@ def slope(g: Any, x: Any, c: Any, m: int, y: Any, r: Any, q: Any, gradient: Any)
 
 @inlined
 def derivatives(g: Any, x: Any, c: Any, m: int, y: Any, r: Any, q: Any, gradient: Any, hessian: Any) -> None:
-    """``gradient_k = sum r g_k`` and ``hessian = sum q g g'`` (its lower triangle) from one evaluation of the model."""
+    """Write ``gradient_k = sum r g_k`` and ``hessian = sum q g g'`` (lower triangle) from one evaluation of the model.
+
+    y, r and q (m or more) are workspace.
+    """
     wide = g.shape[0]
     if wide == 4:
         _derivatives4(g, x, c, m, gradient, hessian)
@@ -146,12 +162,13 @@ def derivatives(g: Any, x: Any, c: Any, m: int, y: Any, r: Any, q: Any, gradient
 
 @inlined_sums
 def _slope4(g: Any, x: Any, c: Any, m: int, gradient: Any) -> None:
+    """`slope` for up to four components, in registers."""
     c0, c1, c2, c3 = c[0], c[1], c[2], c[3]
     a0 = a1 = a2 = a3 = 0.0
     for i in range(m):
         u0, u1, u2, u3 = g[0, i], g[1, i], g[2, i], g[3, i]
         y = c0 * u0 + c1 * u1 + c2 * u2 + c3 * u3
-        y = y if y > DARK else DARK
+        y = y if y > MIN_MODEL else MIN_MODEL
         r = x[i] / y
         a0, a1, a2, a3 = a0 + r * u0, a1 + r * u1, a2 + r * u2, a3 + r * u3
     gradient[0], gradient[1], gradient[2], gradient[3] = a0, a1, a2, a3
@@ -159,13 +176,14 @@ def _slope4(g: Any, x: Any, c: Any, m: int, gradient: Any) -> None:
 
 @inlined_sums
 def _derivatives4(g: Any, x: Any, c: Any, m: int, gradient: Any, hessian: Any) -> None:
+    """`derivatives` for up to four components, in registers."""
     c0, c1, c2, c3 = c[0], c[1], c[2], c[3]
     a0 = a1 = a2 = a3 = 0.0
     h00 = h10 = h11 = h20 = h21 = h22 = h30 = h31 = h32 = h33 = 0.0
     for i in range(m):
         u0, u1, u2, u3 = g[0, i], g[1, i], g[2, i], g[3, i]
         y = c0 * u0 + c1 * u1 + c2 * u2 + c3 * u3
-        y = y if y > DARK else DARK
+        y = y if y > MIN_MODEL else MIN_MODEL
         inverse = 1.0 / y
         r = x[i] * inverse
         a0, a1, a2, a3 = a0 + r * u0, a1 + r * u1, a2 + r * u2, a3 + r * u3
@@ -184,6 +202,7 @@ def _derivatives4(g: Any, x: Any, c: Any, m: int, gradient: Any, hessian: Any) -
 
 @lean_sums
 def _corner(g: Any, k: int, q: Any, m: int, hessian: Any) -> None:
+    """Write the two rows and columns of the Hessian on its diagonal that begin at k."""
     h00 = h10 = h11 = 0.0
     for i in range(m):
         u0, u1 = g[k, i], g[k + 1, i]
@@ -194,7 +213,7 @@ def _corner(g: Any, k: int, q: Any, m: int, hessian: Any) -> None:
 
 @lean_sums
 def _tile4(g: Any, k: int, j: int, q: Any, m: int, hessian: Any) -> None:
-    """Two rows by four columns."""
+    """Write two rows of the Hessian from k and four columns from j."""
     h00 = h01 = h02 = h03 = h10 = h11 = h12 = h13 = 0.0
     for i in range(m):
         w0, w1 = q[i] * g[k, i], q[i] * g[k + 1, i]
@@ -207,7 +226,7 @@ def _tile4(g: Any, k: int, j: int, q: Any, m: int, hessian: Any) -> None:
 
 @lean_sums
 def _tile2(g: Any, k: int, j: int, q: Any, m: int, hessian: Any) -> None:
-    """Two rows by two columns."""
+    """Write two rows of the Hessian from k and two columns from j."""
     h00 = h01 = h10 = h11 = 0.0
     for i in range(m):
         w0, w1 = q[i] * g[k, i], q[i] * g[k + 1, i]
@@ -218,15 +237,17 @@ def _tile2(g: Any, k: int, j: int, q: Any, m: int, hessian: Any) -> None:
 
 @inlined_sums
 def log_likelihood(x: Any, bits: Any, m: int, exponent: Any, mantissa: Any, mantissa_bits: Any) -> float:
-    """``sum x log y``; ``bits`` are those of y, ``exponent`` and ``mantissa`` with its own bits are room to work in.
+    """Sum ``x log y`` over m channels.
 
-    The compiler has no logarithm for vector registers, so here is one: of ``2^e z`` with z between the roots of one
-    half and of two, by the series of the inverse hyperbolic tangent of ``(z - 1) / (z + 1)``, to the last bit or two.
+    bits: y, seen as integers. exponent, mantissa and ``mantissa_bits`` (the same memory, seen as integers) are
+    workspace. The compiler has no logarithm for vector registers. This one splits y into ``2^e z`` with z between the
+    roots of one half and of two, and sums the series of the inverse hyperbolic tangent of ``(z - 1) / (z + 1)``. The
+    error is a bit or two.
     """
     for i in range(m):
-        shifted = bits[i] - ROOT_HALF
+        shifted = bits[i] - ROOT_HALF_BITS
         exponent[i] = float(shifted >> 52)
-        mantissa_bits[i] = (shifted & MANTISSA) + ROOT_HALF
+        mantissa_bits[i] = (shifted & MANTISSA_MASK) + ROOT_HALF_BITS
     total = 0.0
     for i in range(m):
         f = mantissa[i] - 1.0
@@ -240,7 +261,18 @@ def log_likelihood(x: Any, bits: Any, m: int, exponent: Any, mantissa: Any, mant
 
 
 @inlined
-def scatter(table: Any, channel: Any, first: int, last: int, weight: Any, shares: Any) -> None:
-    """Add ``weight_i shares`` to the row of the table of each filled channel of a pixel."""
+def scatter(table: Any, channel: Any, first: int, last: int, weight: Any, row: Any) -> None:
+    """Add ``weight_i row`` to the row of the table (E, width) of each filled channel of a pixel, from first to last."""
     for i in range(last - first):
-        add_row(table, channel[first + i], weight[i], shares)
+        add_row(table, channel[first + i], weight[i], row)
+
+
+@inlined
+def scatter_hessian(table: Any, channel: Any, first: int, last: int, q: Any, c: Any, n: int, products: Any) -> None:
+    """Add ``q_i c c'`` (lower triangle) of a pixel of n components to the table; products (width,) is workspace."""
+    index = 0
+    for k in range(n):
+        for j in range(k + 1):
+            products[index] = c[k] * c[j]
+            index += 1
+    scatter(table, channel, first, last, q, products)

@@ -1,11 +1,11 @@
-"""Mixtures of counts: which share of a pixel's counts comes from which spectrum, with a Dirichlet prior on the shares.
+"""Dirichlet mixture model of counts: infer the fraction of a pixel's counts that each component contributes.
 
-A pixel of n counts draws its shares from a Dirichlet of parameters ``alpha``, each count a component from the shares,
-and its channel from the spectrum of the component. The posterior of the shares is taken for a Dirichlet of parameters
-``gamma``, found by ``gamma_k = alpha_k + w_k sum_e x_e s_ke / (w s)_e`` with ``w_k = exp(digamma(gamma_k))``: the
-multiplicative rule of the Poisson likelihood, but for ``w`` in place of ``gamma``, which lets small shares vanish.
-A small ``alpha`` says that pixels are mostly pure, and takes away the freedom that the likelihood leaves: spectra that
-give up a part of each other.
+A pixel draws its fractions from a Dirichlet distribution of concentration ``alpha``. Each count draws a component from
+the fractions, and its channel from the spectrum of that component. The posterior of the fractions is approximated by a
+Dirichlet distribution of parameters ``gamma``, the fixed point of ``gamma_k = alpha_k + w_k sum_e x_e s_ke / (w s)_e``
+with ``w_k = exp(digamma(gamma_k))``. This is the multiplicative rule of the Poisson likelihood with ``w`` in place of
+``gamma``, which lets small fractions vanish. A small ``alpha`` states that pixels are mostly pure. It removes an
+ambiguity of the likelihood, in which spectra may exchange parts with each other.
 
 Reference: Blei, Ng and Jordan 2003, J. Mach. Learn. Res. 3, 993 (mixtures of counts, the variational bound).
 """
@@ -13,7 +13,7 @@ Reference: Blei, Ng and Jordan 2003, J. Mach. Learn. Res. 3, 993 (mixtures of co
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from typing import Any, Final
 
 import numpy as np
@@ -21,18 +21,24 @@ from scipy.ndimage import gaussian_filter
 
 from scalehsi import arrays
 from scalehsi.arrays import Float
-from scalehsi.kernels.compiled import aligned_zeros, whole_rows
+from scalehsi.kernels.compiled import aligned_zeros, padded_width
 from scalehsi.kernels.pixel_rows import sparse_counts
 from scalehsi.kernels.pixel_rows.sparse_counts import Counts
-from scalehsi.kernels.poisson.channel_loops import padded
+from scalehsi.kernels.poisson.channel_loops import pad_columns
 from scalehsi.kernels.poisson.mixture_loops import infer_rows, predict_rows
 
-TINY: Final = 1e-12
-"""Smallest value of a spectrum relative to its mean: where a count meets none."""
-FAINT_SHARE: Final = 1e-3
-"""Of the mean spectrum in spectra that come from least squares."""
-REACH: Final = 3.0
-"""A Gaussian is cut off at so many standard deviations."""
+MIN_SPECTRUM: Final = 1e-12
+"""Smallest value of a spectrum relative to its mean, so that every count meets a model above zero."""
+MEAN_FRACTION: Final = 1e-3
+"""Fraction of its mean that `without_zeros` adds to a spectrum."""
+TRUNCATION: Final = 3.0
+"""The Gaussian over the neighbours is cut off at this many standard deviations."""
+ANNEALING: Final = (0.5, 0.2, 0.1, 0.05)
+"""Concentrations of the prior before the final one."""
+ANNEALING_PASSES: Final = 8
+"""Passes over the data with each of them."""
+OVERRELAXATION: Final = 1.8
+"""Exponent of the steps of the spectra; they converge for exponents below 2."""
 
 
 def update(
@@ -45,32 +51,33 @@ def update(
     steps: int = 10,
     tol: float = 1e-4,
 ) -> tuple[dict[str, Any], dict[str, Any]]:
-    """One pass over a block: better posteriors of the shares, and the sums that the next spectra need.
+    """Improve the posteriors of the fractions in a block, and return the sums that the next spectra need.
 
     Parameters
     ----------
     x : array, shape (P, E), or Counts
     gamma : array, shape (P, K), optional
-        Posteriors of the last pass; none starts from even shares.
+        Posteriors of the last pass; without them every pixel starts from equal fractions.
     s : array, shape (K, E)
-        Rows of unit sum.
+        Spectra, rows of unit sum.
     alpha : float
-        Of the prior, above 0.
+        Concentration of the prior, above 0.
     restart : bool, default False
-        Start from the shares of the last pass, none below 1e-4, because ``alpha`` has changed.
+        Start from the fractions of the last pass, none below 1e-4, because ``alpha`` has changed. No effect without
+        ``gamma``.
     steps : int
-        Of the fixed point, at most.
+        Largest number of steps of the fixed point.
     tol : float
-        It stops when ``gamma`` changes by less than this, relative to the counts of the pixel.
+        The fixed point stops when ``gamma`` changes by less than this, relative to the counts of the pixel.
 
     Returns
     -------
     pixels : dict
         ``gamma`` (P, K) float32.
     sums : dict
-        ``N`` (E, K), the counts that each component takes in each channel; ``bound``, the variational lower bound of
-        the logarithm of the evidence; with t the counts of a component in a pixel, ``T`` (K,) = sum_p t and ``TT``
-        (K, K) = sum_p t t'.
+        ``N`` (E, K), the counts of each channel assigned to each component; ``bound``, the variational lower bound of
+        the log-evidence; ``T`` (K,) = sum_p t and ``TT`` (K, K) = sum_p t t', where t (K,) are the counts of a pixel
+        assigned to each component.
 
     Examples
     --------
@@ -82,7 +89,7 @@ def update(
     k, wide = len(s), _columns(s)
     pixels = x.shape[0]
     found = np.zeros((pixels, k)) if gamma is None else np.array(arrays.to_host(gamma), dtype=np.float64, order="C")
-    table, sums = aligned_zeros(len(wide), whole_rows(wide.shape[1])), np.zeros(1 + k + k * k)
+    table, sums = aligned_zeros(len(wide), padded_width(wide.shape[1])), np.zeros(1 + k + k * k)
     start = 1 if gamma is None else 2 if restart else 0
     prior = np.full((1, k), float(alpha))
     for part, indptr, channel, value in sparse_counts.strips(x):
@@ -96,15 +103,15 @@ def update(
     }
 
 
-def shares(x: arrays.Array | Counts, *, s: Float, alpha: Float | float, steps: int = 20, tol: float = 1e-3) -> Float:
-    """The expected shares of each pixel's counts, shape (P, K), from the prior alone to start with.
+def fractions(x: arrays.Array | Counts, *, s: Float, alpha: Float | float, steps: int = 20, tol: float = 1e-3) -> Float:
+    """Expected fractions of the components in each pixel, shape (P, K), starting from the prior.
 
     Parameters
     ----------
     x, s, steps, tol
         As in `update`.
     alpha : float, or array of shape (P, K)
-        A prior of each pixel's own. A pixel without counts has the shares of its prior.
+        Parameters of the prior, for all pixels or for each. A pixel without counts has the fractions of its prior.
     """
     k, wide = len(s), _columns(s)
     prior = np.full((1, k), float(alpha)) if np.ndim(alpha) == 0 else np.ascontiguousarray(alpha, dtype=np.float64)
@@ -116,15 +123,15 @@ def shares(x: arrays.Array | Counts, *, s: Float, alpha: Float | float, steps: i
 
 
 def log_predictive(x: arrays.Array | Counts, theta: Float, *, s: Float) -> Float:
-    """Logarithm of the likelihood of counts in each pixel, shape (P,), but for what the counts alone decide.
+    """Log-likelihood of the counts of each pixel, shape (P,), without the term that depends on the counts alone.
 
     Parameters
     ----------
     x : array, shape (P, E), or Counts
     theta : array, shape (P, K)
-        Shares, such as those of other counts of the same pixels.
+        Fractions, for example from other counts of the same pixels.
     s : array, shape (K, E)
-        Rows of unit sum, and nowhere zero.
+        Spectra, rows of unit sum, nowhere zero.
 
     Examples
     --------
@@ -141,38 +148,38 @@ def log_predictive(x: arrays.Array | Counts, theta: Float, *, s: Float) -> Float
     return out
 
 
-def shares_of_neighbours(
+def fractions_with_neighbours(
     x: arrays.Array | Counts,
     *,
     s: Float,
     shape: tuple[int, ...],
     used: np.ndarray[Any, Any],
     alpha: float,
-    pull: float,
+    neighbour_counts: float,
     widths: Sequence[float],
 ) -> Float:
-    """The expected shares where the prior of a pixel is what its neighbours look like.
+    """Expected fractions with a spatial prior: the fractions of the neighbours count as additional counts of a pixel.
 
-    Several rounds: the first has an even prior, ``Dirichlet(1, ..., 1)``; in each of the next the prior of a pixel is
-    ``alpha + pull g``, where g are the shares of the round before under a Gaussian. Each round starts from its prior,
-    so that the outcome in a pixel is a function of the counts around it, as far as `reach`.
+    The first round has a flat prior, ``Dirichlet(1, ..., 1)``. In each further round the prior of a pixel is
+    ``alpha + neighbour_counts g``, where g are the fractions of the previous round averaged with a Gaussian. Each round
+    starts from its prior, so that the result in a pixel depends only on the counts within the distance `halo`.
 
     Parameters
     ----------
     x : array, shape (P, E), or Counts
         All pixels of a tile, row by row.
     s : array, shape (K, E)
-        Rows of unit sum.
+        Spectra, rows of unit sum.
     shape : tuple of int
-        Of the tile; its product is P. Neighbours are those along the last two dims.
+        Shape of the tile; its product is P. Neighbours lie along the last two dims.
     used : array of bool, shape (P,)
-        Pixels that are not used pull nobody.
+        Pixels that are not used have no effect on their neighbours.
     alpha : float
-        Of the prior alone.
-    pull : float
-        Counts that the neighbours are worth; 0 leaves each pixel alone.
+        Concentration of the prior.
+    neighbour_counts : float
+        Additional counts that the neighbours are worth; 0 solves each pixel by itself.
     widths : sequence of float
-        Standard deviation of the Gaussian in pixels, one a round.
+        Standard deviation of the Gaussian of each round after the first, in pixels.
 
     Returns
     -------
@@ -180,62 +187,89 @@ def shares_of_neighbours(
     """
     if not isinstance(x, Counts):
         x = Counts.from_dense(x)
-    found = shares(x, s=s, alpha=1.0 if pull > 0 else alpha)
+    found = fractions(x, s=s, alpha=1.0 if neighbour_counts > 0 else alpha)
     weight = np.asarray(used, dtype=np.float64).reshape(shape)
-    for width in widths if pull > 0 else ():
+    for width in widths if neighbour_counts > 0 else ():
         level = _blurred(weight, width)
         prior = np.empty_like(found)
         for k in range(len(s)):
             near = _blurred(found[:, k].reshape(shape) * weight, width) / np.maximum(level, 1e-12)
-            prior[:, k] = alpha + pull * near.reshape(-1)
-        found = shares(x, s=s, alpha=prior)
+            prior[:, k] = alpha + neighbour_counts * near.reshape(-1)
+        found = fractions(x, s=s, alpha=prior)
     return found
 
 
-def reach(widths: Sequence[float]) -> int:
-    """How far, in pixels, `shares_of_neighbours` sees.
+def halo(widths: Sequence[float]) -> int:
+    """Distance in pixels beyond which a pixel has no effect in `fractions_with_neighbours`.
 
     Examples
     --------
-    >>> reach([2.0, 1.5])
+    >>> halo([2.0, 1.5])
     11
     """
     return sum(_radius(width) for width in widths)
 
 
 def improve(sums: dict[str, Any], s: Float, *, power: float = 1.0) -> Float:
-    """The next spectra (K, E), rows of unit sum: those of ``N`` when ``power`` is 1, further on when it is more."""
+    """Return the next spectra (K, E), rows of unit sum.
+
+    sums: from `update` at the spectra ``s`` (K, E). power: 1 returns the spectra of ``N``, which never lower the bound;
+    more multiplies the step by it in logarithms (over-relaxation), which converges faster below 2.
+    """
     new = np.asarray(sums["N"]).T
     total = new.sum(axis=1, keepdims=True)
     new = np.where(total > 0, new / np.where(total > 0, total, 1.0), s)
     if power != 1.0:
-        floor = TINY / s.shape[1]
+        floor = MIN_SPECTRUM / s.shape[1]
         new = np.where(new > 0, s * (np.maximum(new, floor) / np.maximum(s, floor)) ** power, 0.0)
         new = new / new.sum(axis=1, keepdims=True)
     return np.asarray(new)
 
 
 def without_zeros(s: Float) -> Float:
-    """Spectra (K, E) in rows of unit sum with a thousandth of their mean in each.
+    """Normalise spectra (K, E) to unit sum, and add a thousandth of the mean of each to all its channels.
 
-    Least squares sets channels of few counts to zero; one count there would rule the component out in its pixel.
+    Least squares sets channels of few counts to zero, where one count would exclude the component from its pixel.
     """
     unit = s / np.maximum(s.sum(axis=1, keepdims=True), 1e-300)
-    return np.asarray((1.0 - FAINT_SHARE) * unit + FAINT_SHARE * unit.mean(axis=0))
+    return np.asarray((1.0 - MEAN_FRACTION) * unit + MEAN_FRACTION * unit.mean(axis=0))
+
+
+def annealing_schedule(concentration: float, passes: int = 1) -> Iterator[tuple[float, bool]]:
+    """Yield for each pass of an annealed fit the concentration of the prior, and whether it has just changed.
+
+    A mixture has many optima, one for each choice of absent components. Lowering the concentration in steps leads to a
+    good one, where a start with the final value stays near the first guess.
+
+    Parameters
+    ----------
+    concentration : float
+        Final value.
+    passes : int
+        Passes with the final value.
+
+    Examples
+    --------
+    >>> [alpha for alpha, changed in annealing_schedule(0.15, 2) if changed], len(list(annealing_schedule(0.15, 2)))
+    ([0.5, 0.2, 0.15], 18)
+    """
+    for alpha in (*(a for a in ANNEALING if a > concentration), concentration):
+        for number in range(ANNEALING_PASSES if alpha > concentration else passes):
+            yield alpha, number == 0
 
 
 def _columns(s: Float) -> Float:
-    """Spectra as (E, wide) rows in memory, nowhere zero, with empty ones up to what the loops want."""
+    """Spectra ``s`` (K, E) as an (E, K) array, above zero, with the empty components that the loops need."""
     st = np.asarray(s, dtype=np.float64).T
-    wide = np.zeros((st.shape[0], padded(st.shape[1])))
-    wide[:, : st.shape[1]] = np.maximum(st, TINY * st.mean(axis=0))
-    return wide
+    return pad_columns(np.maximum(st, MIN_SPECTRUM * st.mean(axis=0)), st.shape[1])
 
 
 def _radius(width: float) -> int:
-    return math.ceil(REACH * width)
+    """Radius in pixels of a Gaussian of this standard deviation."""
+    return math.ceil(TRUNCATION * width)
 
 
 def _blurred(values: Float, width: float) -> Float:
+    """Average ``values`` (..., rows, columns) with a Gaussian of this standard deviation, zero beyond the edges."""
     axes = (values.ndim - 2, values.ndim - 1)
     return np.asarray(gaussian_filter(values, width, mode="constant", radius=_radius(width), axes=axes))

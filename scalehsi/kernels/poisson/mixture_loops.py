@@ -1,6 +1,7 @@
-"""The loops of a mixture of counts over the pixels of a strip, and the special functions that they need.
+"""Infer the Dirichlet mixture model pixel by pixel, with the special functions that it needs.
 
-Letters: x counts of a pixel at its filled channels, g the spectra there, w = exp(psi(gamma)), y = w g, r = x / y.
+Letters: x counts of a pixel at its filled channels, g spectra at these channels, gamma parameters of the posterior,
+w = exp(psi(gamma)), y = w g, r = x / y.
 """
 
 from __future__ import annotations
@@ -12,16 +13,24 @@ import numba
 import numpy as np
 
 from scalehsi.kernels.compiled import lean
-from scalehsi.kernels.poisson.channel_loops import FILL, gather, log_likelihood, model, scatter, slope, weights
+from scalehsi.kernels.poisson.channel_loops import (
+    CHANNEL_MULTIPLE,
+    gather,
+    log_likelihood,
+    model,
+    scatter,
+    slope,
+    weights,
+)
 
-FAINT: Final = 1e-4
-"""Smallest share with which a component starts: one that is off could not come back."""
+MIN_START_FRACTION: Final = 1e-4
+"""Smallest fraction with which a component starts, because one that starts at zero stays there."""
 HALF_LOG_2PI: Final = 0.5 * math.log(2.0 * math.pi)
 
 
 @lean
-def _shift(x: float) -> tuple[float, float, float]:
-    """What leads from x to x + 6, where the series below are good: y, log(G(x + 6) / G(x)), psi(x + 6) - psi(x)."""
+def _shift_above_six(x: float) -> tuple[float, float, float]:
+    """Return y, log(Gamma(y) / Gamma(x)) and psi(y) - psi(x), where y is x, or x + 6 if x is too small for a series."""
     if x >= 6.0:
         return x, 0.0, 0.0
     u = x * (x + 5.0)
@@ -32,7 +41,7 @@ def _shift(x: float) -> tuple[float, float, float]:
 
 @lean
 def _digamma_tail(y: float) -> float:
-    """``log(y) - psi(y)`` for y of 6 and more."""
+    """``log(y) - psi(y)`` for y of at least 6."""
     f = 1.0 / (y * y)
     return 0.5 / y + f * (1 / 12 - f * (1 / 120 - f * (1 / 252 - f * (1 / 240 - f / 132))))
 
@@ -51,7 +60,7 @@ def _exp_digamma(x: float) -> float:
 @lean
 def _gamma_logs(x: float) -> tuple[float, float]:
     """The logarithm of the gamma function and its derivative, for x above 0."""
-    y, log_less, less = _shift(x)
+    y, log_less, less = _shift_above_six(x)
     log = math.log(y)
     inverse = 1.0 / y
     f = inverse * inverse
@@ -74,38 +83,41 @@ def infer_rows(
     steps: int,
     tol: float,
 ) -> None:
-    """Posteriors of a strip in place, and what they add to the sums.
+    """Update the posteriors of a strip in place, and add their contribution to the table and the sums.
 
-    prior (1 or P, K). start: 0 from gamma, 1 from the prior, 2 from the shares of gamma. table (E, width) or (0, width)
-    for none; then ``sums`` is not touched either.
+    indptr, channel, value: rows from `scalehsi.kernels.pixel_rows.sparse_counts.strips`. st (E, `padded_components`):
+    spectra. prior (1 or P, K): Dirichlet parameters of the prior. gamma (P, K): those of the posterior. table
+    (E, width): counts by component, divided by the spectra, or (0, width) for none; then ``sums`` (1 + K + K K,) stays
+    unchanged too. start: 0 from gamma, 1 from the prior, 2 from the fractions of gamma. steps, tol: as in
+    `mixture.update`.
     """
     pixels, n = gamma.shape
     wide = st.shape[1]
     longest = 0
     for p in range(pixels):
         longest = max(longest, indptr[p + 1] - indptr[p])
-    m_most = longest + FILL
-    g, x, y = np.zeros((wide, m_most)), np.empty(m_most), np.empty(m_most)
-    r, q, along, mantissa = np.empty(m_most), np.empty(m_most), np.empty(m_most), np.empty(m_most)
-    w, gradient, share = np.zeros(wide), np.zeros(wide), np.zeros(table.shape[1])
+    size = longest + CHANNEL_MULTIPLE
+    g, x, y = np.zeros((wide, size)), np.empty(size), np.empty(size)
+    r, q, exponent, mantissa = np.empty(size), np.empty(size), np.empty(size), np.empty(size)
+    w, gradient, row = np.zeros(wide), np.zeros(wide), np.zeros(table.shape[1])
     constant = 0.0
     for p in range(pixels):
         first, last = indptr[p], indptr[p + 1]
-        own = prior[p if prior.shape[0] > 1 else 0]
+        alpha = prior[p if prior.shape[0] > 1 else 0]
         if table.shape[0] > 0 and (p == 0 or prior.shape[0] > 1):
-            constant = _constant(own)
+            constant = _prior_constant(alpha)
         m, total = gather(st, channel, value, first, last, g, x)
-        _begin(gamma[p], own, total, start)
+        _start(gamma[p], alpha, total, start)
         amount = 0.0
         for k in range(n):
-            amount += own[k]
+            amount += alpha[k]
         for _ in range(steps if m > 0 else 0):
             for k in range(n):
                 w[k] = _exp_digamma(gamma[p, k])
             slope(g, x, w, m, y, r, q, gradient)
             change = 0.0
             for k in range(n):
-                new = own[k] + w[k] * gradient[k]
+                new = alpha[k] + w[k] * gradient[k]
                 change += abs(new - gamma[p, k])
                 gamma[p, k] = new
             if change < tol * (total + amount):
@@ -118,62 +130,71 @@ def infer_rows(
                 model(g, w, m, y)
                 weights(x, y, m, r, q)
                 for k in range(n):
-                    share[k] = w[k]
-                scatter(table, channel, first, last, r, share)
-                likelihood = log_likelihood(x, y.view(np.int64), m, along, mantissa, mantissa.view(np.int64))
-            _add(gamma[p], own, constant, total, likelihood, sums)
+                    row[k] = w[k]
+                scatter(table, channel, first, last, r, row)
+                likelihood = log_likelihood(x, y.view(np.int64), m, exponent, mantissa, mantissa.view(np.int64))
+            _add(gamma[p], alpha, constant, total, likelihood, sums)
 
 
 @numba.njit(cache=True, nogil=True)
 def predict_rows(indptr: Any, channel: Any, value: Any, st: Any, theta: Any, out: Any) -> None:
-    """Logarithms of the likelihood of a strip; theta (P, width of st)."""
+    """Write the log-likelihood of each pixel of a strip into ``out`` (P,).
+
+    indptr, channel, value, st: as in `infer_rows`. theta (P, `padded_components`): fractions of the components.
+    """
     longest = 0
     for p in range(len(out)):
         longest = max(longest, indptr[p + 1] - indptr[p])
-    m_most = longest + FILL
-    g, x, y = np.zeros((st.shape[1], m_most)), np.empty(m_most), np.empty(m_most)
-    along, mantissa = np.empty(m_most), np.empty(m_most)
+    size = longest + CHANNEL_MULTIPLE
+    g, x, y = np.zeros((st.shape[1], size)), np.empty(size), np.empty(size)
+    exponent, mantissa = np.empty(size), np.empty(size)
     for p in range(len(out)):
         m, _ = gather(st, channel, value, indptr[p], indptr[p + 1], g, x)
         model(g, theta[p], m, y)
-        out[p] = log_likelihood(x, y.view(np.int64), m, along, mantissa, mantissa.view(np.int64))
+        out[p] = log_likelihood(x, y.view(np.int64), m, exponent, mantissa, mantissa.view(np.int64))
 
 
 @lean
-def _begin(gamma: Any, own: Any, total: float, start: int) -> None:
-    """Where the fixed point of a pixel starts."""
+def _start(gamma: Any, alpha: Any, total: float, start: int) -> None:
+    """Set the posterior ``gamma`` (K,) of a pixel of ``total`` counts to its start.
+
+    alpha (K,): parameters of the prior. start: see `infer_rows`.
+    """
     if start == 0:
         return
     amount = 0.0
     for k in range(gamma.shape[0]):
-        amount += own[k] if start == 1 else gamma[k]
+        amount += alpha[k] if start == 1 else gamma[k]
     for k in range(gamma.shape[0]):
-        part = (own[k] if start == 1 else gamma[k]) / amount
-        gamma[k] = own[k] + total * max(part, FAINT)
+        part = (alpha[k] if start == 1 else gamma[k]) / amount
+        gamma[k] = alpha[k] + total * max(part, MIN_START_FRACTION)
 
 
 @lean
-def _constant(own: Any) -> float:
-    """What the prior alone gives to the bound of a pixel."""
+def _prior_constant(alpha: Any) -> float:
+    """The term of the prior ``alpha`` (K,) in the bound of a pixel."""
     whole, parts = 0.0, 0.0
-    for k in range(own.shape[0]):
-        whole += own[k]
-        parts += _gamma_logs(own[k])[0]
+    for k in range(alpha.shape[0]):
+        whole += alpha[k]
+        parts += _gamma_logs(alpha[k])[0]
     return _gamma_logs(whole)[0] - parts
 
 
 @lean
-def _add(gamma: Any, own: Any, constant: float, total: float, likelihood: float, sums: Any) -> None:
-    """The bound of a pixel, and its counts by component, onto the sums (1 + K + K K,)."""
+def _add(gamma: Any, alpha: Any, constant: float, total: float, likelihood: float, sums: Any) -> None:
+    """Add the bound of a pixel, and its counts by component, to the sums (1 + K + K K,).
+
+    gamma, alpha (K,): posterior and prior. constant: term of the prior. total: counts. likelihood: ``sum x log y``.
+    """
     n = gamma.shape[0]
     whole = 0.0
     for k in range(n):
         whole += gamma[k]
-    size, level = _gamma_logs(whole)
-    bound = likelihood - total * level + constant - size
+    log_gamma, level = _gamma_logs(whole)
+    bound = likelihood - total * level + constant - log_gamma
     for k in range(n):
-        size, slope = _gamma_logs(gamma[k])
-        bound += size + (own[k] - gamma[k]) * (slope - level)
+        log_gamma, psi = _gamma_logs(gamma[k])
+        bound += log_gamma + (alpha[k] - gamma[k]) * (psi - level)
     sums[0] += bound
     part = total / whole
     for k in range(n):

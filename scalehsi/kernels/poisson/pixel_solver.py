@@ -1,8 +1,8 @@
-"""The abundances of one pixel after the other by the Poisson likelihood: expectation maximisation, then Newton.
+"""Solve the Poisson abundances pixel by pixel, by a few steps of expectation maximisation and then Newton's method.
 
-Minimised is ``sum_k (l_k c_k + ridge_k c_k^2 / 2) - sum_e x_e log (c s)_e`` over ``c >= 0``, where ``l`` is the sum of
-each endmember, more where a prior asks for sparsity; or over the simplex, ``sum c = 1`` too. The quadratic model of a
-Newton step is solved exactly, see `scalehsi.kernels.poisson.pixel_steps`.
+The objective is ``sum_k (l_k c_k + ridge_k c_k^2 / 2) - sum_e x_e log (c s)_e``, over ``c >= 0`` or over the simplex
+(``c >= 0`` and ``sum c = 1``). ``l`` is the sum of each endmember, plus the rate of a sparsity prior. The quadratic
+model of a Newton step is minimised exactly, see `scalehsi.kernels.poisson.pixel_steps`.
 """
 
 from __future__ import annotations
@@ -14,51 +14,62 @@ import numpy as np
 
 from scalehsi.kernels.compiled import inlined, lean, lean_sums
 from scalehsi.kernels.poisson.channel_loops import (
-    DARK,
+    MIN_MODEL,
     derivatives,
     gather,
     log_likelihood,
     model,
     scatter,
+    scatter_hessian,
     slope,
     weights,
 )
-from scalehsi.kernels.poisson.pixel_steps import Step, maximise, quadratic, quadratic4, step_room
+from scalehsi.kernels.poisson.pixel_steps import (
+    StepWorkspace,
+    em_step,
+    solve_quadratic,
+    solve_quadratic4,
+    step_workspace,
+)
 
 EM_STEPS: Final = 3
 NEWTON_STEPS: Final = 24
 HALVINGS: Final = 40
 PAST: Final = 0.5
-"""A step may end where the objective rises along it by at most so much of the slope that it began with."""
+"""A step is shortened when the slope at its end is positive and above this fraction of the slope at its start."""
 DECREMENT: Final = 1e-10
-"""Newton stops when the predicted gain, relative to the counts of the pixel, is below this."""
+"""Newton's method stops when the predicted gain, relative to the counts of the pixel, is below this."""
 RIDGE: Final = 1e-10
-"""Added to the diagonal relative to itself: equal endmembers do not break the solution of the quadratic model."""
+"""Added to the diagonal of the Hessian, relative to it, so that equal endmembers still have a solution."""
 
 
-class Pixel(NamedTuple):
-    """Room for one pixel: what `scalehsi.kernels.poisson.channel_loops` works on, by filled channel."""
+class PixelWorkspace(NamedTuple):
+    """Workspace for the filled channels of one pixel, as `scalehsi.kernels.poisson.channel_loops` takes it.
+
+    g (K, m): endmembers. x: counts. y: model; ``bits`` sees it as integers. r = x / y, q = x / y^2. step_model: change
+    of the model along a Newton step, and workspace of the logarithm, as are mantissa and its bits.
+    """
 
     g: Any
     x: Any
     y: Any
     r: Any
     q: Any
-    along: Any
+    step_model: Any
     bits: Any
     mantissa: Any
     mantissa_bits: Any
 
 
 @numba.njit(cache=True, nogil=True)
-def room(indptr: Any, n: int, wide: int) -> tuple[Pixel, Step]:
-    """Room for the longest row, and for steps in K components."""
+def workspace(indptr: Any, n: int, wide: int) -> tuple[PixelWorkspace, StepWorkspace]:
+    """Workspace for the longest of the rows, and for steps in n components, ``wide`` with the empty ones."""
     longest = 0
     for p in range(indptr.shape[0] - 1):
         longest = max(longest, indptr[p + 1] - indptr[p])
     m = longest + 16
     y, mantissa = np.empty(m), np.empty(m)
-    pixel = Pixel(
+    pixel = PixelWorkspace(
         np.zeros((wide, m)),
         np.empty(m),
         y,
@@ -69,7 +80,7 @@ def room(indptr: Any, n: int, wide: int) -> tuple[Pixel, Step]:
         mantissa,
         mantissa.view(np.int64),
     )
-    return pixel, step_room(n, wide)
+    return pixel, step_workspace(n, wide)
 
 
 @numba.njit(cache=True, nogil=True)
@@ -85,17 +96,15 @@ def solve_rows(
     table: Any,
     sums: Any,
 ) -> None:
-    """Abundances of a strip into ``c`` (P, K), and what they add to the sums.
+    """Write the abundances of a strip into ``c`` (P, K), and add their contribution to the table and the sums.
 
-    indptr, channel, value: rows as `scalehsi.kernels.pixel_rows.sparse_counts.strips` gives them. st (E, wide):
-    endmembers, with empty
-    ones up to `padded`. linear (P, K), or (1, K) for all pixels. ridge (K,). simplex: 0 or 1. table
-    (E, `table_width`), or (0, width) for none. sums (1 + 2 K,): the likelihood, the sums of c and of its square are
-    added.
+    indptr, channel, value: rows from `scalehsi.kernels.pixel_rows.sparse_counts.strips`. st (E, `padded_components`):
+    endmembers, the last ones empty. linear (P, K), or (1, K) for all pixels; ridge (K,): costs. simplex: 0 or 1.
+    table (E, `table_width`): Hessians, or (0, width) for none. sums (1 + 2 K,): likelihood, sums of c and of c^2.
     """
     n = linear.shape[1]
-    pixel, step = room(indptr, n, st.shape[1])
-    cost, shares = np.empty(n), np.zeros(table.shape[1])
+    pixel, step = workspace(indptr, n, st.shape[1])
+    cost, products = np.empty(n), np.zeros(table.shape[1])
     for p in range(c.shape[0]):
         first, last = indptr[p], indptr[p + 1]
         for k in range(n):
@@ -104,12 +113,7 @@ def solve_rows(
         _add(pixel, step, m, c, p, sums)
         if table.shape[0] > 0 and m > 0:
             weights(pixel.x, pixel.y, m, pixel.r, pixel.q)
-            index = 0
-            for k in range(n):
-                for j in range(k + 1):
-                    shares[index] = step.now[k] * step.now[j]
-                    index += 1
-            scatter(table, channel, first, last, pixel.q, shares)
+            scatter_hessian(table, channel, first, last, pixel.q, step.now, n, products)
 
 
 @numba.njit(cache=True, nogil=True)
@@ -124,37 +128,43 @@ def multiply_rows(
     table: Any,
     sums: Any,
 ) -> None:
-    """One multiplicative update of ``c`` (P, K) in place; then N into ``table`` (E, K or more), and sums as above."""
+    """Update ``c`` (P, K) multiplicatively in place; then add N to ``table`` (E, K or more), and to the sums.
+
+    linear (K,); the other arguments as in `solve_rows`.
+    """
     n = linear.shape[0]
-    pixel, step = room(indptr, n, st.shape[1])
-    shares = np.zeros(table.shape[1])
+    pixel, step = workspace(indptr, n, st.shape[1])
+    row = np.zeros(table.shape[1])
     for p in range(c.shape[0]):
         first, last = indptr[p], indptr[p + 1]
         m, _ = gather(st, channel, value, first, last, pixel.g, pixel.x)
         for k in range(n):
             step.now[k] = c[p, k]
         slope(pixel.g, pixel.x, step.now, m, pixel.y, pixel.r, pixel.q, step.gradient)
-        maximise(step, linear, ridge, 0)
+        em_step(step, linear, ridge, 0)
         _add(pixel, step, m, c, p, sums)
         if m > 0:
             weights(pixel.x, pixel.y, m, pixel.r, pixel.q)
             for k in range(n):
-                shares[k] = step.now[k]
-            scatter(table, channel, first, last, pixel.r, shares)
+                row[k] = step.now[k]
+            scatter(table, channel, first, last, pixel.r, row)
 
 
 @inlined
 def _add(pixel: Any, step: Any, m: int, c: Any, p: int, sums: Any) -> None:
-    """Write down the abundances of a pixel, and add them and the likelihood; leaves the model in ``pixel.y``."""
+    """Copy the abundances of pixel p into ``c`` (P, K), and add them and the likelihood of its m channels to the sums.
+
+    On return ``pixel.y`` holds the model.
+    """
     n = c.shape[1]
     for k in range(n):
-        share = step.now[k]
-        c[p, k] = share
-        sums[1 + k] += share
-        sums[1 + n + k] += share * share
+        abundance = step.now[k]
+        c[p, k] = abundance
+        sums[1 + k] += abundance
+        sums[1 + n + k] += abundance * abundance
     if m > 0:
         model(pixel.g, step.now, m, pixel.y)
-        sums[0] += log_likelihood(pixel.x, pixel.bits, m, pixel.along, pixel.mantissa, pixel.mantissa_bits)
+        sums[0] += log_likelihood(pixel.x, pixel.bits, m, pixel.step_model, pixel.mantissa, pixel.mantissa_bits)
 
 
 @inlined
@@ -170,7 +180,10 @@ def _solve(
     ridge: Any,
     simplex: int,
 ) -> int:
-    """The abundances of one pixel, into ``step.now``; gives m."""
+    """Solve the abundances of the pixel from ``first`` to ``last`` into ``step.now``; return m, its padded channels.
+
+    The arguments as in `solve_rows`, with linear (K,).
+    """
     n, now = linear.shape[0], step.now
     m, total = gather(st, channel, value, first, last, pixel.g, pixel.x)
     for k in range(n):
@@ -181,7 +194,7 @@ def _solve(
     if m > 0:
         for _ in range(EM_STEPS):
             slope(pixel.g, pixel.x, now, m, pixel.y, pixel.r, pixel.q, step.gradient)
-            maximise(step, linear, ridge, simplex)
+            em_step(step, linear, ridge, simplex)
     if m > 0 or simplex:
         newton(pixel, step, m, total, linear, ridge, simplex)
     if simplex:
@@ -195,16 +208,17 @@ def _solve(
 
 @inlined
 def newton(pixel: Any, step: Any, m: int, total: float, linear: Any, ridge: Any, simplex: int) -> None:
-    """Newton steps from ``step.now`` to the minimum; one that goes past the lowest point of its line is shortened.
+    """Move ``step.now`` to the minimum by Newton steps; a step that passes the minimum along its line is shortened.
 
-    What stands in row K of ``g`` with a share in ``step.now`` is a background, and keeps that share.
+    m: padded channels. total: counts of the pixel. linear, ridge (K,): costs. simplex: 0 or 1. A spectrum in row K of
+    ``g`` with a nonzero value in ``step.now`` is a background, and that value stays fixed.
     """
     n, now, before, right = linear.shape[0], step.now, step.before, step.right
     gradient, hessian = step.gradient, step.hessian
-    fall, ground = 0.0, 0.0
+    fall, background = 0.0, 0.0
     if n < now.shape[0]:
-        ground = now[n]
-        before[n] = ground
+        background = now[n]
+        before[n] = background
     for which in range(NEWTON_STEPS + 1):
         derivatives(pixel.g, pixel.x, now, m, pixel.y, pixel.r, pixel.q, gradient, hessian)
         if which > 0:
@@ -212,27 +226,27 @@ def newton(pixel: Any, step: Any, m: int, total: float, linear: Any, ridge: Any,
             for k in range(n):
                 end += (now[k] - before[k]) * (linear[k] + ridge[k] * now[k] - gradient[k])
             if end > -PAST * fall:
-                _go_back(pixel, step, m, linear, ridge, fall)
+                _shorten_step(pixel, step, m, linear, ridge, fall)
         if which == NEWTON_STEPS:
             return
-        # Minimise g.d + 1/2 d'Hd over now + d >= 0, written for the new value itself. As the data's part of H times
-        # now is the data's part of the gradient, H need not be multiplied; that of the ridge cancels.
-        floor = _floor(hessian, linear) if simplex else 0.0
+        # Minimise g.d + 1/2 d'Hd over now + d >= 0, with now + d as the unknown. The data's part of H times now is the
+        # data's part of the gradient, so it need not be computed; the part of the ridge cancels.
+        floor = _diagonal_floor(hessian, linear) if simplex else 0.0
         for k in range(n):
             stiff = RIDGE * hessian[k, k] + floor
             right[k] = 2.0 * gradient[k] - linear[k] + stiff * now[k]
             hessian[k, k] += stiff + ridge[k]
             before[k] = now[k]
-        if ground > 0.0:
+        if background > 0.0:
             now[n] = 0.0
             for k in range(n):
-                right[k] -= ground * hessian[n, k]
+                right[k] -= background * hessian[n, k]
         if now.shape[0] == 4 and not simplex:
-            quadratic4(step, linear)
+            solve_quadratic4(step, linear)
         else:
-            quadratic(step, linear, simplex)
-        if ground > 0.0:
-            now[n] = ground
+            solve_quadratic(step, linear, simplex)
+        if background > 0.0:
+            now[n] = background
         decrement, fall = 0.0, 0.0
         for k in range(n):
             d = now[k] - before[k]
@@ -246,8 +260,8 @@ def newton(pixel: Any, step: Any, m: int, total: float, linear: Any, ridge: Any,
 
 
 @lean
-def _floor(hessian: Any, linear: Any) -> float:
-    """A little curvature for all components: on the simplex empty endmembers, and pixels, have an answer too."""
+def _diagonal_floor(hessian: Any, linear: Any) -> float:
+    """Curvature added to all components, so that empty endmembers and empty pixels have a solution on the simplex."""
     scale, level = 0.0, 0.0
     for k in range(linear.shape[0]):
         scale, level = max(scale, hessian[k, k]), max(level, linear[k])
@@ -257,12 +271,13 @@ def _floor(hessian: Any, linear: Any) -> float:
 
 
 @lean
-def _go_back(pixel: Any, step: Any, m: int, linear: Any, ridge: Any, fall: float) -> None:
-    """Put ``step.now`` back along its step, to where the slope of the objective is small: found by halving.
+def _shorten_step(pixel: Any, step: Any, m: int, linear: Any, ridge: Any, fall: float) -> None:
+    """Shorten the step from ``step.before`` to ``step.now`` by bisection, to where the slope along it is small.
 
-    Leaves the derivatives there.
+    m: padded channels. linear, ridge (K,): costs. fall: slope at the start of the step, negative. On return
+    ``step.gradient`` and ``step.hessian`` are those of the new point.
     """
-    n, now, before, x, y, along = linear.shape[0], step.now, step.before, pixel.x, pixel.y, pixel.along
+    n, now, before, x, y, step_model = linear.shape[0], step.now, step.before, pixel.x, pixel.y, pixel.step_model
     level, curve = 0.0, 0.0
     for k in range(n):
         now[k] -= before[k]
@@ -270,14 +285,14 @@ def _go_back(pixel: Any, step: Any, m: int, linear: Any, ridge: Any, fall: float
         curve += now[k] * ridge[k] * now[k]
     model(pixel.g, before, m, y)
     for i in range(m):
-        along[i] = 0.0
+        step_model[i] = 0.0
     for k in range(n):
         for i in range(m):
-            along[i] += now[k] * pixel.g[k, i]
+            step_model[i] += now[k] * pixel.g[k, i]
     low, high, length = 0.0, 1.0, 0.0
     for _ in range(HALVINGS):
         length = 0.5 * (low + high)
-        end = level + length * curve - _slope_along(x, y, along, m, length)
+        end = level + length * curve - _data_slope(x, y, step_model, m, length)
         if end > -PAST * fall:
             high = length
         elif end < PAST * fall:
@@ -291,9 +306,10 @@ def _go_back(pixel: Any, step: Any, m: int, linear: Any, ridge: Any, fall: float
 
 
 @lean_sums
-def _slope_along(x: Any, y: Any, along: Any, m: int, length: float) -> float:
+def _data_slope(x: Any, y: Any, step_model: Any, m: int, length: float) -> float:
+    """Derivative of ``sum x log(y + length step_model)`` with respect to the length."""
     total = 0.0
     for i in range(m):
-        there = y[i] + length * along[i]
-        total += x[i] * along[i] / (there if there > DARK else DARK)
+        there = y[i] + length * step_model[i]
+        total += x[i] * step_model[i] / (there if there > MIN_MODEL else MIN_MODEL)
     return total

@@ -1,8 +1,7 @@
 """Fit endmembers to binned counts with a Dirichlet mixture model.
 
-The concentration is annealed: a mixture has many optima, one for each choice of absent components, and lowering the
-concentration in steps leads to a good one, where a start with the final value stays near the first guess. The
-variational parameters, K numbers a bin, are kept in the fit's state.
+The concentration of the prior is annealed (`scalehsi.kernels.poisson.mixture.annealing_schedule`). The variational
+parameters, K numbers per bin, are kept in the fit's state.
 """
 
 from __future__ import annotations
@@ -24,65 +23,61 @@ from scalehsi.kernels.quadratic.nnls import nnls
 from scalehsi.kernels.statistics.survey import in_sample
 from scalehsi.schema import COMPONENT
 
-LADDER: Final = (0.5, 0.2, 0.1, 0.05)
-"""Parameters of the prior before the last one."""
-RUNGS: Final = 8
-"""Passes with each."""
-POWER: Final = 1.8
-"""A step of the spectra goes so much further than the rule says, in logarithms; up to 2 it still converges."""
-SAMPLE: Final = 16384
-"""Bins, at least, by which the prior is lowered, and one of several starts chosen; then all of them are looked at."""
-SLACK: Final = 1e-9
-"""What the bound may fall by, relative, without meaning anything: posteriors travel as float32."""
+SAMPLE_BINS: Final = 16384
+"""A larger number of bins is annealed on a sample of at least this many, before all bins are read."""
+BOUND_TOLERANCE: Final = 1e-9
+"""Relative decrease of the bound that is rounding, because posteriors are stored as float32."""
 
 
-class Mixed(Protocol):
-    """What the settings of a mixture are asked for."""
+class MixtureSettings(Protocol):
+    """The setting of a model that the mixture needs."""
 
     @property
     def concentration(self) -> float: ...
 
 
-def begin(model: Mixed, bins: Blocks, s: Float, state: State) -> State:
-    """From the spectra of larger bins (K, E) to those with the final prior; 33 passes over the bins, or a sample."""
-    stride = max(1, math.prod(bins.shape) // SAMPLE)
+def anneal(model: MixtureSettings, bins: Blocks, s: Float, state: State) -> State:
+    """Return the state at the final concentration, after at most 33 passes over the bins or a sample of them.
+
+    s (K, E): spectra of larger bins. state: what the fit keeps besides.
+    """
+    stride = max(1, math.prod(bins.shape) // SAMPLE_BINS)
     s, gamma = mixture.without_zeros(s), None
-    for alpha in [a for a in LADDER if a > model.concentration]:
-        for i in range(RUNGS):
-            gamma, sums = _pass(bins, gamma, s, alpha, restart=i == 0, stride=stride)
-            s = mixture.improve(sums, s, power=POWER)
-    gamma, sums = _pass(bins, gamma, s, model.concentration, restart=True, stride=stride)
-    return {**state, "stride": np.asarray(stride), **_reached(gamma, sums, s, -float(sums["bound"]))}
+    sums: dict[str, Any] = {}
+    for alpha, changed in mixture.annealing_schedule(model.concentration):
+        s = mixture.improve(sums, s, power=mixture.OVERRELAXATION) if sums else s
+        gamma, sums = _pass(bins, gamma, s, alpha, restart=changed, stride=stride)
+    return {**state, "stride": np.asarray(stride), **_next_state(gamma, sums, s, -float(sums["bound"]))}
 
 
-def sampled(state: State) -> bool:
+def is_sample(state: State) -> bool:
     """Whether the state is that of a sample of the bins."""
     return int(state["stride"]) > 1
 
 
-def whole(model: Mixed, bins: Blocks, state: State) -> State:
-    """The state of all bins, from that of a sample; reads all bins once."""
+def extend_to_all_bins(model: MixtureSettings, bins: Blocks, state: State) -> State:
+    """Return the state of all bins from that of a sample, by one pass over all bins."""
     s = state["kept"]
     gamma, sums = _pass(bins, state["gamma"], s, model.concentration, restart=True)
-    return {**state, "stride": np.asarray(1), **_reached(gamma, sums, s, -float(sums["bound"]))}
+    return {**state, "stride": np.asarray(1), **_next_state(gamma, sums, s, -float(sums["bound"]))}
 
 
-def step(model: Mixed, bins: Blocks, state: State) -> tuple[State, Stats]:
-    """One pass at ``s``; then further on, or back to the step that cannot fail."""
+def step(model: MixtureSettings, bins: Blocks, state: State) -> tuple[State, Stats]:
+    """Make one pass at ``s``, then an over-relaxed step, or return to the step that cannot lower the bound."""
     s, best = state["s"], float(state["objective"])
     gamma, sums = _pass(bins, state["gamma"], s, model.concentration, stride=int(state["stride"]))
     value = -float(sums["bound"])
-    if value > best + SLACK * abs(best):
+    if value > best + BOUND_TOLERANCE * abs(best):
         tried = np.array_equal(s, state["safe"])
         return {**state, "s": state["safe"]}, Stats(best, done=tried, progressing=False)
     value = min(value, best)
-    return {**state, **_reached(gamma, sums, s, value)}, Stats(value)
+    return {**state, **_next_state(gamma, sums, s, value)}, Stats(value)
 
 
-def _reached(gamma: Any, sums: dict[str, Any], s: Float, value: float) -> State:
-    """What a pass at ``s`` leaves for the next one."""
+def _next_state(gamma: Any, sums: dict[str, Any], s: Float, value: float) -> State:
+    """The state after a pass at ``s`` (K, E), with its posteriors ``gamma`` (..., y, x, K), sums and objective."""
     return {
-        "s": mixture.improve(sums, s, power=POWER),
+        "s": mixture.improve(sums, s, power=mixture.OVERRELAXATION),
         "kept": s,
         "safe": mixture.improve(sums, s),
         "gamma": gamma,
@@ -93,31 +88,32 @@ def _reached(gamma: Any, sums: dict[str, Any], s: Float, value: float) -> State:
 
 
 def spectra(state: State) -> tuple[Float, float]:
-    """Spectra (K, E) of a bin that is all of one phase, and the number of pixels of a bin."""
-    return state["safe"] * yields(state["TT"], state["T"])[:, None], float(np.prod(state["fine"]))
+    """Spectra (K, E) of bins that consist of one component, and the number of pixels of a bin."""
+    return state["safe"] * pure_bin_counts(state["TT"], state["T"])[:, None], float(np.prod(state["fine"]))
 
 
-def yields(second: Float, first: Float) -> Float:
-    """Counts of a bin that is all of one component, (K,): with them the fractions of the bins come nearest to one.
+def pure_bin_counts(second: Float, first: Float) -> Float:
+    """Estimate the counts d (K,) of a bin that consists of one component, so that the fractions of a bin add up to one.
 
-    Least squares over the bins, ``sum_b (sum_k t_bk / d_k - 1)^2``, from ``second`` = sum t t' and ``first`` = sum t. A
-    component that never takes a whole bin is told from how the total falls or rises with it.
+    Minimises ``sum_b (sum_k t_bk / d_k - 1)^2`` over the bins, where t_bk are the counts of component k in bin b, from
+    ``second`` (K, K) = sum t t' and ``first`` (K,) = sum t. A component that never fills a bin is estimated from how
+    the total counts depend on it.
 
     Examples
     --------
     >>> counts = np.array([[100.0, 0.0], [50.0, 40.0], [0.0, 80.0]])
-    >>> yields(counts.T @ counts, counts.sum(axis=0)).round(6).tolist()
+    >>> pure_bin_counts(counts.T @ counts, counts.sum(axis=0)).round(6).tolist()
     [100.0, 80.0]
     """
     inverse = nnls(np.asarray(second, dtype=np.float64), np.asarray(first, dtype=np.float64)[None])[0]
     total = float(np.sum(first))
-    # A component without use for the sum gets the yield of the average bin.
+    # A component with an inverse of zero gets the counts of the average bin.
     average = float(np.sum(second)) / total if total > 0 else 1.0
     return np.asarray(np.where(inverse > 0, 1.0 / np.where(inverse > 0, inverse, 1.0), average))
 
 
 def moments(bins: Blocks, s: Float) -> dict[str, Any]:
-    """Sums of the abundances of bins on given spectra, and of their products."""
+    """Sums of the least-squares abundances of the bins with the spectra ``s`` (K, E), and of their products."""
     _, sums = map_fold(least_squares.update, bins, shared={"s": s, "norm": False}, name="psnmf-scale")
     return sums
 
@@ -125,7 +121,11 @@ def moments(bins: Blocks, s: Float) -> dict[str, Any]:
 def _pass(
     bins: Blocks, gamma: Any, s: Float, alpha: float, *, restart: bool = False, stride: int = 1
 ) -> tuple[Any, dict[str, Any]]:
-    """One pass: posteriors (..., y, x, K), NaN where a bin is masked or not in the sample, and the sums."""
+    """Make one pass; return posteriors (..., y, x, K), NaN where a bin is masked or not in the sample, and the sums.
+
+    gamma: posteriors of the last pass, or None. s (K, E): spectra. alpha: concentration. restart: whether it changed.
+    stride: one bin of this many is used.
+    """
     dims = (*navigation_dims(bins.cube), COMPONENT)
     given = [] if gamma is None else [xr.DataArray(np.nan_to_num(gamma, nan=alpha), dims=dims)]
     shared = {"s": s, "alpha": alpha, "restart": restart, "stride": stride}
@@ -138,10 +138,11 @@ def _pass(
 def _update(
     x: Counts, gamma: Any = None, *, tile: Tile, s: Float, alpha: float, restart: bool, stride: int
 ) -> tuple[dict[str, Any], dict[str, Any]]:
+    """`mixture.update` on the bins of a block, or on the sampled ones; the arguments as in `_pass`."""
     index = tile.index
     if stride > 1:
         rows = np.flatnonzero(in_sample(index, stride=stride, seed=0))
         x, index, gamma = x.take(rows), index[rows], None if gamma is None else gamma[rows]
-    # The posteriors come home as a sum: kept with the workers they would need a second graph in every pass.
+    # The posteriors return to the client as a sum: kept on the workers they would need a second graph in every pass.
     pixels, sums = mixture.update(x, gamma, s=s, alpha=alpha, restart=restart)
     return {}, {**sums, "gamma": [pixels["gamma"]], "index": [index]}

@@ -147,7 +147,7 @@ def test_counts_and_dense_blocks_give_the_same_bits(dtype: str) -> None:
                 assert_allclose(got[name], want[name], rtol=1e-10)
             else:
                 assert_array_equal(got[name], want[name])
-    assert_array_equal(mixture.shares(few, s=s, alpha=0.1), mixture.shares(dense, s=s, alpha=0.1))
+    assert_array_equal(mixture.fractions(few, s=s, alpha=0.1), mixture.fractions(dense, s=s, alpha=0.1))
 
 
 def test_a_pixel_without_counts_has_its_prior() -> None:
@@ -156,7 +156,7 @@ def test_a_pixel_without_counts_has_its_prior() -> None:
     pixels, sums = mixture.update(x, s=s, alpha=0.3)
     assert_allclose(pixels["gamma"], 0.3, rtol=1e-6)
     assert (sums["bound"], sums["N"].any(), sums["T"].any()) == (pytest.approx(0.0, abs=1e-9), False, False)
-    assert_allclose(mixture.shares(x, s=s, alpha=np.array([[1.0, 2.0, 1.0]] * 2)), [[0.25, 0.5, 0.25]] * 2)
+    assert_allclose(mixture.fractions(x, s=s, alpha=np.array([[1.0, 2.0, 1.0]] * 2)), [[0.25, 0.5, 0.25]] * 2)
     assert mixture.update(x[:0], s=s, alpha=0.3)[0]["gamma"].shape == (0, 3)
 
 
@@ -179,14 +179,14 @@ def test_shares_are_the_mean_of_the_posterior() -> None:
     x = drawn(30, s)
     prior = np.random.default_rng(3).gamma(1.0, size=(30, 4)) + 0.1
     gamma = fixed_point(x, s, prior, first(x, prior, prior), 20, 1e-3)
-    assert_allclose(mixture.shares(x, s=s, alpha=prior), gamma / gamma.sum(axis=1, keepdims=True), rtol=1e-9)
+    assert_allclose(mixture.fractions(x, s=s, alpha=prior), gamma / gamma.sum(axis=1, keepdims=True), rtol=1e-9)
 
 
 @given(seed=st.integers(0, 99), k=st.integers(1, 6), counts=st.floats(0.1, 200.0))
 def test_the_likelihood_of_other_counts_is_that_of_numpy(seed: int, k: int, counts: float) -> None:
     s = mixture.without_zeros(spectra(k, 30, seed))
     x, other = drawn(20, s, counts, seed), drawn(20, s, counts, seed + 1)
-    theta = mixture.shares(x, s=s, alpha=0.1)
+    theta = mixture.fractions(x, s=s, alpha=0.1)
     want = np.sum(other * np.log(theta @ s), axis=1)
     assert_allclose(mixture.log_predictive(other, theta, s=s), want, rtol=1e-10, atol=1e-10)
     assert_array_equal(mixture.log_predictive(Counts.from_dense(other), theta, s=s)[len(x) // 2], 0.0)
@@ -195,8 +195,8 @@ def test_the_likelihood_of_other_counts_is_that_of_numpy(seed: int, k: int, coun
 # Neighbours.
 
 
-def neighbours(x: Any, s: Float, shape: Any, used: Any, alpha: float, pull: float, widths: Any) -> Float:
-    found = mixture.shares(x, s=s, alpha=1.0)
+def neighbours(x: Any, s: Float, shape: Any, used: Any, alpha: float, neighbour_counts: float, widths: Any) -> Float:
+    found = mixture.fractions(x, s=s, alpha=1.0)
     weight = used.reshape(shape).astype(float)
     for width in widths:
         prior = np.empty_like(found)
@@ -205,8 +205,8 @@ def neighbours(x: Any, s: Float, shape: Any, used: Any, alpha: float, pull: floa
                 gaussian_filter(v, width, mode="constant", radius=math.ceil(3 * width), axes=(-2, -1))
                 for v in (found[:, k].reshape(shape) * weight, weight)
             ]
-            prior[:, k] = alpha + pull * (blur[0] / np.maximum(blur[1], 1e-12)).reshape(-1)
-        found = mixture.shares(x, s=s, alpha=prior)
+            prior[:, k] = alpha + neighbour_counts * (blur[0] / np.maximum(blur[1], 1e-12)).reshape(-1)
+        found = mixture.fractions(x, s=s, alpha=prior)
     return found
 
 
@@ -214,22 +214,29 @@ def neighbours(x: Any, s: Float, shape: Any, used: Any, alpha: float, pull: floa
 def test_neighbours_are_a_prior(shape: tuple[int, ...]) -> None:
     s, used = spectra(3, 40), np.random.default_rng(1).random(math.prod(shape)) < 0.8
     x = drawn(math.prod(shape), s, 10.0)
-    given_ = {"s": s, "shape": shape, "used": used, "alpha": 0.02, "pull": 3.0, "widths": (1.5, 1.0)}
-    got = mixture.shares_of_neighbours(x, **given_)
+    given_ = {"s": s, "shape": shape, "used": used, "alpha": 0.02, "neighbour_counts": 3.0, "widths": (1.5, 1.0)}
+    got = mixture.fractions_with_neighbours(x, **given_)
     assert_allclose(got, neighbours(x, s, shape, used, 0.02, 3.0, (1.5, 1.0)), rtol=1e-9)
     assert_allclose(got.sum(axis=1), 1.0)
-    alone = mixture.shares_of_neighbours(x, **{**given_, "pull": 0.0})
-    assert_array_equal(alone, mixture.shares(x, s=s, alpha=0.02))
+    alone = mixture.fractions_with_neighbours(x, **{**given_, "neighbour_counts": 0.0})
+    assert_array_equal(alone, mixture.fractions(x, s=s, alpha=0.02))
 
 
-def test_pixels_that_are_not_used_pull_nobody() -> None:
+def test_pixels_that_are_not_used_have_no_effect_on_others() -> None:
     s, used = spectra(2, 30), np.ones((7, 7), dtype=bool)
     x = drawn(49, s, 20.0).reshape(7, 7, 30)
     used[3, 3] = False
-    given_ = {"s": s, "shape": (7, 7), "used": used.reshape(-1), "alpha": 0.02, "pull": 4.0, "widths": (1.0, 1.0)}
-    before = mixture.shares_of_neighbours(x.reshape(49, 30), **given_)
+    given_ = {
+        "s": s,
+        "shape": (7, 7),
+        "used": used.reshape(-1),
+        "alpha": 0.02,
+        "neighbour_counts": 4.0,
+        "widths": (1.0, 1.0),
+    }
+    before = mixture.fractions_with_neighbours(x.reshape(49, 30), **given_)
     x[3, 3] = 50 * (np.arange(30) == 4)
-    after = mixture.shares_of_neighbours(x.reshape(49, 30), **given_)
+    after = mixture.fractions_with_neighbours(x.reshape(49, 30), **given_)
     assert_array_equal(before[used.reshape(-1)], after[used.reshape(-1)])
 
 
@@ -248,26 +255,26 @@ def test_a_window_with_its_halo_is_the_window_of_the_whole(
     rng = np.random.default_rng(seed)
     x = drawn(400, s, 8.0, seed).reshape(20, 20, 20)
     used = rng.random((20, 20)) < 0.9
-    halo = mixture.reach(widths)
+    halo = mixture.halo(widths)
 
-    def shares_of(window: tuple[slice, slice]) -> Float:
+    def fractions_of(window: tuple[slice, slice]) -> Float:
         part = x[window]
-        return mixture.shares_of_neighbours(
+        return mixture.fractions_with_neighbours(
             part.reshape(-1, 20),
             s=s,
             shape=part.shape[:2],
             used=used[window].reshape(-1),
             alpha=0.05,
-            pull=3.0,
+            neighbour_counts=3.0,
             widths=widths,
         ).reshape(*part.shape[:2], 3)
 
     core = slice(top, min(20, top + rows)), slice(left, min(20, left + columns))
     outer = tuple(slice(max(0, c.start - halo), min(20, c.stop + halo)) for c in core)
     inside = tuple(slice(c.start - o.start, c.stop - o.start) for c, o in zip(core, outer, strict=True))
-    whole = shares_of((slice(None), slice(None)))[core]
+    whole = fractions_of((slice(None), slice(None)))[core]
     # Sums of a Gaussian over zeros outside and over nothing at all differ in the last digit.
-    assert_allclose(shares_of((outer[0], outer[1]))[inside], whole, rtol=1e-6, atol=1e-9)
+    assert_allclose(fractions_of((outer[0], outer[1]))[inside], whole, rtol=1e-6, atol=1e-9)
 
 
 # The special functions.

@@ -247,7 +247,7 @@ def test_the_newton_step_is_the_minimum_of_each_channels_quadratic_model_above_i
     _, sums = poisson.update(x, s=s)
     assume((sums["C"] > 0).all())
     newton, multiplicative = poisson.improve(sums, s)
-    floor = poisson.FLOOR * multiplicative
+    floor = poisson.NEWTON_FLOOR * multiplicative
     assert (newton >= floor - 1e-15).all()
     lower = np.tril_indices(3)
     for e in np.flatnonzero(x.sum(axis=0)):
