@@ -1,4 +1,4 @@
-"""Scores against a known truth, and denoising judged by counts that were held out."""
+"""Score spectra and maps against a known truth, and judge denoised cubes with or without one."""
 
 from scalehsi.metrics.denoising import denoise_report
 from scalehsi.metrics.scores import (

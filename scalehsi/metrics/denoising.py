@@ -1,4 +1,7 @@
-"""How much better a denoised cube is than the measured one, with the truth at hand or without it."""
+"""Compare denoised cubes with the measured one, by a known truth or by counts held out from the fit.
+
+The result is a table of correlations and errors, of element maps and of the whole cube, for each method.
+"""
 
 from __future__ import annotations
 
@@ -23,8 +26,9 @@ Halves = xr.Dataset | Sequence[xr.Dataset]
 
 RAW: Final = "raw"
 TRUTH: Final = "truth"
-SEEN: Final = 3.0
-"""Standard errors by which the maps of both halves of the counts must agree to be judged by."""
+MIN_CONTRAST_STANDARD_ERRORS: Final = 3.0
+"""Without a truth a window is judged only where the covariance of the maps of both halves is this many standard errors
+above zero."""
 
 
 def denoise_report(
@@ -36,10 +40,11 @@ def denoise_report(
     truth: xr.Dataset | None = None,
     seed: int = 0,
 ) -> xr.Dataset:
-    """Hold denoised cubes against the measured one: maps of elements and the whole cube, as a table.
+    """Compare denoised cubes with the measured one, for maps of elements and for the whole cube, as a table.
 
-    With the truth of a simulation each is compared with it. Without one the counts are divided at random in two halves:
-    what was found in one is judged by the other, whose noise is independent. This needs results of the halves::
+    With the truth of a simulation each cube is compared with the truth. Without one the counts are divided at random
+    into two halves, and the fit of one half is judged by the other, whose noise is independent. This needs results of
+    the halves::
 
         halves = hsi.prepare.thin(cube, seed=0)
         results = {"PSNMF": [hsi.fit(half, hsi.PSNMF(3)) for half in halves]}
@@ -48,56 +53,56 @@ def denoise_report(
     Parameters
     ----------
     cube : xarray.DataArray, shape (..., y, x, E)
-        As measured. Its mask is honoured.
+        The measured cube. Pixels outside its mask are left out.
     results : mapping of str to xarray.Dataset
-        Fitted results of any model by name; of each only its factors are used. Without a truth the result of the first
-        half, or a sequence of those of both.
+        Results of any model, by name; only their factors are used. Without a truth it maps each name to the result of
+        the first half, or to a sequence of the results of both halves.
     lines : sequence of str, optional
-        Windows on X-ray lines: ``"Nd La"``, or an element for its main line. Default: every element of
+        Windows on X-ray lines: ``"Nd La"``, or an element for its main line. By default every element of
         ``cube.attrs["elements"]``. See `line_windows`.
     windows : mapping of str to (low, high), optional
-        Windows by name instead, in the unit of the energy axis.
+        Windows by name, in the unit of the energy axis, in place of ``lines``.
     truth : xarray.Dataset, optional
-        With ``endmembers`` and ``abundances``, as `scalehsi.simulate` gives it.
+        With ``endmembers`` and ``abundances``, as `scalehsi.simulate` returns it.
     seed : int, default 0
-        Of the division, without a truth.
+        Seed of the division into halves, used without a truth.
 
     Returns
     -------
     xarray.Dataset, dims ``method`` ("raw", then the names given) and ``window``
-        Choose a row by ``table.sel({"method": "PCA"})``, since ``sel`` has an option of the name ``method``.
+        Select a row by ``table.sel({"method": "PCA"})``, because ``sel`` has an option named ``method``.
 
-        - ``correlation`` (method, window): of the map of a window with the noise-free map.
-        - ``rmse`` (method, window): root of the mean squared error of that map, over the standard deviation of the
-          noise-free one.
-        - ``cube_error`` (method): size of the error of the whole cube, over that of the noise-free cube.
+        - ``correlation`` (method, window): correlation of a window's map with the noise-free map.
+        - ``rmse`` (method, window): root of the mean squared error of that map, divided by the standard deviation of
+          the noise-free map.
+        - ``cube_error`` (method): norm of the error of the whole cube, divided by the norm of the noise-free cube.
 
-        Without a truth these are estimates for half of the counts, NaN where a window shows no contrast above noise,
-        and there are two more:
+        Without a truth these are estimates for half of the counts, NaN for a window without contrast above noise, and
+        there are three more variables:
 
-        - ``halves_correlation`` (method, window): of the maps from both halves, that is, how far a map would come out
-          again. It says nothing of what is wrong both times.
+        - ``halves_correlation`` (method, window): correlation of the maps of both halves, which shows how reproducible
+          a map is. It does not show errors that both halves have in common.
         - ``deviance`` (method): Poisson deviance of the counts held out, per count.
-        - ``resolution``: a ``cube_error`` below this is not told from zero by so few counts.
+        - ``resolution``: a ``cube_error`` below this cannot be distinguished from zero with this many counts.
 
         The coordinates ``low`` and ``high`` (window) are the first and last channel of the windows.
 
     Raises
     ------
     InputError
-        When grids or energy axes differ, for an unknown element or a line outside the axis, and without a truth when a
-        result is not one of the halves.
+        When pixels or energy axes differ, for an unknown element or a line outside the axis, and without a truth when a
+        result was not fitted to one of the halves.
 
     Notes
     -----
-    Reads the cube once, block by block. Error of a product of factors ``c s``: ``||c s - c' s'||^2`` is the trace of
-    ``(c^T c)(s s^T)`` with the factors of both side by side. Without a truth ``<x_1, x_2>`` of the halves estimates
-    ``||z||^2``, and ``||x_2 - m||^2 - sum x_2`` the error ``||z - m||^2`` of a model ``m`` of the first half, where the
-    noise of Poisson counts is ``(2 sum z^2)^(1/2)``.
+    The cube is read once, block by block. The error of a product of factors ``c s``, ``||c s - c' s'||^2``, is the
+    trace of ``(c^T c)(s s^T)`` with the factors of both side by side. Without a truth ``<x_1, x_2>`` of the halves
+    estimates ``||z||^2``, and ``||x_2 - m||^2 - sum x_2`` estimates the error ``||z - m||^2`` of a model ``m`` of the
+    first half, where the noise of Poisson counts is ``(2 sum z^2)^(1/2)``.
 
     References
     ----------
-    Brown et al. 2008, doi:10.1214/07-AOAS154 (judging by counts held out, for Poisson data).
+    Brown et al. 2008, doi:10.1214/07-AOAS154 (counts held out from Poisson data).
 
     Examples
     --------
@@ -135,6 +140,7 @@ def denoise_report(
 
 
 def _listed(found: Halves) -> list[xr.Dataset]:
+    """Return a result, or the results of both halves, as a list."""
     if isinstance(found, Sequence):
         if not 1 <= len(found) <= 2:
             raise InputError(f"a result, or those of both halves of the counts, are expected; got {len(found)}")
@@ -143,6 +149,7 @@ def _listed(found: Halves) -> list[xr.Dataset]:
 
 
 def _check_halves(name: str, found: Sequence[xr.Dataset], seed: int) -> None:
+    """Refuse results, called ``name``, that were not fitted to the halves of the counts of ``seed``."""
     for result, line in zip(found, thinned(seed=seed), strict=False):
         if line not in history_of(result.attrs):
             half = line.rpartition(" ")[2]
@@ -153,7 +160,7 @@ def _check_halves(name: str, found: Sequence[xr.Dataset], seed: int) -> None:
 
 
 def _factors(cube: xr.DataArray, sources: Mapping[str, Sequence[xr.Dataset]]) -> tuple[xr.DataArray, list[Factors]]:
-    """All maps side by side, dims (..., y, x, component), and the factors that they belong to."""
+    """Return all maps of the sources side by side, dims (..., y, x, component), and the factors of each source."""
     dims = navigation_dims(cube)
     sizes = {d: cube.sizes[d] for d in dims}
     parts, factors, first = [], [], 0
@@ -166,7 +173,7 @@ def _factors(cube: xr.DataArray, sources: Mapping[str, Sequence[xr.Dataset]]) ->
             if {d: maps.sizes.get(d) for d in dims} != sizes or result.sizes[ENERGY] != cube.sizes[ENERGY]:
                 raise InputError(
                     f"the {name} has the sizes {dict(maps.sizes)} and {result.sizes[ENERGY]} channels, the cube "
-                    f"{sizes} and {cube.sizes[ENERGY]}; it is compared with the cube that it was fitted to"
+                    f"{sizes} and {cube.sizes[ENERGY]}; give the cube that it was fitted to"
                 )
             parts.append(maps.drop_vars(list(maps.coords)).transpose(*dims, COMPONENT))
             s = np.asarray(result[ENDMEMBERS].transpose(COMPONENT, ENERGY).values, dtype=np.float64)
@@ -176,14 +183,17 @@ def _factors(cube: xr.DataArray, sources: Mapping[str, Sequence[xr.Dataset]]) ->
             factors.append(Factors(slice(first, first + len(s)), s, offset, half))
             first += len(s)
     if not parts:
-        # A column that nothing uses: maps have one at least.
+        # Maps have at least one column; this one is not used.
         empty = np.zeros((*sizes.values(), 1))
         return xr.DataArray(empty, dims=(*dims, COMPONENT)), []
     return xr.concat(parts, dim=COMPONENT).transpose(*dims, COMPONENT), factors
 
 
 def _by_truth(sums: dict[str, Any], factors: Sequence[Factors]) -> dict[str, Float]:
-    """Columns of the co-moments: raw, truth, results."""
+    """Return the scores by the truth, from the sums of `fidelity` and the factors of the truth and of each result.
+
+    The columns of the co-moments are: raw, truth, results.
+    """
     truth, found = factors[0], factors[1:]
     size = squared_distance(sums["gram"], truth, truth._replace(s=0 * truth.s, offset=0 * truth.offset))
     raw = squared_residual(sums["gram"], sums["cross"][0], sums["power"][0], truth)
@@ -201,14 +211,17 @@ def _by_truth(sums: dict[str, Any], factors: Sequence[Factors]) -> dict[str, Flo
 def _by_halves(
     sums: dict[str, Any], factors: Sequence[Factors], given: Mapping[str, Sequence[xr.Dataset]]
 ) -> dict[str, Float]:
-    """Columns of the co-moments: both halves, then the results of each method, one or two; each by the other half."""
+    """Return the scores by the half of the counts that was held out; arguments as in `_by_truth`.
+
+    The columns of the co-moments are: both halves, then one or two results of each method in ``given``.
+    """
     halves = [0, 1, *(each.half for each in factors)]
     total, power = sums["total"], sums["power"]
     covariance = sums["comoment"] / max(1, sums["n"])
     variance = np.einsum("wcc->cw", covariance)
-    # What both halves have in common has no noise of its own.
+    # The covariance of both halves is that of the noise-free map, because their noise is independent.
     scale = covariance[:, 0, 1]
-    seen = scale > SEEN / math.sqrt(max(1, sums["n"])) * np.sqrt(variance[0] * variance[1])
+    seen = scale > MIN_CONTRAST_STANDARD_ERRORS / math.sqrt(max(1, sums["n"])) * np.sqrt(variance[0] * variance[1])
     size = float(power.sum() - sums["between"]) / 2
     found: dict[str, list[Any]] = {"correlation": [], "rmse": [], "cube_error": [], "deviance": []}
     for column, half in enumerate(halves):
@@ -225,22 +238,31 @@ def _by_halves(
     out = {name: np.array([np.mean(values[part], axis=0) for part in own]) for name, values in found.items()}
     # Estimates of squares, which may be negative, are averaged before the root.
     out |= {name: np.sqrt(np.maximum(out[name], 0.0)) for name in ("rmse", "cube_error")}
-    again = [_ratios(covariance, [p.start], p.stop - 1, variance[p.stop - 1], variance[p.stop - 1] > 0)[0] for p in own]
+    reproduced = [
+        _ratios(covariance, [p.start], p.stop - 1, variance[p.stop - 1], variance[p.stop - 1] > 0)[0] for p in own
+    ]
     pairs = np.array([[p.stop - p.start == 2] for p in own])
-    # The noise of the averaged square is that of counts about the truth, (sum z^2)^(1/2).
+    # The averaged square has the noise (sum z^2)^(1/2), that of counts around the truth.
     resolution = np.asarray(size**-0.25 if size > 0 else np.nan)
-    return {**out, "halves_correlation": np.where(pairs, again, np.nan), "resolution": resolution}
+    return {**out, "halves_correlation": np.where(pairs, reproduced, np.nan), "resolution": resolution}
 
 
 def _ratios(covariance: Float, own: Sequence[int], reference: int, scale: Float, seen: Any) -> Float:
-    """Correlation of maps with the noise-free one, whose variance is ``scale``, (own, W)."""
+    """Return the correlation of the maps in columns ``own`` with the noise-free map, shape (own, W).
+
+    ``covariance`` has the shape (W, columns, columns), ``reference`` is the column of a map without noise or with
+    independent noise, ``scale`` (W,) the variance of the noise-free map, and ``seen`` (W,) the windows to judge.
+    """
     spread = np.sqrt(np.maximum(np.einsum("wcc->cw", covariance)[own] * scale, 0.0))
     defined = seen & (spread > 0)
     return np.where(defined, covariance[:, own, reference].T / np.where(defined, spread, 1.0), np.nan)
 
 
 def _misfits(covariance: Float, mean: Float, own: Sequence[int], reference: int, scale: Float, seen: Any) -> Float:
-    """Mean squared difference to the noise-free map, over that one's variance, (own, W); estimates may be negative."""
+    """Return the mean squared difference to the noise-free map over its variance, shape (own, W); may be negative.
+
+    ``mean`` (W, columns) has the means of the maps; the other arguments are those of `_ratios`.
+    """
     apart = (mean[:, own] - mean[:, [reference]]).T
     square = np.einsum("wcc->cw", covariance)[own] + scale - 2 * covariance[:, own, reference].T + apart**2
     return np.where(seen, square / np.where(seen, scale, 1.0), np.nan)
@@ -249,15 +271,16 @@ def _misfits(covariance: Float, mean: Float, own: Sequence[int], reference: int,
 def _table(
     cube: xr.DataArray, names: Sequence[str], cuts: dict[str, tuple[int, int]], judged: dict[str, Float], judge: str
 ) -> xr.Dataset:
+    """Make the table of the scores ``judged``, for the methods ``names`` and the windows ``cuts`` (channel ranges)."""
     axis = np.asarray(cube[ENERGY].values, dtype=np.float64)
     estimated = "" if judge == TRUTH else ", estimated for half of the counts"
-    words = {
+    long_names = {
         "correlation": f"correlation of the window's map with the noise-free one{estimated}",
         "rmse": f"error of the window's map over the standard deviation of the noise-free one{estimated}",
         "cube_error": f"error of the cube over the noise-free cube{estimated}",
         "halves_correlation": "correlation of the maps found in both halves of the counts",
         "deviance": "Poisson deviance of counts held out, per count",
-        "resolution": "cube error that these counts can tell from zero",
+        "resolution": "cube error that these counts can distinguish from zero",
     }
     units = {"units": str(cube[ENERGY].attrs.get("units", ""))}
     out = xr.Dataset(
@@ -270,5 +293,5 @@ def _table(
         attrs={"judged_by": judge},
     )
     for name, values in judged.items():
-        out[name] = (("method", "window")[: np.ndim(values)], values, {"long_name": words[name]})
+        out[name] = (("method", "window")[: np.ndim(values)], values, {"long_name": long_names[name]})
     return out

@@ -1,4 +1,4 @@
-"""How far an unmixing is from the truth, or from another unmixing."""
+"""Measure how far an unmixing is from the truth or from another one: spectral angles, errors and similarity of maps."""
 
 from __future__ import annotations
 
@@ -15,17 +15,22 @@ from scalehsi.schema import ABUNDANCES, COMPONENT, ENDMEMBERS, ENERGY, InputErro
 
 
 def spectral_angle(a: Any, b: Any) -> Any:
-    """The angle between spectra, in radians: blind to their scale.
+    """Return the angle between spectra in radians, which does not depend on their scale.
 
     Parameters
     ----------
-    a, b : xarray.DataArray or array
+    a, b : xarray.DataArray or array, shape (..., E)
         DataArrays are compared along ``energy`` and broadcast over their other dims; arrays along their last axis.
 
     Returns
     -------
     xarray.DataArray or array or float
-        Between 0 (same shape) and pi. A spectrum of zeros has no direction: NaN.
+        Between 0 (same shape) and pi; NaN for a spectrum of zeros.
+
+    Raises
+    ------
+    InputError
+        When the spectra have other lengths or other energies, or a DataArray has no dim ``energy``.
 
     References
     ----------
@@ -51,11 +56,11 @@ def spectral_angle(a: Any, b: Any) -> Any:
 
 
 sad = spectral_angle
-"""The spectral angle distance, by its other name."""
+"""Another name of `spectral_angle`: the spectral angle distance."""
 
 
 def _angle(a: np.ndarray[Any, Any], b: np.ndarray[Any, Any]) -> Any:
-    # Not by arccos: it loses half of the digits for small angles, which are the ones of interest.
+    """Return the angle between spectra along the last axis, by arctan2; arccos has half the digits at small angles."""
     a, b = np.asarray(a, dtype=np.float64), np.asarray(b, dtype=np.float64)
     size_a, size_b = np.linalg.norm(a, axis=-1), np.linalg.norm(b, axis=-1)
     defined = (size_a > 0) & (size_b > 0)
@@ -66,10 +71,22 @@ def _angle(a: np.ndarray[Any, Any], b: np.ndarray[Any, Any]) -> Any:
 
 
 def mse(truth: Any, estimate: Any) -> Any:
-    """Mean of the squared difference; lazy DataArrays give a lazy number.
+    """Return the mean squared difference; a lazy number for lazy DataArrays.
 
-    Values are paired by position, DataArrays by the names of their dims; where one of a pair is NaN (a masked pixel)
-    both are left out.
+    Parameters
+    ----------
+    truth, estimate : xarray.DataArray or array, of one shape
+        Values are paired by position, DataArrays by the names of their dims. A pair in which one value is NaN (a masked
+        pixel) is left out.
+
+    Returns
+    -------
+    xarray.DataArray or float
+
+    Raises
+    ------
+    InputError
+        When the shapes or dims differ.
 
     Examples
     --------
@@ -81,7 +98,21 @@ def mse(truth: Any, estimate: Any) -> Any:
 
 
 def nmse(truth: Any, estimate: Any) -> Any:
-    """Squared error relative to the squared truth, ``||Z - Z^||_F^2 / ||Z||_F^2``, over the pairs without NaN.
+    """Return the squared error relative to the squared truth, ``||Z - Z^||_F^2 / ||Z||_F^2``.
+
+    Parameters
+    ----------
+    truth, estimate : xarray.DataArray or array, of one shape
+        Paired as in `mse`; pairs with NaN are left out.
+
+    Returns
+    -------
+    xarray.DataArray or float
+
+    Raises
+    ------
+    InputError
+        When the shapes or dims differ.
 
     Examples
     --------
@@ -94,10 +125,22 @@ def nmse(truth: Any, estimate: Any) -> Any:
 
 
 def similarity(a: Any, b: Any) -> float:
-    """Normalised cross-correlation of two maps: ``<a, b> / (||a|| ||b||)`` after taking off their means.
+    """Return the normalised cross-correlation of two maps, ``<a, b> / (||a|| ||b||)`` after subtracting their means.
 
-    One for maps that are equal up to scale and offset; NaN where a map is flat. Pixels that are NaN in either are left
-    out.
+    Parameters
+    ----------
+    a, b : xarray.DataArray or array, of one shape
+        Maps. Pixels that are NaN in one of them are left out.
+
+    Returns
+    -------
+    float
+        1 for maps that are equal up to scale and offset; NaN where a map is constant.
+
+    Raises
+    ------
+    InputError
+        When the shapes or dims differ.
 
     Examples
     --------
@@ -110,14 +153,28 @@ def similarity(a: Any, b: Any) -> float:
     x, y = x[both], y[both]
     centred = [v - v.mean() if v.size else v for v in (x, y)]
     sizes = [float(np.linalg.norm(v)) for v in centred]
-    # What rounding leaves of a flat map has no direction.
+    # A constant map minus its mean is rounding noise.
     if any(size <= 1e-13 * float(np.linalg.norm(v)) for size, v in zip(sizes, (x, y), strict=True)):
         return float("nan")
     return float(centred[0] @ centred[1] / (sizes[0] * sizes[1]))
 
 
 def similarities(truth: xr.DataArray, estimate: xr.DataArray) -> xr.DataArray:
-    """The `similarity` of each map of an estimate to that of the truth, dim ``component``.
+    """Return the `similarity` of each map of an estimate to the same map of the truth.
+
+    Parameters
+    ----------
+    truth, estimate : xarray.DataArray, dims (component, ..., y, x)
+        Maps of the same components in the same order.
+
+    Returns
+    -------
+    xarray.DataArray, dims (component,)
+
+    Raises
+    ------
+    InputError
+        When a map is no DataArray with a dim ``component``, or the sizes differ.
 
     Examples
     --------
@@ -131,24 +188,25 @@ def similarities(truth: xr.DataArray, estimate: xr.DataArray) -> xr.DataArray:
 
 
 def coverage(truth: Any, mean: Any, std: Any, *, level: float = 0.95) -> Any:
-    """Share of the truth that lies inside the band of an estimate: near ``level`` where the deviations are right.
+    """Return the share of the truth inside the confidence band of an estimate: near ``level`` for correct deviations.
 
     Parameters
     ----------
-    truth, mean, std : xarray.DataArray or array
-        Of one shape. The band is ``mean`` plus and minus the normal quantile (1.96 at 0.95) times ``std``.
+    truth, mean, std : xarray.DataArray or array, of one shape
+        The band is ``mean`` plus and minus the normal quantile (1.96 at 0.95) times ``std``.
     level : float, above 0 and below 1, default 0.95
+        Nominal share inside the band.
 
     Returns
     -------
     xarray.DataArray or float
-        DataArrays with a dim ``component`` give one number for each component, others one number. Values that are NaN
-        in any of the three are left out; NaN where none is left.
+        One number for each component for DataArrays with a dim ``component``, one number for others. Values that are
+        NaN in any of the three are left out; NaN when all are.
 
     Raises
     ------
     InputError
-        For shapes that differ, a level out of range, and negative deviations.
+        When the shapes differ, the level is out of range, or a deviation is negative.
 
     Examples
     --------
@@ -172,7 +230,7 @@ def coverage(truth: Any, mean: Any, std: Any, *, level: float = 0.95) -> Any:
 
 
 def _by_component(truth: xr.DataArray, estimate: xr.DataArray) -> tuple[list[Any], list[Any]]:
-    """The maps of both, one after the other, each computed once."""
+    """Return the maps of both as lists in the order of the components, each computed once."""
     for v in (truth, estimate):
         if not isinstance(v, xr.DataArray) or COMPONENT not in v.dims:
             raise InputError("maps are DataArrays of dims ('component', ..., 'y', 'x'); wrap arrays with xarray")
@@ -182,17 +240,20 @@ def _by_component(truth: xr.DataArray, estimate: xr.DataArray) -> tuple[list[Any
 
 
 def match(truth_endmembers: xr.DataArray, endmembers: xr.DataArray) -> np.ndarray[Any, np.dtype[np.int64]]:
-    """Find which component of an estimate belongs to which of the truth.
+    """Match the components of an estimate to those of the truth.
 
     Parameters
     ----------
-    truth_endmembers : xarray.DataArray, dims (component, energy), K of them
-    endmembers : xarray.DataArray, dims (component, energy), at least K
+    truth_endmembers : xarray.DataArray, shape (K, E)
+        True spectra, dims (component, energy).
+    endmembers : xarray.DataArray, shape (at least K, E)
+        Estimated spectra, dims (component, energy).
 
     Returns
     -------
     array of int, shape (K,)
-        Positions in ``endmembers``: the permutation with the smallest sum of spectral angles (Hungarian method).
+        Position in ``endmembers`` of each true component: the permutation with the smallest sum of spectral angles
+        (Hungarian method).
 
     Raises
     ------
@@ -216,21 +277,27 @@ def match(truth_endmembers: xr.DataArray, endmembers: xr.DataArray) -> np.ndarra
 
 
 def score(result: xr.Dataset, truth: xr.Dataset) -> xr.Dataset:
-    """Hold a result against the truth: spectra by their angle, maps by error and correlation.
+    """Score a result by the truth: the angles of its spectra, the errors and similarities of its maps.
 
     Parameters
     ----------
     result : xarray.Dataset
-        Of any model.
+        Result of any model.
     truth : xarray.Dataset
-        With ``endmembers`` and, for the maps, ``abundances`` on the same pixels.
+        With ``endmembers`` (component, energy) and, to score the maps, ``abundances`` on the same pixels.
 
     Returns
     -------
     xarray.Dataset, dim ``component`` as in the truth
         ``spectral_angle`` (radians), ``matched`` (the result's component), ``map_similarity``, ``map_mse`` and
-        ``map_nmse``. For the errors both sets of maps are turned into shares of each pixel's signal, which takes the
-        arbitrary scale between maps and spectra out; the similarity is blind to scale anyway.
+        ``map_nmse``. The maps of both are converted to shares of each pixel's signal (`signal_shares`), which removes
+        the arbitrary scale between maps and spectra.
+
+    Raises
+    ------
+    InputError
+        When the truth has no endmembers, the energy axes or the sizes of the maps differ, or the result has fewer
+        components than the truth.
 
     Examples
     --------
@@ -258,6 +325,7 @@ def score(result: xr.Dataset, truth: xr.Dataset) -> xr.Dataset:
 
 
 def _score_maps(out: xr.Dataset, found: xr.Dataset, truth: xr.Dataset) -> None:
+    """Add the scores of the maps of ``found``, in the order of the truth's components, to the table ``out``."""
     if dict(truth[ABUNDANCES].sizes) != dict(found[ABUNDANCES].sizes):
         sizes = [dict(r[ABUNDANCES].sizes) for r in (found, truth)]
         raise InputError(f"the maps have sizes {sizes[0]}, those of the truth {sizes[1]}; crop or bin both alike")
@@ -271,7 +339,18 @@ def _score_maps(out: xr.Dataset, found: xr.Dataset, truth: xr.Dataset) -> None:
 
 
 def signal_shares(result: xr.Dataset) -> np.ndarray[Any, np.dtype[np.float64]]:
-    """Each component's share of each pixel's modelled signal, shape (component, ..., y, x); NaN in empty pixels."""
+    """Return the share of each component in the modelled signal of each pixel.
+
+    Parameters
+    ----------
+    result : xarray.Dataset
+        With ``endmembers`` and ``abundances``.
+
+    Returns
+    -------
+    array, shape (component, ..., y, x)
+        Summing to one in each pixel; NaN in pixels without signal.
+    """
     area = np.asarray(result[ENDMEMBERS].sum(ENERGY).values, dtype=np.float64)
     maps = np.asarray(result[ABUNDANCES].transpose(COMPONENT, ...).values, dtype=np.float64)
     signal = maps * area.reshape((-1, *(1,) * (maps.ndim - 1)))
@@ -280,7 +359,7 @@ def signal_shares(result: xr.Dataset) -> np.ndarray[Any, np.dtype[np.float64]]:
 
 
 def _paired(truth: Any, estimate: Any) -> tuple[xr.DataArray, xr.DataArray]:
-    """Both as float64 without coordinates, so that unsigned counts do not wrap and nothing is left out by rounding."""
+    """Return both as float64, against overflow of counts, and without coordinates, which may differ by rounding."""
     named = isinstance(truth, xr.DataArray) and isinstance(estimate, xr.DataArray)
     if named and set(truth.dims) == set(estimate.dims):
         estimate = estimate.transpose(*truth.dims)
@@ -289,22 +368,23 @@ def _paired(truth: Any, estimate: Any) -> tuple[xr.DataArray, xr.DataArray]:
         for v in (truth, estimate)
     ]
     if tuple(bare[0].shape) != tuple(bare[1].shape) or (named and truth.dims != estimate.dims):
-        what = [
+        shapes = [
             f"{tuple(v.dims)} {v.shape}" if named else str(tuple(b.shape))
             for v, b in zip((truth, estimate), bare, strict=True)
         ]
-        raise InputError(f"two of one shape are expected, got {what[0]} and {what[1]}; crop or bin both alike")
+        raise InputError(f"two of one shape are expected, got {shapes[0]} and {shapes[1]}; crop or bin both alike")
     dims = [f"axis_{i}" for i in range(bare[0].ndim)]
     one, other = (xr.DataArray(b, dims=dims).astype(np.float64) for b in bare)
     return one, other
 
 
 def _plain(number: xr.DataArray, *given: Any) -> Any:
-    """A DataArray for DataArrays, a number of the library of the arrays otherwise."""
+    """Return a DataArray where one of ``given`` is a DataArray, else a number of the arrays' library."""
     return number if any(isinstance(g, xr.DataArray) for g in given) else number.data[()]
 
 
 def _same_energy(a: xr.DataArray, b: xr.DataArray) -> None:
+    """Refuse spectra with different energy axes."""
     for side in (a, b):
         if ENERGY not in side.dims:
             raise InputError(f"spectra have a dim 'energy', got the dims {side.dims}")

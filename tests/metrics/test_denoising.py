@@ -1,4 +1,4 @@
-"""The denoise report: every number against plain numpy, estimates without the truth against those with it."""
+"""Tests of `denoise_report`: every number against plain numpy, and estimates with and without the truth."""
 
 from __future__ import annotations
 
@@ -99,14 +99,16 @@ def test_without_the_truth_every_number_is_that_of_plain_numpy(scene: Any, halve
             assert_allclose(there["halves_correlation"], np.corrcoef(maps[0].flat, maps[1].flat)[0, 1], rtol=1e-7)
 
 
-def test_counts_held_out_tell_what_the_truth_tells(scene: Any, halved: dict[str, list[xr.Dataset]]) -> None:
+def test_scores_by_counts_held_out_agree_with_scores_by_the_truth(
+    scene: Any, halved: dict[str, list[xr.Dataset]]
+) -> None:
     guessed = denoise_report(scene.cube, halved, windows=WINDOWS, seed=7).sel(window=["Ca", "Fe"])
     half = scene.truth.assign(endmembers=scene.truth.endmembers / 2)
     kept = hsi.prepare.thin(scene.cube, seed=7)[0]
     known = denoise_report(kept, {n: r[0] for n, r in halved.items()}, windows=WINDOWS, truth=half)
     known = known.sel(window=["Ca", "Fe"])
     assert_allclose(guessed["correlation"], known["correlation"], atol=0.15)
-    # Squared errors: the estimate of a root may be cut at zero.
+    # Squared errors are compared, because a negative estimate of a square has a root of zero.
     apart = np.abs(guessed["cube_error"] ** 2 - known["cube_error"] ** 2)
     assert float(apart.max()) < 3 * float(guessed["resolution"]) ** 2
     for table in (guessed, known):
@@ -131,7 +133,7 @@ def test_masked_pixels_do_not_count(scene: Any, fitted: dict[str, xr.Dataset]) -
     used = (scene.cube.y + scene.cube.x) % 30 != 0
     spoilt = scene.cube.where(used, 200).astype(scene.cube.dtype)
     found = denoise_report(spoilt.assign_coords(mask=used), fitted, windows=WINDOWS, truth=scene.truth)
-    # Pixels that a result lacks are left out too.
+    # Pixels that are missing in a result are left out too.
     holes = {name: r.assign(abundances=r.abundances.where(used)) for name, r in fitted.items()}
     xr.testing.assert_allclose(found, denoise_report(spoilt, holes, windows=WINDOWS, truth=scene.truth), rtol=1e-9)
     raw, z = scene.cube.values[used.values].astype(float), dense(scene.truth)[used.values]
@@ -157,7 +159,7 @@ def test_windows_on_lines(scene: Any) -> None:
     assert_allclose(found["Nd La"], (5.168, 5.288), atol=2e-3)
     electronvolts = scene.cube.assign_coords(energy=("energy", scene.cube.energy.values * 1e3, {"units": "eV"}))
     assert_allclose(line_windows(electronvolts, ["Nd"])["Nd La"], np.array(found["Nd La"]) * 1e3)
-    # Of the elements that the cube names those without a line on the axis are passed over.
+    # Elements of the cube without a line on the axis are skipped.
     hard = scene.cube.sel(energy=slice(3.0, None))
     assert list(line_windows(hard)) == ["Ca Ka", "Fe Ka", "Nd La", "Sm La", "Cu Ka", "U Ma"]
     assert list(line_windows(scene.cube, ["Pt", "Nd Lb1"])) == ["Pt La", "Nd Lb1"]
@@ -174,14 +176,14 @@ def test_windows_on_lines(scene: Any) -> None:
         ({"results": {"raw": "PCA"}}, "'raw' stands for the cube itself"),
     ],
 )
-def test_what_is_wrong_is_said(scene: Any, fitted: Any, change: dict[str, Any], words: str) -> None:
+def test_wrong_settings_are_refused(scene: Any, fitted: Any, change: dict[str, Any], words: str) -> None:
     given = {"results": fitted, "truth": scene.truth, **change}
     results = {name: fitted[r] if isinstance(r, str) else r for name, r in given.pop("results").items()}
     with pytest.raises(InputError, match=words):
         denoise_report(scene.cube, results, **given)
 
 
-def test_what_does_not_belong_together_is_said(scene: Any, fitted: Any, halved: Any) -> None:
+def test_results_and_cubes_that_do_not_match_are_refused(scene: Any, fitted: Any, halved: Any) -> None:
     with pytest.raises(InputError, match=r"'PCA' was not fitted to the half of the counts called 'kept' of seed 0"):
         denoise_report(scene.cube, fitted, windows=WINDOWS)
     with pytest.raises(InputError, match=r"the half of the counts called 'kept' of seed 7"):

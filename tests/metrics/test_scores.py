@@ -1,4 +1,4 @@
-"""Distances between unmixings: digits of small angles, what has no direction, and which component is which."""
+"""Tests of scores: small angles, errors and similarities of maps, and the matching of components."""
 
 from __future__ import annotations
 
@@ -62,7 +62,7 @@ def test_angles_keep_their_digits_down_to_tiny_ones(angle: float) -> None:
 
 
 @given(seed=seeds, left=st.sampled_from([1e-6, 1.0, 1e9]), right=st.sampled_from([1e-3, 7.0]))
-def test_the_angle_is_blind_to_scale_and_order(seed: int, left: float, right: float) -> None:
+def test_the_angle_does_not_depend_on_scale_and_order(seed: int, left: float, right: float) -> None:
     a, b = spectra(seed).values[:2]
     angle = metrics.spectral_angle(a, b)
     assert_allclose(metrics.spectral_angle(right * b, left * a), angle, rtol=1e-9)
@@ -109,7 +109,7 @@ def test_lazy_spectra_give_lazy_angles() -> None:
     assert_allclose(found, metrics.spectral_angle(spectra(components=20), spectra()[0]))
 
 
-def test_what_cannot_be_compared_is_said() -> None:
+def test_spectra_that_do_not_match_are_refused() -> None:
     with pytest.raises(InputError, match="12 and 11 channels; crop both alike"):
         metrics.spectral_angle(spectra(), spectra(channels=11))
     with pytest.raises(InputError, match=r"interpolate one with spectra\.interp"):
@@ -169,7 +169,7 @@ def test_errors_of_two_shapes_are_refused() -> None:
 
 
 @given(seed=seeds, scale=st.floats(0.1, 10), offset=st.floats(-5, 5))
-def test_similarity_is_pearsons_correlation_and_blind_to_scale_and_offset(
+def test_similarity_is_pearsons_correlation_and_does_not_depend_on_scale_and_offset(
     seed: int, scale: float, offset: float
 ) -> None:
     a, b = np.random.default_rng(seed).random((2, 5, 4))
@@ -178,7 +178,7 @@ def test_similarity_is_pearsons_correlation_and_blind_to_scale_and_offset(
     assert_allclose(metrics.similarity(a, -a), -1.0)
 
 
-def test_similarity_leaves_masked_pixels_out_and_knows_no_flat_map() -> None:
+def test_similarity_leaves_masked_pixels_out_and_is_nan_for_a_constant_map() -> None:
     a = np.array([1.0, 2.0, 4.0, np.nan, 7.0])
     b = np.array([2.0, 4.0, 8.0, 3.0, np.nan])
     assert_allclose(metrics.similarity(a, b), 1.0)
@@ -189,7 +189,7 @@ def test_similarity_leaves_masked_pixels_out_and_knows_no_flat_map() -> None:
         metrics.similarity(np.ones((2, 3)), np.ones((3, 2)))
 
 
-# Which component is which.
+# Matching of components.
 
 
 @given(seed=seeds, order=st.permutations(range(4)))
@@ -209,7 +209,7 @@ def test_match_is_the_best_of_all_permutations(seed: int) -> None:
     assert_allclose(angles[range(4), found].sum(), best)
 
 
-def test_match_gives_an_empty_spectrum_what_is_left() -> None:
+def test_match_gives_an_empty_spectrum_the_remaining_component() -> None:
     truth = spectra()
     found = truth[[2, 0, 1]].copy()
     found[0] = 0.0
@@ -227,7 +227,7 @@ def test_match_needs_as_many_components_as_the_truth() -> None:
         metrics.match(spectra(), spectra(components=2))
 
 
-# All of them.
+# The table of all scores.
 
 
 def test_the_truth_scores_perfectly_in_any_order_scale_and_layout() -> None:
@@ -292,7 +292,7 @@ def test_names_of_the_true_phases_label_the_table() -> None:
     assert metrics.score(unmixing(), truth).component.values.tolist() == ["Brg", "Fp", "CaPv"]
 
 
-def test_what_cannot_be_scored_is_said() -> None:
+def test_results_that_cannot_be_scored_are_refused() -> None:
     with pytest.raises(InputError, match="the truth has no variable 'endmembers'; is it the store"):
         metrics.score(unmixing(), unmixing().drop_vars("endmembers"))
     with pytest.raises(InputError, match=r"the maps have sizes .*'y': 6.*those of the truth .*'y': 5.*bin both alike"):
@@ -313,7 +313,7 @@ def test_shares_take_out_the_scale_and_leave_empty_pixels_empty() -> None:
 
 
 def three_maps(shape: tuple[int, int] = (40, 50), seed: int = 0) -> tuple[xr.DataArray, xr.DataArray, xr.DataArray]:
-    """A truth, and estimates that are off by their deviation, by half and by twice as much."""
+    """A truth, and estimates whose errors are their deviations, half of them and twice of them."""
     rng = np.random.default_rng(seed)
     dims, axis = ("component", "y", "x"), {"component": ["a", "b", "c"]}
     truth = xr.DataArray(rng.standard_normal((3, *shape)), dims=dims, coords=axis)
@@ -336,7 +336,7 @@ def test_coverage_is_the_level_where_deviations_are_right() -> None:
     assert_allclose(turned, found)
 
 
-def test_coverage_leaves_out_what_is_not_known() -> None:
+def test_coverage_leaves_missing_values_out() -> None:
     truth, mean, std = three_maps()
     gone = mean.copy()
     gone[0, :20], gone[1] = np.nan, np.nan
@@ -346,12 +346,12 @@ def test_coverage_leaves_out_what_is_not_known() -> None:
 
 
 @pytest.mark.parametrize("level", [0.0, 1.0, 95, True, "high"])
-def test_levels_that_are_none(level: Any) -> None:
+def test_levels_out_of_range_are_refused(level: Any) -> None:
     with pytest.raises(InputError, match=r"type level=0\.95"):
         metrics.coverage(*three_maps(), level=level)
 
 
-def test_bands_that_are_none() -> None:
+def test_bands_that_do_not_match_are_refused() -> None:
     truth, mean, std = three_maps()
     with pytest.raises(InputError, match="are mean and std mixed up"):
         metrics.coverage(truth, std, mean)
