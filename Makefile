@@ -1,4 +1,4 @@
-# Two commands on a machine with Python 3.11 or later, make and gcc:
+# Two commands on a machine with Python 3.11 or later and make:
 #   make demo   sets up a virtual environment and runs the main job: cube -> unmix -> report
 #   make test   sets up and runs the tests
 PYTHON  ?= python3

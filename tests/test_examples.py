@@ -1,4 +1,4 @@
-"""The examples, the README's code and CONTRIBUTING's model run as they stand."""
+"""The examples, every block of Python in the README, and the model of CONTRIBUTING run as they are."""
 
 from __future__ import annotations
 
@@ -7,9 +7,11 @@ import re
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any
 
 import pytest
 
+import scalehsi as hsi
 from tests.paths import ROOT
 
 
@@ -28,6 +30,7 @@ def run(arguments: list[str], folder: Path) -> str:
     return done.stdout
 
 
+@pytest.mark.examples
 def test_unmixing_edx(tmp_path: Path) -> None:
     out = run([str(ROOT / "examples" / "01_unmix_edx.py"), "here"], tmp_path)
     assert out.splitlines()[-1].endswith("index.html")
@@ -35,6 +38,7 @@ def test_unmixing_edx(tmp_path: Path) -> None:
 
 
 @pytest.mark.cluster
+@pytest.mark.examples
 def test_local_cluster(tmp_path: Path) -> None:
     out = run([str(ROOT / "examples" / "02_local_cluster.py"), "here"], tmp_path)
     found = re.search(r"largest angle between the two: (\S+) rad", out)
@@ -42,6 +46,7 @@ def test_local_cluster(tmp_path: Path) -> None:
     assert float(found[1]) < 1e-4
 
 
+@pytest.mark.examples
 def test_own_model(tmp_path: Path) -> None:
     out = run([str(ROOT / "examples" / "03_own_model.py")], tmp_path)
     angles = [float(a) for a in re.findall(r"\d+\.\d", out.split("angles")[1])]
@@ -49,6 +54,7 @@ def test_own_model(tmp_path: Path) -> None:
     assert max(angles) < 10
 
 
+@pytest.mark.examples
 def test_noise_ratios(tmp_path: Path) -> None:
     """Figures 7 and 8 of the paper: what a clean map does for a noisy one, and what intervals do."""
     out = run([str(ROOT / "examples" / "04_noise_ratios.py"), "here"], tmp_path)
@@ -68,15 +74,31 @@ def test_noise_ratios(tmp_path: Path) -> None:
     assert out.splitlines()[-1].endswith("model_2.png")
 
 
-def test_the_code_of_the_readme(tmp_path: Path) -> None:
-    blocks = re.findall(r"```python\n(.*?)```", (ROOT / "README.md").read_text(), re.S)
-    assert blocks
-    code = blocks[0]
-    assert len([line for line in code.splitlines() if line.strip()]) <= 12
-    (tmp_path / "readme.py").write_text(code)
+README = re.findall(r"```python\n(.*?)```", (ROOT / "README.md").read_text(), re.S)
+
+
+def test_the_first_code_of_the_readme(tmp_path: Path) -> None:
+    assert len([line for line in README[0].splitlines() if line.strip()]) <= 12
+    (tmp_path / "readme.py").write_text(README[0])
     run(["-c", "import scalehsi as h; h.save(h.simulate.phases((48, 48))[0], 'scan.zarr')"], tmp_path)
     run(["readme.py"], tmp_path)
     assert (tmp_path / "report" / "index.html").is_file()
+
+
+@pytest.fixture(scope="module")
+def data_of_the_readme() -> dict[str, Any]:
+    """What the other blocks of code take for given."""
+    pair = hsi.simulate.acquisitions((24, 24), footprint=4, image_counts=100, seed=1)
+    cubes = {name: hsi.prepare.bin(cube, energy=8) for name, cube in pair.cubes.items() if "energy" in cube.dims}
+    counts = hsi.prepare.bin(hsi.simulate.phases((32, 32), seed=1).cube, energy=8).compute()
+    result = hsi.fit(counts, hsi.NMF(3, loss="poisson", max_iter=20))
+    given = {"hsi": hsi, "cube": counts, "result": result, "maps": result["abundances"]}
+    return {**given, "fine": cubes["spatial"], "coarse": cubes["spectral"], "haadf": pair.cubes["image"]}
+
+
+@pytest.mark.parametrize("number", range(1, len(README)))
+def test_the_other_code_of_the_readme(number: int, data_of_the_readme: dict[str, Any]) -> None:
+    exec(README[number], dict(data_of_the_readme))
 
 
 def test_contributing_names_the_example_that_is_tested() -> None:
