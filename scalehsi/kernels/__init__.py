@@ -1,1 +1,1 @@
-"""Arrays in, arrays out: no dask, no xarray. Letters: P pixels, E energies, K components."""
+"""Numerical kernels: pure functions of arrays, without dask or xarray. Letters: P pixels, E energies, K components."""

@@ -1,9 +1,8 @@
-"""What compiled functions that are called by the million need: no bookkeeping, and registers used for short rows.
+"""Numba helpers for functions called once per pixel: compilation without reference counting, SIMD addition of short rows.
 
-Two costs vanish here that are nothing for a function that runs for a millisecond, and most of one that runs for 50 ns.
-Numba counts references to the arrays of a call by an atomic instruction each; functions that borrow their arrays and
-make none can do without (`lean`). And rows of 8 or 16 numbers are too short for the compiler to see that they fit a
-register, so `add_row` says so.
+Two costs are negligible for a function that runs for a millisecond, but dominate one that runs for 50 ns. Numba counts
+references to every array of a call with an atomic instruction; a function that allocates no array does not need this
+(`lean`). The compiler does not recognise that rows of 8 or 16 numbers fit into SIMD registers; `add_row` states it.
 """
 
 from __future__ import annotations
@@ -20,59 +19,58 @@ from numba.extending import intrinsic
 
 Function = TypeVar("Function", bound=Callable[..., Any])
 
-# Sums may be reordered, which is what lets them run in vector registers; NaN and Inf keep their meaning.
-FAST: Final = {"reassoc", "contract", "nsz", "arcp"}
+# Sums may be reordered, so that the compiler can use SIMD registers; NaN and Inf keep their meaning.
+FAST_SUMS: Final = {"reassoc", "contract", "nsz", "arcp"}
 LANES: Final = 8
-"""Numbers of float64 in the widest register; where registers are narrower the compiler takes several."""
-UNCOUNTED: Final[dict[str, Any]] = {"_nrt": False} if hasattr(DefaultOptions, "_nrt") else {}
-"""Numba's own name for a function without counted references; should it go, all is the same but slower."""
-LEAN: Final[dict[str, Any]] = {"cache": True, "nogil": True, "error_model": "numpy", **UNCOUNTED}
+"""float64 numbers in the widest SIMD register; where registers are narrower, the compiler uses several."""
+NO_REFERENCE_COUNTS: Final[dict[str, Any]] = {"_nrt": False} if hasattr(DefaultOptions, "_nrt") else {}
+"""A private option of numba; in a version of numba without it, results are the same but slower."""
+LEAN_OPTIONS: Final[dict[str, Any]] = {"cache": True, "nogil": True, "error_model": "numpy", **NO_REFERENCE_COUNTS}
 
 
 def lean(function: Function) -> Function:
-    """Compile a function that makes no arrays: no counted references, and division by zero gives Inf."""
-    return cast(Function, numba.njit(**LEAN)(function))
+    """Compile a function that allocates no arrays, without reference counts; division by zero returns Inf."""
+    return cast(Function, numba.njit(**LEAN_OPTIONS)(function))
 
 
 def lean_sums(function: Function) -> Function:
-    """The same, and sums may be reordered."""
-    return cast(Function, numba.njit(fastmath=FAST, **LEAN)(function))
+    """Compile as `lean` does, and allow sums to be reordered."""
+    return cast(Function, numba.njit(fastmath=FAST_SUMS, **LEAN_OPTIONS)(function))
 
 
 def inlined(function: Function) -> Function:
-    """As `lean`, for a function of many arrays that is called in one or two places: it costs more to call than to
-    run."""
-    return cast(Function, numba.njit(forceinline=True, **LEAN)(function))
+    """Compile as `lean` does, and inline: for functions of many arrays, where a call costs more than the work."""
+    return cast(Function, numba.njit(forceinline=True, **LEAN_OPTIONS)(function))
 
 
 def inlined_sums(function: Function) -> Function:
-    """As `inlined`, and sums may be reordered."""
-    return cast(Function, numba.njit(fastmath=FAST, forceinline=True, **LEAN)(function))
+    """Compile as `inlined` does, and allow sums to be reordered."""
+    return cast(Function, numba.njit(fastmath=FAST_SUMS, forceinline=True, **LEAN_OPTIONS)(function))
 
 
-def whole_rows(n: int, lanes: int = LANES) -> int:
-    """The next multiple of the lanes of a register.
+def padded_width(n: int, lanes: int = LANES) -> int:
+    """Round a row length up to a multiple of the lanes of a SIMD register.
 
     Examples
     --------
-    >>> whole_rows(1), whole_rows(8), whole_rows(10)
+    >>> padded_width(1), padded_width(8), padded_width(10)
     (8, 8, 16)
     """
     return -(-n // lanes) * lanes
 
 
 def aligned_zeros(rows: int, width: int) -> np.ndarray[Any, np.dtype[np.float64]]:
-    """A matrix of zeros that begins where a register's load does not cross a line of the cache: half the time."""
+    """Allocate zeros (rows, width) at a cache-line boundary: no SIMD load crosses two lines, which halves the time."""
     line = 64 // 8
-    room = np.zeros(rows * width + line)
-    first = -(room.ctypes.data // 8) % line
-    return room[first : first + rows * width].reshape(rows, width)
+    buffer = np.zeros(rows * width + line)
+    first = -(buffer.ctypes.data // 8) % line
+    return buffer[first : first + rows * width].reshape(rows, width)
 
 
-def _add_row(_: Any, table: Any, row: Any, factor: Any, shares: Any) -> Any:
-    """``table[row] += factor * shares``: table (rows, width), shares (width,), both C-contiguous float64.
+def _add_row(_: Any, table: Any, row: Any, factor: Any, values: Any) -> Any:
+    """Add in place, ``table[row] += factor * values``: table (rows, width), values (width,), C-contiguous float64.
 
-    The width must be a multiple of LANES; neither it nor the row is checked.
+    The width must be a multiple of LANES; neither the width nor the row number is checked.
     """
     number = ir.DoubleType()
     vector = ir.VectorType(number, LANES)
@@ -82,18 +80,18 @@ def _add_row(_: Any, table: Any, row: Any, factor: Any, shares: Any) -> Any:
         source = context.make_array(signature.args[3])(context, builder, args[3])
         width = builder.extract_value(target.shape, 1)
         first = builder.gep(target.data, [builder.mul(args[1], width)])
-        spread = builder.insert_element(ir.Constant(vector, ir.Undefined), args[2], ir.Constant(ir.IntType(32), 0))
+        factors = builder.insert_element(ir.Constant(vector, ir.Undefined), args[2], ir.Constant(ir.IntType(32), 0))
         lanes = ir.Constant(ir.VectorType(ir.IntType(32), LANES), [0] * LANES)
-        spread = builder.shuffle_vector(spread, ir.Constant(vector, ir.Undefined), lanes)
+        factors = builder.shuffle_vector(factors, ir.Constant(vector, ir.Undefined), lanes)
         with cgutils.for_range(builder, builder.udiv(width, width.type(LANES))) as loop:
             offset = builder.mul(loop.index, width.type(LANES))
-            there = builder.bitcast(builder.gep(first, [offset]), vector.as_pointer())
-            here = builder.bitcast(builder.gep(source.data, [offset]), vector.as_pointer())
-            part = builder.fmul(builder.load(here, align=8), spread, flags=("contract",))
-            builder.store(builder.fadd(builder.load(there, align=8), part, flags=("contract",)), there, align=8)
+            in_target = builder.bitcast(builder.gep(first, [offset]), vector.as_pointer())
+            in_source = builder.bitcast(builder.gep(source.data, [offset]), vector.as_pointer())
+            part = builder.fmul(builder.load(in_source, align=8), factors, flags=("contract",))
+            builder.store(builder.fadd(builder.load(in_target, align=8), part, flags=("contract",)), in_target, align=8)
         return context.get_dummy_value()
 
-    return types.void(table, types.intp, types.float64, shares), generate
+    return types.void(table, types.intp, types.float64, values), generate
 
 
 add_row: Any = intrinsic(_add_row)

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 from numpy.testing import assert_array_equal
 
-from scalehsi.kernels.compiled import LANES, add_row, aligned_zeros, lean, lean_sums, whole_rows
+from scalehsi.kernels.compiled import LANES, add_row, aligned_zeros, lean, lean_sums, padded_width
 
 
 @lean
@@ -57,7 +57,7 @@ def test_tables_begin_with_a_line_of_the_cache(rows: int, width: int) -> None:
 
 
 def test_whole_rows() -> None:
-    assert [whole_rows(n, 4) for n in (0, 1, 4, 5)] == [0, 4, 4, 8]
+    assert [padded_width(n, 4) for n in (0, 1, 4, 5)] == [0, 4, 4, 8]
 
 
 def test_division_by_zero_is_no_error_and_nan_keeps_its_meaning() -> None:

@@ -11,10 +11,10 @@ warnings. **They have not run on a GPU yet**: ``pytest -m gpu tests/kernels/cuda
 
 from scalehsi.kernels.cuda.frobenius import frobenius_abundances, frobenius_update
 from scalehsi.kernels.cuda.poisson import Resident, poisson_abundances, poisson_update, resident
-from scalehsi.kernels.cuda.sources import MOST
+from scalehsi.kernels.cuda.sources import MAX_COMPONENTS
 
 __all__ = [
-    "MOST",
+    "MAX_COMPONENTS",
     "Resident",
     "frobenius_abundances",
     "frobenius_update",

@@ -12,7 +12,7 @@ import numpy as np
 
 from scalehsi.schema import InputError
 
-MOST: Final = 32
+MAX_COMPONENTS: Final = 32
 """Components, at most: one a lane of a warp."""
 C_TYPES: Final = {
     "u1": "unsigned char",
@@ -51,8 +51,10 @@ def padded(n: int) -> int:
     >>> [padded(n) for n in (1, 4, 5, 12, 32)]
     [4, 4, 8, 16, 32]
     """
-    if not 1 <= n <= MOST:
-        raise InputError(f"the GPU kernels take 1 to {MOST} components, not {n}; fit with device='cpu' for more")
+    if not 1 <= n <= MAX_COMPONENTS:
+        raise InputError(
+            f"the GPU kernels take 1 to {MAX_COMPONENTS} components, not {n}; fit with device='cpu' for more"
+        )
     return next(k for k in (4, 8, 16, 32) if k >= n)
 
 

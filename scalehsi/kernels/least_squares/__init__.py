@@ -1,4 +1,4 @@
-"""Least-squares NMF over a block of pixels: solve the pixels, sum what the endmembers need, improve the endmembers."""
+"""Least squares of a block of pixels: solve the abundances, sum what the endmembers need, update the endmembers."""
 
 from scalehsi.kernels.least_squares.passes import abundances, improve, objective, update
 

@@ -1,8 +1,8 @@
-"""One pass of least squares over a block, read once: a few pixels at a time go through both products and the solver.
+"""Compiled pass of least squares over a block, which reads the data once: tile by tile through products and solver.
 
-The tile of pixels stays in cache between ``b = x s'``, the exact solution for its abundances and the sums
-``N += c' x``; counts become floats there and nowhere else. Partial sums of a tile are float32 and are added to float64
-before they round: over more pixels the objective, a small difference of large sums, would be noise.
+A tile of pixels stays in cache for ``b = x s'``, the exact solution for its abundances and the sums ``N += c' x``;
+counts are converted to floats only there. Partial sums of a tile are float32 and are then added in float64: float32
+sums over more pixels would make the objective, a small difference of large sums, noisy.
 """
 
 from __future__ import annotations
@@ -13,30 +13,30 @@ import numba
 import numpy as np
 
 from scalehsi.kernels.pixel_rows.tile_products import add_outer, dots
-from scalehsi.kernels.quadratic.block_pivoting import room, solve
+from scalehsi.kernels.quadratic.block_pivoting import solve, workspace
 
 TILE_BYTES: Final = 256 * 1024
-"""Of a tile as float32, so that it stays in a core's second-level cache."""
-MOST: Final = 64
-"""Pixels of a tile, at most: over more, float32 sums lose digits."""
-READY: Final = frozenset("u1 u2 f4 f8".split())
-"""Kinds of data that the pass reads as they are; others are converted slab by slab."""
+"""Size of a tile as float32, so that it stays in the second-level cache of a core."""
+MAX_TILE_PIXELS: Final = 64
+"""float32 sums over more pixels lose digits."""
+READABLE_DTYPES: Final = frozenset("u1 u2 f4 f8".split())
+"""Data types that the pass reads without conversion; others are converted slab by slab."""
 
 
 def tile_rows(n_energies: int) -> int:
-    """Pixels of a tile: a multiple of four.
+    """Number of pixels of a tile, a multiple of four.
 
     Examples
     --------
     >>> tile_rows(1024), tile_rows(4096), tile_rows(10**6)
     (64, 16, 4)
     """
-    return int(np.clip(TILE_BYTES // (4 * n_energies) // 4 * 4, 4, MOST))
+    return int(np.clip(TILE_BYTES // (4 * n_energies) // 4 * 4, 4, MAX_TILE_PIXELS))
 
 
 @numba.njit(cache=True, nogil=True)
 def read_tile(x: Any, first: int, rows: int, tile: Any) -> None:
-    """Copy and convert ``rows`` pixels from ``first`` on; what is left of the tile becomes zero."""
+    """Copy and convert ``rows`` pixels of ``x`` (P, E) from ``first`` on to ``tile`` (T, E); pad it with zeros."""
     for p in range(tile.shape[0]):
         if p < rows:
             for e in range(x.shape[1]):
@@ -47,43 +47,43 @@ def read_tile(x: Any, first: int, rows: int, tile: Any) -> None:
 
 @numba.njit(cache=True, nogil=True)
 def update_pass(
-    x: Any, s: Any, kind: int, gram: Any, shift: Any, given: Any, pull: Any, weigh_pixels: int, buffer: Any, big_n: Any,
-    big_m: Any, used: Any,
+    x: Any, s: Any, kind: int, gram: Any, shift: Any, given: Any, known_gram: Any, weigh_pixels: int, buffer: Any,
+    big_n: Any, big_m: Any, used: Any,
 ) -> None:  # fmt: skip
     """Add the sums of all pixels of ``x`` (P, E) to ``big_n`` (K, E), ``big_m`` (K, K) and ``used`` (K,), float64.
 
-    s (K, E) holds the endmembers times the weights of the channels, in the dtype of the buffer (T, E), and one row of
-    zeros more when K is 1. gram (R, R) and shift (R,) are the problem's, ``b = x s' - shift``, of the first R = K - F
-    components; given (P, F) holds the abundances of the others, and pull (F, R) what these take from ``b``.
-    weigh_pixels is 0 or 1.
+    s (K, E) holds the endmembers times the weights of the channels, in the dtype of the buffer (T, E); for K = 1 a row
+    of zeros is appended. kind (see `block_pivoting`), gram (R, R) and shift (R,) are the problem of the first
+    R = K - F components, with ``b = x s' - shift``; given (P, F) holds the abundances of the others, and known_gram
+    (F, R) the decrease of ``b`` for a unit of these. weigh_pixels is 0 or 1.
     """
     n = gram.shape[0]
     height = buffer.shape[0]
     a, cv = np.zeros((height, s.shape[0]), buffer.dtype), np.zeros((height, s.shape[0]), buffer.dtype)
     partial = np.empty((s.shape[0], x.shape[1]), buffer.dtype)
     b, c = np.zeros((height, n)), np.zeros((height, n))
-    inverses, ones, held = room(n)
+    inverses, row_sums, kept_sets = workspace(n)
     for first in range(0, x.shape[0], height):
         rows = min(height, x.shape[0] - first)
         read_tile(x, first, rows, buffer)
         _tile_sums(
-            buffer, rows, s, kind, gram, shift, given[first : first + rows], pull, weigh_pixels, a, b, c, cv, partial,
-            inverses, ones, held, big_n, big_m, used,
+            buffer, rows, s, kind, gram, shift, given[first : first + rows], known_gram, weigh_pixels, a, b, c, cv,
+            partial, inverses, row_sums, kept_sets, big_n, big_m, used,
         )  # fmt: skip
 
 
 @numba.njit(cache=True, nogil=True)
 def update_pass_in_place(
-    x: Any, s: Any, kind: int, gram: Any, shift: Any, given: Any, pull: Any, weigh_pixels: int, buffer: Any, big_n: Any,
-    big_m: Any, used: Any,
+    x: Any, s: Any, kind: int, gram: Any, shift: Any, given: Any, known_gram: Any, weigh_pixels: int, buffer: Any,
+    big_n: Any, big_m: Any, used: Any,
 ) -> None:  # fmt: skip
-    """`update_pass` for an ``x`` of the dtype that is worked in: whole tiles are not copied."""
+    """Variant of `update_pass` for an ``x`` in the dtype of the buffer: complete tiles are not copied."""
     n = gram.shape[0]
     height = buffer.shape[0]
     a, cv = np.zeros((height, s.shape[0]), buffer.dtype), np.zeros((height, s.shape[0]), buffer.dtype)
     partial = np.empty((s.shape[0], x.shape[1]), buffer.dtype)
     b, c = np.zeros((height, n)), np.zeros((height, n))
-    inverses, ones, held = room(n)
+    inverses, row_sums, kept_sets = workspace(n)
     for first in range(0, x.shape[0], height):
         rows = min(height, x.shape[0] - first)
         tile = buffer
@@ -92,36 +92,42 @@ def update_pass_in_place(
         else:
             read_tile(x, first, rows, buffer)
         _tile_sums(
-            tile, rows, s, kind, gram, shift, given[first : first + rows], pull, weigh_pixels, a, b, c, cv, partial,
-            inverses, ones, held, big_n, big_m, used,
+            tile, rows, s, kind, gram, shift, given[first : first + rows], known_gram, weigh_pixels, a, b, c, cv,
+            partial, inverses, row_sums, kept_sets, big_n, big_m, used,
         )  # fmt: skip
 
 
 @numba.njit(cache=True, nogil=True)
 def _tile_sums(
-    tile: Any, rows: int, s: Any, kind: int, gram: Any, shift: Any, given: Any, pull: Any, weigh_pixels: int, a: Any,
-    b: Any, c: Any, cv: Any, partial: Any, inverses: Any, ones: Any, held: Any, big_n: Any, big_m: Any, used: Any,
+    tile: Any, rows: int, s: Any, kind: int, gram: Any, shift: Any, given: Any, known_gram: Any, weigh_pixels: int,
+    a: Any, b: Any, c: Any, cv: Any, partial: Any, inverses: Any, row_sums: Any, kept_sets: Any, big_n: Any, big_m: Any,
+    used: Any,
 ) -> None:  # fmt: skip
-    sought, known = pull.shape[1], pull.shape[0]
-    n = sought + known
-    _tile_solve(tile, rows, s, kind, gram, shift, given, pull, a, b, c, inverses, ones, held)
+    """Add the sums of one tile (T, E), of which the first ``rows`` pixels count.
+
+    a, cv (T, K) in the dtype of the tile, b, c (T, R) and partial (K, E) are buffers; inverses, row_sums and kept_sets
+    come from `block_pivoting.workspace`; the rest as in `update_pass`.
+    """
+    unknown, known = known_gram.shape[1], known_gram.shape[0]
+    n = unknown + known
+    _tile_solve(tile, rows, s, kind, gram, shift, given, known_gram, a, b, c, inverses, row_sums, kept_sets)
     for p in range(rows):
         v = 1.0
         if weigh_pixels != 0:
             total = 0.0
             for e in range(tile.shape[1]):
                 total += tile[p, e]
-            # An empty pixel weighs nothing: its residual is zero anyway.
+            # The weight of an empty pixel is zero: its residual is zero anyway.
             v = tile.shape[1] / total if total > 0.0 else 0.0
-        # Rounded once, and both sums made of the rounded: else the objective would see the difference.
-        for k in range(sought):
+        # Rounded once, and both sums use the rounded values: a difference between them would appear in the objective.
+        for k in range(unknown):
             a[p, k] = c[p, k]
             cv[p, k] = v * c[p, k]
             used[k] += v * c[p, k]
         for f in range(known):
-            a[p, sought + f] = given[p, f]
-            cv[p, sought + f] = v * given[p, f]
-            used[sought + f] += v * given[p, f]
+            a[p, unknown + f] = given[p, f]
+            cv[p, unknown + f] = v * given[p, f]
+            used[unknown + f] += v * given[p, f]
         for k in range(n):
             for j in range(n):
                 big_m[k, j] += np.float64(cv[p, k]) * np.float64(a[p, j])
@@ -135,58 +141,63 @@ def _tile_sums(
 
 @numba.njit(cache=True, nogil=True)
 def _tile_solve(
-    tile: Any, rows: int, s: Any, kind: int, gram: Any, shift: Any, given: Any, pull: Any, a: Any, b: Any, c: Any,
-    inverses: Any, ones: Any, held: Any,
+    tile: Any, rows: int, s: Any, kind: int, gram: Any, shift: Any, given: Any, known_gram: Any, a: Any, b: Any, c: Any,
+    inverses: Any, row_sums: Any, kept_sets: Any,
 ) -> None:  # fmt: skip
+    """Solve the abundances of one tile into ``c`` (T, R); arguments as in `_tile_sums`."""
     n = gram.shape[0]
     dots(tile, s, a)
     for p in range(rows):
         for k in range(n):
             b[p, k] = a[p, k] - shift[k]
-    for f in range(pull.shape[0]):
+    for f in range(known_gram.shape[0]):
         for p in range(rows):
             for k in range(n):
-                b[p, k] -= given[p, f] * pull[f, k]
-    solve(kind, gram, b[:rows], c[:rows], inverses, ones, held)
+                b[p, k] -= given[p, f] * known_gram[f, k]
+    solve(kind, gram, b[:rows], c[:rows], inverses, row_sums, kept_sets)
 
 
 @numba.njit(cache=True, nogil=True)
 def abundances_pass(
-    x: Any, s: Any, kind: int, gram: Any, shift: Any, given: Any, pull: Any, buffer: Any, out: Any
+    x: Any, s: Any, kind: int, gram: Any, shift: Any, given: Any, known_gram: Any, buffer: Any, out: Any
 ) -> None:
-    """Abundances of all pixels of ``x`` (P, E) into ``out`` (P, K), in the order of `update_pass`."""
+    """Write the abundances of all pixels of ``x`` (P, E) to ``out`` (P, K); arguments as in `update_pass`."""
     n = gram.shape[0]
     height = buffer.shape[0]
     a = np.zeros((height, s.shape[0]), buffer.dtype)
     b, c = np.zeros((height, n)), np.zeros((height, n))
-    inverses, ones, held = room(n)
+    inverses, row_sums, kept_sets = workspace(n)
     for first in range(0, x.shape[0], height):
         rows = min(height, x.shape[0] - first)
         read_tile(x, first, rows, buffer)
-        there = given[first : first + rows]
-        _tile_solve(buffer, rows, s, kind, gram, shift, there, pull, a, b, c, inverses, ones, held)
+        tile_given = given[first : first + rows]
+        _tile_solve(buffer, rows, s, kind, gram, shift, tile_given, known_gram, a, b, c, inverses, row_sums, kept_sets)
         for p in range(rows):
             for k in range(n):
                 out[first + p, k] = c[p, k]
-            for f in range(pull.shape[0]):
-                out[first + p, n + f] = there[p, f]
+            for f in range(known_gram.shape[0]):
+                out[first + p, n + f] = tile_given[p, f]
 
 
 @numba.njit(cache=True, nogil=True)
 def residual_pass(x: Any, c: Any, s: Any, w: Any, weigh_pixels: int, rms: Any, spectrum: Any) -> float:
-    """What the model leaves of every pixel: root mean square over channels, sum over pixels, and the loss."""
+    """Residuals ``x - c s``: return the loss, write the root mean square over channels, add the sum over pixels.
+
+    x (P, E), c (P, K), s (K, E); w (E,) are the weights of the channels and weigh_pixels is 0 or 1, for the loss only;
+    rms (P,) and spectrum (E,) are output.
+    """
     loss = 0.0
     for p in range(x.shape[0]):
         square, weighted, total = 0.0, 0.0, 0.0
         for e in range(x.shape[1]):
             value = np.float64(x[p, e])
-            rest = value
+            residual = value
             for k in range(s.shape[0]):
-                rest -= c[p, k] * s[k, e]
+                residual -= c[p, k] * s[k, e]
             total += value
-            square += rest * rest
-            weighted += w[e] * rest * rest
-            spectrum[e] += rest
+            square += residual * residual
+            weighted += w[e] * residual * residual
+            spectrum[e] += residual
         rms[p] = np.sqrt(square / x.shape[1])
         if weigh_pixels != 0:
             weighted = weighted * x.shape[1] / total if total > 0.0 else 0.0
@@ -196,7 +207,11 @@ def residual_pass(x: Any, c: Any, s: Any, w: Any, weigh_pixels: int, rms: Any, s
 
 @numba.njit(cache=True, nogil=True, fastmath={"reassoc", "contract"})
 def norm_pass(x: Any, w: Any, weigh_pixels: int) -> float:
-    """``sum v w x^2`` in float64; sums in any order, or each would wait for the one before (twice a whole pass)."""
+    """Return ``sum v w x^2`` in float64: x (P, E), w (E,) weights of the channels, weigh_pixels 0 or 1.
+
+    The order of the sums is free; in a fixed order each addition waits for the previous one, at twice the cost of a
+    whole pass.
+    """
     norm = 0.0
     for p in range(x.shape[0]):
         square, total = 0.0, 0.0

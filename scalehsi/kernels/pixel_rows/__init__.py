@@ -1,1 +1,1 @@
-"""Helpers for arrays with one row a pixel: strips of rows, sparse counts, tile products and residuals."""
+"""Helpers for arrays with one row per pixel: strips of rows, sparse counts, tile products and residuals."""

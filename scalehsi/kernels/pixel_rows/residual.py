@@ -14,32 +14,52 @@ from scalehsi.kernels.pixel_rows.sparse_counts import Counts
 from scalehsi.kernels.pixel_rows.strips import strips
 
 
-def leftover(x: arrays.Array | Counts, c: arrays.Array, *, s: Float) -> tuple[dict[str, Any], dict[str, Any]]:
-    """What given maps and spectra leave: ``residual`` (P,) root mean square, and ``residual_spectrum`` (E,) summed."""
+def residual_of_block(x: arrays.Array | Counts, c: arrays.Array, *, s: Float) -> tuple[dict[str, Any], dict[str, Any]]:
+    """Residual of given abundances and endmembers, for each pixel and for each channel.
+
+    Parameters
+    ----------
+    x : array, shape (P, E), or Counts
+    c : array, shape (P, K)
+    s : array, shape (K, E)
+
+    Returns
+    -------
+    pixels : dict
+        ``residual`` (P,), root mean square over the channels.
+    sums : dict
+        ``residual_spectrum`` (E,), sum over the pixels.
+    """
     if isinstance(x, Counts):
-        return _leftover_of_counts(x, np.asarray(c, dtype=np.float64), np.asarray(s, dtype=np.float64))
+        return _residual_of_counts(x, np.asarray(c, dtype=np.float64), np.asarray(s, dtype=np.float64))
     xp = arrays.array_namespace(x)
-    left, spectrum = [], np.zeros(x.shape[1])
+    rms, spectrum = [], np.zeros(x.shape[1])
     for part, strip in strips(x):
-        rest = strip - xp.astype(c[part, :], strip.dtype) @ arrays.to_device_like(s, x, strip.dtype)
-        left.append(xp.sqrt(xp.mean(rest * rest, axis=1)))
-        spectrum += arrays.to_host(xp.sum(rest, axis=0))
-    return {"residual": xp.concat(left, axis=0)}, {"residual_spectrum": spectrum}
+        residual = strip - xp.astype(c[part, :], strip.dtype) @ arrays.to_device_like(s, x, strip.dtype)
+        rms.append(xp.sqrt(xp.mean(residual * residual, axis=1)))
+        spectrum += arrays.to_host(xp.sum(residual, axis=0))
+    return {"residual": xp.concat(rms, axis=0)}, {"residual_spectrum": spectrum}
 
 
-def _leftover_of_counts(x: Counts, c: Float, s: Float) -> tuple[dict[str, Any], dict[str, Any]]:
-    """The square written out, ``|x|^2 - 2 x m + |m|^2``: the model is needed where there are counts alone."""
+def _residual_of_counts(x: Counts, c: Float, s: Float) -> tuple[dict[str, Any], dict[str, Any]]:
+    """Expand the square to ``|x|^2 - 2 x m + |m|^2``: the model m is evaluated only in channels with counts.
+
+    x is (P, E), c (P, K), s (K, E); the rest as in `residual_of_block`.
+    """
     squares, spectrum = np.einsum("pk,kj,pj->p", c, s @ s.T, c, optimize=True), -(c.sum(axis=0) @ s)
     st = np.ascontiguousarray(s.T)
     for part, indptr, channel, value in sparse_counts.strips(x):
-        _less_model(indptr, channel, value, st, c[part], squares[part], spectrum)
+        _add_count_terms(indptr, channel, value, st, c[part], squares[part], spectrum)
     residual = np.sqrt(np.maximum(squares, 0.0) / x.shape[1])
     return {"residual": residual.astype(np.float32)}, {"residual_spectrum": spectrum}
 
 
 @numba.njit(cache=True, nogil=True)
-def _less_model(indptr: Any, channel: Any, value: Any, st: Any, c: Any, squares: Any, spectrum: Any) -> None:
-    """Add ``x^2 - 2 x m`` to the squares of each pixel, and the counts to the spectrum."""
+def _add_count_terms(indptr: Any, channel: Any, value: Any, st: Any, c: Any, squares: Any, spectrum: Any) -> None:
+    """Add ``x^2 - 2 x m`` to ``squares`` (P,), and the counts to ``spectrum`` (E,), in place.
+
+    indptr (P + 1,), channel and value (filled,) are a strip of `sparse_counts`; st is (E, K), c (P, K).
+    """
     for p in range(len(squares)):
         for i in range(indptr[p], indptr[p + 1]):
             e, v = channel[i], value[i]

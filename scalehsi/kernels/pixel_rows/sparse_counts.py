@@ -1,8 +1,11 @@
-"""Counts as compressed rows: only the channels of a pixel that hold any, in the integers that they are.
+"""Sparse counts: compressed rows that store only the channels with counts, in a small integer type.
 
-A spectrum image of X-rays is nearly empty: at 147 counts a pixel and 2048 channels 5 % of it is filled. Three bytes a
-filled channel (two for its number, one for its counts) are then a sixth of the dense block of single bytes, and an
-algorithm that works by the filled channels need not look for them again at every pass.
+An EDX spectrum image is nearly empty: at 147 counts per pixel and 2048 channels, 5 % of the channels are filled. Three
+bytes per filled channel (two for its number, one for its counts) are then a sixth of the dense block of single bytes,
+and an algorithm that needs the filled channels does not search for them in every pass.
+
+A class of our own instead of scipy's CSR array: scipy stores channel numbers and row ends as 32-bit or 64-bit integers
+and converts 16-bit ones, so that a filled channel would take five bytes instead of three.
 """
 
 from __future__ import annotations
@@ -20,28 +23,28 @@ from scalehsi.schema import InputError
 
 Rows = tuple[slice, Int, np.ndarray[Any, np.dtype[np.int32]], Float]
 
-STRIP: Final = 64
-"""Pixels of a dense strip: few, as its buffers have room for every channel of each."""
-FILLED: Final = 8192
-"""Filled channels of a sparse strip: its buffers stay in cache, and the cost of a call is spread over many."""
-NARROW: Final = 65536
-"""Up to so many channels their numbers fit in two bytes."""
-SCANNED: Final = ("u1", "u2", "u4", "f4", "f8")
-"""Data types that are searched as they are; others become float64, strip by strip, so that little is compiled."""
+PIXELS_PER_STRIP: Final = 64
+"""Pixels of a dense strip. They are few because its buffers hold every channel of each."""
+FILLED_PER_STRIP: Final = 8192
+"""Filled channels of a sparse strip: its buffers stay in cache, and a call handles many of them."""
+MAX_UINT16_CHANNELS: Final = 65536
+"""Largest number of channels whose numbers fit in two bytes."""
+SCANNED_DTYPES: Final = ("u1", "u2", "u4", "f4", "f8")
+"""Data types that are searched without conversion; others become float64 strip by strip, to compile less code."""
 
 
 @dataclass(frozen=True, eq=False, slots=True)
 class Counts:
-    """Rows of counts without their zeros.
+    """Counts of a block of pixels without the zeros, as compressed rows.
 
     Parameters
     ----------
     indptr : array of int64, shape (P + 1,)
-        The filled channels of pixel p are those from ``indptr[p]`` up to ``indptr[p + 1]``.
+        The filled channels of pixel p are the entries ``indptr[p]`` to ``indptr[p + 1]`` of the next two arrays.
     channel : array of uint16 (int32 beyond 65536 channels), shape (filled,)
-        Their numbers, rising within a pixel.
+        Numbers of the filled channels, ascending within a pixel.
     value : array of unsigned integers or float32, shape (filled,)
-        What they hold, above zero.
+        Counts in the filled channels, above zero.
     n_channels : int
         E.
 
@@ -61,13 +64,17 @@ class Counts:
 
     @classmethod
     def from_dense(cls, x: arrays.Array) -> Counts:
-        """The counts of a dense block, found in two readings of it and without a copy of more than 64 of its rows.
+        """Store the counts of a dense block; it is read twice, and at most 64 of its rows are copied at a time.
 
         Parameters
         ----------
         x : array, shape (P, E)
-            Any real dtype, nowhere negative. Int are kept in the smallest unsigned type that holds the largest of
-            them; other data become float32.
+            Counts of any real dtype, not negative. Integers are stored in the smallest unsigned type that holds the
+            largest of them; other data become float32.
+
+        Returns
+        -------
+        Counts
 
         Raises
         ------
@@ -77,8 +84,8 @@ class Counts:
         rows = arrays.to_host(x)
         pixels, channels = rows.shape
         filled, highest = 0, 0
-        for start in range(0, pixels, STRIP):
-            strip = rows[start : start + STRIP]
+        for start in range(0, pixels, PIXELS_PER_STRIP):
+            strip = rows[start : start + PIXELS_PER_STRIP]
             low, high = (strip.min(), strip.max()) if strip.size else (0, 0)
             if not (low >= 0 and np.isfinite(high)):
                 raise InputError(
@@ -87,15 +94,15 @@ class Counts:
                 )
             filled += int(np.count_nonzero(strip))
             highest = max(highest, high)
-        whole = rows.dtype.kind in "uib"
-        value = np.empty(filled, dtype=np.min_scalar_type(int(highest)) if whole else np.float32)
-        channel = np.empty(filled, dtype=np.uint16 if channels <= NARROW else np.int32)
+        integers = rows.dtype.kind in "uib"
+        value = np.empty(filled, dtype=np.min_scalar_type(int(highest)) if integers else np.float32)
+        channel = np.empty(filled, dtype=np.uint16 if channels <= MAX_UINT16_CHANNELS else np.int32)
         indptr = np.zeros(pixels + 1, dtype=np.int64)
-        for part, ends, where, what in strips(rows):
+        for part, ends, strip_channel, strip_value in strips(rows):
             first = int(indptr[part.start])
             indptr[part.start + 1 : part.stop + 1] = ends[1:] + first
-            channel[first : first + len(where)] = where
-            value[first : first + len(what)] = what
+            channel[first : first + len(strip_channel)] = strip_channel
+            value[first : first + len(strip_value)] = strip_value
         return cls(indptr, channel, value, channels)
 
     @property
@@ -109,7 +116,7 @@ class Counts:
 
     @property
     def dtype(self) -> np.dtype[Any]:
-        """Of the counts."""
+        """Type of the counts."""
         dtype: np.dtype[Any] = self.value.dtype
         return dtype
 
@@ -119,7 +126,7 @@ class Counts:
 
     @property
     def density(self) -> float:
-        """Part of all channels of all pixels that are filled, 0 to 1."""
+        """Fraction of the channels of all pixels that are filled, 0 to 1."""
         return float(self.indptr[-1] - self.indptr[0]) / max(self.shape[0] * self.shape[1], 1)
 
     @property
@@ -135,12 +142,21 @@ class Counts:
         return object.__sizeof__(self) + self.nbytes
 
     def __getitem__(self, rows: slice) -> Counts:
-        """A run of pixels; channels and values are views.
+        """Select consecutive pixels; their channels and values are views.
+
+        Parameters
+        ----------
+        rows : slice
+            Without a step.
+
+        Returns
+        -------
+        Counts
 
         Raises
         ------
         InputError
-            For anything but a slice without steps.
+            For anything but a slice without a step.
         """
         if not isinstance(rows, slice) or rows.step not in (None, 1):
             raise InputError(f"Counts give runs of pixels, such as counts[10:20], not counts[{rows!r}]")
@@ -151,7 +167,16 @@ class Counts:
         return Counts(self.indptr[start : stop + 1] - first, self.channel[part], self.value[part], self.n_channels)
 
     def take(self, rows: Int) -> Counts:
-        """Some pixels in another order, each as often as its number is given.
+        """Select pixels by number, in any order and with repetition.
+
+        Parameters
+        ----------
+        rows : array of int, shape (N,)
+
+        Returns
+        -------
+        Counts
+            N pixels, copied.
 
         Examples
         --------
@@ -166,7 +191,17 @@ class Counts:
 
     @classmethod
     def concatenate(cls, parts: Sequence[Counts]) -> Counts:
-        """The pixels of some blocks, one block after another, in the widest of their dtypes."""
+        """Join blocks in order, in the widest of their dtypes.
+
+        Parameters
+        ----------
+        parts : sequence of Counts
+            Blocks with equal numbers of channels; at least one.
+
+        Returns
+        -------
+        Counts
+        """
         ends = np.cumsum([0, *(part.indptr[-1] for part in parts)])
         indptr = [part.indptr[:-1] + end for part, end in zip(parts, ends, strict=False)]
         return cls(
@@ -177,7 +212,17 @@ class Counts:
         )
 
     def to_dense(self, dtype: Any = None) -> np.ndarray[Any, Any]:
-        """The same block with its zeros, shape (P, E), in the dtype of the counts unless told otherwise."""
+        """Return the block as a dense array with its zeros.
+
+        Parameters
+        ----------
+        dtype : dtype, optional
+            Type of the result; that of the counts by default.
+
+        Returns
+        -------
+        array, shape (P, E)
+        """
         dense = np.zeros(self.shape, dtype=self.dtype if dtype is None else dtype)
         if self.value.size:
             pixel = np.repeat(np.arange(self.shape[0]), np.diff(self.indptr))
@@ -186,64 +231,65 @@ class Counts:
 
 
 def strips(x: arrays.Array | Counts) -> Iterator[Rows]:
-    """Give a block as runs of rows in one layout, whether it is dense or sparse: the same numbers in the same order.
+    """Read a dense or sparse block in strips of rows with one layout: equal numbers in equal order for both.
 
     Parameters
     ----------
     x : array, shape (P, E), or Counts
-        What is not above zero is left out.
+        Values that are not above zero are skipped.
 
     Yields
     ------
     part : slice
         Rows of the block.
     indptr : array of int64
-        Where each row begins in the next two, from 0 on.
+        Start of each row in the next two arrays; the first is 0.
     channel : array of int32
+        Numbers of the filled channels; overwritten by the next strip.
     value : array of float64
-        Both are overwritten by the next strip.
+        Their counts; overwritten by the next strip.
     """
     yield from _sparse_strips(x) if isinstance(x, Counts) else _dense_strips(arrays.to_host(x))
 
 
 def measured_strips(x: arrays.Array | Counts) -> Iterator[tuple[Rows, Float]]:
-    """The same runs of rows, and which of their channels were not measured: those that are NaN or Inf.
+    """Read a block in strips as `strips` does, with a mask of the voxels that were not measured (NaN or Inf).
 
     Parameters
     ----------
     x : array, shape (P, E), or Counts
-        Int and `Counts` hold what was measured, all of it.
+        In integers and `Counts` every voxel counts as measured.
 
     Yields
     ------
     rows : tuple
-        As `strips` gives them; what was not measured is left out.
-    lost : array of float64, shape (rows, E), or (0, E)
-        1 where nothing was measured; no rows where nothing is missing. There are up to three rows of zeros more, which
-        make their number a multiple of four. Overwritten by the next strip.
+        As from `strips`; missing voxels are skipped.
+    missing : array of float64, shape (rows, E), or (0, E)
+        1 for a missing voxel, else 0; no rows for a strip without missing voxels. Up to three rows of zeros are
+        appended, so that their number is a multiple of four. Overwritten by the next strip.
     """
-    nothing = np.zeros((0, x.shape[1]))
+    none_missing = np.zeros((0, x.shape[1]))
     if isinstance(x, Counts) or np.dtype(x.dtype).kind != "f":
         for rows in strips(x):
-            yield rows, nothing
+            yield rows, none_missing
         return
     block = arrays.to_host(x)
-    lost = np.zeros((-(-min(STRIP, len(block)) // 4) * 4, block.shape[1]))
-    holes = np.zeros(1, dtype=np.int64)
-    for rows in _dense_strips(block, lost, holes):
+    missing = np.zeros((-(-min(PIXELS_PER_STRIP, len(block)) // 4) * 4, block.shape[1]))
+    any_missing = np.zeros(1, dtype=np.int64)
+    for rows in _dense_strips(block, missing, any_missing):
         height = rows[0].stop - rows[0].start
-        lost[height:] = 0.0
-        yield rows, lost[: -(-height // 4) * 4] if holes[0] else nothing
+        missing[height:] = 0.0
+        yield rows, missing[: -(-height // 4) * 4] if any_missing[0] else none_missing
 
 
 def _sparse_strips(x: Counts) -> Iterator[Rows]:
     pixels = x.shape[0]
-    most = int(np.diff(x.indptr).max(initial=0))
-    channel, value = np.empty(max(FILLED, most), dtype=np.int32), np.empty(max(FILLED, most))
+    size = max(FILLED_PER_STRIP, int(np.diff(x.indptr).max(initial=0)))
+    channel, value = np.empty(size, dtype=np.int32), np.empty(size)
     start = 0
     while start < pixels:
         first = int(x.indptr[start])
-        stop = max(int(np.searchsorted(x.indptr, first + FILLED, side="right")) - 1, start + 1)
+        stop = max(int(np.searchsorted(x.indptr, first + FILLED_PER_STRIP, side="right")) - 1, start + 1)
         filled = int(x.indptr[stop]) - first
         channel[:filled] = x.channel[first : first + filled]
         value[:filled] = x.value[first : first + filled]
@@ -251,63 +297,75 @@ def _sparse_strips(x: Counts) -> Iterator[Rows]:
         start = stop
 
 
-def _dense_strips(rows: np.ndarray[Any, Any], lost: Float | None = None, holes: Int | None = None) -> Iterator[Rows]:
-    """With ``lost`` what is not finite is written down there, and in ``holes`` whether there is any, and left out."""
+def _dense_strips(
+    rows: np.ndarray[Any, Any], missing: Float | None = None, any_missing: Int | None = None
+) -> Iterator[Rows]:
+    """Strips of a dense block; optionally with a mask of the voxels that are not finite, which are then skipped.
+
+    rows is (P, E); missing (P', E) receives the mask of each strip and any_missing (1,) whether it has a 1.
+    """
     pixels, channels = rows.shape
     native = rows.dtype.newbyteorder("=")
-    dtype = native if native.str[1:] in SCANNED else np.dtype(np.float64)
-    # Rows padded to whole words of eight bytes, most of which are empty and skipped at once.
+    dtype = native if native.str[1:] in SCANNED_DTYPES else np.dtype(np.float64)
+    # Rows are padded to multiples of eight bytes; most of these words are empty and are skipped without a search.
     words = max(-(-channels * dtype.itemsize // 8), 1)
-    height = min(STRIP, pixels)
+    height = min(PIXELS_PER_STRIP, pixels)
     padded = np.zeros((height, words * 8 // dtype.itemsize), dtype=dtype)
     channel, value = np.empty(padded.size, dtype=np.int32), np.empty(padded.size)
-    indptr, some = np.zeros(height + 1, dtype=np.int64), np.empty(words, dtype=np.int32)
-    for start in range(0, pixels, STRIP):
-        part = slice(start, min(start + STRIP, pixels))
+    indptr, nonempty = np.zeros(height + 1, dtype=np.int64), np.empty(words, dtype=np.int32)
+    for start in range(0, pixels, PIXELS_PER_STRIP):
+        part = slice(start, min(start + PIXELS_PER_STRIP, pixels))
         strip = padded[: part.stop - start]
         strip[:, :channels] = rows[part]
-        if lost is not None and holes is not None:
-            holes[0] = _hide(strip, lost)
-        filled = _scan(strip.view(np.uint64), strip, indptr, channel, value, some)
+        if missing is not None and any_missing is not None:
+            any_missing[0] = _mark_missing(strip, missing)
+        filled = _list_filled(strip.view(np.uint64), strip, indptr, channel, value, nonempty)
         yield part, indptr[: part.stop - start + 1], channel[:filled], value[:filled]
 
 
 @lean
-def _hide(x: Any, lost: Any) -> int:
-    """Zeros for what is not finite, and ones in ``lost``, which is not touched where all is; gives whether any is."""
-    none = x.dtype.type(0)
-    bad = 0
+def _mark_missing(x: Any, missing: Any) -> int:
+    """Replace values of ``x`` that are not finite by zero and mark them by 1 in ``missing``; return 1 if there are any.
+
+    If all values are finite, ``missing`` is not written.
+    """
+    zero = x.dtype.type(0)
+    found = 0
     for p in range(x.shape[0]):
         for e in range(x.shape[1]):
-            bad |= not abs(x[p, e]) < np.inf
-    if bad == 0:
+            found |= not abs(x[p, e]) < np.inf
+    if found == 0:
         return 0
     for p in range(x.shape[0]):
-        for e in range(lost.shape[1]):
-            there = abs(x[p, e]) < np.inf
-            lost[p, e] = 0.0 if there else 1.0
-            x[p, e] = x[p, e] if there else none
+        for e in range(missing.shape[1]):
+            finite = abs(x[p, e]) < np.inf
+            missing[p, e] = 0.0 if finite else 1.0
+            x[p, e] = x[p, e] if finite else zero
     return 1
 
 
 @lean
-def _scan(words: Any, x: Any, indptr: Any, channel: Any, value: Any, some: Any) -> int:
-    """Write down what is above zero: row by row, from 0 on; gives how many.
+def _list_filled(words: Any, x: Any, indptr: Any, channel: Any, value: Any, nonempty: Any) -> int:
+    """List the values above zero row by row, and return their number.
 
-    Without branches, which would be guessed wrong every other time: each find is written where the next one will
-    overwrite it unless it counts. First the words that are not empty, into ``some``, then the channels in them.
+    The search has no branches, as the processor would mispredict every second one: each candidate is written, and the
+    next one overwrites it unless it is kept. Nonempty words are searched first, then the channels in them.
+
+    words : the rows of ``x`` as 64-bit words; x (P, E'), padded rows.
+    indptr (P + 1,), channel, value : output, as in `strips`.
+    nonempty (words,) : buffer for the numbers of the nonempty words of a row.
     """
-    lanes = x.shape[1] // words.shape[1]
+    per_word = x.shape[1] // words.shape[1]
     filled = 0
     for p in range(x.shape[0]):
         found = 0
         for w in range(words.shape[1]):
-            some[found] = w
+            nonempty[found] = w
             found += words[p, w] != 0
         begin = filled
         for i in range(found):
-            first = some[i] * lanes
-            for e in range(first, first + lanes):
+            first = nonempty[i] * per_word
+            for e in range(first, first + per_word):
                 channel[filled] = e
                 filled += x[p, e] > 0
         for i in range(begin, filled):

@@ -1,23 +1,22 @@
-"""The two products of a least-squares pass over a few pixels that lie in cache: ``x s'`` and ``c' x``.
+"""Matrix products ``x s'`` and ``c' x`` of a tile of pixels in cache, for passes of least squares.
 
-Libraries for matrices are slow here, because K is small: they copy ``x`` before they multiply, and reach a fifth of
-what memory could give. These loops take 4 pixels by 2, 3 or 4 components at a time, so that every number loaded is
-used several times while it is in a register.
+BLAS is slow here because K is small: it copies ``x`` before it multiplies, and reaches a fifth of the memory bandwidth.
+These loops process 4 pixels by 2, 3 or 4 components at a time, so that every number loaded is used several times while
+it is in a register.
 """
 
 from __future__ import annotations
 
-from typing import Any, Final
+from typing import Any
 
 import numba
 
-# Sums may be reordered, which is what lets them run in vector registers; NaN and Inf keep their meaning.
-FAST: Final = {"reassoc", "contract", "nsz", "arcp"}
+from scalehsi.kernels.compiled import FAST_SUMS
 
 
-@numba.njit(cache=True, nogil=True, fastmath=FAST)
+@numba.njit(cache=True, nogil=True, fastmath=FAST_SUMS)
 def dots(x: Any, s: Any, out: Any) -> None:
-    """``out = x s'``: x (P, E), s (K, E), out (P, K). P is a multiple of 4, K at least 2."""
+    """Compute ``out = x s'``: x (P, E), s (K, E), out (P, K). P must be a multiple of 4, K at least 2."""
     n = s.shape[0]
     for p in range(0, x.shape[0], 4):
         k = 0
@@ -31,9 +30,9 @@ def dots(x: Any, s: Any, out: Any) -> None:
             _dots2(x, p, s, k, out)
 
 
-@numba.njit(cache=True, nogil=True, fastmath=FAST)
+@numba.njit(cache=True, nogil=True, fastmath=FAST_SUMS)
 def add_outer(x: Any, c: Any, total: Any) -> None:
-    """``total += c' x``: x (P, E), c (P, K), total (K, E). P is a multiple of 4, K at least 2."""
+    """Add ``total += c' x``: x (P, E), c (P, K), total (K, E). P must be a multiple of 4, K at least 2."""
     n = c.shape[1]
     for p in range(0, x.shape[0], 4):
         k = 0
@@ -47,8 +46,9 @@ def add_outer(x: Any, c: Any, total: Any) -> None:
             _outer2(x, p, c, k, total)
 
 
-@numba.njit(cache=True, nogil=True, fastmath=FAST)
+@numba.njit(cache=True, nogil=True, fastmath=FAST_SUMS)
 def _dots4(x: Any, p: int, s: Any, k: int, out: Any) -> None:
+    """Part of `dots` for the four pixels from p on and the four components from k on."""
     x0, x1, x2, x3 = x[p], x[p + 1], x[p + 2], x[p + 3]
     s0, s1, s2, s3 = s[k], s[k + 1], s[k + 2], s[k + 3]
     zero = x.dtype.type(0)
@@ -70,8 +70,9 @@ def _dots4(x: Any, p: int, s: Any, k: int, out: Any) -> None:
     out[p + 3, k], out[p + 3, k + 1], out[p + 3, k + 2], out[p + 3, k + 3] = a30, a31, a32, a33
 
 
-@numba.njit(cache=True, nogil=True, fastmath=FAST)
+@numba.njit(cache=True, nogil=True, fastmath=FAST_SUMS)
 def _dots3(x: Any, p: int, s: Any, k: int, out: Any) -> None:
+    """Part of `dots` for the four pixels from p on and the three components from k on."""
     x0, x1, x2, x3 = x[p], x[p + 1], x[p + 2], x[p + 3]
     s0, s1, s2 = s[k], s[k + 1], s[k + 2]
     zero = x.dtype.type(0)
@@ -91,8 +92,9 @@ def _dots3(x: Any, p: int, s: Any, k: int, out: Any) -> None:
     out[p + 3, k], out[p + 3, k + 1], out[p + 3, k + 2] = a30, a31, a32
 
 
-@numba.njit(cache=True, nogil=True, fastmath=FAST)
+@numba.njit(cache=True, nogil=True, fastmath=FAST_SUMS)
 def _dots2(x: Any, p: int, s: Any, k: int, out: Any) -> None:
+    """Part of `dots` for the four pixels from p on and the two components from k on."""
     x0, x1, x2, x3 = x[p], x[p + 1], x[p + 2], x[p + 3]
     s0, s1 = s[k], s[k + 1]
     zero = x.dtype.type(0)
@@ -107,8 +109,9 @@ def _dots2(x: Any, p: int, s: Any, k: int, out: Any) -> None:
     out[p + 2, k], out[p + 2, k + 1], out[p + 3, k], out[p + 3, k + 1] = a20, a21, a30, a31
 
 
-@numba.njit(cache=True, nogil=True, fastmath=FAST)
+@numba.njit(cache=True, nogil=True, fastmath=FAST_SUMS)
 def _outer4(x: Any, p: int, c: Any, k: int, total: Any) -> None:
+    """Part of `add_outer` for the four pixels from p on and the four components from k on."""
     x0, x1, x2, x3 = x[p], x[p + 1], x[p + 2], x[p + 3]
     t0, t1, t2, t3 = total[k], total[k + 1], total[k + 2], total[k + 3]
     c00, c01, c02, c03 = c[p, k], c[p, k + 1], c[p, k + 2], c[p, k + 3]
@@ -123,8 +126,9 @@ def _outer4(x: Any, p: int, c: Any, k: int, total: Any) -> None:
         t3[e] += u0 * c03 + u1 * c13 + u2 * c23 + u3 * c33
 
 
-@numba.njit(cache=True, nogil=True, fastmath=FAST)
+@numba.njit(cache=True, nogil=True, fastmath=FAST_SUMS)
 def _outer3(x: Any, p: int, c: Any, k: int, total: Any) -> None:
+    """Part of `add_outer` for the four pixels from p on and the three components from k on."""
     x0, x1, x2, x3 = x[p], x[p + 1], x[p + 2], x[p + 3]
     t0, t1, t2 = total[k], total[k + 1], total[k + 2]
     c00, c01, c02 = c[p, k], c[p, k + 1], c[p, k + 2]
@@ -138,8 +142,9 @@ def _outer3(x: Any, p: int, c: Any, k: int, total: Any) -> None:
         t2[e] += u0 * c02 + u1 * c12 + u2 * c22 + u3 * c32
 
 
-@numba.njit(cache=True, nogil=True, fastmath=FAST)
+@numba.njit(cache=True, nogil=True, fastmath=FAST_SUMS)
 def _outer2(x: Any, p: int, c: Any, k: int, total: Any) -> None:
+    """Part of `add_outer` for the four pixels from p on and the two components from k on."""
     x0, x1, x2, x3 = x[p], x[p + 1], x[p + 2], x[p + 3]
     t0, t1 = total[k], total[k + 1]
     c00, c01, c10, c11 = c[p, k], c[p, k + 1], c[p + 1, k], c[p + 1, k + 1]

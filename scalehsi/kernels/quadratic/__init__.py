@@ -1,1 +1,1 @@
-"""Small quadratic programmes, one a pixel."""
+"""Small quadratic programmes, one per pixel: non-negative, on the simplex, or with an asymmetric matrix."""

@@ -1,11 +1,14 @@
-"""Non-negative quadratic programmes with few variables: one small problem a pixel, or one a channel.
+"""Batched non-negative least squares (NNLS): one small non-negative quadratic programme per pixel or per channel.
 
 Minimise ``1/2 c' G c - b' c`` over ``c >= 0``. With ``G = s s'`` and ``b = x s'`` this is the non-negative least
-squares of a spectrum ``x`` on K endmembers, without the spectrum itself.
+squares of a spectrum ``x`` on K endmembers; it needs ``b`` instead of the spectrum.
 
 The solver is an active set (Lawson and Hanson 1974, ISBN 978-0-89871-356-5), started from the clipped unconstrained
-solution, which is right or nearly right for most pixels: 1.0 to 1.5 small Cholesky solves a pixel for K <= 12. It is
-exact, which matters: extrapolated outer iterations stall when the inner problems are solved to a tolerance only.
+solution, which is correct or nearly correct for most pixels: 1.0 to 1.5 small Cholesky solves per pixel for K <= 12.
+The solution is exact because extrapolated outer iterations stall if the inner problems are only solved to a tolerance.
+
+Written here instead of calling `scipy.optimize.nnls`, which solves one problem per call and starts from the spectra: it
+would repeat the products with E channels, and the Gram matrix, for every pixel.
 """
 
 from __future__ import annotations
@@ -18,25 +21,26 @@ import numpy as np
 from scalehsi import arrays
 from scalehsi.arrays import Float
 
-RIDGE: Final = 1e-12
-"""Added to the diagonal relative to itself: equal endmembers do not break Cholesky, weak ones keep their share."""
-SWEEPS: Final = 200
+RELATIVE_RIDGE: Final = 1e-12
+"""Added to each diagonal element in proportion to it: Cholesky accepts equal endmembers, weak ones are not damped."""
+MAX_SWEEPS: Final = 200
 
 
 def nnls(gram: arrays.Array, b: arrays.Array) -> arrays.Array:
-    """Solve one non-negative quadratic programme a row.
+    """Solve one non-negative quadratic programme per row.
 
     Parameters
     ----------
     gram : array, shape (K, K)
-        Symmetric, positive semi-definite.
+        Matrix G of all problems; symmetric, positive semi-definite.
     b : array, shape (P, K)
+        Linear term of each problem.
 
     Returns
     -------
     array, shape (P, K)
-        Exact on numpy (float64). On other namespaces coordinate sweeps over all rows at once, in the dtype of ``b``,
-        until the largest change is 1e-6 of the largest value (at most 200 sweeps).
+        Exact for numpy arrays (float64). For other array libraries coordinate descent over all rows at once, in the
+        dtype of ``b``, until the largest change is 1e-6 of the largest value (at most 200 sweeps).
 
     Examples
     --------
@@ -46,38 +50,38 @@ def nnls(gram: arrays.Array, b: arrays.Array) -> arrays.Array:
     xp = arrays.array_namespace(gram, b)
     if isinstance(b, np.ndarray):
         g = np.asarray(gram, dtype=np.float64)
-        # In units in which every component has length one, so that tolerances mean the same for all.
+        # Scaled to components of unit length, so that one tolerance suits all of them.
         unit = np.sqrt(np.diag(g))
         unit = np.where(unit > 0, unit, 1.0)
         out = np.empty(b.shape, dtype=np.float64)
-        solve_rows(ridged(g / np.outer(unit, unit)), np.ascontiguousarray(b / unit), out)
+        solve_rows(with_ridge(g / np.outer(unit, unit)), np.ascontiguousarray(b / unit), out)
         return out / unit
-    return _sweeps(xp, gram, b)
+    return _coordinate_descent(xp, gram, b)
 
 
-def ridged(gram: Float) -> Float:
-    """The Gram matrix with a diagonal that Cholesky can trust; empty components get one."""
+def with_ridge(gram: Float) -> Float:
+    """Add the relative ridge to a Gram matrix, and 1 to the diagonal of empty components, so that Cholesky succeeds."""
     diagonal = np.diag(gram)
-    safe: Float = gram + np.diag(np.where(diagonal > 0, RIDGE * diagonal, 1.0))
+    safe: Float = gram + np.diag(np.where(diagonal > 0, RELATIVE_RIDGE * diagonal, 1.0))
     return np.ascontiguousarray(safe)
 
 
-def _sweeps(xp: Any, gram: Any, b: Any) -> Any:
-    """Coordinate descent, one component after the other, over every row at once."""
+def _coordinate_descent(xp: Any, gram: Any, b: Any) -> Any:
+    """Coordinate descent over all rows at once, in array library ``xp``: gram (K, K), b (P, K), result (P, K)."""
     n = gram.shape[0]
-    g = arrays.to_host(gram).tolist()  # numbers at once: each look at a device costs a wait
+    g = arrays.to_host(gram).tolist()  # copied in one transfer: each read from a device waits for it
     diagonal = [g[k][k] for k in range(n)]
     columns = [b[:, k] * 0 for k in range(n)]
-    for _ in range(SWEEPS):
+    for _ in range(MAX_SWEEPS):
         change, largest = 0.0, 0.0
         for k in range(n):
             if diagonal[k] <= 0:
                 continue
-            pull = b[:, k]
+            right = b[:, k]
             for j in range(n):
                 if j != k:
-                    pull = pull - columns[j] * g[j][k]
-            new = pull / diagonal[k]
+                    right = right - columns[j] * g[j][k]
+            new = right / diagonal[k]
             new = xp.where(new > 0, new, new * 0)
             change = max(change, float(xp.max(xp.abs(new - columns[k]))))
             largest = max(largest, float(xp.max(new)))
@@ -89,9 +93,9 @@ def _sweeps(xp: Any, gram: Any, b: Any) -> Any:
 
 @numba.njit(cache=True, nogil=True)
 def solve_one(gram: Any, b: Any, c: Any, passive: Any, chol: Any, z: Any, order: Any) -> None:
-    """One problem: ``c`` holds a feasible start and then the solution; the rest is room to work in.
+    """Solve one problem by an active set: ``c`` is a feasible start on entry and the solution on return.
 
-    gram (K, K), b (K,), c (K,), passive (K,) bool, chol (K, K), z (K,), order (K,) int.
+    gram (K, K) and b (K,) are the problem; passive (K,) bool, chol (K, K), z (K,) and order (K,) int are buffers.
     """
     n = b.shape[0]
     scale = 0.0
@@ -107,7 +111,7 @@ def solve_one(gram: Any, b: Any, c: Any, passive: Any, chol: Any, z: Any, order:
                 order[m] = k
                 m += 1
         _solve_passive(gram, b, chol, z, order, m)
-        # How far towards z before some component reaches zero?
+        # Longest step towards z before a component reaches zero.
         step, blocking = 1.0, -1
         for i in range(m):
             if z[i] <= 0.0:
@@ -123,11 +127,11 @@ def solve_one(gram: Any, b: Any, c: Any, passive: Any, chol: Any, z: Any, order:
                     c[k] = 0.0
                     passive[k] = False
             if blocking == added and step == 0.0:
-                return  # rounding alone asked for this component
+                return  # this component was added because of rounding
             continue
         for i in range(m):
             c[order[i]] = z[i]
-        # Optimal unless a component at zero would lower the objective.
+        # Optimal unless increasing a component from zero lowers the objective.
         best, added = tolerance, -1
         for k in range(n):
             if not passive[k]:
@@ -143,7 +147,11 @@ def solve_one(gram: Any, b: Any, c: Any, passive: Any, chol: Any, z: Any, order:
 
 @numba.njit(cache=True, nogil=True)
 def _solve_passive(gram: Any, b: Any, chol: Any, z: Any, order: Any, m: int) -> None:
-    """Solve the passive part of ``gram z = b`` by Cholesky; ``z`` in the order of ``order``."""
+    """Solve ``gram z = b`` on the passive set by Cholesky.
+
+    gram (K, K) and b (K,) are the problem; the first m entries of ``order`` number the passive components; chol (K, K)
+    is a buffer, and the first m entries of ``z`` are the result, in that order.
+    """
     for i in range(m):
         for j in range(i + 1):
             total = gram[order[i], order[j]]
@@ -167,7 +175,7 @@ def _solve_passive(gram: Any, b: Any, chol: Any, z: Any, order: Any, m: int) -> 
 
 @numba.njit(cache=True, nogil=True)
 def solve_rows(gram: Any, b: Any, out: Any) -> None:
-    """All rows of ``b`` (P, K) on one ``gram`` (K, K), which must be positive definite."""
+    """Solve all rows of ``b`` (P, K) with one positive definite ``gram`` (K, K) into ``out`` (P, K)."""
     rows, n = b.shape
     passive = np.empty(n, dtype=np.bool_)
     order = np.empty(n, dtype=np.int64)

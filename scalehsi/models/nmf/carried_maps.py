@@ -88,7 +88,7 @@ def _smooth_step(model: Settings, view: Blocks, state: State, *, norm: bool) -> 
     s = state["s"]
     diagonal, target = _pull(model, state) if "c" in state else (np.zeros((*view.shape, len(s))),) * 2
     given = [_maps(view, diagonal), _maps(view, target)]
-    state, sums = _pass(textbook_rules.pulled, view, given, {"s": s, "norm": norm}, state, name="nmf-smooth")
+    state, sums = _pass(textbook_rules.penalised, view, given, {"s": s, "norm": norm}, state, name="nmf-smooth")
     # The spectra feel the differences of their maps as a ridge: the penalty is on the product of both.
     weights, bonds = _bonds(model, state)
     rough = np.zeros(len(s))

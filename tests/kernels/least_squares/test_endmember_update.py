@@ -69,7 +69,7 @@ def test_smooth_rows_minimise_the_penalised_loss(seed: int, strength: float) -> 
 
     def loss(flat: Float) -> float:
         at = flat.reshape(s.shape)
-        return fit(n, m, at) + 0.5 * float(weight @ endmember_update.bend(at))
+        return fit(n, m, at) + 0.5 * float(weight @ endmember_update.roughness(at))
 
     best = optimize.minimize(loss, s.ravel(), bounds=[(0, None)] * s.size, method="L-BFGS-B", options={"ftol": 1e-15})
     assert (found >= 0).all()
@@ -79,6 +79,6 @@ def test_smooth_rows_minimise_the_penalised_loss(seed: int, strength: float) -> 
 
 def test_what_alternates_counts_its_own_power_and_what_is_straight_nothing() -> None:
     alternating = np.where(np.arange(1000) % 2, 1.0, -1.0)
-    assert_allclose(endmember_update.bend(alternating[None]), 1000, rtol=0.01)
-    assert_allclose(endmember_update.bend(np.arange(50.0)[None]), 0.0, atol=1e-20)
-    assert_array_equal(endmember_update.bend(np.ones((2, 2))), np.zeros(2))
+    assert_allclose(endmember_update.roughness(alternating[None]), 1000, rtol=0.01)
+    assert_allclose(endmember_update.roughness(np.arange(50.0)[None]), 0.0, atol=1e-20)
+    assert_array_equal(endmember_update.roughness(np.ones((2, 2))), np.zeros(2))

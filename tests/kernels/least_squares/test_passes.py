@@ -31,8 +31,8 @@ def path(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> str
     """
     name: str = request.param
     if name == "compiled":
-        monkeypatch.setattr(passes, "SMALL", 0)
-        monkeypatch.setattr(passes, "SLAB", 32)
+        monkeypatch.setattr(passes, "MAX_FLOAT64_VALUES", 0)
+        monkeypatch.setattr(passes, "PIXELS_PER_SLAB", 32)
     return name
 
 
@@ -312,7 +312,7 @@ def test_large_blocks_are_read_as_they_are_where_the_pass_can(
     monkeypatch.setattr(fused_pass, pass_name, lambda slab, *rest: seen.append(slab.dtype.str[1:]) or real(slab, *rest))
     least_squares.update(x.astype(dtype), s=s)
     assert seen == (["f8"] if pass_name == "update_pass_in_place" else [])
-    monkeypatch.setattr(passes, "SMALL", 0)
+    monkeypatch.setattr(passes, "MAX_FLOAT64_VALUES", 0)
     seen.clear()
     least_squares.update(x.astype(dtype), s=s)
     assert seen == [worked_in]

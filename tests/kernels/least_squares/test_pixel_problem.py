@@ -14,7 +14,7 @@ from scipy import optimize
 from scalehsi import arrays
 from scalehsi.arrays import Float
 from scalehsi.kernels import least_squares
-from scalehsi.kernels.least_squares.pixel_problem import make_problem, parted
+from scalehsi.kernels.least_squares.pixel_problem import make_problem, split_known
 
 KNOWN = [[0], [2], [3, 1], [0, 1, 2, 3]]
 
@@ -123,4 +123,4 @@ def test_given_abundances_belong_to_components_and_not_on_the_simplex() -> None:
         with pytest.raises(ValueError, match="given abundances have the shape"):
             least_squares.update(x, rows, s=s, known=known)
     with pytest.raises(ValueError, match="on the simplex"):
-        parted(make_problem(s, None, None, None, simplex=True), [0])
+        split_known(make_problem(s, None, None, None, simplex=True), [0])

@@ -15,7 +15,7 @@ from sklearn.decomposition import NMF
 from scalehsi import arrays
 from scalehsi.arrays import Float
 from scalehsi.kernels.least_squares import textbook_rules
-from scalehsi.kernels.pixel_rows.residual import leftover
+from scalehsi.kernels.pixel_rows.residual import residual_of_block
 from scalehsi.kernels.pixel_rows.sparse_counts import Counts
 
 seeds = st.integers(0, 10_000)
@@ -81,7 +81,7 @@ def test_pulled_abundances_are_optimal(seed: int) -> None:
     x, _, s = scene(seed)
     rng = np.random.default_rng(seed)
     diagonal, target = rng.random((60, 3)), rng.random((60, 3))
-    pixels, sums = textbook_rules.pulled(x, diagonal, target, s=s)
+    pixels, sums = textbook_rules.penalised(x, diagonal, target, s=s)
     for row, d, t, c in zip(x, diagonal, target, pixels["c"], strict=True):
         root = np.sqrt(d)
         want = optimize.nnls(np.vstack([s.T, np.diag(root)]), np.concatenate([row, t / root]))[0]
@@ -91,7 +91,7 @@ def test_pulled_abundances_are_optimal(seed: int) -> None:
 
 def test_leftover_is_data_minus_model() -> None:
     x, c, s = scene()
-    pixels, sums = leftover(x, c, s=s)
+    pixels, sums = residual_of_block(x, c, s=s)
     assert_allclose(pixels["residual"], np.sqrt(((x - c @ s) ** 2).mean(axis=1)), rtol=1e-6)
     assert_allclose(sums["residual_spectrum"], (x - c @ s).sum(axis=0), rtol=1e-6, atol=1e-9)
 
@@ -103,6 +103,6 @@ def test_what_counts_leave_is_what_dense_blocks_leave(seed: int, counts: float) 
     x = rng.poisson(c @ s).astype("u2")
     rest = x - c @ s
     for given_ in (x, Counts.from_dense(x)):
-        pixels, sums = leftover(given_, c, s=s)
+        pixels, sums = residual_of_block(given_, c, s=s)
         assert_allclose(pixels["residual"], np.sqrt((rest**2).mean(axis=1)), rtol=1e-4)
         assert_allclose(sums["residual_spectrum"], rest.sum(axis=0), rtol=1e-4, atol=1e-4 * counts)

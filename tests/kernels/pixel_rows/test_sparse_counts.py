@@ -75,7 +75,7 @@ def test_strips_end_anywhere(monkeypatch: pytest.MonkeyPatch) -> None:
     want = rows_of(x)
     few = Counts.from_dense(x)
     for filled in (1, 7, 100):  # less than a row holds, too
-        monkeypatch.setattr(sparse_counts, "FILLED", filled)
+        monkeypatch.setattr(sparse_counts, "FILLED_PER_STRIP", filled)
         for got, expected in zip(rows_of(few), want, strict=True):
             assert_array_equal(got, expected)
 

@@ -10,7 +10,7 @@ from numpy.testing import assert_allclose
 from scipy import optimize
 
 from scalehsi.arrays import Float
-from scalehsi.kernels.quadratic.block_pivoting import COUPLED, FREE, SETS, SIMPLEX, room, solve
+from scalehsi.kernels.quadratic.block_pivoting import ASYMMETRIC, MAX_INVERSES, NON_NEGATIVE, SIMPLEX, solve, workspace
 from scalehsi.kernels.quadratic.nnls import nnls
 
 seeds = st.integers(0, 10_000)
@@ -29,14 +29,14 @@ def problem(seed: int, components: int, channels: int = 15, pixels: int = 20) ->
 
 def solved(kind: int, gram: Float, b: Float) -> Float:
     out = np.full(b.shape, np.nan)
-    solve(kind, gram, np.ascontiguousarray(b), out, *room(len(gram)))
+    solve(kind, gram, np.ascontiguousarray(b), out, *workspace(len(gram)))
     return out
 
 
 @given(seed=seeds, components=st.integers(1, 12))
 def test_non_negative_solutions_are_those_of_the_active_set(seed: int, components: int) -> None:
     gram, b = problem(seed, components)
-    assert_allclose(solved(FREE, gram, b), nnls(gram, b), rtol=1e-6, atol=1e-8)
+    assert_allclose(solved(NON_NEGATIVE, gram, b), nnls(gram, b), rtol=1e-6, atol=1e-8)
 
 
 def simplex_gap(gram: Float, b: Float, c: Float) -> Float:
@@ -84,16 +84,16 @@ def test_a_matrix_that_is_not_symmetric_gives_a_fixed_point(seed: int) -> None:
     gram, b = problem(seed, 4)
     pull = 0.3 * np.random.default_rng(seed).random(4)
     gram = gram + pull[:, None] * (1 - np.eye(4))
-    c = solved(COUPLED, gram, b)
+    c = solved(ASYMMETRIC, gram, b)
     assert_allclose(c, np.maximum(c - (c @ gram.T - b) / np.diag(gram), 0.0), atol=1e-7)
 
 
 def test_more_sets_than_are_kept_change_nothing() -> None:
-    gram, b = problem(3, 14, channels=40, pixels=2 * SETS)
-    assert_allclose(solved(FREE, gram, b), nnls(gram, b), rtol=1e-6, atol=1e-8)
+    gram, b = problem(3, 14, channels=40, pixels=2 * MAX_INVERSES)
+    assert_allclose(solved(NON_NEGATIVE, gram, b), nnls(gram, b), rtol=1e-6, atol=1e-8)
 
 
 def test_a_pixel_of_zeros_is_nothing_but_on_the_simplex_still_something() -> None:
     gram, _ = problem(0, 3)
-    assert not solved(FREE, gram, np.zeros((2, 3))).any()
+    assert not solved(NON_NEGATIVE, gram, np.zeros((2, 3))).any()
     assert_allclose(solved(SIMPLEX, gram, np.zeros((2, 3))).sum(axis=1), 1.0)
