@@ -1,7 +1,6 @@
-"""A lazy cube read region by region, so that memory never holds more than one of them: its range, and its writing.
+"""Find the range of a lazy cube and write it region by region, with one region in memory at a time.
 
-A region is a few storage chunks of the store to be written. Each is a slice of the cube, and slices reach down to the
-file, so that what lies outside of a region is not read with it.
+A region is a slice of the cube: a few storage chunks of the store to be written. Only this slice is read from the file.
 """
 
 from __future__ import annotations
@@ -18,22 +17,22 @@ import numpy as np
 import xarray as xr
 
 from scalehsi.chunks import MiB, StorageLayout, smallest_unsigned, work_chunks
-from scalehsi.io.zarr_layout import laid_out
-from scalehsi.io.zarr_store import create, mark_complete
+from scalehsi.io.zarr_layout import with_layout
+from scalehsi.io.zarr_store import create_arrays, mark_complete
 
 Listener = Callable[[int, int], None]
 Region = tuple[slice, ...]
 
-CHUNKS_AT_ONCE: Final = 2
-"""Storage chunks of one region, of which several copies exist on the way from file to file."""
-MOST_HELD: Final = 512 * MiB
-"""A region grows up to here where smaller ones would read or compute the same thing many times."""
-_EXACT: Final = {2: 2**11, 4: 2**24, 8: 2**53}
-"""Up to here a float of so many bytes holds every whole number."""
+CHUNKS_PER_REGION: Final = 2
+"""Storage chunks of one region; memory holds several copies of a region between reading and writing."""
+MAX_REGION_BYTES: Final = 512 * MiB
+"""Largest region, where smaller ones would read or compute the same values several times."""
+_LARGEST_EXACT_INTEGER: Final = {2: 2**11, 4: 2**24, 8: 2**53}
+"""By the bytes of a float: up to this value it holds every whole number."""
 
 
-class Count:
-    """Tells a listener how many pixels are done, each counted once for the reading and once for the writing."""
+class PixelProgress:
+    """Reports to a listener the number of pixels done, each counted once when read and once when written."""
 
     def __init__(self, listener: Listener | None, total: int) -> None:
         self.listener, self.total, self.done = listener, total, 0
@@ -48,16 +47,16 @@ class Count:
 
 
 def regions_of(cube: xr.DataArray, layout: StorageLayout, *, blocks: Sequence[int] | None) -> list[Region]:
-    """Slices over the whole cube, whole multiples of the files to be written, in the order of the store.
+    """Cut the cube into slices of whole files of the store, in the order of the store.
 
     Parameters
     ----------
     cube : xarray.DataArray
     layout : StorageLayout
-        What is to be written.
+        Of the store to be written.
     blocks : sequence of int, optional
-        Size along each dim of what is read (a compressed chunk) or computed (a dask block) as one, even for a part of
-        it. A region then spans whole blocks as far as `MOST_HELD` allows.
+        Size along each dim of a unit of reading (a compressed chunk) or of computing (a dask block), which is read or
+        computed whole even for a part of it. A region then spans whole blocks, up to `MAX_REGION_BYTES`.
 
     Examples
     --------
@@ -67,57 +66,64 @@ def regions_of(cube: xr.DataArray, layout: StorageLayout, *, blocks: Sequence[in
     """
     pixel_bytes = cube.shape[-1] * cube.dtype.itemsize
     unit = tuple(layout.shards or layout.chunks)[:-1]
-    least = max(math.prod(layout.chunks[:-1]) * _at_once(), math.prod(unit)) * pixel_bytes
+    least = max(math.prod(layout.chunks[:-1]) * _chunks_per_region(), math.prod(unit)) * pixel_bytes
     if blocks is not None:
         whole = tuple(math.ceil(size / n) * n for size, n in zip(blocks[:-1], unit, strict=True))
-        if math.prod(whole) * pixel_bytes <= MOST_HELD:
+        if math.prod(whole) * pixel_bytes <= MAX_REGION_BYTES:
             unit = whole
-        least = max(least, min(MOST_HELD, math.prod(whole) * pixel_bytes))
+        least = max(least, min(MAX_REGION_BYTES, math.prod(whole) * pixel_bytes))
     grid = work_chunks(cube.shape, cube.dtype.itemsize, storage=unit, block_bytes=least)
-    return [(*pixels, slice(0, cube.shape[-1])) for pixels in _spans(grid)]
+    return [(*pixels, slice(0, cube.shape[-1])) for pixels in _slices(grid)]
 
 
-def _spans(grid: Sequence[Sequence[int]]) -> Iterator[Region]:
+def _slices(grid: Sequence[Sequence[int]]) -> Iterator[Region]:
     edges = [list(itertools.accumulate(sizes, initial=0)) for sizes in grid]
     yield from itertools.product(*([slice(a, b) for a, b in itertools.pairwise(e)] for e in edges))
 
 
-def _at_once() -> int:
-    """More chunks at a time where there are more threads to write them, as on a cluster."""
+def _chunks_per_region() -> int:
+    """Storage chunks of a region: at least two for each thread of a cluster, which writes them."""
     client: Any = getattr(dask.base.get_scheduler(), "__self__", None)
     threads = sum(client.nthreads().values()) if hasattr(client, "nthreads") else 0
-    return max(CHUNKS_AT_ONCE, 2 * threads)
+    return max(CHUNKS_PER_REGION, 2 * threads)
 
 
-def narrowest(data: Any, regions: Sequence[Region], count: Count) -> np.dtype[Any]:
-    """Give the smallest unsigned dtype that holds the values, or their own dtype where that would lose something.
+def smallest_dtype(data: Any, regions: Sequence[Region], progress: PixelProgress) -> np.dtype[Any]:
+    """The smallest unsigned dtype that holds the values without loss, or their own dtype.
 
-    Reads the data once, a lazy cube block by block as it comes, an array in memory by ``regions``; floats only up to
-    the first part with a fraction, a negative number or a NaN. Whole non-negative floats, as detectors' software likes
-    to store counts, are counts. ``count`` is told of half of its total.
+    Floats that are whole and not negative are counts, as some detector software stores them.
+
+    Parameters
+    ----------
+    data : array
+        Read once: a lazy array by its own blocks, an array in memory by ``regions``. Floats are read up to the first
+        part with a fraction, a negative number or a NaN.
+    regions : sequence of tuple of slice
+    progress : PixelProgress
+        Advanced to half of its total.
     """
     own: np.dtype[Any] = np.dtype(data.dtype)
-    half = count.total // 2
+    half = progress.total // 2
     if own == np.uint8:
-        count.to(half)
+        progress.to(half)
         return own
-    parts = list(_spans(data.chunks)) if isinstance(data, da.Array) else list(regions)
+    parts = list(_slices(data.chunks)) if isinstance(data, da.Array) else list(regions)
     largest = 0
-    limit = _EXACT.get(own.itemsize, 0) if own.kind == "f" else None
-    together = _at_once()
-    for first in range(0, len(parts), together):
-        batch = parts[first : first + together]
+    limit = _LARGEST_EXACT_INTEGER.get(own.itemsize, 0) if own.kind == "f" else None
+    step = _chunks_per_region()
+    for first in range(0, len(parts), step):
+        batch = parts[first : first + step]
         for low, high, whole in dask.compute(*(_range(data[part], floats=limit is not None) for part in batch)):
             if not whole or low < 0 or (limit is not None and high > limit):
-                count.to(half)
+                progress.to(half)
                 return own
             largest = max(largest, int(high))
-        count.to(half * (first + len(batch)) // len(parts))
+        progress.to(half * (first + len(batch)) // len(parts))
     return smallest_unsigned(largest)
 
 
 def _range(part: Any, *, floats: bool) -> tuple[Any, Any, Any]:
-    """Smallest value, largest value, and whether all are whole numbers; lazy for a lazy part."""
+    """Smallest value, largest value, and whether all are whole numbers; lazy for a lazy part. Integers always are."""
     whole = ((part == np.floor(part)) & np.isfinite(part)).all() if floats else True
     return part.min(), part.max(), whole
 
@@ -130,36 +136,36 @@ def write_regions(
     dtype: np.dtype[Any],
     layout: StorageLayout,
     regions: Sequence[Region],
-    count: Count,
+    progress: PixelProgress,
 ) -> None:
-    """Write a Dataset with one large variable as a store, that variable region by region.
+    """Write a Dataset as a store, one large variable of it region by region.
 
     Parameters
     ----------
     dataset : xarray.Dataset
     name : str
-        The large variable; it is stored as ``dtype`` in this ``layout``.
+        The large variable, stored as ``dtype`` in this ``layout``.
     folder : Path
         Empty.
     dtype : numpy.dtype
     layout : StorageLayout
     regions : sequence of tuple of slice
         Whole multiples of the layout's files.
-    count : Count
-        Told of each region.
+    progress : PixelProgress
+        Advanced by each region.
     """
     data = dataset[name].data
     placeholder = da.empty(data.shape, dtype=dtype, chunks=-1)
-    ready, encoding = laid_out(dataset.assign({name: dataset[name].copy(data=placeholder)}), chunk_bytes=MiB)
+    ready, encoding = with_layout(dataset.assign({name: dataset[name].copy(data=placeholder)}), chunk_bytes=MiB)
     encoding[name] |= {"chunks": layout.chunks, "shards": layout.shards}
-    target = create(ready, folder, encoding, later=[name])[name]
+    target = create_arrays(ready, folder, encoding, later=[name])[name]
     files = layout.shards or layout.chunks
     for region in regions:
         part = data[region]
         if isinstance(part, da.Array):
-            # One task a file: no two tasks write to the same one.
+            # One task for each file: no two tasks write to the same one.
             part.astype(dtype).rechunk(files).store(target, regions=region, lock=False)
         else:
             target[region] = part.astype(dtype, copy=False)
-        count.step(math.prod(s.stop - s.start for s in region[:-1]))
+        progress.step(math.prod(s.stop - s.start for s in region[:-1]))
     mark_complete(folder, kind="cube", variables=[str(v) for v in ready.variables])

@@ -1,4 +1,4 @@
-"""Convert any readable file to a chunked Zarr cube in bounded memory."""
+"""Convert a file of any format that can be opened to a chunked Zarr cube, in bounded memory."""
 
 from __future__ import annotations
 
@@ -13,8 +13,15 @@ import xarray as xr
 
 from scalehsi.cube import check_cube, with_history
 from scalehsi.io.atomic import check_destination, replacing
-from scalehsi.io.by_region import CHUNKS_AT_ONCE, Count, Listener, narrowest, regions_of, write_regions
-from scalehsi.io.open import LARGE_PIECE_BYTES, PathLike, logger, open_raw
+from scalehsi.io.by_region import (
+    CHUNKS_PER_REGION,
+    Listener,
+    PixelProgress,
+    regions_of,
+    smallest_dtype,
+    write_regions,
+)
+from scalehsi.io.open import LARGE_BLOCK_BYTES, PathLike, logger, open_raw
 from scalehsi.io.save import as_dataset, chunk_bytes_of, destination_path
 from scalehsi.io.zarr_layout import layout_of
 
@@ -30,22 +37,26 @@ def convert(
     reader_options: Mapping[str, Any] | None = None,
     progress: Listener | None = None,
 ) -> Path:
-    """Write any spectrum image as a chunked cube, in bounded memory.
+    """Write any spectrum image as a chunked Zarr cube, in bounded memory.
 
     Parameters
     ----------
     src : path or xarray.DataArray
-        What `open_cube` opens, or a cube.
+        A path that `open_cube` opens, or a cube of dims ``(..., "y", "x", "energy")``.
     dst : path
-        The store to make.
+        The store to write; its folder exists.
     chunk_mb : float, default 16
-        Uncompressed MiB of a storage chunk to aim at.
+        Intended size of a storage chunk before compression, in MiB, above 0.
     overwrite : bool, default False
-        Replace a store that is there. What is no Zarr store is never replaced.
-    signal, dataset, reader_options
+        Replace an existing store. A file, or a folder that is no Zarr store, is never replaced.
+    signal : {"EDS", "EELS"} or str, optional
+        As for `open_cube`.
+    dataset : int or str, optional
+        As for `open_cube`.
+    reader_options : mapping, optional
         As for `open_cube`.
     progress : callable, optional
-        Called with the number of pixels done and their total, each counted once read and once written.
+        Called with the number of pixels done and their total. Each pixel counts once when read and once when written.
 
     Returns
     -------
@@ -61,16 +72,16 @@ def convert(
 
     Notes
     -----
-    Counts are stored in the smallest unsigned integer that holds them. Float that are all whole and not negative are
+    Counts are stored in the smallest unsigned integer that holds them. Floats that are all whole and not negative are
     counts too (DigitalMicrograph writes counts as float32): they become integers, without loss, and the history says
-    so. Everything else keeps its dtype. This takes a first reading for the largest value, region by region; it ends
-    early at the first fraction or negative number.
+    so. Other values keep their dtype. The largest value is found in a first reading, region by region, which ends at
+    the first fraction or negative number.
 
-    Memory: a region of two storage chunks (one shard in a store of more than a thousand chunks), a few times over. It
-    grows, to 512 MiB at most, for a source that is stored or computed in larger blocks than that. A file whose reader
-    decodes it whole is held whole, and the log of ``scalehsi`` says how much that is. A lazy cube of several steps is
-    computed twice, once for its largest value, and region by region, so that what all its parts share is computed each
-    time; `save` computes it once, and keeps its dtype.
+    Memory: several copies of a region of two storage chunks (of one shard in a store of more than a thousand chunks).
+    The region grows, to 512 MiB at most, for a source that is stored or computed in larger blocks. A file whose reader
+    decodes it whole stays in memory whole, and the log of ``scalehsi`` names its size. A lazy cube is computed twice,
+    once for its largest value, and region by region, so that intermediate results that several regions need are
+    computed again for each; `save` computes a lazy cube once, and keeps its dtype.
 
     Examples
     --------
@@ -83,19 +94,19 @@ def convert(
     """
     chunk_bytes = chunk_bytes_of(chunk_mb)
     destination = destination_path(dst)
-    check_destination(destination, overwrite=overwrite)  # before a long reading, not after it
+    check_destination(destination, overwrite=overwrite)  # before the long reading
     if isinstance(src, xr.DataArray):
         cube = check_cube(src)
         grid, blocks = cube.chunks, None if cube.chunks is None else tuple(max(c) for c in cube.chunks)
     else:
         cube = open_raw(src, signal=signal, dataset=dataset, reader_options=reader_options)
-        cube = _hold_if_whole(cube, Path(src).name, chunk_bytes)
+        cube = _load_if_undivided(cube, Path(src).name, chunk_bytes)
         grid, blocks = None, cube.encoding.get("chunks")
     dims = tuple(map(str, cube.dims))
     layout = layout_of(dims, cube.shape, cube.dtype.itemsize, chunk_bytes, blocks=grid)
     regions = regions_of(cube, layout, blocks=blocks)
-    count = Count(progress, 2 * math.prod(cube.shape[:-1]))
-    dtype = narrowest(cube.data, regions, count)
+    done = PixelProgress(progress, 2 * math.prod(cube.shape[:-1]))
+    dtype = smallest_dtype(cube.data, regions, done)
     if dtype != cube.dtype:
         lossless = ", all values are whole and not negative" if cube.dtype.kind == "f" else ""
         cube = with_history(cube, f"convert: {cube.dtype} to {dtype}{lossless}")
@@ -104,16 +115,20 @@ def convert(
     data = as_dataset(cube)
     name = str(next(iter(data.data_vars)))
     with replacing(destination, overwrite=overwrite) as partial:
-        write_regions(data, name, partial, dtype=dtype, layout=layout, regions=regions, count=count)
+        write_regions(data, name, partial, dtype=dtype, layout=layout, regions=regions, progress=done)
     return destination
 
 
-def _hold_if_whole(cube: xr.DataArray, name: str, chunk_bytes: int) -> xr.DataArray:
-    """Read a file once that its reader decodes whole anyway, rather than once for each region."""
-    if not isinstance(cube.data, da.Array) or cube.data.npartitions > 1 or cube.nbytes <= CHUNKS_AT_ONCE * chunk_bytes:
+def _load_if_undivided(cube: xr.DataArray, name: str, chunk_bytes: int) -> xr.DataArray:
+    """Read a large file now if its reader decodes it whole, so that it is not decoded again for each region.
+
+    A file that is smaller than a region stays lazy. ``name`` is for the log; a storage chunk has ``chunk_bytes``.
+    """
+    undivided = isinstance(cube.data, da.Array) and cube.data.npartitions == 1
+    if not undivided or cube.nbytes <= CHUNKS_PER_REGION * chunk_bytes:
         return cube
     logger.log(
-        logging.WARNING if cube.nbytes > LARGE_PIECE_BYTES else logging.INFO,
+        logging.WARNING if cube.nbytes > LARGE_BLOCK_BYTES else logging.INFO,
         "%s cannot be read in parts: converting it needs %.1f MB of memory",
         name,
         cube.nbytes / 1e6,

@@ -1,7 +1,7 @@
-"""Open, convert and save cubes and results.
+"""Open cubes, images, maps and results lazily, from Zarr stores or from files of other programs.
 
-Cubes and results are kept as Zarr v3 stores (`scalehsi.io.zarr_store`). Files of other programs are opened through
-RosettaSciIO (`scalehsi.io.rosettasciio`), which is optional.
+Stores are read by `scalehsi.io.zarr_store`, files of other programs through RosettaSciIO, which is optional
+(`scalehsi.io.rosettasciio`).
 """
 
 from __future__ import annotations
@@ -28,8 +28,8 @@ logger = logging.getLogger("scalehsi")
 
 PathLike = str | os.PathLike[str]
 
-LARGE_PIECE_BYTES: Final = 256 * MiB
-"""From here on, what has to be held in memory in one piece is worth a warning."""
+LARGE_BLOCK_BYTES: Final = 256 * MiB
+"""Above this size, a block that is read as one causes a warning."""
 
 
 def open_cube(
@@ -47,35 +47,35 @@ def open_cube(
         A Zarr store (of scalehsi or xarray, v3 or v2), or a file of any format that RosettaSciIO reads (Bruker .bcf,
         Gatan .dm3 and .dm4, Velox .emd, JEOL .pts and .ASW, HyperSpy .hspy and .zspy, .msa, .rpl ...).
     signal : {"EDS", "EELS"} or str, optional
-        The kind of signal to take where a file holds several; written into ``attrs["signal"]`` where a file does not
-        say what it holds.
+        Signal type to choose when a file holds several signals; written into ``attrs["signal"]`` when the file does not
+        name it.
     dataset : int or str, optional
-        Number (from 0) or title of one signal of a file, or name of a store's variable. Default: the spectrum image;
-        of several the one that says EDS or EELS, then the largest.
+        Number (from 0) or title of one signal of a file, or name of a store's variable. Default: the spectrum image; of
+        several, one of EDS or EELS, then the largest.
     reader_options : mapping, optional
-        For the format's reader in RosettaSciIO: ``{"sum_frames": False}`` gives the frames of a Velox or JEOL file as a
-        leading dim instead of their sum, ``{"rebin_energy": 4}`` joins channels.
+        For the format's reader in RosettaSciIO: ``{"sum_frames": False}`` keeps the frames of a Velox or JEOL file as a
+        leading dim in place of their sum, ``{"rebin_energy": 4}`` joins channels.
 
     Returns
     -------
     xarray.DataArray
         Dims ``(..., "y", "x", "energy")``; y and x in nm, energy in eV or keV, each with ``attrs["units"]``. Lengths
-        that a file does not calibrate count pixels ("px"). A line scan has one row, a single spectrum one pixel. Frames
-        or tilts come first. 4D-STEM ``(y, x, ky, kx)`` has its detector stacked into ``energy`` (units "channel"), of
+        without calibration count pixels ("px"). A line scan has one row, a single spectrum one pixel. Frames or tilts
+        are leading dims. 4D-STEM ``(y, x, ky, kx)`` has its detector stacked into ``energy`` (units "channel"), of
         shape ``attrs["detector_shape"]``. ``attrs``: signal, title, source, history, and beam energy, elements, live
-        time ... where the file knows them.
+        time and others that the file holds.
 
     Raises
     ------
     InputError
-        With what is wrong: no such path (and what is like it), a folder that is no store, a store that is damaged or
-        truncated, an unknown format, no spectrum image among what a file holds.
+        When the path does not exist (similar names are listed), a folder is no store, a store is damaged or truncated,
+        the format is unknown, or a file holds no spectrum image.
 
     Notes
     -----
-    Nothing but metadata is read, except from formats without a lazy reader (.msa, and the event lists of JEOL and
-    Velox), and a Bruker .bcf is decoded whole whenever a part of it is computed: `convert` those first if they are
-    large. A store whose energy axis is cut into chunks is joined along it, block by block.
+    Only metadata are read, except from formats without a lazy reader (.msa, and the event lists of JEOL and Velox). A
+    Bruker .bcf is decoded whole whenever a part of it is computed: `convert` large ones first. The energy chunks of a
+    store are joined, block by block.
 
     Examples
     --------
@@ -88,13 +88,13 @@ def open_cube(
     ...     opened.dims, opened.dtype, opened.energy.attrs["units"]
     (('y', 'x', 'energy'), dtype('uint8'), 'keV')
     """
-    cube = _whole_spectra(open_raw(path, signal=signal, dataset=dataset, reader_options=reader_options))
-    _tell_cost(cube, Path(path).name)
+    cube = _join_energy_chunks(open_raw(path, signal=signal, dataset=dataset, reader_options=reader_options))
+    _warn_of_large_blocks(cube, Path(path).name)
     return cube
 
 
 def open_image(path: PathLike, *, dataset: int | str | None = None) -> xr.DataArray:
-    """Open an image that was taken beside a spectrum image, such as HAADF, for `scalehsi.PanSharpen`.
+    """Open an image recorded together with a spectrum image, such as HAADF, for `scalehsi.PanSharpen`.
 
     Parameters
     ----------
@@ -107,12 +107,12 @@ def open_image(path: PathLike, *, dataset: int | str | None = None) -> xr.DataAr
     Returns
     -------
     xarray.DataArray
-        Dims (y, x) in nm, or in pixels ("px") where the file does not calibrate them.
+        Dims (y, x) in nm, or in pixels ("px") without calibration.
 
     Raises
     ------
     InputError
-        When the path leads nowhere, or to no image.
+        When the path does not exist, or holds no image.
 
     Examples
     --------
@@ -130,12 +130,22 @@ def open_image(path: PathLike, *, dataset: int | str | None = None) -> xr.DataAr
 
 
 def open_result(path: PathLike) -> xr.Dataset:
-    """Open a result that `save` wrote, its maps lazy.
+    """Open a result that `save` wrote, with lazy maps.
+
+    Parameters
+    ----------
+    path : path
+        A Zarr store.
+
+    Returns
+    -------
+    xarray.Dataset
+        ``endmembers`` (component, energy), ``abundances`` (component, ..., y, x), and the method's own variables.
 
     Raises
     ------
     InputError
-        When the path leads nowhere, the store is damaged or truncated, or it holds no result.
+        When the path does not exist, the store is damaged or truncated, or it holds no result.
     """
     data = open_dataset(path)
     if ENDMEMBERS not in data and any(v.dims[-3:] == (Y, X, ENERGY) for v in data.data_vars.values()):
@@ -147,7 +157,12 @@ def open_result(path: PathLike) -> xr.Dataset:
 
 
 def open_maps(path: PathLike) -> xr.DataArray:
-    """Open the maps of a store, lazy: of a result, of a simulation, or saved alone.
+    """Open the maps of a store lazily: of a result, of a simulation, or saved alone.
+
+    Parameters
+    ----------
+    path : path
+        A Zarr store.
 
     Returns
     -------
@@ -157,7 +172,7 @@ def open_maps(path: PathLike) -> xr.DataArray:
     Raises
     ------
     InputError
-        When the path leads nowhere, the store is damaged or truncated, or it holds no maps.
+        When the path does not exist, the store is damaged or truncated, or it holds no maps.
 
     Examples
     --------
@@ -177,16 +192,27 @@ def open_maps(path: PathLike) -> xr.DataArray:
 
 
 def are_maps(data: xr.DataArray) -> bool:
+    """Whether the dims are those of maps, ``(component, ..., y, x)``."""
     return data.ndim >= 3 and data.dims[0] == COMPONENT and data.dims[-2:] == (Y, X)
 
 
 def open_dataset(path: PathLike) -> xr.Dataset:
-    """Open any store that `save` wrote as a Dataset, such as the truth that a simulation keeps beside its cube.
+    """Open any store that `save` wrote as a Dataset, such as the ground truth of a simulation.
+
+    Parameters
+    ----------
+    path : path
+        A Zarr store.
+
+    Returns
+    -------
+    xarray.Dataset
+        Numeric variables are lazy.
 
     Raises
     ------
     InputError
-        When the path leads nowhere, or the store is damaged or truncated.
+        When the path does not exist, or the store is damaged or truncated.
     """
     folder = Path(path).expanduser()
     check_exists(folder)
@@ -198,7 +224,7 @@ def open_dataset(path: PathLike) -> xr.Dataset:
 def open_raw(
     path: PathLike, *, signal: str | None, dataset: int | str | None, reader_options: Mapping[str, Any] | None
 ) -> xr.DataArray:
-    """Open a cube with the chunks that it has on disk."""
+    """Open a cube with its chunks on disk; the arguments are those of `open_cube`."""
     source = Path(path).expanduser()
     check_exists(source)
     if source.is_dir() and source.suffix.lower() != ".zspy":
@@ -206,8 +232,8 @@ def open_raw(
     return read_vendor(source, signal=signal, dataset=dataset, options=reader_options)
 
 
-def _whole_spectra(cube: xr.DataArray) -> xr.DataArray:
-    """Join the chunks of the energy axis; where whole planes would come together, cut them into tiles as well."""
+def _join_energy_chunks(cube: xr.DataArray) -> xr.DataArray:
+    """Join the chunks of the energy axis; cut the pixels into tiles when joined blocks would exceed 64 MiB."""
     if not isinstance(cube.data, da.Array) or len(cube.data.chunks[-1]) == 1:
         return cube
     cuts = len(cube.data.chunks[-1])
@@ -222,14 +248,14 @@ def _whole_spectra(cube: xr.DataArray) -> xr.DataArray:
     return with_history(joined, f"open: energy axis joined from {cuts} chunks; scalehsi.convert stores it whole")
 
 
-def _tell_cost(cube: xr.DataArray, name: str) -> None:
+def _warn_of_large_blocks(cube: xr.DataArray, name: str) -> None:
     if not isinstance(cube.data, da.Array):
         return
     largest = math.prod(max(sizes) for sizes in cube.data.chunks) * cube.dtype.itemsize
-    if largest > LARGE_PIECE_BYTES:
+    if largest > LARGE_BLOCK_BYTES:
         logger.warning(
-            "%s comes in blocks of %.1f GB, each of which has to be held in memory whole; "
-            "scalehsi.convert makes a store of small chunks of it",
+            "%s is read in blocks of %.1f GB, each of which must fit in memory; "
+            "scalehsi.convert writes it as a store of small chunks",
             name,
             largest / 1e9,
         )

@@ -1,7 +1,7 @@
-"""Files of other programs, opened lazily through RosettaSciIO (optional: extra ``io``).
+"""Open files of other programs lazily through RosettaSciIO (optional: extra ``io``).
 
-RosettaSciIO is imported when the first such file is opened. How a file is cut into blocks is decided here: some 16 MiB,
-the energy axis whole, whatever its reader proposes.
+RosettaSciIO is imported when the first such file is opened. Files are read in blocks of about 16 MiB with the energy
+axis whole, independent of the reader's own blocks.
 """
 
 from __future__ import annotations
@@ -21,21 +21,29 @@ import numpy as np
 import xarray as xr
 
 from scalehsi.chunks import STORAGE_CHUNK_BYTES, work_chunks
-from scalehsi.io.vendor_signal import UNKNOWN, Plan, image_axes, merge_mapping, plan_of, signal_of, to_cube, to_image
+from scalehsi.io.vendor_signal import (
+    UNKNOWN_UNITS,
+    AxisRoles,
+    axis_roles,
+    image_axes,
+    merge_mapping,
+    signal_of,
+    to_cube,
+    to_image,
+)
 from scalehsi.schema import ENERGY, InputError
 
 logger = logging.getLogger("scalehsi")
 
-ZARR: Final = ".zarr"
-_FIRST: Final = ("HSPY", "MRC", "JEOL", "EMPAD")
-"""Readers to ask first where several know an extension: the common ones, which also say no quickly."""
+_FIRST_READERS: Final = ("HSPY", "MRC", "JEOL", "EMPAD")
+"""Readers to try first where several know an extension: they are common, and refuse a wrong file quickly."""
 _HINTS: Final = {
     ".npz": "type scalehsi.make_cube(numpy.load(path)['name'], energy=..., energy_units='keV')",
     ".mat": "type scalehsi.make_cube(scipy.io.loadmat(path)['name'], energy=..., energy_units='eV')",
     ".csv": "a table is no spectrum image; read it with numpy.loadtxt and wrap it with scalehsi.make_cube",
     ".txt": "a table is no spectrum image; read it with numpy.loadtxt and wrap it with scalehsi.make_cube",
 }
-_LISTED: Final = 20
+_MAX_LISTED_SIGNALS: Final = 20
 
 
 def read_vendor(
@@ -51,8 +59,8 @@ def read_vendor(
     ----------
     path : Path
     signal : str, optional
-        "EDS", "EELS" or another signal type to look for when the file holds several; also written into the cube where
-        the file does not say.
+        Signal type to choose ("EDS", "EELS" or another) when the file holds several; also written into the cube when
+        the file does not name it.
     dataset : int or str, optional
         Number (from 0, in the order of the file) or title of the signal. Default: the spectrum image.
     options : mapping, optional
@@ -61,14 +69,14 @@ def read_vendor(
     Raises
     ------
     InputError
-        When RosettaSciIO is not installed, no reader knows the file, or no spectrum is in it.
+        When RosettaSciIO is not installed, no reader knows the file, or it holds no spectrum.
     """
-    path = _companion(path)
+    path = _header_of_raw(path)
     name, api, found = _read(path, dict(options or {}))
-    index, plan = _choose(found, path, signal=signal, dataset=dataset)
+    index, roles = _choose(found, path, signal=signal, dataset=dataset)
     chosen = dict(found[index])
     original = chosen["data"]
-    chosen["data"] = _cut(api, path, dict(options or {}), found, index, plan)
+    chosen["data"] = _in_blocks(api, path, dict(options or {}), found, index, roles)
     shape = " x ".join(map(str, original.shape))
     attrs: dict[str, Any] = {
         "source": path.name,
@@ -76,23 +84,25 @@ def read_vendor(
     }
     if signal and signal_of(merge_mapping(chosen)) != signal:
         attrs["signal"] = signal
-    cube = to_cube(chosen, plan, attrs=attrs)
-    stored = getattr(_source(original), "chunks", None) if isinstance(original, da.Array) else None
-    if stored is not None and len(plan.spectral) == 1:
-        plane = (1 if axis is None else stored[axis] for axis in (plan.y, plan.x))
-        cube.encoding["chunks"] = (*(stored[a] for a in plan.leading), *plane, stored[plan.spectral[0]])
-    if cube[ENERGY].attrs["units"] == UNKNOWN:
+    cube = to_cube(chosen, roles, attrs=attrs)
+    stored = getattr(_array_on_disk(original), "chunks", None) if isinstance(original, da.Array) else None
+    if stored is not None and len(roles.spectral) == 1:
+        plane = (1 if axis is None else stored[axis] for axis in (roles.y, roles.x))
+        cube.encoding["chunks"] = (*(stored[a] for a in roles.leading), *plane, stored[roles.spectral[0]])
+    if cube[ENERGY].attrs["units"] == UNKNOWN_UNITS:
         logger.info("%s: no unit of energy in the file; type cube.energy.attrs['units'] = 'eV'", path.name)
     return cube
 
 
 def read_image(path: Path, *, dataset: int | str | None = None) -> xr.DataArray:
-    """Open an image, such as HAADF, of a file of another program; the largest where there are several.
+    """Open an image, such as HAADF, from a file of another program.
+
+    Default: the largest. ``dataset`` is a number (from 0) or a title.
 
     Raises
     ------
     InputError
-        When RosettaSciIO is not installed, no reader knows the file, or no image is in it.
+        When RosettaSciIO is not installed, no reader knows the file, or it holds no image.
     """
     name, _, found = _read(path, {})
     wanted = range(len(found)) if dataset is None else [_by_name(found, path, dataset)]
@@ -117,7 +127,7 @@ def extensions() -> list[str]:
         When RosettaSciIO is not installed.
     """
     plugins = _rosetta().IO_PLUGINS
-    return sorted({ZARR} | {f".{e.lower()}" for p in plugins for e in p["file_extensions"]})
+    return sorted({".zarr"} | {f".{e.lower()}" for p in plugins for e in p["file_extensions"]})
 
 
 # Reading -------------------------------------------------------------------------------------------------------------
@@ -133,25 +143,29 @@ def _rosetta() -> ModuleType:
         ) from error
 
 
-def _companion(path: Path) -> Path:
-    """The header beside a bare .raw file."""
+def _header_of_raw(path: Path) -> Path:
+    """The header file (.rpl) beside a .raw file, which holds values only; any other path unchanged."""
     if path.suffix.lower() != ".raw":
         return path
     for suffix in (".rpl", ".RPL"):
         if path.with_suffix(suffix).is_file():
             return path.with_suffix(suffix)
-    raise InputError(f"{path.name!r} is bare numbers; its header {path.with_suffix('.rpl').name!r} is not beside it")
+    header = path.with_suffix(".rpl").name
+    raise InputError(f"{path.name!r} holds bare numbers; put its header {header!r} beside it")
 
 
 def _read(path: Path, options: dict[str, Any]) -> tuple[str, ModuleType, list[dict[str, Any]]]:
-    """Ask the readers that know the extension, one after the other, until one finds signals."""
+    """Try the readers that know the extension, one after the other, until one finds signals.
+
+    Returns the reader's name, its module and the signals; ``options`` go to the reader.
+    """
     rosetta = _rosetta()
     suffix = path.suffix.lower()
     plugins = [p for p in rosetta.IO_PLUGINS if suffix[1:] in {e.lower() for e in p["file_extensions"]}]
     if not plugins:
         hint = _HINTS.get(suffix, f"known are {', '.join(extensions())}")
         raise InputError(f"no reader for {path.name!r} ({suffix or 'it has no extension'}); {hint}")
-    plugins.sort(key=lambda p: p["name"] not in _FIRST)
+    plugins.sort(key=lambda p: p["name"] not in _FIRST_READERS)
     refused = []
     for plugin in plugins:
         try:
@@ -165,7 +179,7 @@ def _read(path: Path, options: dict[str, Any]) -> tuple[str, ModuleType, list[di
                 f'{plugin["name"]}: needs {missing}; type pip install "scalehsi[io]" or pip install {missing}'
             )
             continue
-        # A parser that is not ours, on bytes that may be damaged, raises anything.
+        # A parser of another project, on a file that may be damaged, may raise anything.
         except Exception as error:
             refused.append(f"{plugin['name']}: {_reason(error, path)}")
             continue
@@ -177,11 +191,11 @@ def _read(path: Path, options: dict[str, Any]) -> tuple[str, ModuleType, list[di
 
 
 def _signals(api: ModuleType, path: Path, options: dict[str, Any]) -> list[dict[str, Any]]:
-    with _told():
+    with _warnings_logged():
         try:
             found = api.file_reader(str(path), **{"lazy": True, **_read_only(api), **options})
         except (NotImplementedError, TypeError):
-            # No lazy reader, or (images) one that fails: read whole. A TypeError of an option's comes again.
+            # No lazy reader, or (images) one that fails: read whole. A wrong option raises its TypeError again.
             found = api.file_reader(str(path), **options)
             total = sum(getattr(s.get("data"), "nbytes", 0) for s in found)
             logger.info("%s: its format has no lazy reader, %.1f MB were read into memory", path.name, total / 1e6)
@@ -205,11 +219,10 @@ class _Forward(logging.Handler):
 
 
 @contextlib.contextmanager
-def _told() -> Iterator[None]:
-    """Put what a foreign parser warns of into our log.
+def _warnings_logged() -> Iterator[None]:
+    """Send the warnings and the log of RosettaSciIO to our log.
 
-    Its warnings are about the file and its own code, and it would print its log on standard output, which belongs to
-    the results of a command.
+    Its own log would go to standard output, which belongs to the results of a command.
     """
     theirs = logging.getLogger("rsciio")
     handlers, propagate = theirs.handlers[:], theirs.propagate
@@ -229,31 +242,33 @@ def _told() -> Iterator[None]:
 
 def _choose(
     found: Sequence[dict[str, Any]], path: Path, *, signal: str | None, dataset: int | str | None
-) -> tuple[int, Plan]:
-    plans = [plan_of(s) for s in found]
+) -> tuple[int, AxisRoles]:
+    """Choose a signal among those ``found``, as `read_vendor` describes: its number, and the roles of its axes."""
+    candidates = [axis_roles(s) for s in found]
     if dataset is not None:
         index = _by_name(found, path, dataset)
-        if (plan := plans[index]) is None:
+        if (roles := candidates[index]) is None:
             raise InputError(f"dataset {dataset!r} of {path.name!r} is no spectrum image; {_contents(found)}")
-        return index, plan
-    fitting = [(i, p) for i, p in enumerate(plans) if p is not None]
+        return index, roles
+    fitting = [(i, roles) for i, roles in enumerate(candidates) if roles is not None]
     if not fitting:
         raise InputError(f"{path.name!r} holds no spectrum image; {_contents(found)}")
     kinds = [signal_of(merge_mapping(s)) for s in found]
 
-    def merit(candidate: tuple[int, Plan]) -> tuple[bool, bool, bool, int]:
-        i, plan = candidate
+    def preference(candidate: tuple[int, AxisRoles]) -> tuple[bool, bool, bool, int]:
+        i, roles = candidate
         wanted = signal is not None and kinds[i] == signal
-        spatial = plan.x is not None or plan.y is not None
+        spatial = roles.x is not None or roles.y is not None
         return wanted, kinds[i] in ("EDS", "EELS") and spatial, spatial, int(np.prod(found[i]["data"].shape))
 
-    index, plan = max(fitting, key=merit)
+    index, roles = max(fitting, key=preference)
     if len(fitting) > 1:
         logger.info("%s: opened dataset %d of %d; %s", path.name, index, len(found), _contents(found))
-    return index, plan
+    return index, roles
 
 
 def _by_name(found: Sequence[dict[str, Any]], path: Path, dataset: int | str) -> int:
+    """The number of the signal with this number or title, among those found in the file."""
     titles = [_title(s) for s in found]
     if isinstance(dataset, int):
         if 0 <= dataset < len(found):
@@ -272,50 +287,58 @@ def _title(signal: Mapping[str, Any]) -> str:
 def _contents(found: Sequence[dict[str, Any]]) -> str:
     listed = [
         f"{i} {_title(s)!r} ({' x '.join(map(str, s['data'].shape))} {s['data'].dtype})"
-        for i, s in enumerate(found[:_LISTED])
+        for i, s in enumerate(found[:_MAX_LISTED_SIGNALS])
     ]
-    if len(found) > _LISTED:
-        listed.append(f"and {len(found) - _LISTED} more")
+    if len(found) > _MAX_LISTED_SIGNALS:
+        listed.append(f"and {len(found) - _MAX_LISTED_SIGNALS} more")
     return f"it holds {', '.join(listed)}" if listed else "it holds nothing that is an array"
 
 
 # Cutting into blocks -------------------------------------------------------------------------------------------------
 
 
-def _cut(
+def _in_blocks(
     api: ModuleType,
     path: Path,
     options: dict[str, Any],
     found: Sequence[dict[str, Any]],
     index: int,
-    plan: Plan,
+    roles: AxisRoles,
 ) -> Any:
-    """The data in blocks of whole spectra, without a reading of what the blocks do not hold."""
+    """Cut the data into blocks of whole spectra, each read from the file on its own where the reader allows it.
+
+    Parameters
+    ----------
+    api, path, options
+        The reader's module, the file, and the options of the user.
+    found, index, roles
+        The signals of the file, the number of the chosen one, and the roles of its axes.
+    """
     data = found[index]["data"]
     if not isinstance(data, da.Array):
-        return da.from_array(np.asarray(data), chunks=_blocks(data, plan, None))
-    source = _source(data)
+        return da.from_array(np.asarray(data), chunks=_blocks(data, roles, None))
+    source = _array_on_disk(data)
     if source is not None:
-        # One array on disk (HDF5) or a list of events: blocks are cut anew, whole multiples of the stored chunks.
-        blocks = _blocks(data, plan, getattr(source, "chunks", None))
+        # One array on disk (HDF5) or a list of events: new blocks of whole stored chunks.
+        blocks = _blocks(data, roles, getattr(source, "chunks", None))
         empty = np.empty((0,) * data.ndim, data.dtype)
         return da.from_array(source, chunks=blocks, meta=empty).astype(data.dtype)
     if "chunks" in inspect.signature(api.file_reader).parameters and "chunks" not in options:
-        # Memory maps: the reader is asked again, which costs a look at the header.
-        wanted = dict(enumerate(_blocks(data, plan, None)))
-        with contextlib.suppress(Exception):  # what it cannot do with these chunks, it did without them
-            again = _signals(api, path, {**options, "chunks": wanted})
-            if len(again) == len(found) and again[index]["data"].shape == data.shape:
-                data = again[index]["data"]
-        _check_end(data, path)
-    return data.rechunk(dict.fromkeys(plan.spectral, -1))
+        # Memory maps: the reader is called again, which costs one reading of the header.
+        wanted = dict(enumerate(_blocks(data, roles, None)))
+        with contextlib.suppress(Exception):  # a reader that fails with these chunks has read the file without them
+            second = _signals(api, path, {**options, "chunks": wanted})
+            if len(second) == len(found) and second[index]["data"].shape == data.shape:
+                data = second[index]["data"]
+        _check_last_value(data, path)
+    return data.rechunk(dict.fromkeys(roles.spectral, -1))
 
 
-def _blocks(data: Any, plan: Plan, stored: tuple[int, ...] | None) -> tuple[tuple[int, ...], ...]:
-    """Chunks of about 16 MiB in the order of the array, spectra whole."""
-    order = plan.order
-    navigation = [a for a in order if a not in plan.spectral]
-    channels = int(np.prod([data.shape[a] for a in plan.spectral]))
+def _blocks(data: Any, roles: AxisRoles, stored: tuple[int, ...] | None) -> tuple[tuple[int, ...], ...]:
+    """Chunks of about 16 MiB along each axis of ``data``, spectra whole, in multiples of the ``stored`` chunks."""
+    order = roles.order
+    navigation = [a for a in order if a not in roles.spectral]
+    channels = int(np.prod([data.shape[a] for a in roles.spectral]))
     shape = (*(data.shape[a] for a in navigation), channels) if navigation else (1, channels)
     tile = None if stored is None or not navigation else [stored[a] for a in navigation]
     cut = work_chunks(shape, data.dtype.itemsize, storage=tile, block_bytes=STORAGE_CHUNK_BYTES)
@@ -323,22 +346,24 @@ def _blocks(data: Any, plan: Plan, stored: tuple[int, ...] | None) -> tuple[tupl
     return tuple(sizes.get(a, (data.shape[a],)) for a in range(data.ndim))
 
 
-def _source(data: da.Array) -> Any:
-    """The array on disk behind a dask array that is nothing but views of it, or None."""
+def _array_on_disk(data: da.Array) -> Any:
+    """The array on disk when the dask array consists of views of one, or None."""
     layers: Mapping[str, Any] = getattr(data.__dask_graph__(), "layers", {})
     names = [n for n in layers if not n.startswith("astype-")]
     originals = [n for n in names if n.startswith("original-")]
     if len(originals) != 1 or sorted(names) != sorted((originals[0], originals[0].removeprefix("original-"))):
         return None
-    held = next(iter(dict(layers[originals[0]]).values()))
-    held = getattr(held, "value", held)
-    return held if getattr(held, "shape", None) == data.shape else None
+    array = next(iter(dict(layers[originals[0]]).values()))
+    array = getattr(array, "value", array)
+    return array if getattr(array, "shape", None) == data.shape else None
 
 
-def _check_end(data: da.Array, path: Path) -> None:
-    """Look at the last value, which a file cut short does not have."""
+def _check_last_value(data: da.Array, path: Path) -> None:
+    """Refuse a truncated file: read its last value."""
     last = data[tuple(slice(-1, None) for _ in data.shape)]
     try:
         last.compute(scheduler="synchronous")
     except (ValueError, OSError) as error:
-        raise InputError(f"{path.name!r} is truncated: its header promises more than it holds ({error})") from error
+        raise InputError(
+            f"{path.name!r} is truncated: its header describes more than it holds ({error}); copy it again"
+        ) from error

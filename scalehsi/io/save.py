@@ -1,4 +1,4 @@
-"""Save cubes and results, whole or not at all."""
+"""Save cubes, maps, results and other Datasets as Zarr v3 stores, each in one step."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from scalehsi.io.zarr_store import Kind, write_store
 from scalehsi.schema import ABUNDANCES, InputError
 
 COUNTS: Final = "counts"
-"""Name of a cube's variable in its store, unless the cube has a name of its own."""
+"""Name of a cube's variable in its store, for a cube without a name."""
 
 OTHER_FORMATS: Final = frozenset(
     f".{ending}"
@@ -34,20 +34,21 @@ def save(data: xr.DataArray | xr.Dataset, path: PathLike, *, overwrite: bool = F
     """Write a cube or a result as a Zarr v3 store, in one step.
 
     The store is written under a hidden name beside ``path`` and renamed when it is complete: a write that fails or is
-    killed leaves no half result, and with ``overwrite`` leaves the old one. Lazy variables are computed once, together,
-    by the scheduler that is current: this process's threads, or the workers of a cluster, which then write the chunks
-    themselves to a path that they must share.
+    killed leaves no partial store, and with ``overwrite`` keeps the old one. All lazy variables are computed in one
+    pass by the current scheduler: the threads of this process, or the workers of a cluster, which write the chunks
+    themselves and must share the path.
 
     Parameters
     ----------
     data : xarray.DataArray or xarray.Dataset
         A cube, a result, maps of components (component, ..., y, x), or any other Dataset.
     path : path
-        The folder to make, by custom ``name.zarr``.
+        The folder to write, usually ``name.zarr``.
     overwrite : bool, default False
-        Replace a store that is there. What is no Zarr store is never replaced.
+        Replace an existing store. A file, or a folder that is no Zarr store, is never replaced.
     chunk_mb : float, default 16
-        Uncompressed MiB of a storage chunk to aim at. Larger ones are read faster, smaller ones need less memory.
+        Intended size of a storage chunk before compression, in MiB, above 0. Larger chunks are read faster, smaller
+        ones need less memory.
 
     Returns
     -------
@@ -57,14 +58,15 @@ def save(data: xr.DataArray | xr.Dataset, path: PathLike, *, overwrite: bool = F
     Raises
     ------
     InputError
-        When the destination exists, is no store, or has no folder to be in; when ``data`` is no cube or Dataset.
+        When the destination exists or is no store, its folder does not exist, its name is that of another file format,
+        or ``data`` is no cube or Dataset.
     OSError
         When the disk or the quota is full.
 
     Notes
     -----
-    Int keep their dtype, every axis its units, the mask its place. Memory: about two chunks a thread for a cube
-    whose blocks are aligned with the storage chunks.
+    Dtypes, units of the axes and the mask are kept. Memory: about two chunks for each thread, for a cube whose blocks
+    are aligned with the storage chunks.
 
     Examples
     --------
@@ -88,6 +90,7 @@ def save(data: xr.DataArray | xr.Dataset, path: PathLike, *, overwrite: bool = F
 
 
 def as_dataset(cube: xr.DataArray) -> xr.Dataset:
+    """A Dataset with the cube as its only variable."""
     name = str(cube.name or COUNTS)
     return cube.to_dataset(name=COUNTS if name in cube.dims or name in cube.coords else name)
 
@@ -115,13 +118,15 @@ def check_store_name(path: PathLike) -> None:
 
 
 def destination_path(path: PathLike) -> Path:
+    """The folder of a store to be written, links followed; refuses names of other file formats."""
     folder = Path(path).expanduser()
     check_store_name(path)
-    # What a link points to is replaced, not the link.
+    # The target of a link is replaced, not the link.
     return folder.resolve() if folder.is_symlink() else folder
 
 
 def chunk_bytes_of(chunk_mb: float) -> int:
+    """MiB in bytes; refuses sizes that are not above 0."""
     if not chunk_mb > 0:
         raise InputError(f"chunk_mb is a size in MiB above 0, got {chunk_mb}; the default is 16")
     return max(1, round(chunk_mb * MiB))

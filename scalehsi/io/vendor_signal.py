@@ -1,6 +1,6 @@
-"""One signal as RosettaSciIO hands it over (a dictionary of data, axes and metadata), turned into a cube.
+"""Turn one signal of RosettaSciIO (a dictionary of data, axes and metadata) into a cube.
 
-Everything here is metadata: which axis is the energy, which are y and x, what the units are, what the file knew.
+Only metadata are read: which axis is the energy, which are y and x, their units, and the acquisition parameters.
 """
 
 from __future__ import annotations
@@ -13,23 +13,24 @@ from typing import Any, Final
 import dask.array as da
 import numpy as np
 import xarray as xr
+from toolz import assoc_in, get_in
 
 from scalehsi.cube import check_cube, length_factor
 from scalehsi.schema import ENERGY, ENERGY_UNITS, InputError, X, Y
 
-PIXELS: Final = "px"
+PIXEL_UNITS: Final = "px"
 """Units of a pixel axis that the file does not calibrate; its coordinate counts pixels."""
-CHANNELS: Final = "channel"
-UNKNOWN: Final = "unknown"
-"""Units of an energy axis that the file calibrates without saying in what."""
-_NAMES: Final = {"y": Y, "height": Y, "x": X, "width": X}
-_TIMES: Final = {"time", "frame", "frames", "sweep", "tilt", "angle", "z", "stack"}
-_TIME_UNITS: Final = {"s", "ms", "µs", "us", "ns", "min", "h", "°", "deg", "degree"}
-_RECIPROCAL: Final = re.compile(r"^(1/.+|.+\^-1|.+-1|m?rad)$")
+CHANNEL_UNITS: Final = "channel"
+UNKNOWN_UNITS: Final = "unknown"
+"""Units of an energy axis that the file calibrates without naming the unit."""
+_PIXEL_AXIS_NAMES: Final = {"y": Y, "height": Y, "x": X, "width": X}
+_SERIES_NAMES: Final = {"time", "frame", "frames", "sweep", "tilt", "angle", "z", "stack"}
+_SERIES_UNITS: Final = {"s", "ms", "µs", "us", "ns", "min", "h", "°", "deg", "degree"}
+_RECIPROCAL_UNITS: Final = re.compile(r"^(1/.+|.+\^-1|.+-1|m?rad)$")
 _UNDEFINED: Final = {"", "none", "<undefined>", "undefined", "t.undefined"}
 _HIGHEST_BEAM_KEV: Final = 1e4
 
-_FACTS: Final = {
+_METADATA_PATHS: Final = {
     "date": "General.date",
     "time": "General.time",
     "sample": "Sample.name",
@@ -51,15 +52,15 @@ _FACTS: Final = {
     "dwell_time_s": "*.Detector.EELS.dwell_time",
     "exposure_s": "*.Detector.EELS.exposure",
 }
-"""Attribute of the cube, and where HyperSpy's metadata tree has it; * stands for the instrument (TEM or SEM)."""
-_NUMBERS: Final = {"magnification"} | {
-    f for f in _FACTS if f.rsplit("_", 1)[-1] in ("nA", "mrad", "deg", "s", "eV", "mm")
+"""Attribute of the cube, and its path in HyperSpy's metadata tree; * is the instrument (TEM or SEM)."""
+_NUMERIC_ATTRS: Final = {"magnification"} | {
+    f for f in _METADATA_PATHS if f.rsplit("_", 1)[-1] in ("nA", "mrad", "deg", "s", "eV", "mm")
 }
 
 
 @dataclass(frozen=True)
 class Axis:
-    """One axis of a signal, its units as text that we know."""
+    """One axis of a signal, with normalised units."""
 
     name: str
     size: int
@@ -69,7 +70,7 @@ class Axis:
 
 
 @dataclass(frozen=True)
-class Plan:
+class AxisRoles:
     """Which axis of the array becomes which dim.
 
     Attributes
@@ -77,7 +78,7 @@ class Plan:
     spectral : tuple of int
         The energy axis, or the two detector axes of 4D-STEM, which are stacked.
     y, x : int or None
-        None where the signal has no such axis; the cube gets one of size 1.
+        None when the signal has no such axis; the cube then has one of size 1.
     leading : tuple of int
         Navigation axes before y and x.
     """
@@ -99,7 +100,7 @@ def axes_of(signal: Mapping[str, Any]) -> list[Axis]:
     Raises
     ------
     InputError
-        When the file describes other axes than its data have.
+        When the number of axes in the file is not that of its data.
     """
     shape = tuple(signal["data"].shape)
     found = list(signal["axes"])
@@ -131,8 +132,8 @@ def _units(given: Any) -> str:
     return by_lower.get(text.lower(), text)
 
 
-def plan_of(signal: Mapping[str, Any]) -> Plan | None:
-    """Say which axis is which, or None when the signal is no spectrum, line scan, spectrum image or 4D-STEM set."""
+def axis_roles(signal: Mapping[str, Any]) -> AxisRoles | None:
+    """Find the role of each axis; None for a signal that is no spectrum, line scan, spectrum image or 4D-STEM."""
     data = signal["data"]
     if data.dtype.kind not in "uifb" or not data.ndim or 0 in data.shape:
         return None
@@ -141,24 +142,26 @@ def plan_of(signal: Mapping[str, Any]) -> Plan | None:
     if spectral is None:
         return None
     rest = [i for i in range(len(axes)) if i not in spectral]
-    named = {_NAMES[axes[i].name.lower()]: i for i in rest if axes[i].name.lower() in _NAMES}
+    named = {_PIXEL_AXIS_NAMES[axes[i].name.lower()]: i for i in rest if axes[i].name.lower() in _PIXEL_AXIS_NAMES}
     free = [i for i in rest if i not in named.values()]
     plane = [i for i in free if not _is_series(axes[i])]
-    # Names first; what has no name fills the places from the last axis backwards.
+    # Named axes first; then the unnamed ones become x and y, from the last axis backwards.
     for dim in (X, Y):
         if dim not in named and plane:
             named[dim] = plane.pop()
     taken = {*spectral, *named.values()}
-    return Plan(spectral, named.get(Y), named.get(X), tuple(i for i in rest if i not in taken))
+    return AxisRoles(spectral, named.get(Y), named.get(X), tuple(i for i in rest if i not in taken))
 
 
 def _is_series(axis: Axis) -> bool:
-    return axis.name.lower() in _TIMES or axis.units in _TIME_UNITS
+    return axis.name.lower() in _SERIES_NAMES or axis.units in _SERIES_UNITS
 
 
 def _spectral(axes: list[Axis]) -> tuple[int, ...] | None:
-    """The energy axis by its units, then by its name, then by the reader's word for it (which DigitalMicrograph files,
-    stored energy first, get wrong)."""
+    """Find the energy axis by its units, then its name, then the reader's signal axis.
+
+    The reader's is wrong for DigitalMicrograph files that store the energy first.
+    """
     for found in (
         [i for i, a in enumerate(axes) if a.units in ENERGY_UNITS],
         [i for i, a in enumerate(axes) if "energy" in a.name.lower()],
@@ -166,71 +169,71 @@ def _spectral(axes: list[Axis]) -> tuple[int, ...] | None:
         if found:
             return (max(found, key=lambda i: (axes[i].is_signal, i)),)
     signal = [i for i, a in enumerate(axes) if a.is_signal]
-    if len(signal) == 1 and axes[signal[0]].name.lower() not in _NAMES:
+    if len(signal) == 1 and axes[signal[0]].name.lower() not in _PIXEL_AXIS_NAMES:
         return (signal[0],)
-    # Two detector axes behind each scan position; a stack of images has none but a series before its own y and x.
+    # 4D-STEM has two detector axes at each scan position; a stack of images has only a series before its y and x.
     scan = sum(not (a.is_signal or _is_series(a)) for a in axes)
-    if len(signal) == 2 and (scan >= 2 or (scan == 1 and all(_RECIPROCAL.match(axes[i].units) for i in signal))):
+    if len(signal) == 2 and (scan >= 2 or (scan == 1 and all(_RECIPROCAL_UNITS.match(axes[i].units) for i in signal))):
         return (signal[0], signal[1])
     if len(axes) in (1, 3) and not any(a.name or a.units for a in axes):
-        return (len(axes) - 1,)  # an array that nothing is known of: channels last, as everybody stores them
+        return (len(axes) - 1,)  # an array without metadata: channels are last by convention
     return None
 
 
-def to_cube(signal: Mapping[str, Any], plan: Plan, *, attrs: dict[str, Any]) -> xr.DataArray:
-    """Give the signal as a cube; its data may be lazy and stay so.
+def to_cube(signal: Mapping[str, Any], roles: AxisRoles, *, attrs: dict[str, Any]) -> xr.DataArray:
+    """Return the signal as a cube; lazy data stay lazy.
 
     Parameters
     ----------
     signal : mapping
-        As RosettaSciIO gives it.
-    plan : Plan
+        From RosettaSciIO.
+    roles : AxisRoles
     attrs : dict
-        What the reader knows beyond the signal (source, history).
+        Further attributes (source, history).
     """
     axes = axes_of(signal)
-    data = signal["data"].transpose(plan.order)
+    data = signal["data"].transpose(roles.order)
     if data.dtype.kind == "b":
         data = data.astype(np.uint8)
     if not data.dtype.isnative:
         data = data.astype(data.dtype.newbyteorder("="))
     stacked = {}
-    if len(plan.spectral) > 1:
-        stacked = {"detector_shape": [axes[i].size for i in plan.spectral]}
+    if len(roles.spectral) > 1:
+        stacked = {"detector_shape": [axes[i].size for i in roles.spectral]}
         if isinstance(data, da.Array):
             data = data.rechunk({data.ndim - 2: -1, data.ndim - 1: -1})
         data = data.reshape((*data.shape[:-2], -1))
     # The file may have no axis for y or x.
-    place = tuple(slice(None) if i is not None else None for i in (plan.y, plan.x))
+    place = tuple(slice(None) if i is not None else None for i in (roles.y, roles.x))
     data = data[(..., *place, slice(None))]
-    names = _leading_names([axes[i] for i in plan.leading])
-    leading = [axes[i] for i in plan.leading]
+    names = _leading_names([axes[i] for i in roles.leading])
+    leading = [axes[i] for i in roles.leading]
     coords: dict[str, Any] = {
         **{n: (n, a.values, {"units": a.units or "index"}) for n, a in zip(names, leading, strict=True)},
-        Y: _length(Y, None if plan.y is None else axes[plan.y]),
-        X: _length(X, None if plan.x is None else axes[plan.x]),
-        ENERGY: _energy([axes[i] for i in plan.spectral]),
+        Y: _length(Y, None if roles.y is None else axes[roles.y]),
+        X: _length(X, None if roles.x is None else axes[roles.x]),
+        ENERGY: _energy([axes[i] for i in roles.spectral]),
     }
-    merged = {**facts_of(signal), **stacked, **attrs}
+    merged = {**metadata_attrs(signal), **stacked, **attrs}
     return check_cube(xr.DataArray(data, dims=(*names, Y, X, ENERGY), coords=coords, attrs=merged, name="counts"))
 
 
 def image_axes(signal: Mapping[str, Any]) -> tuple[int, int] | None:
-    """The axes y and x of an image, in this order, or None when the signal is none."""
+    """The axes y and x of an image, in this order; None when the signal is no image."""
     data = signal["data"]
-    if data.dtype.kind not in "uif" or data.ndim != 2 or 0 in data.shape or plan_of(signal) is not None:
+    if data.dtype.kind not in "uif" or data.ndim != 2 or 0 in data.shape or axis_roles(signal) is not None:
         return None
-    names = [_NAMES.get(axis.name.lower()) for axis in axes_of(signal)]
+    names = [_PIXEL_AXIS_NAMES.get(axis.name.lower()) for axis in axes_of(signal)]
     return (1, 0) if names == [X, Y] else (0, 1)
 
 
 def to_image(signal: Mapping[str, Any], order: tuple[int, int], *, attrs: dict[str, Any]) -> xr.DataArray:
-    """Give an image as a DataArray of dims (y, x); its data may be lazy and stay so."""
+    """Return an image as a DataArray of dims (y, x); lazy data stay lazy. ``order`` is from `image_axes`."""
     axes, data = axes_of(signal), signal["data"].transpose(order)
     if not data.dtype.isnative:
         data = data.astype(data.dtype.newbyteorder("="))
     coords = {dim: _length(dim, axes[i]) for dim, i in zip((Y, X), order, strict=True)}
-    return xr.DataArray(data, dims=(Y, X), coords=coords, attrs={**facts_of(signal), **attrs}, name="image")
+    return xr.DataArray(data, dims=(Y, X), coords=coords, attrs={**metadata_attrs(signal), **attrs}, name="image")
 
 
 def _leading_names(axes: list[Axis]) -> list[str]:
@@ -242,9 +245,9 @@ def _leading_names(axes: list[Axis]) -> list[str]:
 
 
 def _length(dim: str, axis: Axis | None) -> tuple[str, np.ndarray[Any, Any], dict[str, str]]:
-    """A pixel axis in nanometres; without units it counts pixels, as a step without a unit means nothing."""
+    """A pixel axis in nanometres, or in pixels when the file names no unit; ``axis`` None is an axis of size 1."""
     if axis is None or not axis.units:
-        return dim, np.arange(1 if axis is None else axis.size, dtype=np.float64), {"units": PIXELS}
+        return dim, np.arange(1 if axis is None else axis.size, dtype=np.float64), {"units": PIXEL_UNITS}
     factor = length_factor(axis.units)
     return (dim, axis.values, {"units": axis.units}) if factor is None else (dim, axis.values * factor, {"units": "nm"})
 
@@ -252,18 +255,18 @@ def _length(dim: str, axis: Axis | None) -> tuple[str, np.ndarray[Any, Any], dic
 def _energy(axes: list[Axis]) -> tuple[str, np.ndarray[Any, Any], dict[str, str]]:
     if len(axes) > 1:
         channels = int(np.prod([a.size for a in axes]))
-        return ENERGY, np.arange(channels, dtype=np.float64), {"units": CHANNELS}
+        return ENERGY, np.arange(channels, dtype=np.float64), {"units": CHANNEL_UNITS}
     (axis,) = axes
     counted = np.array_equal(axis.values, np.arange(axis.size))
-    return ENERGY, axis.values, {"units": axis.units or (CHANNELS if counted else UNKNOWN)}
+    return ENERGY, axis.values, {"units": axis.units or (CHANNEL_UNITS if counted else UNKNOWN_UNITS)}
 
 
-# What the file knew --------------------------------------------------------------------------------------------------
+# Acquisition parameters ----------------------------------------------------------------------------------------------
 
 
 def merge_mapping(signal: Mapping[str, Any]) -> dict[str, Any]:
-    """The metadata with what a reader left to be looked up in the vendor's own tree (its ``mapping``)."""
-    tree: dict[str, Any] = _copy(signal.get("metadata", {}))
+    """The metadata, completed from the vendor's own metadata by the reader's ``mapping``."""
+    tree: dict[str, Any] = dict(signal.get("metadata", {}))
     for source, (target, convert) in (signal.get("mapping") or {}).items():
         value = _get(signal.get("original_metadata", {}), source)
         if value is None:
@@ -271,43 +274,43 @@ def merge_mapping(signal: Mapping[str, Any]) -> dict[str, Any]:
         try:
             value = value if convert is None else convert(value)
         except (TypeError, ValueError, KeyError, IndexError, AttributeError, ZeroDivisionError):
-            continue  # a tag that this file fills in another way; nothing that a cube needs hangs on it
+            continue  # this file fills the tag in another way; no part of a cube depends on it
         if value is not None:
-            _set(tree, target, value)
+            tree = assoc_in(tree, target.split("."), value)
     return tree
 
 
 def signal_of(tree: Mapping[str, Any]) -> str:
-    """ "EDS", "EELS", another signal type as the file names it, or an empty text."""
+    """The signal type: "EDS", "EELS", another one as the file names it, or an empty text."""
     given = str(_get(tree, "Signal.signal_type") or "")
     return "EDS" if given.upper().startswith(("EDS", "EDX")) else given
 
 
-def facts_of(signal: Mapping[str, Any]) -> dict[str, Any]:
-    """What is known of the measurement, as attributes of a cube: text, numbers and lists of text."""
+def metadata_attrs(signal: Mapping[str, Any]) -> dict[str, Any]:
+    """Acquisition parameters as attributes of a cube: text, numbers and lists of text."""
     tree = merge_mapping(signal)
     instrument = next(iter(_get(tree, "Acquisition_instrument") or {}), "TEM")
-    facts: dict[str, Any] = {"signal": signal_of(tree), "title": str(_get(tree, "General.title") or "")}
+    attrs: dict[str, Any] = {"signal": signal_of(tree), "title": str(_get(tree, "General.title") or "")}
     if _get(tree, "Signal.signal_type"):
-        facts["signal_type"] = str(_get(tree, "Signal.signal_type"))
+        attrs["signal_type"] = str(_get(tree, "Signal.signal_type"))
     beam = _number(_get(tree, f"Acquisition_instrument.{instrument}.beam_energy"))
     if beam:
         # Some .msa files give volts where the format asks for kilovolts; no microscope reaches 10 MeV.
-        facts["beam_energy_keV"] = beam / 1e3 if beam > _HIGHEST_BEAM_KEV else beam
+        attrs["beam_energy_keV"] = beam / 1e3 if beam > _HIGHEST_BEAM_KEV else beam
     elements = _get(tree, "Sample.elements")
     if elements is not None and len(elements):
         # Files written by some versions of HyperSpy hold the list as one printed text.
         listed = re.findall(r"[A-Z][a-z]?", elements) if isinstance(elements, str) else [str(e) for e in elements]
-        facts["elements"] = listed
-    for name, where in _FACTS.items():
+        attrs["elements"] = listed
+    for name, where in _METADATA_PATHS.items():
         value = _get(tree, where.replace("*", f"Acquisition_instrument.{instrument}"))
-        number = _number(value) if name in _NUMBERS else None
-        # Programs write zero for a beam current or an angle that nobody entered.
+        number = _number(value) if name in _NUMERIC_ATTRS else None
+        # Programs write zero for a beam current or an angle that was not entered.
         if number is not None and not (number == 0 and name in ("beam_current_nA", "convergence_angle_mrad")):
-            facts[name] = number
-        elif name not in _NUMBERS and value not in (None, ""):
-            facts[name] = str(value)
-    return facts
+            attrs[name] = number
+        elif name not in _NUMERIC_ATTRS and value not in (None, ""):
+            attrs[name] = str(value)
+    return attrs
 
 
 def _number(value: Any) -> float | None:
@@ -318,19 +321,5 @@ def _number(value: Any) -> float | None:
 
 
 def _get(tree: Any, path: str) -> Any:
-    for key in path.split("."):
-        if not isinstance(tree, Mapping) or key not in tree:
-            return None
-        tree = tree[key]
-    return tree
-
-
-def _set(tree: dict[str, Any], path: str, value: Any) -> None:
-    *folders, last = path.split(".")
-    for key in folders:
-        tree = tree.setdefault(key, {})
-    tree[last] = value
-
-
-def _copy(tree: Any) -> Any:
-    return {k: _copy(v) for k, v in tree.items()} if isinstance(tree, Mapping) else tree
+    """The value at a dotted path of nested dicts, or None."""
+    return get_in(path.split("."), tree)

@@ -1,7 +1,7 @@
-"""A Zarr v3 store on disk: how it is laid out, written in one step, and known to be whole when it is opened.
+"""Write a Dataset as a Zarr v3 store in one step, and check that a store is complete when it is opened.
 
-A store is written under a hidden name beside its destination and renamed when it is complete. Every chunk is written,
-empty ones too, so that a chunk file which is missing later is a loss and not a zero; every chunk carries a checksum.
+A store is written under a hidden name beside its destination and renamed when it is complete. All chunks are written,
+also those of zeros, so that a missing chunk file is always a loss. Every chunk has a checksum.
 """
 
 from __future__ import annotations
@@ -24,22 +24,22 @@ import xarray as xr
 from scalehsi.chunks import STORAGE_CHUNK_BYTES
 from scalehsi.cube import check_cube
 from scalehsi.io.atomic import is_store, replacing
-from scalehsi.io.zarr_layout import laid_out
+from scalehsi.io.zarr_layout import with_layout
 from scalehsi.schema import ENDMEMBERS, ENERGY, MASK, InputError, X, Y
 
 logger = logging.getLogger("scalehsi")
 
 Kind = Literal["cube", "result", "dataset"]
 
-MARK: Final = "scalehsi"
-"""The attribute of the root group that says: written by us, complete, with these variables."""
-FORMAT: Final = 1
-_DAMAGED: Final = (OSError, ValueError, KeyError, TypeError, NotImplementedError)
-"""What zarr and xarray raise on metadata that are cut short or no metadata at all."""
+STORE_ATTRIBUTE: Final = "scalehsi"
+"""Attribute of the root group of a complete store of ours, with the list of its variables."""
+FORMAT_VERSION: Final = 1
+_METADATA_ERRORS: Final = (OSError, ValueError, KeyError, TypeError, NotImplementedError)
+"""Raised by zarr and xarray for truncated or wrong metadata."""
 
 
-class Info(NamedTuple):
-    """What a store of ours says of itself."""
+class StoreInfo(NamedTuple):
+    """The entry of a store of ours: what kind of data it holds, and its variables."""
 
     kind: Kind
     variables: tuple[str, ...]
@@ -48,7 +48,7 @@ class Info(NamedTuple):
 def write_store(
     dataset: xr.Dataset, path: Path, *, kind: Kind, overwrite: bool, chunk_bytes: int = STORAGE_CHUNK_BYTES
 ) -> Path:
-    """Write a Dataset as one store, in one step; lazy variables are computed by the scheduler that is current.
+    """Write a Dataset as one store, in one step; lazy variables are computed by the current scheduler.
 
     Parameters
     ----------
@@ -58,20 +58,20 @@ def write_store(
     kind : {"cube", "result", "dataset"}
     overwrite : bool
     chunk_bytes : int, default 16 MiB
-        Uncompressed size of a chunk to aim at.
+        Intended size of a chunk before compression.
     """
     with replacing(path, overwrite=overwrite) as partial:
-        ready, encoding = laid_out(dataset, chunk_bytes=chunk_bytes)
+        ready, encoding = with_layout(dataset, chunk_bytes=chunk_bytes)
         lazy = [str(n) for n, v in ready.variables.items() if isinstance(v.data, da.Array)]
-        held = {str(n): v for n, v in ready.data_vars.items() if str(n) not in lazy and v.dtype.kind in "biuf"}
-        large = [n for n, v in held.items() if v.nbytes > chunk_bytes]
-        targets = create(ready, partial, encoding, later=[*lazy, *large])
+        in_memory = {str(n): v for n, v in ready.data_vars.items() if str(n) not in lazy and v.dtype.kind in "biuf"}
+        large = [n for n, v in in_memory.items() if v.nbytes > chunk_bytes]
+        targets = create_arrays(ready, partial, encoding, later=[*lazy, *large])
         if lazy:
-            # All at once, so that what several variables have in common is computed once.
-            waiting: list[Any] = [targets[n] for n in lazy]
-            da.store([ready[n].variable.data for n in lazy], waiting, lock=False)
+            # In one computation, so that intermediate results of several variables are computed once.
+            destinations: list[Any] = [targets[n] for n in lazy]
+            da.store([ready[n].variable.data for n in lazy], destinations, lock=False)
         for name in large:
-            fill(targets[name], ready[name].values, encoding[name]["shards"] or encoding[name]["chunks"])
+            write_array(targets[name], ready[name].values, encoding[name]["shards"] or encoding[name]["chunks"])
         mark_complete(partial, kind=kind, variables=[str(v) for v in ready.variables])
     return path
 
@@ -80,7 +80,7 @@ def write_store(
 class Target:
     """An array of a store that is being written, by this process or by workers.
 
-    A task that outlives the failure of another one finds the store gone, and must not begin it anew.
+    After a failure the store is removed; tasks that still run must not create it again.
     """
 
     array: Any
@@ -91,36 +91,39 @@ class Target:
             self.array[region] = block
 
 
-def create(
+def create_arrays(
     ready: xr.Dataset, folder: Path, encoding: dict[Hashable, dict[str, Any]], *, later: Sequence[str]
 ) -> dict[str, Target]:
-    """Write a store without the values of some variables, and give the arrays that wait for them.
+    """Write a store except for the values of some variables, and return the arrays to write these to.
 
     Parameters
     ----------
     ready, encoding
-        From `laid_out`.
+        From `with_layout`.
     folder : Path
         Empty.
     later : sequence of str
-        Names of the variables whose values are written by the caller.
+        Names of the variables whose values the caller writes.
     """
     import zarr
 
-    # One dask block stands for what is not there yet; it is never computed.
+    # One dask block takes the place of these values; it is never computed.
     empty = {n: ready[n].variable.copy(data=da.empty(ready[n].shape, dtype=ready[n].dtype, chunks=-1)) for n in later}
     frame = ready.assign_coords({n: v for n, v in empty.items() if n in ready.coords})
     frame = frame.assign({n: v for n, v in empty.items() if n not in ready.coords})
     frame.to_zarr(
         folder, mode="w", zarr_format=3, consolidated=False, write_empty_chunks=True, encoding=encoding, compute=False
     )
-    # An array keeps this setting, on its way to a worker too; open_array's own argument for it changes nothing.
+    # An array keeps this setting, also when it is sent to a worker; open_array's own argument for it has no effect.
     with zarr.config.set({"array.write_empty_chunks": True}):
         return {n: Target(zarr.open_array(folder / n, mode="r+"), folder) for n in later}
 
 
-def fill(target: Target, values: np.ndarray[Any, Any], files: Sequence[int]) -> None:
-    """Write an array in memory one file at a time: of one large write, Zarr goes on with the rest when a part fails."""
+def write_array(target: Target, values: np.ndarray[Any, Any], files: Sequence[int]) -> None:
+    """Write an array in memory file by file, because Zarr continues a single large write after a part of it failed.
+
+    ``files`` is the shape of a chunk file.
+    """
     starts = (range(0, n, f) for n, f in zip(values.shape, files, strict=True))
     for corner in itertools.product(*starts):
         region = tuple(slice(c, c + f) for c, f in zip(corner, files, strict=True))
@@ -128,34 +131,34 @@ def fill(target: Target, values: np.ndarray[Any, Any], files: Sequence[int]) -> 
 
 
 def mark_complete(folder: Path, *, kind: Kind, variables: list[str]) -> None:
-    """Say in the root group that everything is written."""
+    """Note in the root group that all variables are written."""
     import zarr
 
     root = zarr.open_group(folder, mode="r+")
-    root.attrs[MARK] = {"format": FORMAT, "kind": kind, "variables": variables}
+    root.attrs[STORE_ATTRIBUTE] = {"format": FORMAT_VERSION, "kind": kind, "variables": variables}
 
 
-def read_store(path: Path) -> tuple[xr.Dataset, Info | None]:
-    """Open a store lazily, its stored chunks as dask chunks, and check that nothing of it is missing.
+def read_store(path: Path) -> tuple[xr.Dataset, StoreInfo | None]:
+    """Open a store lazily, its stored chunks as dask chunks, and check that it is complete.
 
-    Cost: metadata, coordinates, and for a store of ours a count of its files.
+    Reads metadata and coordinates, and counts the files of a store of ours.
 
     Returns
     -------
     xarray.Dataset
-        Int stay integers; units stay text.
-    Info or None
-        None for a store that another program wrote.
+        Integers stay integers; units stay text.
+    StoreInfo or None
+        None for a store of another program.
 
     Raises
     ------
     InputError
-        When it is no store, or damaged, or incomplete.
+        When the folder is no store, or the store is damaged or incomplete.
     """
     import zarr
 
     if not is_store(path):
-        raise InputError(_no_store(path))
+        raise InputError(_no_store_message(path))
     try:
         root = zarr.open(path, mode="r")
         if isinstance(root, zarr.Array):
@@ -167,12 +170,12 @@ def read_store(path: Path) -> tuple[xr.Dataset, Info | None]:
         data = _open_dataset(path)
     except InputError:
         raise
-    except _DAMAGED as error:
+    except _METADATA_ERRORS as error:
         raise InputError(
             f"the store {str(path)!r} is damaged ({_first_line(error)}); copy or write it again"
         ) from error
-    data.attrs.pop(MARK, None)
-    # A folder lists its variables in any order; a number must always mean the same one.
+    data.attrs.pop(STORE_ATTRIBUTE, None)
+    # Folders are listed in any order, but the number of a variable must not change.
     written = {name: i for i, name in enumerate(info.variables if info else ())}
     order = sorted(data.data_vars, key=lambda n: (written.get(str(n), len(written)), str(n)))
     data = xr.Dataset({n: data[n] for n in order}, coords=data.coords, attrs=data.attrs)
@@ -180,8 +183,8 @@ def read_store(path: Path) -> tuple[xr.Dataset, Info | None]:
 
 
 def _open_dataset(path: Path) -> xr.Dataset:
-    # Never consolidated: that is no part of Zarr v3. Masking would turn counts into floats wherever a store names
-    # a fill value; times are plain numbers here.
+    # Consolidated metadata are no part of Zarr v3. Masking would turn counts into floats in a store with a fill value;
+    # times are plain numbers here.
     options: dict[str, Any] = {"chunks": {}, "consolidated": False, "decode_times": False, "mask_and_scale": False}
     data = xr.open_zarr(path, **options)
     scaled = {"scale_factor", "add_offset", "missing_value"}
@@ -196,32 +199,32 @@ def _open_dataset(path: Path) -> xr.Dataset:
     return out
 
 
-def _check_complete(root: Any, path: Path) -> Info | None:
-    mark = root.attrs.get(MARK)
+def _check_complete(root: Any, path: Path) -> StoreInfo | None:
+    mark = root.attrs.get(STORE_ATTRIBUTE)
     if not isinstance(mark, dict):
         return None
-    if mark["format"] > FORMAT:
+    if mark["format"] > FORMAT_VERSION:
         raise InputError(f"{str(path)!r} was written by a newer scalehsi (store format {mark['format']}); upgrade it")
     for name in mark["variables"]:
         node = root.get(name)
         if node is None:
-            raise InputError(_truncated(path, f"the variable {name!r} is missing"))
+            raise InputError(_truncated_message(path, f"the variable {name!r} is missing"))
         want = math.prod(math.ceil(n / c) for n, c in zip(node.shape, node.shards or node.chunks, strict=True))
         folder = path / name / "c"
         have = sum(len(files) for _, _, files in os.walk(folder)) + folder.is_file()
         if have < want:
-            raise InputError(_truncated(path, f"{want - have} of {want} chunk files of {name!r} are missing"))
-    return Info(mark["kind"], tuple(mark["variables"]))
+            raise InputError(_truncated_message(path, f"{want - have} of {want} chunk files of {name!r} are missing"))
+    return StoreInfo(mark["kind"], tuple(mark["variables"]))
 
 
-def _truncated(path: Path, what: str) -> str:
+def _truncated_message(path: Path, what: str) -> str:
     return f"the store {str(path)!r} is truncated: {what}; copy or write it again"
 
 
-def _no_store(path: Path) -> str:
+def _no_store_message(path: Path) -> str:
     inside = sorted(p.name for p in path.iterdir() if p.is_dir() and is_store(p))
     if any((path / name / "zarr.json").is_file() for name in (Y, X, ENERGY)):
-        return _truncated(path, "its zarr.json is missing")
+        return _truncated_message(path, "its zarr.json is missing")
     hint = f"; it holds the stores {', '.join(inside[:5])}" if inside else ""
     return f"{str(path)!r} is a folder but no Zarr store (it has no zarr.json){hint}"
 
@@ -239,14 +242,14 @@ def cube_of_store(path: Path, *, signal: str | None = None, dataset: int | str |
     ----------
     path : Path
     signal : str, optional
-        For a store that does not say what signal it holds.
+        Signal type, for a store that does not name it.
     dataset : int or str, optional
-        Number or name of the variable. Default: the largest of a cube's dims.
+        Number or name of the variable. Default: the largest with the dims of a cube.
 
     Raises
     ------
     InputError
-        As `read_store`, and when there is no cube in it.
+        As `read_store`, and when the store holds no cube.
     """
     data, _ = read_store(path)
     if dataset is None and "model" in data.attrs and ENDMEMBERS in data:
@@ -264,12 +267,12 @@ def cube_of_store(path: Path, *, signal: str | None = None, dataset: int | str |
 
 
 def image_of_store(path: Path, *, dataset: int | str | None = None) -> xr.DataArray:
-    """Open an image of a store, a variable of dims (y, x): the first, or the one of that number or name.
+    """Open an image of a store, a variable of dims (y, x): the first, or that of the number or name ``dataset``.
 
     Raises
     ------
     InputError
-        As `read_store`, and when there is no image in it.
+        As `read_store`, and when the store holds no image.
     """
     data, _ = read_store(path)
     names = [_variable(data, path, dataset)] if dataset is not None else [str(n) for n in data.data_vars]
@@ -282,6 +285,7 @@ def image_of_store(path: Path, *, dataset: int | str | None = None) -> xr.DataAr
 
 
 def _variable(data: xr.Dataset, path: Path, dataset: int | str | None) -> str:
+    """Name of the variable with this number or name, by default the largest cube; ``path`` is for the messages."""
     names = [str(n) for n in data.data_vars]
     listed = ", ".join(f"{i} {n!r} {dict(data[n].sizes)}" for i, n in enumerate(names)) or "no variables"
     if dataset is not None:
@@ -297,7 +301,7 @@ def _variable(data: xr.Dataset, path: Path, dataset: int | str | None) -> str:
             logger.info("%s: opened %r; it holds %s", path.name, largest, listed)
         return largest
     if len(names) == 1:
-        return names[0]  # its own message will say what is wrong with its dims
+        return names[0]  # check_cube explains what is wrong with its dims
     raise InputError(
         f"{str(path)!r} holds no cube, a variable of dims (..., 'y', 'x', 'energy'); it holds {listed}; "
         "pick one with dataset=... if that is wrong"

@@ -1,4 +1,4 @@
-"""A cube cut into regions, its range, and the progress that is told."""
+"""A cube cut into regions, its range, and its progress."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from scalehsi.chunks import MiB, StorageLayout
-from scalehsi.io.by_region import MOST_HELD, Count, narrowest, regions_of
+from scalehsi.io.by_region import MAX_REGION_BYTES, PixelProgress, regions_of, smallest_dtype
 from scalehsi.io.zarr_layout import layout_of
 
 
@@ -22,8 +22,8 @@ def lazy(shape: tuple[int, ...], dtype: str = "u1") -> xr.DataArray:
     return xr.DataArray(da.zeros(shape, dtype=dtype, chunks=-1), dims=dims)
 
 
-def silent(total: int = 8) -> Count:
-    return Count(None, total)
+def silent(total: int = 8) -> PixelProgress:
+    return PixelProgress(None, total)
 
 
 @given(
@@ -60,7 +60,7 @@ def test_a_region_spans_whole_blocks_until_it_is_too_large() -> None:
     assert all(r[0].start % 128 == 0 for r in regions)
     huge = regions_of(cube, layout, blocks=(1024, 1024, 8))
     sizes = [math.prod(s.stop - s.start for s in r) * 2 for r in huge]
-    assert MOST_HELD / 4 < max(sizes) <= MOST_HELD
+    assert MAX_REGION_BYTES / 4 < max(sizes) <= MAX_REGION_BYTES
 
 
 VALUES: list[tuple[str, Any, str]] = [
@@ -88,14 +88,14 @@ VALUES: list[tuple[str, Any, str]] = [
 
 @pytest.mark.parametrize("is_lazy", [True, False])
 @pytest.mark.parametrize(("dtype", "extremes", "wanted"), VALUES)
-def test_the_narrowest_dtype_without_loss(dtype: str, extremes: list[float], wanted: str, is_lazy: bool) -> None:
+def test_the_smallest_dtype_without_loss(dtype: str, extremes: list[float], wanted: str, is_lazy: bool) -> None:
     data = np.zeros((4, 6, 5), dtype)
     data[3, 5, 4], data[1, 1, 1] = extremes
     regions = [(slice(i, i + 1), slice(0, 6), slice(0, 5)) for i in range(4)]
-    count = silent()
-    got = narrowest(da.from_array(data, chunks=(1, 4, 5)) if is_lazy else data, regions, count)
+    progress = silent()
+    got = smallest_dtype(da.from_array(data, chunks=(1, 4, 5)) if is_lazy else data, regions, progress)
     assert got == np.dtype(wanted)
-    assert count.done == 4
+    assert progress.done == 4
     np.testing.assert_array_equal(data.astype(got).astype(dtype), data)
 
 
@@ -107,14 +107,14 @@ def test_the_first_fraction_ends_the_reading() -> None:
         return np.full((1, 4, 5), 0.5)
 
     data = da.map_blocks(block, chunks=((1,) * 50, (4,), (5,)), dtype="f8", meta=np.empty((0, 0, 0)))
-    assert narrowest(data, [(slice(i, i + 1),) for i in range(50)], silent()) == np.float64
+    assert smallest_dtype(data, [(slice(i, i + 1),) for i in range(50)], silent()) == np.float64
     assert len(read) <= 2
 
 
 def test_progress_never_goes_back() -> None:
-    told: list[tuple[int, int]] = []
-    count = Count(lambda done, total: told.append((done, total)), 10)
+    reported: list[tuple[int, int]] = []
+    progress = PixelProgress(lambda done, total: reported.append((done, total)), 10)
     for done in (1, 4, 3, 99):
-        count.to(done)
-    count.step(3)
-    assert told == [(1, 10), (4, 10), (4, 10), (10, 10), (10, 10)]
+        progress.to(done)
+    progress.step(3)
+    assert reported == [(1, 10), (4, 10), (4, 10), (10, 10), (10, 10)]

@@ -456,7 +456,7 @@ def test_an_unknown_extension_lists_the_known_ones(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("suffix", ["hspy", "dm3", "bcf", "emd", "pts", "msa", "rpl", "hdf5"])
-def test_a_damaged_file_is_told_with_its_readers_words(tmp_path: Path, suffix: str) -> None:
+def test_a_damaged_file_is_refused_with_its_readers_message(tmp_path: Path, suffix: str) -> None:
     path = tmp_path / f"a.{suffix}"
     path.write_bytes(bytes(range(256)) * 20)
     with pytest.raises(InputError, match=rf"'a\.{suffix}' (cannot be read \(\w+: .+\)|is truncated|holds no spec)"):
@@ -467,7 +467,7 @@ def test_a_file_that_ends_early_is_found_when_it_is_opened(tmp_path: Path) -> No
     path = written(tmp_path / "a.rpl", COUNTS, [*YX, ENERGY])
     raw = path.with_suffix(".raw")
     raw.write_bytes(raw.read_bytes()[:-100])
-    with pytest.raises(InputError, match=r"'a\.rpl' is truncated: its header promises more than it holds"):
+    with pytest.raises(InputError, match=r"'a\.rpl' is truncated: its header describes more than it holds"):
         open_cube(path)
 
 
@@ -475,7 +475,7 @@ def test_bare_numbers_are_opened_through_their_header(tmp_path: Path) -> None:
     path = written(tmp_path / "a.rpl", COUNTS, [*YX, ENERGY])
     np.testing.assert_array_equal(open_cube(path.with_suffix(".raw")).values, COUNTS)
     path.unlink()
-    with pytest.raises(InputError, match=r"'a\.raw' is bare numbers; its header 'a\.rpl' is not beside it"):
+    with pytest.raises(InputError, match=r"'a\.raw' holds bare numbers; put its header 'a\.rpl' beside it"):
         open_cube(path.with_suffix(".raw"))
 
 

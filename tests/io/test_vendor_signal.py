@@ -1,4 +1,4 @@
-"""Which axis of a foreign signal is which, and what the file knew."""
+"""The roles of the axes of a signal of RosettaSciIO, and its acquisition parameters."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ import dask.array as da
 import numpy as np
 import pytest
 
-from scalehsi.io.vendor_signal import axes_of, facts_of, merge_mapping, plan_of, to_cube
+from scalehsi.io.vendor_signal import axes_of, axis_roles, merge_mapping, metadata_attrs, to_cube
 from scalehsi.schema import InputError
 
 Row = tuple[str, int, str, bool]
@@ -32,9 +32,9 @@ def signal(*rows: Row, kind: str = "", lazy: bool = True, **metadata: Any) -> di
 
 def cube_of(*rows: Row, **options: Any) -> Any:
     given = signal(*rows, **options)
-    plan = plan_of(given)
-    assert plan is not None
-    return to_cube(given, plan, attrs={"source": "file"})
+    roles = axis_roles(given)
+    assert roles is not None
+    return to_cube(given, roles, attrs={"source": "file"})
 
 
 @pytest.mark.parametrize("lazy", [True, False])
@@ -61,7 +61,7 @@ def cube_of(*rows: Row, **options: Any) -> Any:
         ((("", 2, "", True), Y, X, ("", 6, "", False), ("", 2, "", False)), {"frame": 2, "y": 3, "x": 4}),
     ],
 )
-def test_axes_find_their_place(rows: tuple[Row, ...], sizes: dict[str, int], lazy: bool) -> None:
+def test_axes_become_the_right_dims(rows: tuple[Row, ...], sizes: dict[str, int], lazy: bool) -> None:
     cube = cube_of(*rows, lazy=lazy)
     assert {d: cube.sizes[d] for d in sizes} == sizes
     assert cube.dims[-3:] == ("y", "x", "energy")
@@ -79,13 +79,13 @@ def test_axes_find_their_place(rows: tuple[Row, ...], sizes: dict[str, int], laz
     ],
 )
 def test_images_and_stacks_of_images_are_no_spectra(rows: tuple[Row, ...]) -> None:
-    assert plan_of(signal(*rows)) is None
+    assert axis_roles(signal(*rows)) is None
 
 
 @pytest.mark.parametrize("dtype", ["c8", "S3", [("R", "u1"), ("G", "u1")]])
 def test_values_that_are_no_real_numbers_are_no_spectra(dtype: Any) -> None:
     given = signal(Y, X, E_EV) | {"data": np.zeros((3, 4, 5), dtype)}
-    assert plan_of(given) is None
+    assert axis_roles(given) is None
 
 
 def test_the_values_follow_their_axes() -> None:
@@ -124,9 +124,9 @@ def test_units_are_known_in_any_case() -> None:
 def test_an_axis_of_given_values() -> None:
     given = signal(Y, X, E_EV)
     given["axes"][2] = {"name": "Energy loss", "units": "eV", "axis": [1, 2, 4, 8, 16], "navigate": False}
-    plan = plan_of(given)
-    assert plan is not None
-    np.testing.assert_array_equal(to_cube(given, plan, attrs={}).energy, [1, 2, 4, 8, 16])
+    roles = axis_roles(given)
+    assert roles is not None
+    np.testing.assert_array_equal(to_cube(given, roles, attrs={}).energy, [1, 2, 4, 8, 16])
 
 
 def test_axes_in_another_order_than_the_data() -> None:
@@ -137,29 +137,29 @@ def test_axes_in_another_order_than_the_data() -> None:
     assert [a.name for a in axes_of(given)] == ["y", "x", "Energy loss"]
 
 
-def test_a_wrong_number_of_axes_is_told() -> None:
+def test_a_wrong_number_of_axes_is_refused() -> None:
     given = signal(Y, X, E_EV)
     given["axes"].pop()
     with pytest.raises(InputError, match=r"shape \(3, 4, 5\), the file describes 2 axes"):
         axes_of(given)
 
 
-def test_booleans_and_foreign_byte_order_become_plain_numbers() -> None:
+def test_booleans_and_the_other_byte_order_become_plain_numbers() -> None:
     for dtype, wanted in (("?", "u1"), (">u2", "u2"), (">f4", "f4")):
         given = signal(Y, X, E_EV)
         given["data"] = da.ones((3, 4, 5), dtype=dtype)
-        plan = plan_of(given)
-        assert plan is not None
-        cube = to_cube(given, plan, attrs={})
+        roles = axis_roles(given)
+        assert roles is not None
+        cube = to_cube(given, roles, attrs={})
         assert cube.dtype == np.dtype(wanted)
         assert cube.dtype.isnative
         assert float(cube.sum()) == 60
 
 
-def test_what_the_file_knew() -> None:
+def test_acquisition_parameters_become_attributes() -> None:
     eds = {"live_time": 28.0, "azimuth_angle": "45.0", "detector_type": "Super-X"}
     tem = {"beam_energy": "200", "beam_current": 0.0, "magnification": "20000", "Detector": {"EDS": eds}}
-    facts = facts_of(
+    attrs = metadata_attrs(
         signal(
             Y,
             X,
@@ -170,7 +170,7 @@ def test_what_the_file_knew() -> None:
             Sample={"elements": ["Fe", "O"]},
         )
     )
-    assert facts == {
+    assert attrs == {
         "signal": "EDS",
         "signal_type": "EDS_TEM",
         "title": "map",
@@ -184,21 +184,21 @@ def test_what_the_file_knew() -> None:
     }
 
 
-def facts_with(**metadata: Any) -> dict[str, Any]:
-    return facts_of(signal(Y, X, E_EV, kind="EELS", **metadata))
+def attrs_with(**metadata: Any) -> dict[str, Any]:
+    return metadata_attrs(signal(Y, X, E_EV, kind="EELS", **metadata))
 
 
 def test_volts_in_place_of_kilovolts() -> None:
-    assert facts_with(Acquisition_instrument={"TEM": {"beam_energy": 300000.0}})["beam_energy_keV"] == 300.0
-    assert "beam_energy_keV" not in facts_with(Acquisition_instrument={"TEM": {"beam_energy": "unknown"}})
+    assert attrs_with(Acquisition_instrument={"TEM": {"beam_energy": 300000.0}})["beam_energy_keV"] == 300.0
+    assert "beam_energy_keV" not in attrs_with(Acquisition_instrument={"TEM": {"beam_energy": "unknown"}})
 
 
 def test_elements_printed_as_one_text() -> None:
-    assert facts_with(Sample={"elements": "['Fe' 'Pt']"})["elements"] == ["Fe", "Pt"]
-    assert "elements" not in facts_with(Sample={"elements": []})
+    assert attrs_with(Sample={"elements": "['Fe' 'Pt']"})["elements"] == ["Fe", "Pt"]
+    assert "elements" not in attrs_with(Sample={"elements": []})
 
 
-def test_tags_that_a_reader_leaves_to_be_looked_up() -> None:
+def test_tags_of_the_vendor_that_a_reader_maps() -> None:
     given = signal(Y, X, E_EV)
     given["original_metadata"] = {"Microscope": {"Voltage": 80000, "Mode": None, "Bad": "x"}}
     given["mapping"] = {
@@ -210,4 +210,4 @@ def test_tags_that_a_reader_leaves_to_be_looked_up() -> None:
     before = dict(given["metadata"])
     assert merge_mapping(given)["Acquisition_instrument"] == {"TEM": {"beam_energy": 80.0}}
     assert given["metadata"] == before
-    assert facts_of(given)["beam_energy_keV"] == 80.0
+    assert metadata_attrs(given)["beam_energy_keV"] == 80.0

@@ -13,7 +13,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from scalehsi.chunks import MiB, StorageLayout
-from scalehsi.io.zarr_layout import laid_out, layout_of, plain_attrs, write_blocks
+from scalehsi.io.zarr_layout import json_attrs, layout_of, with_layout, write_blocks
 from scalehsi.schema import InputError
 
 CUBE = ("y", "x", "energy")
@@ -100,7 +100,7 @@ def test_laying_out_leaves_the_dataset_alone() -> None:
     data = xr.Dataset({"a/b": (("y", "x"), da.zeros((6, 6), chunks=2))}, attrs={"when": np.float32(1.5)})
     data["a/b"].attrs["n"] = np.int64(3)
     data["a/b"].encoding["chunks"] = (6, 1)
-    ready, encoding = laid_out(data, chunk_bytes=MiB)
+    ready, encoding = with_layout(data, chunk_bytes=MiB)
     assert list(ready.data_vars) == ["a%2Fb"]
     assert ready.attrs == {"when": 1.5}
     assert encoding["a%2Fb"]["chunks"] == (6, 6)
@@ -116,11 +116,11 @@ def test_attributes_become_what_json_holds() -> None:
         "dict": {"k": {1: None}},
         "flag": np.bool_(True),
     }
-    plain = plain_attrs(attrs)
+    plain = json_attrs(attrs)
     assert plain == {"list": ["a", ["b", 2]], "array": [[1, 2], [3, 4]], "dict": {"k": {"1": None}}, "flag": True}
     assert type(plain["flag"]) is bool
 
 
 def test_an_attribute_that_cannot_be_stored_is_named() -> None:
     with pytest.raises(InputError, match=r"attrs\['microscope'\]\['gun'\] holds a object, .*remove it with del"):
-        plain_attrs({"microscope": {"gun": object()}})
+        json_attrs({"microscope": {"gun": object()}})

@@ -1,4 +1,4 @@
-"""What a store keeps, and how it is known that something of it is missing."""
+"""Stores keep everything, and a store that is not complete is refused."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from scalehsi.cube import make_cube
-from scalehsi.io.zarr_store import MARK, cube_of_store, read_store, write_store
+from scalehsi.io.zarr_store import STORE_ATTRIBUTE, cube_of_store, read_store, write_store
 from scalehsi.schema import InputError
 
 
@@ -169,7 +169,7 @@ def test_a_missing_variable_is_found(tmp_path: Path, variable: str) -> None:
 
 @pytest.mark.parametrize("part", ["zarr.json", "counts/zarr.json"])
 @pytest.mark.parametrize("keep", [0, 40])
-def test_metadata_cut_short_are_told(tmp_path: Path, part: str, keep: int) -> None:
+def test_truncated_metadata_are_found(tmp_path: Path, part: str, keep: int) -> None:
     path = stored(cube_of(), tmp_path / "a.zarr")
     file = path / part
     file.write_text(file.read_text()[:keep])
@@ -177,7 +177,7 @@ def test_metadata_cut_short_are_told(tmp_path: Path, part: str, keep: int) -> No
         cube_of_store(path)
 
 
-def test_a_missing_root_is_told_as_truncation(tmp_path: Path) -> None:
+def test_a_missing_root_is_reported_as_truncation(tmp_path: Path) -> None:
     path = stored(cube_of(), tmp_path / "a.zarr")
     (path / "zarr.json").unlink()
     with pytest.raises(InputError, match=r"truncated: its zarr\.json is missing"):
@@ -250,7 +250,7 @@ def test_a_folder_of_stores_names_them(tmp_path: Path) -> None:
 def test_a_newer_format_asks_for_an_upgrade(tmp_path: Path) -> None:
     path = stored(cube_of(), tmp_path / "a.zarr")
     root = zarr.open_group(path, mode="r+")
-    root.attrs[MARK] = {**root.attrs[MARK], "format": 99}
+    root.attrs[STORE_ATTRIBUTE] = {**root.attrs[STORE_ATTRIBUTE], "format": 99}
     with pytest.raises(InputError, match=r"newer scalehsi \(store format 99\)"):
         read_store(path)
 
