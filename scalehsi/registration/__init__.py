@@ -1,1 +1,1 @@
-"""Rasters of acquisitions, and the shift and scale between them."""
+"""Register two acquisitions of one region: their rasters, and the shift and scale between them."""

@@ -1,4 +1,4 @@
-"""Component images on a raster, with the weight of each pixel."""
+"""Component maps on a raster, with the measured fraction of each pixel."""
 
 from __future__ import annotations
 
@@ -11,13 +11,13 @@ from scalehsi.registration.rasters import Raster
 
 
 class Images(NamedTuple):
-    """Maps of components, and where they have pixels.
+    """Maps of components on a raster.
 
     Attributes
     ----------
     values : array, shape (rows, columns, K)
     filled : array, shape (rows, columns)
-        Share of each pixel that was measured.
+        Measured fraction of each pixel.
     raster : Raster
     """
 
@@ -27,7 +27,10 @@ class Images(NamedTuple):
 
 
 def averaged(images: Images, factor: int) -> Images:
-    """Maps over larger pixels; those at the end that are not full have fewer in them."""
+    """Average maps over bins of ``factor`` x ``factor`` pixels, weighted with their measured fraction.
+
+    Incomplete bins at the end average fewer pixels.
+    """
     if factor == 1:
         return images
     raster = images.raster.binned(factor)

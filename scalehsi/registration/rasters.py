@@ -1,4 +1,4 @@
-"""Where the pixels of two acquisitions lie in each other's coordinates."""
+"""Rasters of acquisitions, and the transformation of pixel positions from one raster to another."""
 
 from __future__ import annotations
 
@@ -16,13 +16,14 @@ Pair = tuple[float, float]
 
 
 class Raster(NamedTuple):
-    """Centres of pixels along y and x: ``origin + step * i``.
+    """Regular raster of pixels with centres at ``origin + step * i`` along y and x.
 
     Attributes
     ----------
     origin, step : (float, float)
-        In one unit of length. A step may be negative.
+        In one unit of length, along y and x. A step may be negative.
     shape : (int, int)
+        Numbers of rows and columns.
     """
 
     origin: Pair
@@ -31,17 +32,17 @@ class Raster(NamedTuple):
 
     @property
     def centre(self) -> Pair:
-        """The middle of the field."""
+        """Centre of the field."""
         middle = [o + s * (n - 1) / 2 for o, s, n in zip(self.origin, self.step, self.shape, strict=True)]
         return middle[0], middle[1]
 
     @property
     def size(self) -> Pair:
-        """Lengths of the field, from edge to edge."""
+        """Lengths of the field from edge to edge, along y and x."""
         return abs(self.step[0]) * self.shape[0], abs(self.step[1]) * self.shape[1]
 
     def binned(self, factor: int) -> Raster:
-        """The raster of bins of so many pixels; the last ones may stick out over the field."""
+        """Raster of bins of ``factor`` x ``factor`` pixels; the last ones may extend beyond the field."""
         origin = [o + s * (factor - 1) / 2 for o, s in zip(self.origin, self.step, strict=True)]
         shape = -(-self.shape[0] // factor), -(-self.shape[1] // factor)
         return Raster((origin[0], origin[1]), (self.step[0] * factor, self.step[1] * factor), shape)
@@ -51,19 +52,19 @@ class Raster(NamedTuple):
         return self.origin[axis] + self.step[axis] * np.arange(self.shape[axis])
 
 
-class Placing(NamedTuple):
-    """How a raster lies on another one: turned about its own centre by nothing, stretched by ``scale``, then moved."""
+class Placement(NamedTuple):
+    """Position of a raster on another one: scaled about its own centre by ``scale``, then moved by ``shift`` (y, x)."""
 
     shift: Pair
     scale: float = 1.0
 
     def place(self, of: Raster, positions: Float, axis: int) -> Float:
-        """Where positions in the raster's own coordinates lie in the other's."""
+        """Transform positions from the coordinates of the raster ``of`` to those of the other, along y (0) or x (1)."""
         middle = of.centre[axis]
         return np.asarray((positions - middle) * self.scale + middle + self.shift[axis])
 
-    def pixels(self, of: Raster, on: Raster) -> tuple[Pair, Pair]:
-        """For y and x the numbers (a, b) by which pixel ``i`` of ``on`` is pixel ``a + b i`` of ``of``."""
+    def pixel_transform(self, of: Raster, on: Raster) -> tuple[Pair, Pair]:
+        """Coefficients (a, b) for y and for x such that pixel ``i`` of ``on`` lies at pixel ``a + b i`` of ``of``."""
         found = []
         for axis in (0, 1):
             middle, start, step = of.centre[axis], of.origin[axis], of.step[axis]
@@ -73,17 +74,17 @@ class Placing(NamedTuple):
 
 
 def rasters(data: dict[str, xr.DataArray]) -> dict[str, Raster]:
-    """The rasters of some maps, in nanometres where they are calibrated.
+    """Rasters of maps, in nanometres if all maps are calibrated.
 
     Parameters
     ----------
     data : dict of str to DataArray
-        With dims y and x.
+        Maps by name, with dims y and x.
 
     Raises
     ------
     InputError
-        When axes are uneven, or calibrated in some of the data only.
+        If axes are uneven, or if only some of the maps are calibrated.
     """
     units = {name: str(each[Y].attrs.get("units", "")) if Y in each.coords else "" for name, each in data.items()}
     factors = {name: length_factor(unit) for name, unit in units.items()}
@@ -98,6 +99,7 @@ def rasters(data: dict[str, xr.DataArray]) -> dict[str, Raster]:
 
 
 def _raster(name: str, data: xr.DataArray, factor: float) -> Raster:
+    """Raster of the map ``name``, with its coordinates multiplied by ``factor``."""
     origin, step = [], []
     for dim in (Y, X):
         n = data.sizes[dim]
@@ -114,9 +116,18 @@ def _raster(name: str, data: xr.DataArray, factor: float) -> Raster:
 def check_overlap(on: Raster, of: Raster, names: tuple[str, str], shift: Pair = (0.0, 0.0)) -> None:
     """Refuse fields that do not overlap.
 
+    Parameters
+    ----------
+    on, of : Raster
+    names : (str, str)
+        Names of the two acquisitions, for the message.
+    shift : (float, float)
+        Shift of ``of`` along y and x.
+
     Raises
     ------
     InputError
+        If the fields do not overlap along y or x.
     """
     for axis, dim in enumerate((Y, X)):
         one, other = (_span(r, axis, move) for r, move in ((on, 0.0), (of, shift[axis])))
@@ -129,5 +140,6 @@ def check_overlap(on: Raster, of: Raster, names: tuple[str, str], shift: Pair = 
 
 
 def _span(raster: Raster, axis: int, move: float) -> Pair:
+    """First and last edge of the field along y (0) or x (1), after a shift by ``move``."""
     middle, half = raster.centre[axis] + move, raster.size[axis] / 2
     return middle - half, middle + half

@@ -1,4 +1,4 @@
-"""The best shift of one map on another: on grids that get finer, then down to a small part of a pixel."""
+"""Search the shift between two maps: first on ever finer grids, then to a small fraction of a pixel."""
 
 from __future__ import annotations
 
@@ -12,22 +12,22 @@ from scipy.optimize import minimize
 from scalehsi.arrays import Float
 from scalehsi.registration.rasters import Pair
 
-NEAR: Final = 0.02
-"""What a shift by the whole reach must gain in score: among places that are alike the nearest wins."""
-AROUND: Final = 2
-"""Steps to each side that are tried on every grid but the first."""
+SHIFT_PENALTY: Final = 0.02
+"""Subtracted from the score at the largest shift, so that of equally good shifts the smallest is found."""
+NEIGHBOUR_STEPS: Final = 2
+"""Grid steps to each side of the best shift that are tried on every grid after the first."""
 
 Score = Callable[[Pair], float]
 
 
-def searched(levels: Iterable[tuple[Score, Sequence[float]]], *, reach: Sequence[float]) -> Pair:
-    """The best shift on the last of some grids.
+def search_grids(levels: Iterable[tuple[Score, Sequence[float]]], *, reach: Sequence[float]) -> Pair:
+    """Search the shift of the highest score on a sequence of grids.
 
     Parameters
     ----------
     levels : iterable of (callable, (float, float))
-        A score of shifts, and the steps of a grid along y and x. All within the reach is tried on the first grid, and
-        what is around the best so far on each of the next.
+        For each grid a function from a shift (y, x) to a score, and the steps along y and x. The first grid covers the
+        reach; each further grid covers the surroundings of the best shift so far.
     reach : (float, float)
         Largest shifts along y and x.
 
@@ -35,33 +35,34 @@ def searched(levels: Iterable[tuple[Score, Sequence[float]]], *, reach: Sequence
     --------
     >>> def hill(shift):
     ...     return -((shift[0] - 1.2) ** 2) - (shift[1] + 0.4) ** 2
-    >>> searched([(hill, (1.0, 1.0)), (hill, (0.2, 0.2))], reach=(3.0, 3.0))
+    >>> search_grids([(hill, (1.0, 1.0)), (hill, (0.2, 0.2))], reach=(3.0, 3.0))
     (1.2, -0.4)
     """
     best: Pair = (0.0, 0.0)
     for number, (score, steps) in enumerate(levels):
-        counts = [math.floor(r / s) if number == 0 else AROUND for r, s in zip(reach, steps, strict=True)]
+        counts = [math.floor(r / s) if number == 0 else NEIGHBOUR_STEPS for r, s in zip(reach, steps, strict=True)]
         moves = [np.arange(-n, n + 1) * s for n, s in zip(counts, steps, strict=True)]
         tries = [(best[0] + float(y), best[1] + float(x)) for y in moves[0] for x in moves[1]]
-        found = [score(shift) - NEAR * _far(shift, reach) for shift in tries]
+        found = [score(shift) - SHIFT_PENALTY * _relative_distance(shift, reach) for shift in tries]
         best = tries[int(np.argmax(found))]
     return best
 
 
-def _far(shift: Pair, reach: Sequence[float]) -> float:
+def _relative_distance(shift: Pair, reach: Sequence[float]) -> float:
+    """Length of a shift in units of the reach."""
     return math.hypot(*(s / r if r else 0.0 for s, r in zip(shift, reach, strict=True)))
 
 
-def polished(score: Callable[[Float], float], start: Float, steps: Sequence[float]) -> Float:
-    """Where a smooth score is largest near a start, by the simplex method of Nelder and Mead.
+def refine(score: Callable[[Float], float], start: Float, steps: Sequence[float]) -> Float:
+    """Maximise a smooth score from a start by the simplex method of Nelder and Mead; returns an array (n,).
 
     Parameters
     ----------
     score : callable
-        Of an array (n,).
+        From an array (n,) to a float.
     start : array, shape (n,)
     steps : sequence of float
-        How far it first looks along each, and it ends at a thousandth of that.
+        Size of the first simplex along each axis. The search ends at a thousandth of it.
     """
     scale = np.asarray(steps, dtype=np.float64)
 

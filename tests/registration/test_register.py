@@ -1,4 +1,4 @@
-"""Where one raster lies on another, against rasters that were put there."""
+"""Registration of two rasters, against a known placement."""
 
 from __future__ import annotations
 
@@ -8,9 +8,9 @@ import xarray as xr
 from scipy.ndimage import gaussian_filter
 
 from scalehsi.registration.images import Images, averaged
-from scalehsi.registration.rasters import Placing, Raster, check_overlap, rasters
-from scalehsi.registration.register import COVERED, predictor, register
-from scalehsi.registration.shift_search import polished, searched
+from scalehsi.registration.rasters import Placement, Raster, check_overlap, rasters
+from scalehsi.registration.register import MIN_COVERED, predictor, register
+from scalehsi.registration.shift_search import refine, search_grids
 from scalehsi.schema import InputError
 
 FINE = Raster((0.0, 0.0), (1.0, 1.0), (72, 66))
@@ -24,15 +24,17 @@ def scene(seed: int = 0, size: int = 132) -> np.ndarray:
     return gaussian_filter(noise, 5.0, axes=(0, 1)) * 20 + 3
 
 
-def seen(maps: np.ndarray, raster: Raster, placing: Placing, noise: float, seed: int = 1, blur: float = 0.0) -> Images:
-    """What a raster of square pixels sees, that lies so on the fine one."""
+def seen(
+    maps: np.ndarray, raster: Raster, placement: Placement, noise: float, seed: int = 1, blur: float = 0.0
+) -> Images:
+    """Maps as measured on a raster of square pixels with this placement on the fine one."""
     fine = gaussian_filter(maps, blur * 2, axes=(0, 1)) if blur else maps
-    n = max(2, round(2 * abs(raster.step[0] * placing.scale)))
+    n = max(2, round(2 * abs(raster.step[0] * placement.scale)))
     inner = (np.arange(n) + 0.5) / n - 0.5
     at = []
     for axis in (0, 1):
-        centres = placing.place(raster, raster.centres(axis), axis)
-        points = centres[:, None] + inner * abs(raster.step[axis]) * placing.scale
+        centres = placement.place(raster, raster.centres(axis), axis)
+        points = centres[:, None] + inner * abs(raster.step[axis]) * placement.scale
         at.append(np.rint(2 * (points.ravel() + 33)).astype(int))
     values = fine[np.ix_(*at)].reshape(raster.shape[0], n, raster.shape[1], n, 2).mean(axis=(1, 3))
     values += np.random.default_rng(seed).normal(0, noise, values.shape)
@@ -40,82 +42,83 @@ def seen(maps: np.ndarray, raster: Raster, placing: Placing, noise: float, seed:
 
 
 @pytest.mark.parametrize(
-    "placing",
+    "placement",
     [
-        Placing((0.0, 0.0)),
-        Placing((1.3, -0.9)),
-        Placing((-7.4, 11.2)),
-        Placing((2.0, -3.0), 1.03),
+        Placement((0.0, 0.0)),
+        Placement((1.3, -0.9)),
+        Placement((-7.4, 11.2)),
+        Placement((2.0, -3.0), 1.03),
     ],
     ids=str,
 )
-def test_shift_and_scale_are_found(placing):
+def test_shift_and_scale_are_found(placement):
     maps = scene()
-    found = register(seen(maps, FINE, Placing((0.0, 0.0)), 0.3), seen(maps, COARSE, placing, 0.01), whitening=WHITE)
-    np.testing.assert_allclose(found.placing.shift, placing.shift, atol=0.15)
-    assert found.placing.scale == pytest.approx(placing.scale, abs=0.004)
+    found = register(seen(maps, FINE, Placement((0.0, 0.0)), 0.3), seen(maps, COARSE, placement, 0.01), whitening=WHITE)
+    np.testing.assert_allclose(found.placement.shift, placement.shift, atol=0.15)
+    assert found.placement.scale == pytest.approx(placement.scale, abs=0.004)
     assert found.residual < 0.15
     assert max(found.error) < 0.1
 
 
 def test_the_order_of_an_axis_and_its_origin_do_not_matter():
     maps = scene(2)
-    placing = Placing((1.6, -2.2))
-    fine, coarse = seen(maps, FINE, Placing((0.0, 0.0)), 0.1), seen(maps, COARSE, placing, 0.01)
+    placement = Placement((1.6, -2.2))
+    fine, coarse = seen(maps, FINE, Placement((0.0, 0.0)), 0.1), seen(maps, COARSE, placement, 0.01)
     turned = coarse._replace(
         values=coarse.values[::-1], raster=Raster((COARSE.origin[0] + 66.0, 2.5), (-6.0, 6.0), COARSE.shape)
     )
-    a, b = (register(fine, each, whitening=WHITE).placing for each in (coarse, turned))
+    a, b = (register(fine, each, whitening=WHITE).placement for each in (coarse, turned))
     np.testing.assert_allclose(a.shift, b.shift, atol=2e-2)
 
 
-def test_the_width_of_the_probe_is_told():
+def test_the_width_of_the_probe_is_estimated():
     maps = scene(3)
-    fine = seen(maps, FINE, Placing((0.0, 0.0)), 0.1)
+    fine = seen(maps, FINE, Placement((0.0, 0.0)), 0.1)
     sharp, wide = (
-        register(fine, seen(maps, COARSE, Placing((0.5, 0.5)), 0.005, blur=b), whitening=WHITE).blur for b in (0, 4.0)
+        register(fine, seen(maps, COARSE, Placement((0.5, 0.5)), 0.005, blur=b), whitening=WHITE).blur for b in (0, 4.0)
     )
     assert wide == pytest.approx(4.0, rel=0.2)
     assert sharp < 1.5
 
 
-def test_what_is_given_is_judged():
+def test_a_given_placement_is_assessed():
     maps = scene()
-    fine, coarse = seen(maps, FINE, Placing((0.0, 0.0)), 0.1), seen(maps, COARSE, Placing((4.0, 0.0)), 0.01)
-    right, wrong = (register(fine, coarse, whitening=WHITE, given=Placing(shift)) for shift in ((4.0, 0.0), (0.0, 0.0)))
-    assert right.placing.shift == (4.0, 0.0)
+    fine, coarse = seen(maps, FINE, Placement((0.0, 0.0)), 0.1), seen(maps, COARSE, Placement((4.0, 0.0)), 0.01)
+    places = (Placement((4.0, 0.0)), Placement((0.0, 0.0)))
+    right, wrong = (register(fine, coarse, whitening=WHITE, given=place) for place in places)
+    assert right.placement.shift == (4.0, 0.0)
     assert right.residual < 0.1 < wrong.residual
 
 
-def test_nothing_to_see_is_said():
+def test_maps_without_contrast_give_no_error():
     flat = Images(np.ones((*FINE.shape, 2)), np.ones(FINE.shape), FINE)
     coarse = Images(np.ones((*COARSE.shape, 2)), np.ones(COARSE.shape), COARSE)
     found = register(flat, coarse, whitening=WHITE)
     assert found.residual == 1.0
     assert np.isnan(found.error).all()
-    assert found.placing.shift == pytest.approx((0.0, 0.0), abs=1.0)
+    assert found.placement.shift == pytest.approx((0.0, 0.0), abs=1.0)
 
 
-def test_pixels_that_are_not_there_are_left_out():
+def test_pixels_that_were_not_measured_are_left_out():
     maps = scene(4)
-    placing = Placing((1.0, 2.0))
-    fine, coarse = seen(maps, FINE, Placing((0.0, 0.0)), 0.1), seen(maps, COARSE, placing, 0.01)
+    placement = Placement((1.0, 2.0))
+    fine, coarse = seen(maps, FINE, Placement((0.0, 0.0)), 0.1), seen(maps, COARSE, placement, 0.01)
     fine.filled[:, :15] = 0
     fine.values[:, :15] = 100.0
     coarse.filled[2:4] = 0
     coarse.values[2:4] = -50.0
     found = register(fine, coarse, whitening=WHITE)
-    np.testing.assert_allclose(found.placing.shift, placing.shift, atol=0.15)
+    np.testing.assert_allclose(found.placement.shift, placement.shift, atol=0.15)
 
 
 def test_means_over_footprints_are_those_of_the_pixels():
     values = np.random.default_rng(0).random((*FINE.shape, 1))
     values = gaussian_filter(values, 4, axes=(0, 1))
-    means, use = predictor(Images(values, np.ones(FINE.shape), FINE))(COARSE, Placing((0.0, 0.0)))
+    means, use = predictor(Images(values, np.ones(FINE.shape), FINE))(COARSE, Placement((0.0, 0.0)))
     want = values.reshape(12, 6, 11, 6, 1).mean(axis=(1, 3))
     assert use.all()
     np.testing.assert_allclose(means[1:-1, 1:-1], want[1:-1, 1:-1], atol=2e-3)
-    _, far = predictor(Images(values, np.ones(FINE.shape), FINE))(COARSE, Placing((6 * (1 - COVERED) + 0.5, 0.0)))
+    _, far = predictor(Images(values, np.ones(FINE.shape), FINE))(COARSE, Placement((6 * (1 - MIN_COVERED) + 0.5, 0.0)))
     assert far[:-1].all()
     assert not far[-1].any()
 
@@ -129,12 +132,12 @@ def test_cells_are_averaged_by_what_is_filled():
     assert found.raster == Raster((1.0, 1.0), (4.0, 4.0), (1, 2))
 
 
-def test_of_places_that_are_alike_the_nearest_is_taken():
+def test_of_equally_good_shifts_the_smallest_is_found():
     def periodic(shift):
         return np.cos(shift[0] * np.pi / 2) + np.cos(shift[1] * np.pi / 2)
 
-    assert searched([(periodic, (0.5, 0.5))], reach=(5.0, 5.0)) == (0.0, 0.0)
-    np.testing.assert_allclose(polished(periodic, np.array([0.4, -0.3]), [0.2, 0.2]), [0.0, 0.0], atol=1e-3)
+    assert search_grids([(periodic, (0.5, 0.5))], reach=(5.0, 5.0)) == (0.0, 0.0)
+    np.testing.assert_allclose(refine(periodic, np.array([0.4, -0.3]), [0.2, 0.2]), [0.0, 0.0], atol=1e-3)
 
 
 def image(y: np.ndarray, x: np.ndarray, units: str = "nm") -> xr.DataArray:
@@ -172,8 +175,8 @@ def test_fields_apart_are_refused():
 
 
 def test_pixels_of_one_raster_in_another():
-    placing = Placing((1.5, -2.0), 1.02)
-    for (a, b), axis in zip(placing.pixels(COARSE, FINE), (0, 1), strict=True):
+    placement = Placement((1.5, -2.0), 1.02)
+    for (a, b), axis in zip(placement.pixel_transform(COARSE, FINE), (0, 1), strict=True):
         number = a + b * np.arange(FINE.shape[axis])
-        there = placing.place(COARSE, COARSE.origin[axis] + COARSE.step[axis] * number, axis)
+        there = placement.place(COARSE, COARSE.origin[axis] + COARSE.step[axis] * number, axis)
         np.testing.assert_allclose(there, FINE.centres(axis))

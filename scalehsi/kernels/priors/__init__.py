@@ -1,1 +1,1 @@
-"""Priors on abundances and endmembers."""
+"""Priors on abundances and endmembers: automatic relevance determination, orthogonality, and prior maps."""

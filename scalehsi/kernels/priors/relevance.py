@@ -1,10 +1,10 @@
-"""Automatic relevance determination and soft orthogonality: small numbers that bend the problem of every pixel.
+"""Automatic relevance determination and soft orthogonality: priors that switch off components and separate maps.
 
-Relevance: the abundances of component k have a prior of scale ``lam_k``, which itself has an inverse-gamma prior
-(Tan and Fevotte 2013, doi:10.1109/TPAMI.2012.240). What a component adds must outweigh what its prior costs, so those
+Relevance (Tan and Fevotte 2013, doi:10.1109/TPAMI.2012.240): the abundances of component k have a prior of scale
+``lam_k``, which itself has an inverse-gamma prior. A component must explain more than its prior costs, so components
 that the data do not need fade out. Soft orthogonality (Shiga et al. 2016, doi:10.1016/j.ultramic.2016.08.006; Muto and
-Shiga 2020, doi:10.1093/jmicro/dfz036, eq. 13): a share ``w`` of the pull that would make each map exactly orthogonal to
-the sum of the others. All of it follows from the sums of the last pass, so neither needs a pass of its own.
+Shiga 2020, doi:10.1093/jmicro/dfz036, eq. 13): a fraction ``w`` of the multiplier that would make each map exactly
+orthogonal to the sum of the others. Both follow from the sums of the last pass and need no pass of their own.
 """
 
 from __future__ import annotations
@@ -16,40 +16,42 @@ import numpy as np
 from scalehsi.arrays import Float
 
 PRIORS: Final = ("exponential", "half-normal")
-ALIKE: Final = 0.99
-"""Cosine from which on two spectra are one component."""
-FAINT: Final = 1e-4
-"""A component whose scale is below this part of the largest is off."""
-EASE: Final = 0.5
-"""Part of the way that a pull goes, at first, to the one that the last pass asks for."""
-CALM: Final = 1.5
-BOLD: Final = 1.1
-"""It goes so much less far where it came from the other side; so much farther, up to all the way, where it did not."""
-
-SLOWEST: Final = 0.3
-"""Spectra go at least this part of the way to their next values."""
+MAX_COSINE: Final = 0.99
+"""Spectra whose cosine reaches this value are the same component."""
+MIN_RELATIVE_SCALE: Final = 1e-4
+"""A component whose scale is below this fraction of the largest is switched off."""
+FIRST_STEP: Final = 0.5
+"""First step length of the multipliers: 1 would take the value that the last pass asks for."""
+STEP_SHRINK: Final = 1.5
+"""The step length is divided by this where a multiplier changes direction."""
+STEP_GROWTH: Final = 1.1
+"""The step length is multiplied by this, up to 1, where it does not."""
+MIN_STEP: Final = 0.3
+"""Smallest step length of the spectra."""
 
 
 def prior_scale(mean: float, n_components: int, n_energies: int, shape: float) -> float:
-    """The inverse-gamma scale ``b`` that fits the data: ``mean(x) (a - 1) sqrt(E) / K`` (Shiga et al. 2016).
+    """Scale ``b`` of the inverse-gamma prior that fits the data: ``mean(x) (a - 1) sqrt(E) / K`` (Shiga et al. 2016).
 
     Parameters
     ----------
     mean : float
         Mean value of the data.
     n_components, n_energies : int
+        K and E.
     shape : float
-        ``a``, above 1.
+        Shape ``a`` of the inverse-gamma prior, above 1.
     """
     return mean * (shape - 1.0) * float(np.sqrt(n_energies)) / n_components
 
 
 def scales(prior: str, used: Float, square: Float, *, pixels: float, shape: float, scale: float) -> Float:
-    """The best ``lam`` for given abundances, shape (K,).
+    """Optimal scales ``lam`` (K,) of the prior for given abundances.
 
     Parameters
     ----------
     prior : {"exponential", "half-normal"}
+        Distribution of the abundances.
     used, square : array, shape (K,)
         Sums over the pixels of ``c`` and of ``c^2``.
     pixels : float
@@ -65,20 +67,23 @@ def scales(prior: str, used: Float, square: Float, *, pixels: float, shape: floa
 
 
 def cost(prior: str, lam: Float, used: Float, square: Float, *, pixels: float, shape: float, scale: float) -> float:
-    """What the priors of abundances and scales add to the negative logarithm of the posterior."""
+    """Term of the priors of abundances and scales in the negative log-posterior, at scales ``lam`` (K,).
+
+    The other arguments are those of `scales`.
+    """
     if prior == "exponential":
         return float(np.sum((used + scale) / lam + (pixels + shape + 1.0) * np.log(lam)))
     return float(np.sum((0.5 * square + scale) / lam + (0.5 * pixels + shape + 1.0) * np.log(lam)))
 
 
 def needed(lam: Float, floor: float) -> np.ndarray[Any, np.dtype[np.bool_]]:
-    """Components that are not off; the largest never is.
+    """Say which components (K,) are not switched off; the one with the largest scale never is.
 
     Parameters
     ----------
     lam : array, shape (K,)
     floor : float
-        The scale that a component without any abundance has.
+        Scale of a component without any abundance.
 
     Examples
     --------
@@ -86,18 +91,20 @@ def needed(lam: Float, floor: float) -> np.ndarray[Any, np.dtype[np.bool_]]:
     [True, False, True]
     """
     above = lam - floor
-    keep = above > FAINT * above.max()
+    keep = above > MIN_RELATIVE_SCALE * above.max()
     keep[np.argmax(lam)] = True
     return np.asarray(keep)
 
 
 def distinct(s: Float, weight: Float) -> np.ndarray[Any, np.dtype[np.bool_]]:
-    """Components that are not a near copy of a heavier one.
+    """Say which components (K,) are not a near copy of one of larger weight.
 
     Parameters
     ----------
     s : array, shape (K, E)
+        Spectra.
     weight : array, shape (K,)
+        For example the sums of the abundances.
 
     Examples
     --------
@@ -110,28 +117,28 @@ def distinct(s: Float, weight: Float) -> np.ndarray[Any, np.dtype[np.bool_]]:
     keep = np.ones(len(s), dtype=bool)
     for k in np.argsort(-weight, kind="stable"):
         if keep[k]:
-            keep &= ~((cosine[k] >= ALIKE) & (np.arange(len(s)) != k))
+            keep &= ~((cosine[k] >= MAX_COSINE) & (np.arange(len(s)) != k))
     return keep
 
 
 def orthogonality_pull(sums: dict[str, Float], s: Float, gram: Float, shift: Float) -> Float:
-    """The multipliers ``xi`` (K,) that would make each map orthogonal to the sum of the others.
+    """Multipliers ``xi`` (K,) that would make each map orthogonal to the sum of the others.
 
     Parameters
     ----------
     sums : dict
         ``N``, ``M`` and ``C`` of the last pass.
     s : array, shape (K, E)
-        Weighted as the problem's right hand side was.
+        Endmembers, weighted as the right-hand side of the pixel problem was.
     gram : array, shape (K, K)
-        ``s s'`` without any pull.
+        ``s s'`` without multipliers.
     shift : array, shape (K,)
         Linear cost of the abundances in that pass.
 
     Returns
     -------
     array, shape (K,)
-        Not negative: a map is pushed away from the others, never towards them.
+        Not negative, so that maps are pushed apart and never towards each other.
     """
     a = sums["N"] @ s.T  # a[j, k] = sum_p c_j (x s_k')
     m, used = sums["M"], sums["C"]
@@ -148,18 +155,22 @@ def orthogonality_pull(sums: dict[str, Float], s: Float, gram: Float, shift: Flo
     return xi
 
 
-def eased(pull: Float, xi: Float, ease: Float, drift: Float) -> dict[str, Float]:
-    """Multipliers that settle: between those of the last pass and those that it asks for.
+def damped_multipliers(pull: Float, xi: Float, ease: Float, drift: Float) -> dict[str, Float]:
+    """Move the multipliers from those of the last pass towards those that it asks for, so that they converge.
 
-    The more a component is pulled away from the others the less pull its maps ask for, by as much and more. So taken
-    at their word the multipliers swing between two values for ever (Mn L2,3 of two sites, from w = 0.5 on).
+    A larger multiplier lowers the one that the next pass asks for by as much or more. Full steps would therefore
+    oscillate between two values without end (Mn L2,3 of two sites, for w of at least 0.5).
 
     Parameters
     ----------
-    pull, xi : array, shape (K,)
-        As `orthogonality_pull` gives them, and those of the last pass.
-    ease, drift : array, shape (K,)
-        Part of the way to go, and the last step; as given back the last time, at first `EASE` and zero.
+    pull : array, shape (K,)
+        Multipliers from `orthogonality_pull`.
+    xi : array, shape (K,)
+        Multipliers of the last pass.
+    ease : array, shape (K,)
+        Step lengths from the last call, at first `FIRST_STEP`.
+    drift : array, shape (K,)
+        Last change of the multipliers, at first zero.
 
     Returns
     -------
@@ -168,28 +179,28 @@ def eased(pull: Float, xi: Float, ease: Float, drift: Float) -> dict[str, Float]
 
     Examples
     --------
-    A pull of which half as much again is taken back, from a first guess of 1 to where both agree, at 0.4:
+    A multiplier that lowers the next one by 1.5 times its value, from a first value of 1 to the fixed point at 0.4:
 
-    >>> now = {"xi": np.ones(1), "ease": np.full(1, EASE), "drift": np.zeros(1)}
+    >>> now = {"xi": np.ones(1), "ease": np.full(1, FIRST_STEP), "drift": np.zeros(1)}
     >>> for _ in range(12):
-    ...     now = eased(1.0 - 1.5 * now["xi"], **now)
+    ...     now = damped_multipliers(1.0 - 1.5 * now["xi"], **now)
     >>> now["xi"].round(6).tolist()
     [0.4]
     """
     wanted = pull - xi
-    part = np.where(wanted * drift < 0, ease / CALM, np.minimum(ease * BOLD, 1.0))
+    part = np.where(wanted * drift < 0, ease / STEP_SHRINK, np.minimum(ease * STEP_GROWTH, 1.0))
     return {"xi": xi + part * wanted, "ease": part, "drift": part * wanted}
 
 
-def pace(ease: Float) -> float:
-    """Part of the way that spectra go to their next values, beside multipliers that are `eased`.
+def endmember_step(ease: Float) -> float:
+    """Step length of the spectra, from the step lengths ``ease`` (K,) of `damped_multipliers`.
 
-    Spectra that run ahead of the multipliers are called back by them, and both turn in circles (measured on maps that
-    overlap everywhere); so where the multipliers go in small steps the spectra do too.
+    Full steps of the spectra together with short steps of the multipliers oscillate (measured on maps that overlap
+    everywhere). The spectra therefore take short steps where the multipliers do.
 
     Examples
     --------
-    >>> pace(np.array([1.0, 0.6])), pace(np.array([1.0, 0.2])), pace(np.array([0.05, 0.1]))
-    (1.0, 0.4, 0.3)
+    >>> [endmember_step(np.array(ease)) for ease in ([1.0, 0.6], [1.0, 0.2], [0.05, 0.1])]
+    [1.0, 0.4, 0.3]
     """
-    return float(np.clip(2.0 * np.min(ease), SLOWEST, 1.0))
+    return float(np.clip(2.0 * np.min(ease), MIN_STEP, 1.0))

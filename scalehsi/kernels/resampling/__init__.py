@@ -1,1 +1,1 @@
-"""Bins of pixels, footprints of one raster on another, energy axes and smoothing."""
+"""Resample pixels and spectra: bins, footprints of one raster on another, energy axes, and smoothing."""

@@ -1,4 +1,4 @@
-"""Spectra from one energy axis to another, so that counts stay what they are."""
+"""Rebin spectra from one energy axis to another so that the number of counts is conserved."""
 
 from __future__ import annotations
 
@@ -9,12 +9,12 @@ from scipy.interpolate import PchipInterpolator
 
 from scalehsi.arrays import Float
 
-SLACK: Final = 0.05
-"""A channel may stick out over the end of the other axis by so much of its width."""
+EDGE_TOLERANCE: Final = 0.05
+"""A channel lies within an axis if it extends beyond the end by at most this fraction of its width."""
 
 
 def edges(axis: Float) -> Float:
-    """Limits of channels whose centres are given, shape (E + 1,); rising as the axis does, or falling."""
+    """Limits (E + 1,) of the channels with the given centres (E,), in the order of the axis, rising or falling."""
     centres = np.asarray(axis, dtype=np.float64)
     if centres.size == 1:
         return np.array([centres[0] - 0.5, centres[0] + 0.5])
@@ -22,22 +22,22 @@ def edges(axis: Float) -> Float:
     return np.concatenate([[2 * centres[0] - middle[0]], middle, [2 * centres[-1] - middle[-1]]])
 
 
-def common(axis: Float, other: Float) -> np.ndarray[Any, np.dtype[np.bool_]]:
-    """Channels of an axis that lie within another one, shape (E,).
+def common_channels(axis: Float, other: Float) -> np.ndarray[Any, np.dtype[np.bool_]]:
+    """Say which channels (E,) of an axis lie within the range of another axis; both are centres of channels.
 
     Examples
     --------
-    >>> common(np.arange(6.0), np.arange(2.0, 9.0)).tolist()
+    >>> common_channels(np.arange(6.0), np.arange(2.0, 9.0)).tolist()
     [False, False, True, True, True, True]
     """
     limits, beyond = edges(axis), edges(other)
     low, high = np.minimum(limits[:-1], limits[1:]), np.maximum(limits[:-1], limits[1:])
-    slack = SLACK * (high - low)
+    slack = EDGE_TOLERANCE * (high - low)
     return np.asarray((low >= beyond.min() - slack) & (high <= beyond.max() + slack))
 
 
 def rebin(spectra: Float, *, axis: Float, to: Float, smooth: bool = True) -> Float:
-    """Counts of spectra in the channels of another axis.
+    """Rebin the counts of spectra into the channels of another axis.
 
     Parameters
     ----------
@@ -46,16 +46,16 @@ def rebin(spectra: Float, *, axis: Float, to: Float, smooth: bool = True) -> Flo
     axis : array, shape (E,)
         Centres of the channels, rising or falling.
     to : array, shape (F,)
-        Centres of the channels that are asked for, in the same unit.
+        Centres of the new channels, in the same unit.
     smooth : bool, default True
-        Inside a channel the counts follow their neighbours smoothly (the running sum is interpolated, monotone in each
-        channel), so that axes of finer channels show no steps, and what is not negative stays so. False: they are
-        spread evenly, which is linear: the sum of rebinned spectra is the rebinned sum.
+        True distributes the counts within a channel smoothly, by monotone interpolation of the running sum. Finer
+        channels then show no steps, and spectra that are not negative stay so. False distributes them evenly. This is
+        linear: the sum of rebinned spectra is the rebinned sum.
 
     Returns
     -------
     array, shape (K, F)
-        Between limits that both axes have, the sum is the same; beyond the axis there is nothing.
+        The sum between limits that both axes share is unchanged. New channels beyond the old axis are zero.
 
     References
     ----------

@@ -1,8 +1,8 @@
-"""From one raster to another: means over footprints, and smooth maps whose means over footprints are given.
+"""Resample maps between rasters: means over pixel footprints, and splines with given means over footprints.
 
-A pixel of a coarse map is the mean over its footprint, not the value at its centre. So a smooth map is sought whose
-means are the coarse values: a cubic spline on the coarse raster, whose mean over a footprint is a quartic spline. An
-interpolation between centres would be a map blurred by one footprint more.
+A pixel of a coarse map is the mean over its footprint, not the value at its centre. The upsampled map is therefore the
+cubic spline on the coarse raster whose means over the footprints are the coarse values; the mean of a cubic spline over
+a footprint is a quartic spline. An interpolation between the centres would be blurred by one more footprint.
 
 Positions are in pixels of the raster that is sampled: 0 is the centre of the first pixel.
 """
@@ -19,14 +19,14 @@ from scipy.sparse.linalg import splu
 from scalehsi.arrays import Float
 from scalehsi.kernels.compiled import lean
 
-MEANS: Final = (1 / 384, 76 / 384, 230 / 384, 76 / 384, 1 / 384)
-"""Mean of a cubic B-spline over the footprints around it: the quartic B-spline at whole numbers."""
-MARGIN: Final = 1e-9
-"""Part of a footprint that counts as nothing."""
+SPLINE_MEANS: Final = (1 / 384, 76 / 384, 230 / 384, 76 / 384, 1 / 384)
+"""Means of a cubic B-spline over the five nearest footprints: the quartic B-spline at whole numbers."""
+MIN_COVERED: Final = 1e-9
+"""A footprint covered by less than this fraction has no mean."""
 
 
 def spline_of_means(means: Float) -> Float:
-    """Coefficients of the cubic spline whose mean over each pixel is given, mirrored at the edges.
+    """Coefficients of the cubic spline with given means over the pixels, mirrored at the edges.
 
     Parameters
     ----------
@@ -35,7 +35,7 @@ def spline_of_means(means: Float) -> Float:
     Returns
     -------
     array, shape (rows, columns, K)
-        For `spline_at`. What varies from pixel to pixel is raised up to 4.8 times along each axis, and noise with it.
+        For `spline_at`. Variations from pixel to pixel, noise included, are amplified up to 4.8 times along each axis.
 
     References
     ----------
@@ -60,9 +60,9 @@ def spline_of_means(means: Float) -> Float:
 
 
 def _means_matrix(n: int) -> Any:
-    """What makes means of coefficients along one axis, (n, n)."""
+    """Sparse matrix (n, n) from the coefficients along an axis of n pixels to the means."""
     rows, columns, values = [], [], []
-    for offset, weight in zip(range(-2, 3), MEANS, strict=True):
+    for offset, weight in zip(range(-2, 3), SPLINE_MEANS, strict=True):
         rows.append(np.arange(n))
         columns.append(np.array([_mirrored(i + offset, n) for i in range(n)]))
         values.append(np.full(n, weight))
@@ -72,19 +72,21 @@ def _means_matrix(n: int) -> Any:
 
 @lean
 def _mirrored(i: int, n: int) -> int:
-    """The pixel in whose place one beyond the edge stands."""
+    """Number of the pixel that mirrors pixel i, which may lie beyond the edges of n pixels."""
     period = 2 * n
     i = i % period
     return i if i < n else period - 1 - i
 
 
 def spline_at(coefficients: Float, y: Float, x: Float) -> Float:
-    """Values of a spline at some points, shape (P, K).
+    """Values of a spline at P points, shape (P, K).
 
     Parameters
     ----------
     coefficients : array, shape (rows, columns, K)
+        From `spline_of_means`.
     y, x : array, shape (P,)
+        Positions in pixels.
     """
     out = np.zeros((len(y), coefficients.shape[2]))
     _spline_rows(np.ascontiguousarray(coefficients), np.asarray(y, dtype="f8"), np.asarray(x, dtype="f8"), out)
@@ -93,7 +95,7 @@ def spline_at(coefficients: Float, y: Float, x: Float) -> Float:
 
 @lean
 def _weights(t: float, w: Any) -> None:
-    """The four cubic B-splines that reach a point at ``t`` of the way from one coefficient to the next."""
+    """Write the four nonzero cubic B-splines at the fraction ``t`` between two coefficients into ``w`` (4,)."""
     u = 1.0 - t
     w[0] = u * u * u / 6.0
     w[1] = (4.0 - 6.0 * t * t + 3.0 * t * t * t) / 6.0
@@ -103,6 +105,7 @@ def _weights(t: float, w: Any) -> None:
 
 @numba.njit(cache=True, nogil=True)
 def _spline_rows(coefficients: Any, y: Any, x: Any, out: Any) -> None:
+    """Write the values of `spline_at` into ``out`` (P, K), which is zero at first."""
     rows, columns, n = coefficients.shape
     wy, wx = np.empty(4), np.empty(4)
     for p in range(y.shape[0]):
@@ -117,8 +120,8 @@ def _spline_rows(coefficients: Any, y: Any, x: Any, out: Any) -> None:
                     out[p, k] += weight * value[k]
 
 
-def summed(values: Float) -> Float:
-    """Sums over all that lies above and to the left, with a row and a column of zeros first, for `box_sums`.
+def summed_area(values: Float) -> Float:
+    """Summed-area table for `box_sums`: sums over all pixels above and to the left, after a row and a column of zeros.
 
     Parameters
     ----------
@@ -134,14 +137,14 @@ def summed(values: Float) -> Float:
 
 
 def box_sums(table: Float, y: Float, x: Float, *, height: float, width: float) -> Float:
-    """Sums over boxes around a raster of points; pixels count by the part of them that lies in the box.
+    """Sums over boxes centred on a raster of points; a pixel counts by the fraction of it that lies in the box.
 
     Parameters
     ----------
     table : array, shape (rows + 1, columns + 1, ...)
-        From `summed`.
+        From `summed_area`.
     y, x : array, shape (M,) and (N,)
-        Centres of the boxes.
+        Centres of the boxes, in pixels.
     height, width : float
         Sides of the boxes in pixels, above 0.
 
@@ -151,7 +154,7 @@ def box_sums(table: Float, y: Float, x: Float, *, height: float, width: float) -
 
     Examples
     --------
-    >>> table = summed(np.arange(12.0).reshape(3, 4))
+    >>> table = summed_area(np.arange(12.0).reshape(3, 4))
     >>> box_sums(table, np.array([0.5]), np.array([0.5, 2.5]), height=2, width=2).tolist()
     [[10.0, 18.0]]
     """
@@ -162,7 +165,7 @@ def box_sums(table: Float, y: Float, x: Float, *, height: float, width: float) -
 
 
 def _rows_at(table: Float, edge: Float) -> Float:
-    """Rows of a table of sums at edges between its own, linear in between and constant beyond."""
+    """Rows of a summed-area table at any positions ``edge`` (M,): linear between its rows, constant beyond."""
     place = np.clip(edge, 0.0, len(table) - 1.0)
     low = np.minimum(np.floor(place).astype(np.int64), len(table) - 2)
     part = (place - low).reshape((-1,) + (1,) * (table.ndim - 1))
@@ -170,14 +173,14 @@ def _rows_at(table: Float, edge: Float) -> Float:
 
 
 def box_means(table: Float, filled: Float, y: Float, x: Float, *, height: float, width: float) -> tuple[Float, Float]:
-    """Means over boxes, and which part of each box has pixels at all.
+    """Means over boxes, and the fraction of each box that is covered by pixels.
 
     Parameters
     ----------
     table : array, shape (rows + 1, columns + 1, ...)
-        `summed` of values times ``weights``.
+        `summed_area` of values times weights.
     filled : array, shape (rows + 1, columns + 1)
-        `summed` of the weights: 1 for a pixel, 0 for none.
+        `summed_area` of the weights: 1 for a measured pixel, 0 for none.
     y, x, height, width
         As in `box_sums`.
 
@@ -186,10 +189,10 @@ def box_means(table: Float, filled: Float, y: Float, x: Float, *, height: float,
     means : array, shape (M, N, ...)
         Zero where a box has no pixels.
     covered : array, shape (M, N)
-        From 0 to 1.
+        Fraction from 0 to 1.
     """
     total = box_sums(filled, y, x, height=height, width=width)
     values = box_sums(table, y, x, height=height, width=width)
-    there = total > MARGIN * height * width
+    there = total > MIN_COVERED * height * width
     scale = np.where(there, 1.0 / np.where(there, total, 1.0), 0.0)
     return values * scale.reshape(scale.shape + (1,) * (values.ndim - 2)), total / (height * width)

@@ -1,4 +1,4 @@
-"""Bins of neighbouring pixels, added up in one pass; they are aligned to the cube, not to its blocks."""
+"""Add up neighbouring pixels into bins in one pass; the bins are aligned with the cube, not with its blocks."""
 
 from __future__ import annotations
 
@@ -16,22 +16,22 @@ from scalehsi.kernels.pixel_rows.strips import strips
 def bin_sums(
     x: arrays.Array, *, index: np.ndarray[Any, Any], shape: tuple[int, ...], sides: tuple[int, ...]
 ) -> tuple[dict[str, Any], dict[str, Any]]:
-    """One pass over a block: sums of the pixels of each bin that it touches. Combine with `merge_bins`.
+    """Sum the pixels of each bin that a block touches; combine blocks with `merge_bins`.
 
     Parameters
     ----------
     x : array, shape (P, E)
         NaN counts as zero.
     index : array of int, shape (P,)
-        Absolute pixel numbers: bins are aligned to these, not to blocks.
+        Absolute pixel numbers, with which the bins are aligned.
     shape, sides : tuple of int
-        Pixels of the cube, and of a bin, along each navigation dim.
+        Numbers of pixels of the cube, and of a bin, along each navigation dim.
 
     Returns
     -------
     pixels : empty dict
     sums : dict
-        Lists of one array each: ``number`` (B,) row-major numbers of bins, rising; ``bins`` (B, E) float32.
+        Lists of one array each: ``number`` (B,), row-major numbers of the bins, rising; ``bins`` (B, E) float32, sums.
     """
     xp = arrays.array_namespace(x)
     counts = tuple(-(-n // side) for n, side in zip(shape, sides, strict=True))
@@ -40,10 +40,10 @@ def bin_sums(
     number, local = np.unique(owner, return_inverse=True)
     total = np.zeros((len(number), x.shape[1]))
     for part, strip in strips(x):
-        # The product below would carry a missing value into every bin of the strip.
+        # The product below would propagate a NaN to every bin of the strip.
         known = xp.where(xp.isfinite(strip), strip, xp.zeros_like(strip))
         touched, position = np.unique(local[part], return_inverse=True)
-        # A product with zeros and ones runs in every array library; a strip touches few bins.
+        # A product with zeros and ones works in every array library; a strip touches few bins.
         belongs = np.zeros((len(touched), strip.shape[0]))
         belongs[position, np.arange(strip.shape[0])] = 1.0
         total[touched] += arrays.to_host(arrays.to_device_like(belongs, strip, strip.dtype) @ known)
@@ -51,7 +51,7 @@ def bin_sums(
 
 
 def merge_bins(left: dict[str, Any], right: dict[str, Any]) -> dict[str, Any]:
-    """The bins of two parts of a cube; those that both touch are added up."""
+    """Combine the bins of two parts of a cube; bins that both touch are added."""
     (first,), (second,) = left["number"], right["number"]
     number = np.union1d(first, second)
     bins = np.zeros((len(number), left["bins"][0].shape[1]), dtype=np.float32)
@@ -69,32 +69,31 @@ def window_sums(
     start: Sequence[int] | None = None,
     stop: Sequence[int] | None = None,
 ) -> np.ndarray[Any, Any]:
-    """Sums over windows of neighbours along every dim.
+    """Sum over windows of neighbouring values along every dim.
 
     Parameters
     ----------
     x : array, shape (..., E)
-        Of any real dtype; a part of a larger array, or all of it. No copy of it is made where it is contiguous.
+        A part of a larger array, or all of it, of any real dtype. A contiguous array is not copied.
     used : array of bool, shape (...) or (..., 1), optional
-        Pixels that count; by default all.
+        Pixels that are summed; by default all.
     factors : sequence of int
         Length of a window along each dim of ``x``.
     dtype : dtype
-        Of the sums; they are added up in it.
+        Dtype of the sums, in which they are accumulated.
     start : sequence of int, optional
-        Where the part begins in the whole, in which windows are counted from zero; along E at a window's edge.
+        Position of the part in the larger array, in which windows are counted from zero; along E at a window's edge.
     stop : sequence of int, optional
-        Nothing from there on counts. By default what does not fill a last window is left out.
+        Values from this position on are ignored. By default these are the values beyond the last complete window.
 
     Returns
     -------
     array
-        One value a window that the part touches, so far as the part goes: what is missing is in other parts.
+        One value for each window that the part touches: the sum over the values of this part.
 
     Notes
     -----
-    Costs 0.07 ns a byte where the last factor is 1, a tenth of what adding up after a conversion takes, and 0.5 ns a
-    value where it is not.
+    Costs 0.07 ns per byte if the last factor is 1, a tenth of a sum after conversion, and 0.5 ns per value otherwise.
 
     Examples
     --------
@@ -112,10 +111,10 @@ def window_sums(
     owner, shape = np.zeros((), dtype=np.int64), []
     for size, factor, first, last in zip(values.shape, factors, begin, end, strict=True):
         place = first + np.arange(size)
-        along = np.where(place < last, place // factor - first // factor, -1)
-        shape.append(int(along.max(initial=-1)) + 1)
+        window = np.where(place < last, place // factor - first // factor, -1)
+        shape.append(int(window.max(initial=-1)) + 1)
         if len(shape) < values.ndim:
-            owner = np.where((owner[..., None] < 0) | (along < 0), -1, owner[..., None] * shape[-1] + along)
+            owner = np.where((owner[..., None] < 0) | (window < 0), -1, owner[..., None] * shape[-1] + window)
     if used is not None:
         owner = np.where(np.asarray(used).reshape(owner.shape), owner, -1)
     out = np.zeros(shape, dtype=dtype)
@@ -126,7 +125,10 @@ def window_sums(
 
 @numba.njit(cache=True, nogil=True)
 def _add_rows(x: Any, owner: Any, factor: int, out: Any) -> None:
-    """Add each row of x (P, E) to that row of out which owns it, channels in groups; an owner below zero is none."""
+    """Add each row of x (P, E) to the row of ``out`` with the number ``owner`` (P,), in groups of ``factor`` channels.
+
+    Rows with a negative owner are ignored.
+    """
     channels = out.shape[1]
     for p in range(x.shape[0]):
         o = owner[p]

@@ -1,4 +1,4 @@
-"""Smoothing of spectra by as much as the detector lets pass anyway."""
+"""Smooth spectra over windows that match the energy resolution of the detector."""
 
 from __future__ import annotations
 
@@ -9,12 +9,12 @@ from scipy.signal import savgol_filter
 
 from scalehsi.arrays import Float
 
-ORDER: Final = 4
-"""Of the polynomial: it follows a Gaussian peak over a window a little wider than the peak."""
+POLYNOMIAL_ORDER: Final = 4
+"""Order of the polynomial, which follows a Gaussian peak over a window a little wider than the peak."""
 
 
 def smooth_peaks(spectra: Float, *, widths: Float) -> Float:
-    """Fit a polynomial of fourth order to a window around each channel (Savitzky and Golay), none below zero.
+    """Fit a polynomial of fourth order to a window around each channel (Savitzky and Golay), clipped at zero.
 
     Parameters
     ----------
@@ -22,8 +22,8 @@ def smooth_peaks(spectra: Float, *, widths: Float) -> Float:
         Not negative, on evenly spaced channels.
     widths : array, shape (E,)
         Length of the window at each channel, in channels. A window of 1.3 times the width of a peak (full width at half
-        maximum) takes off half of the variance of noise and changes the peak by less than 1 %; windows below 7 channels
-        do nothing.
+        maximum) halves the variance of the noise and changes the peak by less than 1 %. Windows below 7 channels do
+        nothing.
 
     Returns
     -------
@@ -44,7 +44,7 @@ def smooth_peaks(spectra: Float, *, widths: Float) -> Float:
     odd = np.minimum(odd, spectra.shape[1] - (1 - spectra.shape[1] % 2))
     out = np.array(spectra, dtype=np.float64)
     for width in np.unique(odd):
-        if width > ORDER + 1:
+        if width > POLYNOMIAL_ORDER + 1:
             here = odd == width
-            out[:, here] = savgol_filter(spectra, int(width), ORDER, axis=1)[:, here]
+            out[:, here] = savgol_filter(spectra, int(width), POLYNOMIAL_ORDER, axis=1)[:, here]
     return np.maximum(out, 0.0)

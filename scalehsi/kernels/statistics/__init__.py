@@ -1,1 +1,1 @@
-"""Statistics of a block, and the counter-based random numbers."""
+"""Statistics of a block of pixels, random division of counts, and random numbers that depend on the pixel alone."""

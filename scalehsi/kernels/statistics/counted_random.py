@@ -1,7 +1,7 @@
-"""Random numbers counted by position, and Poisson counts drawn from them.
+"""Draw random numbers and Poisson counts that depend on the seed and the position of a pixel alone.
 
-The generator is numpy's Philox, which is a function of a key and a counter: here (seed, stream) and (position). So
-a pixel has the same counts in whatever block, order or process it is drawn.
+The generator is numpy's Philox, a function of a key and a counter, here (seed, stream) and (position). A pixel
+therefore gets the same counts in any block, order and process.
 """
 
 from __future__ import annotations
@@ -11,14 +11,16 @@ from typing import Any, Final
 import numpy as np
 from numpy.typing import DTypeLike, NDArray
 
-Float = NDArray[np.float64]
+from scalehsi.arrays import Float, Int
 
 WORD: Final = 2**64
-BATCH_VALUES: Final = 1 << 17  # one batch of tallies is 1 MB, which stays in the cache
+"""Number of values of a 64-bit word, in which seed and position wrap round."""
+BATCH_VALUES: Final = 1 << 17
+"""Values of pixels of few counts that are drawn at a time: 1 MB, which stays in the processor cache."""
 
 
-class Counted:
-    """A random generator that can be set to any position of its stream.
+class CountedRandom:
+    """Random generator that can be set to any position of its stream.
 
     Parameters
     ----------
@@ -28,9 +30,9 @@ class Counted:
 
     Examples
     --------
-    >>> source = Counted(seed=1, stream=0)
+    >>> source = CountedRandom(seed=1, stream=0)
     >>> later, earlier = source.at(7).random(), source.at(3).random()
-    >>> later == source.at(7).random() == Counted(seed=1, stream=0).at(7).random()
+    >>> later == source.at(7).random() == CountedRandom(seed=1, stream=0).at(7).random()
     True
     """
 
@@ -41,10 +43,10 @@ class Counted:
         self._counter = self._state["state"]["counter"]
 
     def at(self, first: int, second: int = 0, third: int = 0) -> np.random.Generator:
-        """The generator, set to a position (any integers; negative ones wrap round).
+        """Set the generator to a position (any integers; negative ones wrap round) and return it.
 
-        It is one object: what is drawn must be drawn before the next call. Setting costs 0.7 microseconds, a new
-        Philox eight times that.
+        All calls return the same object, so numbers must be drawn before the next call. Setting costs 0.7 microseconds,
+        a new Philox eight times that.
         """
         self._counter[:] = 0, first % WORD, second % WORD, third % WORD
         self._bits.state = self._state
@@ -52,20 +54,20 @@ class Counted:
 
 
 def draw_counts(
-    abundances: Float, spectra: Float, pixels: NDArray[np.int64], *, seed: int, dtype: DTypeLike, stream: int = 0
+    abundances: Float, spectra: Float, pixels: Int, *, seed: int, dtype: DTypeLike, stream: int = 0
 ) -> NDArray[Any]:
     """Draw Poisson counts whose mean is ``abundances @ spectra``.
 
-    A pixel that expects fewer counts than there are channels gets its number of counts for each component and then a
-    channel for each count, which costs some 0.1 microseconds a count; any other gets a Poisson number for each
-    channel, some 0.05 microseconds a channel. Both are exact.
+    In a pixel that expects fewer counts than there are channels, the number of counts of each component is drawn, and
+    then a channel for each count; this costs some 0.1 microseconds per count. In any other pixel a Poisson number is
+    drawn for each channel, which costs some 0.05 microseconds per channel. Both are exact.
 
     Parameters
     ----------
     abundances : array, shape (P, K), 0 or above
-    spectra : array, shape (K, E), counts a pixel at abundance one
+    spectra : array, shape (K, E), counts per pixel at abundance one
     pixels : array of int, shape (P,)
-        Absolute number of each pixel in its scene: together with the seed it decides the random numbers.
+        Absolute number of each pixel in its scene, which with the seed determines the random numbers.
     seed, stream : int
     dtype : an unsigned integer dtype that holds the counts
 
@@ -76,7 +78,7 @@ def draw_counts(
     Raises
     ------
     OverflowError
-        If a count does not fit in ``dtype``; nothing is cut off silently.
+        If a count does not fit in ``dtype``; no count is truncated.
 
     Examples
     --------
@@ -90,7 +92,7 @@ def draw_counts(
     totals = sum((expected[:, k] for k in range(1, expected.shape[1])), start=expected[:, 0])
     sparse = totals < channels
     out = np.zeros((len(pixels), channels), dtype=dtype)
-    source, largest = Counted(seed, stream), np.iinfo(out.dtype).max
+    source, largest = CountedRandom(seed, stream), np.iinfo(out.dtype).max
     chosen = np.flatnonzero(sparse)
     step = max(1, BATCH_VALUES // channels)
     cumulative = _cumulative(spectra)
@@ -110,13 +112,17 @@ def draw_counts(
 
 
 def _cumulative(spectra: Float) -> Float:
-    """Distribution functions of the spectra [array, shape (K, E)]; they end in exactly one."""
+    """Cumulative distributions (K, E) of the spectra over the channels; they end in exactly one."""
     running = np.cumsum(spectra, axis=1)
     return np.asarray(running / np.where(running[:, -1:] > 0, running[:, -1:], 1.0))
 
 
-def _sparse_batch(expected: Float, cumulative: Float, pixels: NDArray[np.int64], source: Counted) -> NDArray[np.int64]:
-    """Counts of pixels with few of them: how many of each component, then where each falls [shape (P, E)]."""
+def _sparse_batch(expected: Float, cumulative: Float, pixels: Int, source: CountedRandom) -> Int:
+    """Draw the counts (P, E) of pixels of few counts: the number of each component, then the channel of each count.
+
+    expected (P, K): mean counts of each component. cumulative (K, E): distributions over the channels. pixels (P,):
+    absolute numbers.
+    """
     components, channels = cumulative.shape
     numbers: list[list[int]] = [[] for _ in range(components)]
     uniforms: list[list[Float]] = [[] for _ in range(components)]
@@ -137,6 +143,7 @@ def _sparse_batch(expected: Float, cumulative: Float, pixels: NDArray[np.int64],
     return np.bincount(flat, minlength=len(pixels) * channels).reshape(len(pixels), channels)
 
 
-def _check_range(counts: NDArray[np.int64], largest: int) -> None:
+def _check_range(counts: Int, largest: int) -> None:
+    """Refuse counts above the largest value of the dtype."""
     if counts.max(initial=0) > largest:
         raise OverflowError(f"a count of {counts.max()} does not fit in the dtype, which ends at {largest}")

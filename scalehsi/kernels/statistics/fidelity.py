@@ -1,7 +1,7 @@
-"""Sums by which a denoised cube is judged, block by block: by the true one, or by counts that it has not seen.
+"""Accumulate the sums that compare denoised cubes with a true cube, or with counts that were not used to denoise.
 
-A denoised cube is ``c s + offset`` and never made: its distance from another cube, and its map in a window of energy,
-follow from the products of the factors.
+A denoised cube is ``c s + offset`` and is never computed as a whole. Its distance from another cube, and its map in a
+window of energy, follow from products of the factors.
 
 Letters: P pixels, E energies, W windows, F columns of all maps together, D cubes of data, C maps of a window.
 """
@@ -16,24 +16,26 @@ import numpy as np
 from scalehsi.arrays import Float
 from scalehsi.kernels.statistics.thinning import thin
 
-ROWS: Final = 256
-"""Pixels whose whole spectra are in memory as float64 at once."""
-FLOOR: Final = 1e-3
-"""Least prediction for a channel, in mean counts of a channel of that pixel: none may be impossible."""
+STRIP_PIXELS: Final = 256
+"""Pixels whose complete spectra are in memory as float64 at a time."""
+MIN_PREDICTION: Final = 1e-3
+"""Smallest prediction for a channel, relative to the mean counts of a channel in that pixel, so that no count is
+impossible."""
 
 
 class Factors(NamedTuple):
-    """A cube as a product.
+    """A denoised cube as a product of maps and spectra.
 
     Attributes
     ----------
     columns : slice
-        Where its maps lie among the columns of all maps.
+        Columns of its maps among those of all maps.
     s : array, shape (K, E)
+        Spectra.
     offset : array, shape (E,)
-        What is added to every pixel.
+        Spectrum that is added to every pixel.
     half : int
-        The half of the counts that it was found in; 0 where nothing was divided.
+        Number of the half of the counts that it was fitted to; 0 if the counts are not divided.
     """
 
     columns: slice
@@ -51,29 +53,30 @@ def fidelity(
     seed: int | None = None,
     tile: Any = None,
 ) -> tuple[dict[str, Any], dict[str, Any]]:
-    """Sums over the pixels of a block by which its denoised versions are judged.
+    """Sums over the pixels of a block that compare its denoised versions with the data.
 
     Parameters
     ----------
     x : array, shape (P, E)
     maps : array, shape (P, F)
-        Maps of all factors side by side. Pixels with a NaN are left out.
+        Maps of all factors side by side. Pixels with NaN are left out.
     factors : sequence of Factors
     windows : sequence of (int, int)
-        First channel of each window, and the one behind its last.
+        First channel of each window, and the channel after its last.
     seed : int, optional
-        Divide the counts in two halves, as `scalehsi.prepare.thin` does with this seed. None: the data are as they are.
+        Divides the counts into two halves, as `scalehsi.prepare.thin` does with this seed. None does not divide them.
     tile : Tile
-        Says which pixels these are, for the division.
+        Absolute numbers of the pixels, for the division.
 
     Returns
     -------
     pixels : empty dict
     sums : dict, to be added with `merge`
-        ``n``, ``mean`` (W, C) and ``comoment`` (W, C, C) of the maps of each window, those of the data first, then one
-        for each of the factors; ``gram`` (F + 1, F + 1) of the maps and a column of ones; ``cross`` (D, E, F + 1), data
-        by maps; ``power`` (D,), sums of squares; ``total`` (D,); and with a seed ``between``, the squared difference of
-        the halves, and ``deviance`` of each half, then of each factors' prediction of the other half.
+        ``n``, ``mean`` (W, C) and ``comoment`` (W, C, C) of the maps of each window, first those of the data, then one
+        for each denoised cube; ``gram`` (F + 1, F + 1) of the maps and a column of ones; ``cross`` (D, E, F + 1), data
+        times maps; ``power`` (D,), sums of squares; ``total`` (D,), sums. With a seed also ``between``, the squared
+        difference of the halves, and ``deviance``, of each half from the other half, then of each denoised cube from
+        the half that it was not fitted to.
     """
     good = np.isfinite(maps).all(axis=1)
     x, columns = np.asarray(x)[good], np.asarray(maps, dtype=np.float64)[good]
@@ -90,7 +93,7 @@ def fidelity(
 
 
 def moments(maps: Float) -> dict[str, Any]:
-    """Number, means and central co-moments of columns [array, shape (P, W, C)]."""
+    """Number ``n``, ``mean`` (W, C) and central ``comoment`` (W, C, C) of maps (P, W, C) over the pixels."""
     n = len(maps)
     mean = maps.mean(axis=0) if n else np.zeros(maps.shape[1:])
     centred = maps - mean
@@ -98,7 +101,7 @@ def moments(maps: Float) -> dict[str, Any]:
 
 
 def merge(left: dict[str, Any], right: dict[str, Any]) -> dict[str, Any]:
-    """Sums of two blocks put together: means and co-moments about their common mean, the others added.
+    """Combine the sums of two blocks: means and co-moments about their common mean, all others by addition.
 
     References
     ----------
@@ -124,12 +127,12 @@ def merge(left: dict[str, Any], right: dict[str, Any]) -> dict[str, Any]:
 
 
 def squared_distance(gram: Float, one: Factors, other: Factors) -> float:
-    """Squared distance of two cubes given by their factors, from the sums of their maps.
+    """Squared distance of two denoised cubes.
 
     Parameters
     ----------
     gram : array, shape (F + 1, F + 1)
-        As `fidelity` has it.
+        From `fidelity`.
     one, other : Factors
 
     Examples
@@ -148,7 +151,10 @@ def squared_distance(gram: Float, one: Factors, other: Factors) -> float:
 
 
 def squared_residual(gram: Float, cross: Float, power: float, one: Factors) -> float:
-    """Squared distance of data from a cube given by its factors: ``power`` and ``cross`` (E, F + 1) of the data."""
+    """Squared distance of data from a denoised cube.
+
+    gram (F + 1, F + 1): from `fidelity`, as are cross (E, F + 1) and power of these data. one: factors of the cube.
+    """
     spectra = np.zeros((len(gram), one.s.shape[1]))
     spectra[one.columns] = one.s
     spectra[-1] = one.offset
@@ -158,7 +164,10 @@ def squared_residual(gram: Float, cross: Float, power: float, one: Factors) -> f
 def _window_maps(
     data: Sequence[Any], columns: Float, *, factors: Sequence[Factors], windows: Sequence[tuple[int, int]]
 ) -> Float:
-    """Sum over each window of the data and of each product, (P, W, C)."""
+    """Maps (P, W, C): sums over each window of the data and of each denoised cube.
+
+    data: arrays (P, E). columns (P, F): maps of all factors. factors, windows: as in `fidelity`.
+    """
     out = np.empty((len(columns), len(windows), len(data) + len(factors)))
     for w, (low, high) in enumerate(windows):
         for i, values in enumerate(data):
@@ -170,7 +179,7 @@ def _window_maps(
 
 
 def _products(data: Sequence[Any], ones: Float) -> dict[str, Any]:
-    """Sums of squares of the data, and of the data by the maps."""
+    """The sums ``cross``, ``power``, ``total`` and ``between`` of `fidelity`; data (P, E), ones (P, F + 1)."""
     channels = data[0].shape[1]
     cross = np.zeros((len(data), channels, ones.shape[1]))
     power, total, between = np.zeros(len(data)), np.zeros(len(data)), 0.0
@@ -187,7 +196,10 @@ def _products(data: Sequence[Any], ones: Float) -> dict[str, Any]:
 
 
 def _deviances(data: Sequence[Any], columns: Float, *, factors: Sequence[Factors]) -> Float:
-    """Poisson deviance of each half from the other, then from the prediction of each product, (2 + factors,)."""
+    """Poisson deviance (2 + factors,) of each half from the other, then from the prediction of each denoised cube.
+
+    data: the two halves (P, E). columns (P, F): maps of all factors. factors: as in `fidelity`.
+    """
     found = np.zeros(2 + len(factors))
     for part in _strips(len(columns)):
         halves = [values[part].astype(np.float64) for values in data]
@@ -200,7 +212,8 @@ def _deviances(data: Sequence[Any], columns: Float, *, factors: Sequence[Factors
 
 
 def _deviance(counts: Float, predicted: Float) -> float:
-    floor = FLOOR * (1.0 + counts.sum(axis=1, keepdims=True)) / counts.shape[1]
+    """Poisson deviance of counts (P, E) from predicted means (P, E), summed over all values."""
+    floor = MIN_PREDICTION * (1.0 + counts.sum(axis=1, keepdims=True)) / counts.shape[1]
     mean = np.maximum(predicted, floor)
     filled = counts > 0
     ratio = np.log(counts[filled] / mean[filled])
@@ -208,4 +221,5 @@ def _deviance(counts: Float, predicted: Float) -> float:
 
 
 def _strips(pixels: int) -> list[slice]:
-    return [slice(first, first + ROWS) for first in range(0, pixels, ROWS)]
+    """Slices of pixels that are converted to float64 at a time."""
+    return [slice(first, first + STRIP_PIXELS) for first in range(0, pixels, STRIP_PIXELS)]

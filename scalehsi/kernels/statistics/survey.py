@@ -1,4 +1,4 @@
-"""What one reading of a cube tells before any model: sums, extremes, bad values, and a sample of its pixels."""
+"""Survey of a block before any fit: sums, numbers of bad and negative values, and a random sample of pixels."""
 
 from __future__ import annotations
 
@@ -13,14 +13,14 @@ from scalehsi import arrays
 from scalehsi.kernels.pixel_rows import sparse_counts
 from scalehsi.kernels.pixel_rows.strips import strips
 
-SMALL: Final = 256
-"""Counts below have their logarithms in a table."""
+TABLE_COUNTS: Final = 256
+"""Logarithms of counts below this value are tabulated."""
 
 
 def survey(
     x: arrays.Array, *, index: np.ndarray[Any, Any], stride: int, seed: int, entropy: bool = True
 ) -> tuple[dict[str, Any], dict[str, Any]]:
-    """Look at every value of a block once.
+    """Read every value of a block once.
 
     Parameters
     ----------
@@ -28,19 +28,21 @@ def survey(
     index : array, shape (P,)
         Absolute pixel numbers.
     stride : int
-        One pixel in so many joins the sample, see `in_sample`.
+        One pixel in this many joins the sample, see `in_sample`.
     seed : int
+        Seed of the sample.
     entropy : bool
-        False saves the logarithms, which cost more than all the rest where data are no counts; ``entropy`` is zero.
+        False skips the logarithms, which cost more than all other sums unless the data are counts; ``entropy`` is then
+        zero.
 
     Returns
     -------
     pixels : empty dict
     sums : dict
         ``pixels``, ``spectrum`` (E,), ``negative`` (number of values), ``bad`` (number of NaN and Inf), ``measured``
-        (E,) (number of values that are neither), ``filled`` (number of values that are not zero), ``norm`` = sum x^2,
-        ``entropy`` = sum x log x - x over positive values, ``empty`` (pixels without any signal), and the lists
-        ``sample`` (rows) and ``sample_index``.
+        (E,) (number of finite values), ``filled`` (number of values that are not zero), ``norm`` = sum x^2, ``entropy``
+        = sum x log x - x over positive values, ``empty`` (number of pixels of zeros), and the lists ``sample`` (rows)
+        and ``sample_index``.
     """
     xp = arrays.array_namespace(x)
     names = ("spectrum", "negative", "bad", "measured", "filled", "norm", "entropy", "empty")
@@ -75,13 +77,13 @@ def survey(
 
 
 def _of_counts(x: np.ndarray[Any, Any], *, entropy: bool) -> dict[str, Any]:
-    """The sums over counts, which are never negative or missing, and mostly zero: by those that are not."""
+    """Sums over counts (P, E), which are never negative or missing, from the values that are not zero."""
     pixels, channels = x.shape
     spectrum, totals = np.zeros(channels), np.zeros(4)
-    steps = np.arange(1.0, SMALL)
-    small = np.concatenate([[0.0], steps * np.log(steps) - steps]) if entropy else np.zeros(SMALL)
+    steps = np.arange(1.0, TABLE_COUNTS)
+    small = np.concatenate([[0.0], steps * np.log(steps) - steps]) if entropy else np.zeros(TABLE_COUNTS)
     for _, indptr, channel, value in sparse_counts.strips(x):
-        _tally(indptr, channel, value, small, spectrum, totals)
+        _add_counts(indptr, channel, value, small, spectrum, totals)
     filled, norm, logarithms, empty = totals
     return {
         "spectrum": spectrum,
@@ -94,8 +96,12 @@ def _of_counts(x: np.ndarray[Any, Any], *, entropy: bool) -> dict[str, Any]:
 
 
 @numba.njit(cache=True, nogil=True)
-def _tally(indptr: Any, channel: Any, value: Any, small: Any, spectrum: Any, totals: Any) -> None:
-    """Add a strip to the spectrum, and to totals: filled values, sum x^2, sum x log x - x, empty pixels."""
+def _add_counts(indptr: Any, channel: Any, value: Any, small: Any, spectrum: Any, totals: Any) -> None:
+    """Add the counts of a strip to the spectrum and the totals.
+
+    indptr, channel, value: rows from `sparse_counts.strips`. small: table of ``x log x - x``. spectrum (E,). totals
+    (4,): filled values, sum x^2, sum x log x - x, empty pixels.
+    """
     norm = entropy = empty = 0.0
     for p in range(len(indptr) - 1):
         if indptr[p] == indptr[p + 1]:
@@ -119,10 +125,10 @@ def _entropy(xp: Any, clean: arrays.Array) -> arrays.Array:
 
 
 def in_sample(index: np.ndarray[Any, Any], *, stride: int, seed: int) -> np.ndarray[Any, np.dtype[np.bool_]]:
-    """Say which pixels join a sample: one of every ``stride`` consecutive ones, at a place drawn from its number.
+    """Say which pixels join a random sample: one of every ``stride`` consecutive ones.
 
-    A plain stride would fall in step with lattices and scan lines; the jitter breaks that. The choice depends on the
-    seed and the absolute number alone, so that no chunking changes it.
+    A regular stride would coincide with lattices and scan lines. The choice depends on the seed and the absolute number
+    ``index`` (P,) of the pixels alone, so that no chunking changes it.
 
     Examples
     --------
@@ -130,12 +136,12 @@ def in_sample(index: np.ndarray[Any, Any], *, stride: int, seed: int) -> np.ndar
     [1, 1, 1]
     """
     group = index.astype(np.uint64) // np.uint64(stride)
-    drawn = (scramble(group, seed) % np.uint64(stride)).astype(np.int64)
+    drawn = (splitmix64(group, seed) % np.uint64(stride)).astype(np.int64)
     return np.asarray(index - group.astype(np.int64) * stride == drawn)
 
 
-def scramble(number: np.ndarray[Any, Any], seed: int) -> np.ndarray[Any, np.dtype[np.uint64]]:
-    """Well-mixed 64-bit numbers of counters: SplitMix64 (Steele et al. 2014, doi:10.1145/2660193.2660195)."""
+def splitmix64(number: np.ndarray[Any, Any], seed: int) -> np.ndarray[Any, np.dtype[np.uint64]]:
+    """Random 64-bit numbers from counters, by SplitMix64 (Steele et al. 2014, doi:10.1145/2660193.2660195)."""
     with np.errstate(over="ignore"):
         z = number.astype(np.uint64) + np.uint64((seed * 0x9E3779B97F4A7C15 + 0x9E3779B97F4A7C15) % 2**64)
         z = (z ^ (z >> np.uint64(30))) * np.uint64(0xBF58476D1CE4E5B9)

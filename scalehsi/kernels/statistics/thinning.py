@@ -1,4 +1,4 @@
-"""Counts divided at random into two independent halves: what one of them teaches, the other can test."""
+"""Divide counts at random into independent parts, so that a model fitted to one can be tested on the other."""
 
 from __future__ import annotations
 
@@ -9,23 +9,23 @@ import numpy as np
 
 from scalehsi.kernels.compiled import lean
 
-STEP: Final = np.uint64(0x9E3779B97F4A7C15)
-"""Of the counter of the generator (Steele, Lea and Flood 2014, doi:10.1145/2660193.2660195)."""
+COUNTER_STEP: Final = np.uint64(0x9E3779B97F4A7C15)
+"""Increment of the counter in SplitMix64 (Steele, Lea and Flood 2014, doi:10.1145/2660193.2660195)."""
 
 
 def thin(x: Any, number: Any, *, seed: int, fraction: float) -> np.ndarray[Any, Any]:
-    """Keep each count with a given chance: binomial thinning.
+    """Keep each count with a given probability (binomial thinning).
 
-    Thinned Poisson counts and those that are left over are Poisson counts too, and independent of each other.
+    The counts that are kept and the remaining ones are again Poisson counts, independent of each other.
 
     Parameters
     ----------
     x : array of unsigned integers, shape (..., E)
     number : array of int, shape (...)
-        Absolute number of each pixel: with the seed and the channel it decides the random numbers.
+        Absolute number of each pixel, which with the seed and the channel determines the random numbers.
     seed : int
     fraction : float, 0 to 1
-        The chance.
+        Probability of keeping a count.
 
     Returns
     -------
@@ -34,7 +34,7 @@ def thin(x: Any, number: Any, *, seed: int, fraction: float) -> np.ndarray[Any, 
 
     Notes
     -----
-    Costs a random number a count, some 2 ns.
+    Draws one random number per count, which costs some 2 ns.
 
     Examples
     --------
@@ -54,22 +54,24 @@ def thin(x: Any, number: Any, *, seed: int, fraction: float) -> np.ndarray[Any, 
 
 @numba.njit(cache=True, nogil=True)
 def _thin_rows(x: Any, number: Any, seed: Any, limit: Any, out: Any) -> None:
+    """Write the thinned counts of rows x (P, E) into out; number (P,): pixels; limit: probability times 2^64."""
     channels = np.uint64(x.shape[1])
-    key = _mixed(seed + STEP)
+    key = _splitmix64(seed + COUNTER_STEP)
     for p in range(x.shape[0]):
         place = np.uint64(number[p]) * channels
         for e in range(x.shape[1]):
             if x[p, e] > 0:
-                state = _mixed(key ^ _mixed((place + np.uint64(e)) * STEP + STEP))
+                state = _splitmix64(key ^ _splitmix64((place + np.uint64(e)) * COUNTER_STEP + COUNTER_STEP))
                 kept = 0
                 for _ in range(x[p, e]):
-                    state += STEP
-                    kept += _mixed(state) < limit
+                    state += COUNTER_STEP
+                    kept += _splitmix64(state) < limit
                 out[p, e] = kept
 
 
 @lean
-def _mixed(z: Any) -> Any:
+def _splitmix64(z: Any) -> Any:
+    """The random number of a 64-bit counter."""
     z = (z ^ (z >> np.uint64(30))) * np.uint64(0xBF58476D1CE4E5B9)
     z = (z ^ (z >> np.uint64(27))) * np.uint64(0x94D049BB133111EB)
     return z ^ (z >> np.uint64(31))

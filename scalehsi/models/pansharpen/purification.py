@@ -28,7 +28,7 @@ from scalehsi.fitting.loop import fit_inner
 from scalehsi.fitting.survey import survey
 from scalehsi.kernels.pixel_rows.sparse_counts import Counts
 from scalehsi.kernels.poisson import mixture
-from scalehsi.kernels.priors.prior_maps import unmixing
+from scalehsi.kernels.priors.prior_maps import unmixing_matrix
 from scalehsi.models.nmf import NMF
 from scalehsi.schema import ENERGY
 
@@ -109,7 +109,7 @@ def purified(s: Float, here: Float, sample: Float, *, starts: Sequence[Float], c
     pixels, few = (Counts.from_dense(each) for each in (filled, filled[:: max(1, len(filled) // SCREENING_PIXELS)]))
     ranked = sorted((start, *starts), key=lambda each: -_mixture(few, each, concentration, SCREENING_PASSES)[1])
     weight = 1.0 / np.maximum(start.mean(axis=0), 1e-3 * float(start.mean()))
-    back = unmixing(start, weight)
+    back = unmixing_matrix(start, weight)
     kept: list[tuple[float, Float]] = []
     for each in ranked[:FINAL_STARTS]:
         matrix = _mixture(pixels, each, concentration, FINAL_PASSES)[0] @ back

@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from scalehsi.kernels.resampling.energy_axis import common, edges, rebin
+from scalehsi.kernels.resampling.energy_axis import common_channels, edges, rebin
 
 
 @given(
@@ -54,8 +54,8 @@ def test_evenly_spread_counts_are_linear():
 
 @pytest.mark.parametrize("other", [np.arange(2.0, 5.0), np.arange(4.0, 1.0, -1.0)])
 def test_channels_that_another_axis_covers(other):
-    assert common(np.arange(8.0), other).nonzero()[0].tolist() == [2, 3, 4]
-    assert not common(np.arange(8.0), other + 100).any()
+    assert common_channels(np.arange(8.0), other).nonzero()[0].tolist() == [2, 3, 4]
+    assert not common_channels(np.arange(8.0), other + 100).any()
 
 
 def test_edges_of_one_channel():

@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from scalehsi.kernels.resampling.footprints import box_means, box_sums, spline_at, spline_of_means, summed
+from scalehsi.kernels.resampling.footprints import box_means, box_sums, spline_at, spline_of_means, summed_area
 
 
 def box_by_hand(values: np.ndarray, low: float, high: float) -> np.ndarray:
@@ -28,14 +28,14 @@ def test_boxes_count_pixels_by_their_part(seed, shape, y, x, sides):
     rows = box_by_hand(values, y - sides[0] / 2, y + sides[0] / 2)
     columns = box_by_hand(values[0], x - sides[1] / 2, x + sides[1] / 2)
     want = np.einsum("i,j,ijk->k", rows, columns, values)
-    got = box_sums(summed(values), np.array([y]), np.array([x]), height=sides[0], width=sides[1])
+    got = box_sums(summed_area(values), np.array([y]), np.array([x]), height=sides[0], width=sides[1])
     np.testing.assert_allclose(got[0, 0], want, atol=1e-9)
 
 
 def test_means_leave_out_what_is_not_there():
     values = np.array([[1.0, 2.0, 5.0], [3.0, 4.0, 7.0]])
     there = np.array([[1.0, 0.0, 1.0], [1.0, 0.0, 1.0]])
-    tables = summed(values * there), summed(there)
+    tables = summed_area(values * there), summed_area(there)
     means, covered = box_means(*tables, np.array([0.5, 40.0]), np.array([0.5]), height=2, width=2)
     np.testing.assert_allclose(means, [[2.0], [0.0]])
     np.testing.assert_allclose(covered, [[0.5], [0.0]])

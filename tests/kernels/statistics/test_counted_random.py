@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from scipy import stats
 
-from scalehsi.kernels.statistics.counted_random import Counted, draw_counts
+from scalehsi.kernels.statistics.counted_random import CountedRandom, draw_counts
 
 SPECTRA = np.array([[3.0, 0.0, 1.0, 0.5, 0.0], [0.0, 2.0, 0.1, 0.0, 0.0]])
 
@@ -17,24 +17,26 @@ def some_pixels(count, scale=1.0):
 
 
 def test_positions_are_independent_of_the_order_of_visits():
-    source = Counted(3, 0)
+    source = CountedRandom(3, 0)
     visits = {
         position: source.at(*position).random(3).tolist() for position in [(5,), (1,), (-1, 2), (5, 1), (0, 0, 1)]
     }
-    again = {position: Counted(3, 0).at(*position).random(3).tolist() for position in reversed(visits)}
+    again = {position: CountedRandom(3, 0).at(*position).random(3).tolist() for position in reversed(visits)}
     assert visits == again
     assert len({tuple(numbers) for numbers in visits.values()}) == 5
 
 
 def test_half_used_words_do_not_leak_into_the_next_position():
-    source = Counted(3, 0)
+    source = CountedRandom(3, 0)
     source.at(1).integers(0, 2**31, dtype=np.uint32)  # leaves half of a 64-bit word behind
-    assert source.at(2).integers(0, 2**31, dtype=np.uint32) == Counted(3, 0).at(2).integers(0, 2**31, dtype=np.uint32)
+    assert source.at(2).integers(0, 2**31, dtype=np.uint32) == CountedRandom(3, 0).at(2).integers(
+        0, 2**31, dtype=np.uint32
+    )
 
 
 @pytest.mark.parametrize("pair", [((0, 0), (1, 0)), ((0, 0), (0, 1)), ((0, 1), (1, 0))])
 def test_seeds_and_streams_differ(pair):
-    first, second = (Counted(*key).at(7).random(4) for key in pair)
+    first, second = (CountedRandom(*key).at(7).random(4) for key in pair)
     assert not (first == second).any()
 
 
