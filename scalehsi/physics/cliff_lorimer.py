@@ -1,8 +1,8 @@
-"""From net counts to composition: ratios of counts times k-factors, corrected for absorption in the foil.
+"""Composition from net counts by Cliff-Lorimer ratios, corrected for absorption in the foil.
 
-``c_a / c_b = k_ab I_a / I_b`` (Cliff and Lorimer) holds for foils so thin that nothing is absorbed. Else each intensity
-is first divided by the share of its photons that leave the foil. That share hangs on the composition, so both are found
-in turn.
+``c_a / c_b = k_ab I_a / I_b`` (Cliff and Lorimer) holds for foils so thin that nothing is absorbed. Otherwise each
+intensity is first divided by the transmission of the foil for its line. The transmission depends on the composition, so
+both are found in turns.
 
 References
 ----------
@@ -19,57 +19,59 @@ import numpy as np
 
 from scalehsi.arrays import Float
 
-TURNS: Final = 50
-SETTLED: Final = 1e-7
+MAX_ITERATIONS: Final = 50
+TOLERANCE: Final = 1e-7
+"""Composition and absorption are found in turns until no atomic fraction changes by more."""
 
 
-def atomic_shares(
+def atomic_fractions(
     intensity: Any, factors: Float, *, masses: Float, attenuation: Float | None = None, mass_path: float = 0.0
 ) -> Any:
-    """Atomic fractions from net counts, many spectra at once.
+    """Atomic fractions from the net counts of many spectra.
 
     Parameters
     ----------
     intensity : array, shape (P, n), float32 or float64
-        Net counts; what is below zero counts as zero.
+        Net counts; negative ones count as zero.
     factors : array, shape (n,)
-        Atoms for a net count, up to a common scale, in a foil without absorption: k-factors for atomic fractions.
+        Atoms for one net count, up to a common scale, in a foil without absorption: k-factors for atomic fractions.
     masses : array, shape (n,)
         Atomic weights in g/mol.
     attenuation : array, shape (n, n), cm^2/g
-        Of line i (rows) in element j (columns); needed where ``mass_path`` is not zero.
+        Mass attenuation of line i (rows) in element j (columns); needed where ``mass_path`` is not zero.
     mass_path : float
-        Density times thickness over the sine of the take-off angle, in g/cm^2; zero for no absorption.
+        Density times thickness, divided by the sine of the take-off angle, in g/cm^2; zero for no absorption.
 
     Returns
     -------
     array, shape (P, n), of the same dtype
-        Fractions that sum to one; NaN where nothing is above zero. A pixel of ten elements takes some 15 ns without
+        Fractions that sum to one; NaN where no count is positive. A pixel of ten elements takes some 15 ns without
         absorption and 0.6 us with it, on one core.
 
     Examples
     --------
-    >>> shares = atomic_shares(np.array([[2.0, 1.0], [0.0, 0.0]]), np.array([1.0, 2.0]), masses=np.ones(2))
-    >>> shares.tolist()
+    >>> counts = np.array([[2.0, 1.0], [0.0, 0.0]])
+    >>> atomic_fractions(counts, np.array([1.0, 2.0]), masses=np.ones(2)).tolist()
     [[0.5, 0.5], [nan, nan]]
     """
     rows = np.ascontiguousarray(intensity)
     out = np.empty_like(rows)
     ks = np.ascontiguousarray(factors, dtype=rows.dtype)
     if attenuation is None or mass_path <= 0:
-        _thin(rows, ks, out)
+        _without_absorption(rows, ks, out)
     else:
-        _thick(rows, ks, np.ascontiguousarray(masses, dtype=np.float64), attenuation * mass_path, out)
+        _with_absorption(rows, ks, np.ascontiguousarray(masses, dtype=np.float64), attenuation * mass_path, out)
     return out
 
 
 @numba.njit(cache=True, nogil=True)
-def _thin(intensity: Any, factors: Any, out: Any) -> None:
+def _without_absorption(intensity: Any, factors: Any, out: Any) -> None:
+    """Write the fractions (P, n) of counts (P, n) times factors (n,) into `out`."""
     n = factors.size
     for p in range(len(intensity)):
         total = intensity.dtype.type(0)
         for i in range(n):
-            # Written so that NaN stays NaN: a masked pixel has no composition.
+            # NaN stays NaN in this comparison: a masked pixel has no composition.
             atoms = intensity[p, i] * factors[i]
             if atoms < 0:
                 atoms = intensity.dtype.type(0)
@@ -81,9 +83,10 @@ def _thin(intensity: Any, factors: Any, out: Any) -> None:
 
 
 @numba.njit(cache=True, nogil=True)
-def _thick(intensity: Any, factors: Any, masses: Any, paths: Any, out: Any) -> None:
+def _with_absorption(intensity: Any, factors: Any, masses: Any, paths: Any, out: Any) -> None:
+    """The same with absorption: `paths` (n, n) of line i in pure element j (mass attenuation times mass path)."""
     n = factors.size
-    thin, shares = np.empty(n), np.empty(n)
+    thin, fractions = np.empty(n), np.empty(n)
     for p in range(len(intensity)):
         total = 0.0
         for i in range(n):
@@ -95,41 +98,41 @@ def _thick(intensity: Any, factors: Any, masses: Any, paths: Any, out: Any) -> N
                 out[p, i] = np.nan
             continue
         for i in range(n):
-            shares[i] = thin[i] / total
-        for _ in range(TURNS):
+            fractions[i] = thin[i] / total
+        for _ in range(MAX_ITERATIONS):
             mass = 0.0
             for i in range(n):
-                mass += shares[i] * masses[i]
+                mass += fractions[i] * masses[i]
             total = 0.0
             for i in range(n):
                 path = 0.0
                 for j in range(n):
-                    path += paths[i, j] * shares[j] * masses[j]
+                    path += paths[i, j] * fractions[j] * masses[j]
                 path /= mass
-                leaving = -np.expm1(-path) / path if path > 1e-8 else 1.0
-                out[p, i] = thin[i] / leaving
-                total += thin[i] / leaving
+                transmission = -np.expm1(-path) / path if path > 1e-8 else 1.0
+                out[p, i] = thin[i] / transmission
+                total += thin[i] / transmission
             change = 0.0
             for i in range(n):
                 new = out[p, i] / total
-                change = max(change, abs(new - shares[i]))
-            # Shares are set from float64 sums, so that float32 maps settle like float64 ones.
+                change = max(change, abs(new - fractions[i]))
+            # Fractions come from float64 sums, so that float32 maps converge like float64 ones.
             for i in range(n):
-                shares[i] = out[p, i] / total
-            if change < SETTLED:
+                fractions[i] = out[p, i] / total
+            if change < TOLERANCE:
                 break
         for i in range(n):
-            out[p, i] = shares[i]
+            out[p, i] = fractions[i]
 
 
-def mixed_shares(abundances: Any, atoms: Any, counts: Any, masses: Float) -> Any:
-    """Composition and net counts of pixels that are mixtures of components whose composition is known.
+def mixture_composition(abundances: Any, atoms: Any, counts: Any, masses: Float) -> Any:
+    """Composition and net counts of pixels that are mixtures of components with known composition.
 
     Parameters
     ----------
     abundances : array, shape (P, K)
     atoms : array, shape (K, n)
-        Amounts of each element at abundance one, up to a common scale.
+        Atoms of each element at abundance one, up to a common scale.
     counts : array, shape (K, n)
         Net counts of each peak at abundance one.
     masses : array, shape (n,)
@@ -138,12 +141,12 @@ def mixed_shares(abundances: Any, atoms: Any, counts: Any, masses: Float) -> Any
     Returns
     -------
     array, shape (P, 3, n), float32
-        Atomic fractions, mass fractions and net counts; fractions are NaN where nothing is above zero. A pixel of ten
+        Atomic fractions, mass fractions and net counts; fractions are NaN where no atoms are. A pixel of ten
         elements and three components takes some 50 ns on one core.
 
     Examples
     --------
-    >>> mixed_shares(np.array([[1.0, 1.0]]), np.eye(2), np.eye(2), np.array([1.0, 3.0]))[0].tolist()
+    >>> mixture_composition(np.array([[1.0, 1.0]]), np.eye(2), np.eye(2), np.array([1.0, 3.0]))[0].tolist()
     [[0.5, 0.5], [0.25, 0.75], [1.0, 1.0]]
     """
     out = np.empty((len(abundances), 3, atoms.shape[1]), dtype=np.float32)
@@ -156,6 +159,7 @@ def mixed_shares(abundances: Any, atoms: Any, counts: Any, masses: Float) -> Any
 
 @numba.njit(cache=True, nogil=True)
 def _mix(abundances: Any, atoms: Any, counts: Any, masses: Any, out: Any) -> None:
+    """Write atomic fractions, mass fractions and counts (P, 3, n) into `out`; arguments as in `mixture_composition`."""
     components, n = atoms.shape
     zero = np.float32(0)
     for p in range(len(abundances)):
@@ -179,41 +183,40 @@ def _mix(abundances: Any, atoms: Any, counts: Any, masses: Any, out: Any) -> Non
             out[p, 1, i] *= by_mass
 
 
-def mass_shares(shares: Any, masses: Float) -> Any:
-    """Mass fractions from atomic fractions, along the last axis.
+def to_mass_fractions(atomic: Any, masses: Float) -> Any:
+    """Mass fractions from atomic fractions (..., n) and atomic weights (n,).
 
     Examples
     --------
-    >>> mass_shares(np.array([0.5, 0.5]), np.array([1.0, 3.0])).tolist()
+    >>> to_mass_fractions(np.array([0.5, 0.5]), np.array([1.0, 3.0])).tolist()
     [0.25, 0.75]
     """
-    grams = shares * masses.astype(shares.dtype)
+    grams = atomic * masses.astype(atomic.dtype)
     return grams / grams.sum(axis=-1, keepdims=True)
 
 
-def share_errors(shares: Float, per_count: Float, covariance: Float) -> Float:
-    """Standard errors of fractions whose amounts are intensities times given numbers.
+def fraction_errors(fractions: Float, per_count: Float, covariance: Float) -> Float:
+    """Standard errors of fractions of amounts that are proportional to intensities.
 
     Parameters
     ----------
-    shares : array, shape (..., n)
+    fractions : array, shape (..., n)
         Fractions ``f = a I / sum(a I)``.
     per_count : array, shape (..., n)
-        ``a / sum(a I)``: the fraction that one count of each peak makes.
+        ``a / sum(a I)``: the fraction that one count of each peak contributes.
     covariance : array, shape (..., n, n)
-        Of the intensities.
+        Covariance of the intensities.
 
     Returns
     -------
     array, shape (..., n)
-        To first order; an element that is absent keeps the error of its own background.
+        Errors to first order; an absent element has the error of its own background.
 
     Examples
     --------
-    >>> share_errors(np.array([0.5, 0.5]), np.full(2, 1 / 200), np.diag([100.0, 100.0])).round(4).tolist()
+    >>> fraction_errors(np.array([0.5, 0.5]), np.full(2, 1 / 200), np.diag([100.0, 100.0])).round(4).tolist()
     [0.0354, 0.0354]
     """
-    n = shares.shape[-1]
-    jacobian = (np.eye(n) - shares[..., :, None]) * per_count[..., None, :]
+    jacobian = (np.eye(fractions.shape[-1]) - fractions[..., :, None]) * per_count[..., None, :]
     variance = np.einsum("...ij,...jk,...ik->...i", jacobian, covariance, jacobian)
     return np.asarray(np.sqrt(np.maximum(variance, 0.0)))

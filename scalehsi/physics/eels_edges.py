@@ -1,9 +1,9 @@
 """Expected core-loss EELS spectra: a power-law background and ionisation edges with near-edge structure.
 
 The shapes are those of the textbook [1]_: a background ``E**-r``, edges that jump and fall off as a power law, white
-lines before the L2,3 edges of the transition metals, broad maxima above the K edges. They are made for scenes with a
-known truth, not for quantification: cross sections are rounded and the near-edge structure of an element does not
-depend on its compound.
+lines at the L2,3 edges of the transition metals, broad maxima above the K edges. They serve simulated scenes with a
+known truth, not quantification: cross sections are rounded, and the near-edge structure of an element does not depend
+on its compound.
 
 References
 ----------
@@ -18,12 +18,13 @@ from collections.abc import Mapping
 from typing import Final, NamedTuple
 
 import numpy as np
-from numpy.typing import ArrayLike, NDArray
+from numpy.typing import ArrayLike
 from scipy.special import ndtr
 
+from scalehsi.arrays import Float
+from scalehsi.physics.composition import check_composition
+from scalehsi.physics.resolution import FWHM_PER_SIGMA
 from scalehsi.schema import InputError, suggest
-
-Float = NDArray[np.float64]
 
 
 class Edge(NamedTuple):
@@ -74,7 +75,7 @@ def eels_spectrum(
     decay: float = 5.0,
     resolution_ev: float = 1.0,
 ) -> Float:
-    """Expected intensity a channel of a core-loss spectrum, in units of the O K jump of pure oxygen.
+    """Expected intensity in each channel of a core-loss spectrum, in units of the O K jump of pure oxygen.
 
     Parameters
     ----------
@@ -86,11 +87,11 @@ def eels_spectrum(
         r of the background ``E**-r``, which all materials share.
     background : float
         Height of the background at the O K edge (532 eV), in O K jumps of pure oxygen; thick foils have more. Zero
-        stands for a spectrum whose background was removed.
+        makes a spectrum whose background was removed.
     decay : float
-        Power by which edges fall off above their onset.
+        Power by which edges decay above their onset.
     resolution_ev : float
-        Width of the zero-loss peak (FWHM), which rounds onsets and widens the white lines.
+        Width of the zero-loss peak (FWHM), which rounds the onsets and broadens the white lines.
 
     Returns
     -------
@@ -99,7 +100,7 @@ def eels_spectrum(
     Raises
     ------
     InputError
-        If an element has no edge here, or a share is negative.
+        If an element has no edge in `EDGES`, or the composition is empty or negative.
 
     Examples
     --------
@@ -110,24 +111,19 @@ def eels_spectrum(
     True
     """
     energies = np.asarray(energy_ev, dtype=np.float64)
-    total = sum(composition.values())
-    if min(composition.values(), default=-1) < 0 or total <= 0:
-        raise InputError(
-            f"a composition needs at least one element and no negative share, got {dict(composition)}; "
-            'type something like {"Ti": 33, "O": 67}'
-        )
-    sigma = max(resolution_ev, 1e-3) / (2 * math.sqrt(2 * math.log(2)))
+    total = check_composition(composition)
+    sigma = max(resolution_ev, 1e-3) / FWHM_PER_SIGMA
     spectrum = background * (energies / EDGES["O"].onset_ev) ** -exponent
-    for element, share in composition.items():
+    for element, atoms in composition.items():
         if element not in EDGES:
             raise InputError(f"no edge is known here for the element {element!r}; {suggest(element, EDGES)}")
         edge = EDGES[element]
-        jump = edge.strength * share / total
+        jump = edge.strength * atoms / total
         continuum = ndtr((energies - edge.onset_ev) / sigma) * (np.maximum(energies, 1.0) / edge.onset_ev) ** -decay
         spectrum = spectrum + jump * continuum
         for offset, width, height in edge.peaks:
             wide = math.hypot(width, sigma)
             peak = np.exp(-0.5 * ((energies - edge.onset_ev - offset) / wide) ** 2) * width / wide
-            # The rising side of a broad maximum must not reach in front of the onset.
+            # The rising side of a broad maximum must not reach below the onset.
             spectrum = spectrum + jump * height * peak * ndtr((energies - edge.onset_ev) / sigma)
     return np.asarray(spectrum, dtype=np.float64)

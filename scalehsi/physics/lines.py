@@ -1,9 +1,9 @@
-"""X-ray lines of the elements: where they lie, and how often a fast electron makes one.
+"""X-ray lines of the elements: their energies, and the cross sections for their production by a fast electron.
 
-Atomic data (edges, line energies, radiative rates, fluorescence and Coster-Kronig yields) come from xraylib [1]_. On
-top of them lie the relativistic Bethe form of the ionisation cross section [2]_, with two constants a subshell that
-were fitted here to distorted-wave cross sections [3]_ between 60 and 300 keV (within 4 % for K, 10 % for L and M1 to
-M3, 17 % for M4 and M5), and the transfer of holes within a shell. Holes from a deeper shell are left out.
+Atomic data (edges, line energies, radiative rates, fluorescence and Coster-Kronig yields) come from xraylib [1]_. The
+ionisation cross section is the relativistic Bethe form [2]_ with two constants for each subshell, fitted here to
+distorted-wave cross sections [3]_ between 60 and 300 keV (within 4 % for K, 10 % for L and M1 to M3, 17 % for M4 and
+M5). Holes move between the subshells of one shell; holes that come from a deeper shell are neglected.
 
 References
 ----------
@@ -17,15 +17,16 @@ from __future__ import annotations
 import math
 from collections import defaultdict
 from collections.abc import Callable, Iterable
-from functools import lru_cache
+from functools import cache, lru_cache
 from typing import Final, NamedTuple
 
+from scalehsi.physics.line_names import pretty_family
 from scalehsi.schema import InputError, suggest
 
-REST_KEV: Final = 510.99895
-BETHE: Final = 6.5133e-20  # 2 pi (e^2 / 4 pi eps0)^2 in cm^2 keV^2
+ELECTRON_REST_KEV: Final = 510.99895
+BETHE_CM2_KEV2: Final = 6.5133e-20  # 2 pi (e^2 / 4 pi eps0)^2
 
-# Subshell -> electrons, Bethe b, Bethe c (fitted, see the module's first lines).
+# Subshell -> electrons, Bethe b, Bethe c (fitted, see the first lines of this module).
 SUBSHELLS: Final[dict[str, tuple[int, float, float]]] = {
     "K": (2, 0.673, 1.183),
     "L1": (2, 0.486, 1.707),
@@ -37,9 +38,11 @@ SUBSHELLS: Final[dict[str, tuple[int, float, float]]] = {
     "M4": (4, 0.974, 0.806),
     "M5": (6, 0.978, 0.793),
 }
-OUTER: Final = [f"{shell}{i}" for shell, count in (("L", 3), ("M", 5), ("N", 7), ("O", 7)) for i in range(1, count + 1)]
+OUTER_SUBSHELLS: Final = [
+    f"{shell}{i}" for shell, count in (("L", 3), ("M", 5), ("N", 7), ("O", 7)) for i in range(1, count + 1)
+]
 
-# Initial subshell -> (final subshells, family); what is missing keeps its IUPAC name, such as "M2N4".
+# Initial subshell -> (final subshells, family); other transitions keep their IUPAC name, such as "M2N4".
 FAMILIES: Final[dict[str, list[tuple[str, str]]]] = {
     "K": [("L2 L3", "Ka"), ("M1 M2 M3 M4 M5 N1 N2 N3 N4 N5 O2 O3", "Kb")],
     "L3": [("M4 M5", "La"), ("M1", "Ll"), ("M2 M3 N1 N2 N3 N4 N5 N6 N7 O1 O4 O5", "Lb2")],
@@ -63,7 +66,7 @@ class Line(NamedTuple):
     energy_kev : float
         Mean energy of the family in keV, weighted by intensity.
     intensity : float
-        What it stands for is said by the function that returns it.
+        Cross section in cm^2 per atom, or relative to the element's strongest line: see the function that returns it.
     """
 
     element: str
@@ -76,9 +79,27 @@ class Line(NamedTuple):
         """Element and family, such as ``"Ca Ka"``."""
         return f"{self.element} {self.family}"
 
+    @property
+    def label(self) -> str:
+        """Element and family as microscopists write them, such as ``Ca Kα``."""
+        return f"{self.element} {pretty_family(self.family)}"
+
+    @property
+    def shell(self) -> str:
+        """The shell of the hole: K, L or M."""
+        return self.family[0]
+
+
+@cache
+def symbols() -> tuple[str, ...]:
+    """Symbols of the elements with lines that EDX detects, boron (Z = 5) to uranium (92)."""
+    import xraylib
+
+    return tuple(map(xraylib.AtomicNumberToSymbol, range(5, 93)))
+
 
 def atomic_number(symbol: str) -> int:
-    """The atomic number of an element symbol.
+    """Atomic number of an element symbol.
 
     Raises
     ------
@@ -100,14 +121,14 @@ def atomic_number(symbol: str) -> int:
 
 
 def atomic_weight(symbol: str) -> float:
-    """The standard atomic weight of an element in g/mol."""
+    """Standard atomic weight of an element in g/mol."""
     import xraylib
 
     return float(xraylib.AtomicWeight(atomic_number(symbol)))
 
 
 def _known(function: Callable[..., float], *arguments: object) -> float:
-    """A number of xraylib, or zero where its tables have none (it raises ValueError there)."""
+    """Call an xraylib function; zero where its tables have no value (it raises ValueError there)."""
     try:
         return float(function(*arguments))
     except ValueError:
@@ -115,14 +136,14 @@ def _known(function: Callable[..., float], *arguments: object) -> float:
 
 
 def ionisation_cross_section(subshell: str, edge_kev: float, beam_kev: float) -> float:
-    """Cross section for knocking one electron out of a subshell, in cm^2 per atom.
+    """Cross section for the ionisation of a subshell, in cm^2 per atom.
 
     Parameters
     ----------
     subshell : str
         ``"K"``, ``"L1"`` to ``"L3"``, ``"M1"`` to ``"M5"``.
     edge_kev, beam_kev : float
-        Binding energy and beam energy in keV; zero comes back when the beam is below the edge.
+        Binding energy and beam energy in keV; the cross section is zero for a beam below the edge.
 
     Examples
     --------
@@ -132,17 +153,17 @@ def ionisation_cross_section(subshell: str, edge_kev: float, beam_kev: float) ->
     electrons, b, c = SUBSHELLS[subshell]
     if not 0 < edge_kev < beam_kev:
         return 0.0
-    beta2 = 1 - (1 + beam_kev / REST_KEV) ** -2
-    classical = REST_KEV * beta2 / 2  # m v^2 / 2
+    beta2 = 1 - (1 + beam_kev / ELECTRON_REST_KEV) ** -2
+    classical = ELECTRON_REST_KEV * beta2 / 2  # m v^2 / 2
     logarithm = math.log(c * classical / edge_kev) - math.log(1 - beta2) - beta2
-    return max(BETHE * electrons * b / (classical * edge_kev) * logarithm, 0.0)
+    return max(BETHE_CM2_KEV2 * electrons * b / (classical * edge_kev) * logarithm, 0.0)
 
 
 @lru_cache(maxsize=1024)
 def emission_lines(element: str, beam_kev: float = 200.0) -> tuple[Line, ...]:
     """Every K, L and M line of an element; the intensity is the production cross section in cm^2 per atom.
 
-    Lines are given transition by transition, so one family may come several times.
+    There is one line for each transition, so a family may occur several times.
 
     Examples
     --------
@@ -157,14 +178,14 @@ def emission_lines(element: str, beam_kev: float = 200.0) -> tuple[Line, ...]:
     for name in SUBSHELLS:
         edge = _known(xraylib.EdgeEnergy, z, shell_of[name])
         vacancies[name] = ionisation_cross_section(name, edge, beam_kev)
-        # A hole wanders outwards within its shell before it is filled; inner subshells are already settled here.
+        # Coster-Kronig: a hole moves outwards within its shell before it is filled. Inner subshells are done here.
         for i in range(1, int(name[1:] or 1)):
             transfer = getattr(xraylib, f"F{name[0]}{i}{name[1]}_TRANS")
             vacancies[name] += _known(xraylib.CosKronTransProb, z, transfer) * vacancies[f"{name[0]}{i}"]
     lines = []
     for name, holes in vacancies.items():
         radiative = holes * _known(xraylib.FluorYield, z, shell_of[name])
-        for outer in OUTER:
+        for outer in OUTER_SUBSHELLS:
             code = getattr(xraylib, f"{name}{outer}_LINE", None)
             if code is None or radiative == 0:
                 continue
@@ -182,19 +203,23 @@ def line_table(
     beam_kev: float = 200.0,
     minimum: float = 0.02,
 ) -> list[Line]:
-    """The main X-ray lines of some elements, by rising energy; the strongest of each element has intensity one.
+    """X-ray line families of some elements, by rising energy; the strongest of each element has intensity one.
 
     Parameters
     ----------
     elements : iterable of str
         Symbols.
     energy_range : (float, float), keV
-        Lines outside are left out, and do not count as an element's strongest.
+        Lines outside are omitted, and do not count as an element's strongest.
     beam_kev : float
         Beam energy in keV; it decides the balance between K, L and M.
     minimum : float, 0 to 1
-        Lines weaker than this share of the element's strongest are left out. Intensities are those generated in the
-        foil per atom: no absorption, no detector.
+        Lines weaker than this fraction of the element's strongest are omitted.
+
+    Returns
+    -------
+    list of Line
+        Intensities are those generated in the foil per atom, without absorption and detector.
 
     Raises
     ------

@@ -1,7 +1,7 @@
-"""Net counts of the peaks of a spectrum: overlaps solved together, by a weighted fit or by windows.
+"""Net counts of the peaks of an EDX spectrum, with overlaps solved, by a weighted fit or by windows.
 
-Both ways are linear in the spectrum once their weights are known, ``intensity = operator @ x``. The operator carries
-the errors of counting to the intensities, and does every pixel of a map at the cost of one matrix product.
+Both methods are linear in the spectrum once their weights are known, ``intensity = operator @ x``. The operator
+propagates the counting errors to the intensities, and quantifies every pixel of a map by one matrix product.
 """
 
 from __future__ import annotations
@@ -12,18 +12,22 @@ import numpy as np
 
 from scalehsi.arrays import Float
 from scalehsi.kernels.quadratic.nnls import nnls
-from scalehsi.physics.line_templates import SIDES, Columns, Templates
+from scalehsi.physics.line_choice import WINDOW_FWHM
+from scalehsi.physics.line_templates import Columns, Templates
 
-ROUNDS: Final = 20
-SETTLED: Final = 1e-6
-FLOOR: Final = 1e-4
-"""No channel is believed to expect less than this part of a mean channel; it only guards against division by zero."""
-SMALLEST: Final = 0.02
-"""Combinations of peaks that the windows tell apart worse than this are shared out evenly."""
+MAX_ITERATIONS: Final = 20
+TOLERANCE: Final = 1e-6
+"""Of the coefficients, relative to the largest: the reweighting ends below."""
+MIN_EXPECTED: Final = 1e-4
+"""Smallest expected counts of a channel, relative to the mean channel; it prevents a division by zero."""
+SIDE_WINDOW_FWHM: Final = (0.8, 1.2)
+"""Ends of the side windows in peak widths from the peak: near it, so that the continuum is straight."""
+MIN_SEPARATION: Final = 0.02
+"""Combinations of peaks with a smaller relative singular value cannot be separated; their counts are shared evenly."""
 
 
 class PeakFit(NamedTuple):
-    """What a fit of one spectrum gives. n peaks, E channels.
+    """The fit of one spectrum. n peaks, E channels.
 
     Attributes
     ----------
@@ -32,7 +36,7 @@ class PeakFit(NamedTuple):
     operator : array (n, E)
         Intensities of a similar spectrum ``x`` are ``operator @ x``.
     expected : array (E,)
-        Expected counts of each channel, to weigh errors with.
+        Expected counts of each channel, the variances of the counting errors.
     model, background : array (E,)
         The fit and its part without lines; NaN in channels that are not fitted.
     chi_square : float
@@ -48,15 +52,15 @@ class PeakFit(NamedTuple):
 
     @property
     def covariance(self) -> Float:
-        """Covariance of the intensities [array, shape (n, n)], when the counts of the channels are Poisson's."""
+        """Covariance of the intensities [array, shape (n, n)] when channels have Poisson counts."""
         return (self.operator * self.expected) @ self.operator.T
 
 
 def fit_spectrum(x: Float, templates: Templates, columns: Columns) -> PeakFit:
     """Fit all lines and the continuum at once, weighted by the expected counts.
 
-    A peak's intensity is what is in its window when everything else of the fit is taken off. So it does not ask that
-    the peak has quite the shape of its template: a resolution that is wrong by some per cent matters little.
+    The intensity of a peak is the sum of its window after subtraction of everything else in the fit. So the peak need
+    not have exactly the shape of its template: a resolution that is wrong by some per cent matters little.
 
     Parameters
     ----------
@@ -64,24 +68,24 @@ def fit_spectrum(x: Float, templates: Templates, columns: Columns) -> PeakFit:
         Counts, or anything proportional to them.
     templates : Templates
     columns : Columns
-        Of `Templates.columns`, for the composition at hand.
+        Of `Templates.columns`, for the composition of this spectrum.
 
     Returns
     -------
     PeakFit
     """
     rows = np.concatenate([columns.shells, columns.continuum])
-    inside = templates.used
+    inside = templates.fitted
     unit = rows[:, inside].sum(axis=1)
     unit = np.where(unit > 0, unit, 1.0)
     rows = rows / unit[:, None]
     found, expected = _reweighted(x, rows, inside)
     model, background = found @ rows, found[len(columns.shells) :] @ rows[len(columns.shells) :]
     keep = found > 0
-    keep[templates.own] = True
+    keep[templates.peak_shell] = True
     operator = _operator(rows, unit, keep, expected, templates, columns)
-    own = found[templates.own] / unit[templates.own] * columns.content
-    content = own + templates.windows @ (x - model)
+    in_template = found[templates.peak_shell] / unit[templates.peak_shell] * columns.content
+    content = in_template + templates.windows @ (x - model)
     freedom = max(int(inside.sum()) - int(keep.sum()), 1)
     chi = float((((x - model) ** 2) / expected)[inside].sum() / freedom)
     scale = columns.yields / columns.content
@@ -90,44 +94,51 @@ def fit_spectrum(x: Float, templates: Templates, columns: Columns) -> PeakFit:
 
 
 def _reweighted(x: Float, rows: Float, inside: Any) -> tuple[Float, Float]:
-    """Non-negative least squares whose weights follow the model: at its end Poisson's likelihood is largest."""
-    floor = FLOOR * float(x[inside].mean())
+    """Coefficients and expected counts by iteratively reweighted NNLS, which maximises the Poisson likelihood.
+
+    `x` is a spectrum (E,), `rows` are the templates (C + B, E), `inside` marks the fitted channels.
+    """
+    floor = MIN_EXPECTED * float(x[inside].mean())
     expected = np.maximum(x, floor)
-    # The first weights are smoothed: single counts would draw the fit down.
+    # The first weights are smoothed: weights from single counts would bias the fit downwards.
     expected = np.maximum(np.convolve(expected, np.full(9, 1 / 9), mode="same"), floor)
     found = np.zeros(len(rows))
-    for _ in range(ROUNDS):
+    for _ in range(MAX_ITERATIONS):
         weighted = rows[:, inside] / expected[inside]
         before, found = found, nnls(weighted @ rows[:, inside].T, (weighted @ x[inside])[None])[0]
         expected = np.maximum(found @ rows, floor)
-        if float(np.abs(found - before).max()) <= SETTLED * float(found.max()):
+        if float(np.abs(found - before).max()) <= TOLERANCE * float(found.max()):
             break
     return found, expected
 
 
 def _operator(rows: Float, unit: Float, keep: Any, expected: Float, templates: Templates, columns: Columns) -> Float:
-    """The linear way from a spectrum to what is in the windows of the peaks, everything else taken off (n, E)."""
+    """The matrix (n, E) from a spectrum to the counts in the windows of the peaks without all other columns.
+
+    `rows` are the templates, each divided by its sum `unit`; `keep` marks those in the fit; `expected` are the expected
+    counts of the channels.
+    """
     part = rows[keep]
-    weighted = np.where(templates.used, part / expected, 0.0)
+    weighted = np.where(templates.fitted, part / expected, 0.0)
     gram = weighted @ part.T
-    # In units in which every column has length one, so that what cannot be told apart shows as a small eigenvalue.
+    # With columns of length one, combinations that cannot be separated have a small eigenvalue.
     length = np.sqrt(np.diag(gram))
     solve = np.linalg.pinv(gram / np.outer(length, length), rcond=1e-10, hermitian=True) @ (weighted / length[:, None])
     solve /= length[:, None]
-    place = np.cumsum(keep)[templates.own] - 1
+    place = np.cumsum(keep)[templates.peak_shell] - 1
     windows = templates.windows.astype(np.float64)
     others = windows @ part.T
-    others[np.arange(len(place)), place] -= columns.content / unit[templates.own]
+    others[np.arange(len(place)), place] -= columns.content / unit[templates.peak_shell]
     operator: Float = windows - others @ solve
     return operator
 
 
 def fit_windows(x: Float, templates: Templates, columns: Columns) -> PeakFit:
-    """Add up the counts in windows, take off what side windows say lies under them, and solve the overlaps.
+    """Sum the counts in windows, subtract a background interpolated between side windows, and solve the overlaps.
 
-    Each shell has a window about its main line and two side windows. What each shell sends into all of them is known,
-    so a linear system of one equation a shell tells lines and straight background apart. It needs no shape of the
-    continuum, and bends where the continuum does.
+    Each shell has a window about its main line and two side windows. The counts of each shell in all of them are known,
+    so a linear system with one equation for each shell separates the lines from the straight background. It needs no
+    shape of the continuum, and is wrong where the continuum bends.
 
     Parameters and returns as in `fit_spectrum`; the model is NaN outside the windows.
     """
@@ -139,9 +150,9 @@ def fit_windows(x: Float, templates: Templates, columns: Columns) -> PeakFit:
     matrix = nets @ shells.T
     scale = np.diag(matrix).copy()
     scale = np.where(scale > 0, scale, 1.0)
-    solve = np.linalg.pinv(matrix / scale, rcond=SMALLEST) @ nets / scale[:, None]
-    own = np.array([shown.index(number) for number in templates.own])
-    operator = solve[own] * columns.yields[:, None]
+    solve = np.linalg.pinv(matrix / scale, rcond=MIN_SEPARATION) @ nets / scale[:, None]
+    peaks = np.array([shown.index(number) for number in templates.peak_shell])
+    operator = solve[peaks] * columns.yields[:, None]
     found = solve @ x
     drawn = found @ shells
     model, background = np.full(x.shape, np.nan), np.full(x.shape, np.nan)
@@ -150,25 +161,26 @@ def fit_windows(x: Float, templates: Templates, columns: Columns) -> PeakFit:
         model[inside] = (drawn + background)[inside]
     seen = np.isfinite(model)
     expected = np.maximum(x, 0.0)
-    wide = np.maximum(model[seen], FLOOR * float(x.mean()))
+    wide = np.maximum(model[seen], MIN_EXPECTED * float(x.mean()))
     freedom = max(int(seen.sum()) - len(lines), 1)
     chi = float(((x[seen] - model[seen]) ** 2 / wide).sum() / freedom)
     return PeakFit(operator @ x, operator, expected, model, background, chi)
 
 
 def _net_window(templates: Templates, number: int) -> Any:
-    """The weights (E,) that give a shell's counts above a straight background, and how to draw that background.
+    """Weights (E,) that sum a shell's counts above a straight background, its window, and a function for that line.
 
-    None for a shell whose window or sides are not on the axis.
+    None for a shell (by its number) whose window or side windows are not on the axis.
     """
     energies, centre = templates.energies, float(templates.centres[number])
     width = float(templates.width(centre))
-    quantified = np.flatnonzero(templates.own == number)
-    inside = templates.windows[quantified[0]] if quantified.size else np.abs(energies - centre) <= 0.6 * width
+    quantified = np.flatnonzero(templates.peak_shell == number)
+    half = WINDOW_FWHM / 2 * width
+    inside = templates.windows[quantified[0]] if quantified.size else np.abs(energies - centre) <= half
     sides = []
     for sign in (-1.0, 1.0):
         away = sign * (energies - centre) / width
-        side = (away >= SIDES[0]) & (away <= SIDES[1])
+        side = (away >= SIDE_WINDOW_FWHM[0]) & (away <= SIDE_WINDOW_FWHM[1])
         if side.any():
             sides.append((side / side.sum(), float(energies[side].mean())))
     if not inside.any() or not sides:
@@ -180,7 +192,7 @@ def _net_window(templates: Templates, number: int) -> Any:
     net = inside - inside.sum() * (share * left + (1 - share) * right)
 
     def draw(rest: Float) -> Float:
-        """The straight line through the means of the sides."""
+        """The straight line through the means of the side windows."""
         low, high = float(left @ rest), float(right @ rest)
         slope = (high - low) / (last - first) if last > first else 0.0
         return low + slope * (energies - first)

@@ -1,13 +1,14 @@
 """Expected X-ray spectra of a thin foil under a fast electron beam: lines, continuum, foil, detector.
 
-Pure functions over numpy arrays. Attenuation comes from xraylib, lines from `scalehsi.physics.lines`, and then:
+Lines come from `scalehsi.physics.lines`, attenuation from xraylib. The other parts of the model are:
 
 * *continuum*: the Born cross section of a screened (Yukawa) nucleus [1]_, with the angular distribution of a dipole
-  that moves with the electron [2]_, so that a detector on the gun's side sees about a third of the isotropic value;
-* *foil*: an electron scatters once at most; absorption on the way out along the take-off angle;
-* *detector*: a silicon drift detector with a dead layer, a window on request, and a Gaussian response.
+  that moves with the electron [2]_, so that a detector on the side of the gun sees about a third of the isotropic
+  value;
+* *foil*: an electron scatters once at most; photons are absorbed on their way out along the take-off angle;
+* *detector*: a silicon drift detector with a dead layer, an optional window, and a Gaussian response.
 
-Not modelled: secondary fluorescence, escape and sum peaks.
+Secondary fluorescence, escape peaks and sum peaks are not modelled.
 
 References
 ----------
@@ -18,63 +19,31 @@ References
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from typing import Final
 
 import numpy as np
-from numpy.typing import ArrayLike, NDArray
-from scipy.special import ndtr
+from numpy.typing import ArrayLike
+from scipy.special import exprel, ndtr
 
-from scalehsi.physics.lines import REST_KEV, Line, atomic_number, atomic_weight, emission_lines, line_table
+from scalehsi.arrays import Float
+from scalehsi.physics.composition import mass_fractions
+from scalehsi.physics.lines import ELECTRON_REST_KEV, atomic_number, atomic_weight, emission_lines
+from scalehsi.physics.resolution import FWHM_PER_SIGMA, Width, detector_fwhm
 from scalehsi.schema import InputError
 
-__all__ = [
-    "Line",
-    "beyond_ends",
-    "channel_edges",
-    "continuum_cross_section",
-    "detector_efficiency",
-    "detector_response",
-    "eds_spectrum",
-    "foil_transmission",
-    "line_table",
-    "linear_fwhm",
-    "mass_attenuation",
-    "mass_fractions",
-    "reach_kev",
-]
-
-Float = NDArray[np.float64]
-
 AVOGADRO: Final = 6.02214076e23
-CONTINUUM: Final = 16 / 3 * 7.2973525693e-3 * 7.9407877e-26  # 16/3 alpha r_e^2 in cm^2
-FWHM_PER_SIGMA: Final = 2 * math.sqrt(2 * math.log(2))
-REACH: Final = 6.0  # standard deviations beyond which a Gaussian is nothing
-LOWEST_KEV: Final = 0.1  # xraylib's attenuation starts here
-
-
-def mass_fractions(atomic_percent: Mapping[str, float]) -> dict[str, float]:
-    """Mass fractions, summing to one, of a composition in atomic per cent (of any positive sum).
-
-    Examples
-    --------
-    >>> {element: round(w, 3) for element, w in mass_fractions({"Mg": 50, "O": 50}).items()}
-    {'Mg': 0.603, 'O': 0.397}
-    """
-    if not atomic_percent or min(atomic_percent.values()) < 0 or sum(atomic_percent.values()) <= 0:
-        raise InputError(
-            f"a composition needs at least one element and no negative share, got {dict(atomic_percent)}; "
-            'type something like {"Mg": 50, "O": 50}'
-        )
-    masses = {e: share * atomic_weight(e) for e, share in atomic_percent.items() if share > 0}
-    total = sum(masses.values())
-    return {element: mass / total for element, mass in masses.items()}
+BREMSSTRAHLUNG_CM2: Final = 16 / 3 * 7.2973525693e-3 * 7.9407877e-26  # 16/3 alpha r_e^2
+GAUSSIAN_REACH_SIGMA: Final = 6.0
+"""Standard deviations beyond which a Gaussian counts as zero."""
+LOWEST_KEV: Final = 0.1
+"""Lowest energy of xraylib's attenuation tables."""
 
 
 def mass_attenuation(fractions: Mapping[str, float], energy_kev: ArrayLike) -> Float:
     """Mass attenuation coefficient in cm^2/g of a material with the given mass fractions [array, shape (E,)].
 
-    Energies below 0.1 keV take the value at 0.1 keV, where the tables begin.
+    Below 0.1 keV, where the tables begin, the value at 0.1 keV is returned.
     """
     import xraylib
 
@@ -89,22 +58,22 @@ def mass_attenuation(fractions: Mapping[str, float], energy_kev: ArrayLike) -> F
 def detector_efficiency(
     energy_kev: ArrayLike, *, silicon_um: float = 450.0, dead_layer_nm: float = 50.0, polymer_nm: float = 0.0
 ) -> Float:
-    """Share of the arriving photons that a silicon drift detector counts [array, shape (E,), 0 to 1].
+    """Fraction of the arriving photons that a silicon drift detector counts [array, shape (E,), 0 to 1].
 
     Parameters
     ----------
     energy_kev : array, shape (E,), keV
     silicon_um : float
-        Active thickness in micrometres; it limits the high energies.
+        Active thickness in micrometres; it limits the efficiency at high energies.
     dead_layer_nm : float
-        Silicon in front that does not count, in nanometres; makes the step at the Si K edge.
+        Inactive silicon in front, in nanometres; it causes the step at the Si K edge.
     polymer_nm : float
         Window in nanometres of polyimide (300 is usual), with 30 nm of aluminium against light, on a silicon grid that
-        shades 22 % of the photons below some 10 keV. Zero stands for a windowless detector, as in most STEMs today.
+        blocks 22 % of the photons below some 10 keV. Zero means a windowless detector, as in most STEMs today.
 
     Examples
     --------
-    >>> energy = [0.525, 1.74, 20.0]  # O Ka, Si Ka, and where photons fly through
+    >>> energy = [0.525, 1.74, 20.0]  # O Ka, Si Ka, and an energy that the silicon does not stop
     >>> detector_efficiency(energy).round(2).tolist(), detector_efficiency(energy, polymer_nm=300).round(2).tolist()
     ([0.92, 1.0, 0.37], [0.45, 0.74, 0.35])
     """
@@ -120,7 +89,7 @@ def detector_efficiency(
 
 
 def continuum_cross_section(element: str, energy_kev: ArrayLike, *, beam_kev: float, takeoff_deg: float) -> Float:
-    """Bremsstrahlung of one atom towards the detector, in cm^2 per keV and steradian [array, shape (E,)].
+    """Bremsstrahlung cross section of one atom towards the detector, in cm^2/keV/sr [array, shape (E,)].
 
     Parameters
     ----------
@@ -133,9 +102,9 @@ def continuum_cross_section(element: str, energy_kev: ArrayLike, *, beam_kev: fl
     """
     z = atomic_number(element)
     photon = np.asarray(energy_kev, dtype=np.float64)
-    gamma = 1 + beam_kev / REST_KEV
-    left = np.maximum(gamma - photon / REST_KEV, 1.0)
-    before, after = math.sqrt(gamma**2 - 1), np.sqrt(left**2 - 1)
+    gamma = 1 + beam_kev / ELECTRON_REST_KEV
+    gamma_after = np.maximum(gamma - photon / ELECTRON_REST_KEV, 1.0)
+    before, after = math.sqrt(gamma**2 - 1), np.sqrt(gamma_after**2 - 1)
     # Integral of q^3 / (q^2 + mu^2)^2 over the momentum transfers q that energy conservation allows.
     screen2 = (z ** (1 / 3) / 137.036 / 0.885) ** 2
     low, high = (before - after) ** 2 + screen2, (before + after) ** 2 + screen2
@@ -144,40 +113,32 @@ def continuum_cross_section(element: str, energy_kev: ArrayLike, *, beam_kev: fl
     cosine = -math.sin(math.radians(takeoff_deg))
     doppler = 1 - beta * cosine
     direction = 3 / (16 * math.pi) * (1 + ((cosine - beta) / doppler) ** 2) * (1 - beta**2) / doppler**2
-    return np.asarray(CONTINUUM * (z / beta) ** 2 / photon * transfer * direction * (photon < beam_kev))
+    return np.asarray(BREMSSTRAHLUNG_CM2 * (z / beta) ** 2 / photon * transfer * direction * (photon < beam_kev))
 
 
-def linear_fwhm(energy_kev: ArrayLike) -> Float:
-    """Peak width of the detector in keV: FWHM = 0.01 E + 0.065 keV [array, shape (E,)]."""
-    return 0.01 * np.asarray(energy_kev, dtype=np.float64) + 0.065
-
-
-def detector_response(
-    photon_kev: Float, weights: Float, edges_kev: Float, fwhm: Callable[[ArrayLike], Float] = linear_fwhm
-) -> Float:
-    """What channels get from photons of given energies, spread by a Gaussian [array, shape (E,)].
+def detector_response(photon_kev: Float, weights: Float, edges_kev: Float, fwhm: Width = detector_fwhm) -> Float:
+    """Counts in each channel from photons of given energies, broadened by a Gaussian [array, shape (E,)].
 
     Parameters
     ----------
     photon_kev, weights : array, shape (N,)
-        Energies, rising, and how many photons of each are counted.
+        Rising energies, and the number of counted photons of each.
     edges_kev : array, shape (E + 1,)
-        Borders of the channels.
+        Limits of the channels.
     fwhm : callable
         Full width at half maximum in keV as a function of energy in keV.
 
     Examples
     --------
-    >>> shares = detector_response(np.array([1.0]), np.array([8.0]), np.array([0.5, 1.0, 1.5]))
-    >>> shares.round(3).tolist()
+    >>> detector_response(np.array([1.0]), np.array([8.0]), np.array([0.5, 1.0, 1.5])).round(3).tolist()
     [4.0, 4.0]
     """
     sigma = fwhm(photon_kev) / FWHM_PER_SIGMA
     counted = np.zeros(edges_kev.size - 1)
-    # A few photons at a time reach a few channels only; all pairs at once would take gigabytes for long axes.
+    # 64 photons of similar energy reach few channels; all pairs at once would take gigabytes for long axes.
     for first in range(0, photon_kev.size, 64):
         some = slice(first, first + 64)
-        margin = REACH * sigma[some].max()
+        margin = GAUSSIAN_REACH_SIGMA * sigma[some].max()
         near = np.searchsorted(edges_kev, [photon_kev[some][0] - margin, photon_kev[some][-1] + margin])
         low, high = max(int(near[0]) - 1, 0), min(int(near[1]) + 1, edges_kev.size)
         below = ndtr((edges_kev[low:high, None] - photon_kev[some]) / sigma[some])
@@ -186,20 +147,18 @@ def detector_response(
 
 
 def foil_transmission(optical_path: ArrayLike) -> Float:
-    """Share of the photons born evenly through a foil that leave it, for mu t / sin(take-off) [array, 0 to 1].
+    """Fraction of the photons, generated evenly in a foil, that leave it, for mu t / sin(take-off) [array, 0 to 1].
 
     Examples
     --------
     >>> foil_transmission([0.0, 0.1, 10.0]).round(4).tolist()
     [1.0, 0.9516, 0.1]
     """
-    path = np.asarray(optical_path, dtype=np.float64)
-    thick = np.where(path > 1e-8, path, 1.0)
-    return np.asarray(np.where(path > 1e-8, -np.expm1(-thick) / thick, 1.0), dtype=np.float64)
+    return np.asarray(exprel(-np.asarray(optical_path, dtype=np.float64)), dtype=np.float64)
 
 
 def channel_edges(energies: Float) -> Float:
-    """Borders of channels of the given centres [array, shape (E + 1,)].
+    """Limits of the channels with the given centres [array, shape (E + 1,)].
 
     Examples
     --------
@@ -210,15 +169,15 @@ def channel_edges(energies: Float) -> Float:
     return np.concatenate([energies[:1] - steps[0] / 2, energies[:-1] + steps / 2, energies[-1:] + steps[-1] / 2])
 
 
-def reach_kev(energies: Float, fwhm: Callable[[ArrayLike], Float] = linear_fwhm) -> float:
-    """Distance in keV beyond which a line sends nothing onto this axis."""
-    return REACH * float(fwhm(energies[-1:])[0]) / FWHM_PER_SIGMA
+def reach_kev(energies: Float, fwhm: Width = detector_fwhm) -> float:
+    """Distance in keV from the ends of an axis beyond which a line adds nothing to it."""
+    return GAUSSIAN_REACH_SIGMA * float(fwhm(energies[-1:])[0]) / FWHM_PER_SIGMA
 
 
 def beyond_ends(energies: Float, reach: float) -> Float:
-    """The channels of an axis and those that would follow on both sides [array, shape (E + some,), keV].
+    """Extend an axis by channels on both sides, up to the distance `reach` [array, shape (E + more,), keV].
 
-    A smooth spectrum is sampled so far out, so that the response has something to pull in from there.
+    A smooth spectrum is sampled there too, because the detector spreads part of it onto the axis.
     """
     step = float(np.diff(energies).min())
     below = np.arange(energies[0] - step, max(LOWEST_KEV, energies[0] - reach), -step)[::-1]
@@ -233,10 +192,10 @@ def eds_spectrum(
     thickness_nm: float = 100.0,
     density: float = 4.5,
     takeoff_deg: float = 35.0,
-    fwhm: Callable[[ArrayLike], Float] = linear_fwhm,
+    fwhm: Width = detector_fwhm,
     continuum: float = 1.0,
 ) -> Float:
-    """Expected counts a channel of a thin foil, for one electron and a detector of one steradian.
+    """Expected counts in each channel from a thin foil, for one electron and a detector of one steradian.
 
     Parameters
     ----------
@@ -253,13 +212,13 @@ def eds_spectrum(
     fwhm : callable
         Full width at half maximum in keV as a function of energy in keV.
     continuum : float, default 1
-        Multiplies the continuum. Measured spectra have more than the foil alone makes (2 is common), because holder,
-        grid and apertures add theirs.
+        Multiplies the continuum. Measured spectra have more of it than the foil alone produces (2 is common), because
+        the holder, the grid and the apertures contribute.
 
     Returns
     -------
     array, shape (E,)
-        Counts a channel; scale it with the dose and the detector's solid angle.
+        Counts; multiply them with the number of electrons and the solid angle of the detector.
 
     Raises
     ------
@@ -286,12 +245,12 @@ def eds_spectrum(
         )
     fractions = mass_fractions(composition)
     mass_thickness = density * thickness_nm * 1e-7  # g/cm^2
-    atoms = {  # a cm^2 of foil
+    atoms_per_cm2 = {
         element: weight * mass_thickness * AVOGADRO / atomic_weight(element) for element, weight in fractions.items()
     }
 
     def arriving(photon: Float) -> Float:
-        """Share of photons born in the foil that the detector counts."""
+        """Fraction of the photons generated in the foil that the detector counts."""
         path = mass_attenuation(fractions, photon) * mass_thickness / math.sin(math.radians(takeoff_deg))
         return foil_transmission(path) * detector_efficiency(photon)
 
@@ -301,14 +260,14 @@ def eds_spectrum(
     lines = [line for line in lines if max(LOWEST_KEV, edges[0] - reach) < line.energy_kev < edges[-1] + reach]
     lines.sort(key=lambda line: line.energy_kev)
     centres = np.array([line.energy_kev for line in lines])
-    heights = np.array([line.intensity * atoms[line.element] for line in lines]) / (4 * math.pi)
+    heights = np.array([line.intensity * atoms_per_cm2[line.element] for line in lines]) / (4 * math.pi)
     spectrum = detector_response(centres, heights * arriving(centres), edges, fwhm)
     if continuum == 0:
         return spectrum
 
     sampled = beyond_ends(energies, reach)
-    born = np.zeros_like(sampled)
-    for element, count in atoms.items():
-        born += count * continuum_cross_section(element, sampled, beam_kev=beam_kev, takeoff_deg=takeoff_deg)
-    born *= continuum * arriving(sampled) * np.gradient(sampled)
-    return spectrum + detector_response(sampled, born, edges, fwhm)
+    generated = np.zeros_like(sampled)
+    for element, count in atoms_per_cm2.items():
+        generated += count * continuum_cross_section(element, sampled, beam_kev=beam_kev, takeoff_deg=takeoff_deg)
+    generated *= continuum * arriving(sampled) * np.gradient(sampled)
+    return spectrum + detector_response(sampled, generated, edges, fwhm)

@@ -1,4 +1,4 @@
-"""Windows of energy by which the maps of elements are made, by name: on X-ray lines or as given."""
+"""Energy windows for maps of elements, on X-ray lines or as given by the user."""
 
 from __future__ import annotations
 
@@ -9,20 +9,19 @@ import numpy as np
 import xarray as xr
 
 from scalehsi.cube import energy_factor, energy_kev
+from scalehsi.physics.line_choice import choose_line
+from scalehsi.physics.line_names import split_name, split_symbols
 from scalehsi.physics.lines import Line, line_table
 from scalehsi.schema import ENERGY, InputError, suggest
 
 Windows = Mapping[str, tuple[float, float]]
 
 HALF_WIDTH_KEV: Final = 0.06
-"""Of a window on an X-ray line: half of a peak's width at 5 keV."""
-FAMILIES: Final = ("Ka", "La", "Ma")
-CLEAREST_KEV: Final = 10.0
-"""An element is shown by its main line of highest energy below this: neighbours are fewer there."""
+"""Half width of a window on an X-ray line: half of a peak's width at 5 keV."""
 
 
 def line_windows(cube: xr.DataArray | xr.Dataset, lines: Sequence[str] | None = None) -> dict[str, tuple[float, float]]:
-    """Windows of energy on X-ray lines, 0.12 keV wide.
+    """Return energy windows on X-ray lines, 0.12 keV wide.
 
     Parameters
     ----------
@@ -37,6 +36,11 @@ def line_windows(cube: xr.DataArray | xr.Dataset, lines: Sequence[str] | None = 
     dict of str to (low, high)
         By line, in the unit of the energy axis.
 
+    Raises
+    ------
+    InputError
+        If the axis has no unit of energy, no elements are known, or an element or a line is not on the axis.
+
     Examples
     --------
     >>> import scalehsi as hsi
@@ -48,9 +52,7 @@ def line_windows(cube: xr.DataArray | xr.Dataset, lines: Sequence[str] | None = 
     axis = energy_kev(cube)
     if axis is None:
         raise InputError("lines need an energy axis in eV or keV; give windows={'name': (low, high)} instead")
-    known = cube.attrs.get("elements", ())
-    known = known.replace(",", " ").split() if isinstance(known, str) else list(map(str, known))
-    wanted = list(lines) if lines is not None else known
+    wanted = list(lines) if lines is not None else split_symbols(cube.attrs.get("elements", ()))
     if not wanted or (lines is None and cube.attrs.get("signal", "EDS") != "EDS"):
         raise InputError(
             "which windows of energy? type lines=['Fe Ka'] or cube.attrs['elements'] = ['Fe', 'O'] for X-ray maps, "
@@ -70,7 +72,7 @@ def line_windows(cube: xr.DataArray | xr.Dataset, lines: Sequence[str] | None = 
 
 
 def chosen_windows(cube: xr.DataArray, lines: Sequence[str] | None, windows: Windows | None) -> Windows:
-    """Those given, or those on lines."""
+    """Return the windows that were given, else those on the lines (names as in `line_windows`) of the cube."""
     if windows is None:
         return line_windows(cube, lines)
     if lines is not None:
@@ -79,7 +81,7 @@ def chosen_windows(cube: xr.DataArray, lines: Sequence[str] | None, windows: Win
 
 
 def channels_of(cube: xr.DataArray, windows: Windows) -> dict[str, tuple[int, int]]:
-    """First channel of each window and the one behind its last."""
+    """Return the first channel of each window and the channel after its last."""
     axis = np.asarray(cube[ENERGY].values, dtype=np.float64)
     found = {}
     for name, (low, high) in windows.items():
@@ -93,18 +95,16 @@ def channels_of(cube: xr.DataArray, windows: Windows) -> dict[str, tuple[int, in
     return found
 
 
-def _line(word: str, axis: tuple[float, float], beam_kev: float) -> Line | None:
-    """A line by its name, or the clearest one of an element; None where it has none on the axis."""
-    element, _, family = word.partition(" ")
-    table = line_table([element], energy_range=axis, beam_kev=beam_kev, minimum=0.0)
-    if family:
-        named = [line for line in table if line.family == family]
-        if not named:
-            raise InputError(
-                f"{element} has no line {family!r} from {axis[0]:g} to {axis[1]:g} keV; "
-                f"{suggest(family, [line.family for line in table])}"
-            )
-        return named[0]
-    main = [line for line in table if line.family in FAMILIES]
-    clear = [line for line in main if line.energy_kev <= CLEAREST_KEV]
-    return clear[-1] if clear else main[0] if main else None
+def _line(word: str, axis_kev: tuple[float, float], beam_kev: float) -> Line | None:
+    """The line of this name on the axis, or the line that shows an element best; None where it has none there."""
+    element, family = split_name(word)
+    if not family:
+        return choose_line(element, axis_kev, "show", beam_kev=beam_kev)
+    table = line_table([element], energy_range=axis_kev, beam_kev=beam_kev, minimum=0.0)
+    named = next((line for line in table if line.family == family), None)
+    if named is None:
+        raise InputError(
+            f"{element} has no line {family!r} from {axis_kev[0]:g} to {axis_kev[1]:g} keV; "
+            f"{suggest(family, [line.family for line in table])}"
+        )
+    return named

@@ -1,4 +1,4 @@
-"""Composition from EDX: `quantify(source, elements)`, and the tables that it rests on.
+"""Composition from EDX: `quantify(source, elements)`, and the tables of lines and k-factors that it uses.
 
 >>> import scalehsi as hsi
 >>> truth = hsi.simulate.phases((8, 8)).truth

@@ -1,4 +1,4 @@
-"""The public function: what it takes, what it gives, and to which part it hands over."""
+"""The public function `scalehsi.quantify`: check its arguments, and pass spectra or maps to the right part."""
 
 from __future__ import annotations
 
@@ -7,7 +7,8 @@ from typing import Any
 
 import xarray as xr
 
-from scalehsi.physics.line_templates import Width
+from scalehsi.physics.line_names import split_symbols
+from scalehsi.physics.resolution import Width
 from scalehsi.quantify.maps import cube_maps, result_maps
 from scalehsi.quantify.options import COMPUTED, Options, make_foil
 from scalehsi.quantify.sources import check_regions, of_cube, of_result, of_spectra
@@ -36,27 +37,29 @@ def quantify(
     energy_range: tuple[float, float] | None = None,
     counts: Any = None,
 ) -> xr.Dataset:
-    """Give the composition of EDX spectra, components, regions or every pixel, in atomic and mass per cent.
+    """Compute the composition of EDX spectra, components, regions or every pixel, in atomic and mass per cent.
 
-    Overlapping lines are solved together, the continuum is taken off, and net counts become a composition by
+    Overlapping lines are solved together, the continuum is subtracted, and net counts are converted to a composition by
     Cliff-Lorimer ratios, corrected for absorption where thickness and density are given.
 
     Parameters
     ----------
     source : xarray.Dataset or xarray.DataArray
-        - a result: the composition of each component, whose spectrum stands for all counts of its map;
-        - a cube: that of every pixel, or of the sum of all pixels with ``maps=False``;
-        - spectra with the dims ``(energy,)`` or ``(something, energy)``: that of each.
+        - a result: the composition of each component, whose spectrum is scaled to all counts of its map;
+        - a cube: the composition of every pixel, or of the sum of all pixels with ``maps=False``;
+        - spectra with the dims ``(energy,)`` or ``(something, energy)``: the composition of each.
     elements : sequence of str, optional
-        Those of the sample; their percentages sum to 100. The source's own list by default.
+        Elements of the sample; their percentages sum to 100. Default: ``source.attrs["elements"]``.
     maps : bool, optional
-        Maps of every pixel, lazy: the default for a cube without regions. Of a result they come from its abundances and
-        are as free of noise as these; of a cube each pixel speaks for itself.
+        Lazy maps of every pixel: the default for a cube without regions. Those of a result come from its abundances and
+        have their low noise; those of a cube come from the counts of each pixel.
     regions : DataArray of bool, or mapping of str to such, optional
-        One composition a region of a cube or a result; the dims are those of a map. A dim ``region`` holds several.
+        One composition for each region of a cube or a result; the dims are those of a map. A mask with the dim
+        ``region`` holds several.
     method : {"fit", "windows"}
-        - "fit": all lines and the continuum at once, weighted by the expected counts. Least noise.
-        - "windows": counts in windows minus their side windows, then the overlaps. Needs no shape of the continuum.
+        - "fit": all lines and the continuum are fitted at once, weighted by the expected counts. Least noise.
+        - "windows": counts in windows minus those in side windows, then overlaps are solved. The shape of
+          the continuum is not needed.
     k_factors : "computed", or mapping of str to float
         ``{"Si_Ka": 1.0, "Fe_Ka": 1.32, ...}``, or by element. "computed": from cross sections, yields and the
         efficiency of a windowless silicon drift detector (see Notes); trust them to some 5 % for K, 10 to 20 % for L
@@ -64,38 +67,38 @@ def quantify(
     k_units : {"weight", "atomic"}
         Whether given k-factors make mass fractions, as is usual (Cliff and Lorimer, HyperSpy), or atomic ones.
     counted : {"window", "family"}
-        What k-factors that are given were measured for: counts in a window of 1.2 peak widths (whole channels), or of
-        the whole family (Ka without Kb). Without effect on a composition from computed ones.
+        What given k-factors were measured for: counts in a window of 1.2 peak widths (whole channels), or of the whole
+        family (Ka without Kb). It does not change a composition from computed k-factors.
     reference : str, optional
-        The element whose k-factor is one in what is told: Si where it is there, else the first.
+        The element whose reported k-factor is one. Default: Si where it is among the elements, else the first.
     lines : sequence of str, or mapping, optional
-        Lines to use, as ``["Fe_Ka", "Pt_La"]``; for the other elements the strongest that is well known and little
-        covered.
+        Lines to use, as ``["Fe_Ka", "Pt_La"]``. For the other elements: the line with many counts, well-known cross
+        sections and little overlap.
     extra : sequence of str
-        Elements in the spectrum that are not in the sample (grid, film, holder): fitted, and left out of the sum.
+        Elements in the spectrum that are not in the sample (grid, film, holder): fitted, but excluded from the sum.
     thickness_nm, density : float, optional
-        Of the foil, in nm and g/cm^3. Without them absorption is not corrected.
+        Thickness of the foil in nm, and density in g/cm^3. Without them absorption is not corrected.
     takeoff_deg : float, optional
-        Elevation of the detector above the foil; the source's ``elevation_angle_deg``, else 35 degrees. It matters with
-        a thickness only.
+        Elevation of the detector above the foil in degrees, used with a thickness only. Default:
+        ``source.attrs["elevation_angle_deg"]``, else 35 degrees.
     beam_kev : float, optional
-        The source's ``beam_energy_keV``, else 200 keV.
+        Beam energy in keV. Default: ``source.attrs["beam_energy_keV"]``, else 200 keV.
     fwhm : float, "estimate" or callable, optional
         Width of the peaks: resolution at Mn Ka in eV (130 is usual), or a function of the energy, both in keV.
-        "estimate" fits a factor, and a shift of the energy axis of at most 40 eV, to the sum of the spectra (a second
-        or two). Default: 0.01 E + 0.065 keV.
+        "estimate" fits a factor, and a shift of the energy axis of at most 40 eV, to the sum of the spectra (one or two
+        seconds). Default: 0.01 E + 0.065 keV.
     energy_range : (float, float), keV, optional
-        What is fitted; from 1.3 peak widths below the lowest line to the end of the axis by default.
+        Fitted range. Default: from 1.3 peak widths below the lowest line to the end of the axis.
     counts : float or sequence of float, optional
-        Total counts of each spectrum, where spectra were normalised: errors rest on it.
+        Total counts of each spectrum, where spectra were normalised; the errors need them.
 
     Returns
     -------
     xarray.Dataset
         Dims ``(component | region | ..., element)``, or ``(element, ..., y, x)`` for maps. ``atomic_percent``,
-        ``weight_percent``, ``intensity`` (net counts), each with ``_std``: the standard error that counting alone
-        makes, NaN where counts are not known (``attrs["errors"]`` says so; maps of a result have none). For spectra
-        also ``absorption`` (share of the photons that leaves the foil), ``spectrum``, ``model``, ``background`` (with
+        ``weight_percent``, ``intensity`` (net counts), each with ``_std``: the standard error from counting statistics
+        alone, NaN where counts are not known (``attrs["errors"]`` says so; maps of a result have none). For spectra
+        also ``absorption`` (fraction of the photons that leave the foil), ``spectrum``, ``model``, ``background`` (with
         ``energy``) and ``reduced_chi_square``. Coordinates along ``element``: ``line``, ``line_energy`` (keV),
         ``k_factor`` (for mass fractions).
 
@@ -107,11 +110,11 @@ def quantify(
 
     Notes
     -----
-    Each shell of an element is fitted apart, so a wrong balance of K and L lines harms nothing. Lines, yields and
+    Each shell of an element is fitted independently, so a wrong ratio of K and L lines does no harm. Lines, yields and
     attenuation are those of xraylib; cross sections follow Bethe's law with constants fitted to distorted-wave values.
-    Cost: milliseconds a spectrum; one reading of a cube's data for its sum and regions, one more for its maps. Pixels
-    of a cube are solved with the weights of its sum, without further constraint: where counts are few, single pixels
-    scatter below zero, which counts as zero.
+    Cost: milliseconds for each spectrum; one reading of a cube's data for its sum and regions, one more for its maps.
+    Pixels of a cube are solved with the weights of its sum and without constraint: where counts are few, intensities of
+    single pixels scatter below zero, and count as zero in the composition.
 
     References
     ----------
@@ -152,7 +155,7 @@ def quantify(
     )
     areas = None if regions is None else check_regions(regions)
     if maps and areas is not None:
-        raise InputError("maps and regions are two questions; ask them one after the other")
+        raise InputError("maps and regions cannot be computed together; leave one of them out")
     if isinstance(source, xr.Dataset):
         if maps:
             return result_maps(source, options, counts=counts)
@@ -167,11 +170,10 @@ def quantify(
 
 
 def _options(source: Any, elements: Sequence[str] | None, *, extra: Sequence[str], **given: Any) -> Options:
-    """The options, with the elements that the source names where none are given."""
+    """Collect the options; elements that are not given are those of the source. `given` are fields of `Options`."""
     if isinstance(elements, str) or isinstance(extra, str):
         raise InputError("elements and extra are lists of symbols; type elements=['Mg', 'Si', 'O']")
-    named = source.attrs.get("elements", ()) if elements is None else elements
-    named = [named] if isinstance(named, str) else named
-    beside = tuple(dict.fromkeys(map(str, extra)))
-    wanted = [e for e in dict.fromkeys(map(str, named)) if elements is not None or e not in beside]
-    return Options(tuple(wanted), extra=beside, **given)
+    named = split_symbols(source.attrs.get("elements", ()) if elements is None else elements)
+    others = tuple(dict.fromkeys(map(str, extra)))
+    wanted = [e for e in dict.fromkeys(named) if elements is not None or e not in others]
+    return Options(tuple(wanted), extra=others, **given)

@@ -1,4 +1,4 @@
-"""Composition of every pixel: lazy maps, from a result's components or from a cube's counts."""
+"""Composition of every pixel as lazy maps, from the components of a result or from the counts of a cube."""
 
 from __future__ import annotations
 
@@ -10,39 +10,40 @@ import xarray as xr
 from scalehsi import arrays
 from scalehsi.arrays import Float
 from scalehsi.blocks import map_pixels, open_blocks
-from scalehsi.physics.cliff_lorimer import atomic_shares, mass_shares, mixed_shares, share_errors
+from scalehsi.physics.cliff_lorimer import (
+    atomic_fractions,
+    fraction_errors,
+    mixture_composition,
+    to_mass_fractions,
+)
 from scalehsi.quantify.options import Options, Setup
 from scalehsi.quantify.sources import Spectra, abundance_sums, of_cube, of_result
-from scalehsi.quantify.spectra import ELEMENT, Measured, attributes, element_coords, measure, prepare
+from scalehsi.quantify.spectra import ELEMENT, Measured, attributes, element_coords, labels, measure, prepare
 from scalehsi.result import map_dims
 from scalehsi.schema import ABUNDANCES, COMPONENT, ENERGY
 
 QUANTITY: Final = "quantity"
 NAMES: Final = ("atomic_percent", "weight_percent", "intensity")
 ERRORS: Final = ("atomic_percent_std", "weight_percent_std", "intensity_std")
-WORDS: Final = {
-    "atomic_percent": ("atomic per cent", "at%"),
-    "weight_percent": ("mass per cent", "wt%"),
-    "intensity": ("net counts", "counts"),
-}
 
 
 def result_maps(result: xr.Dataset, options: Options, *, counts: Any = None) -> xr.Dataset:
     """Maps of composition from the abundances of a result.
 
     The lines of a pixel are the sum of those of its components, each with the absorption of its own composition.
+    `counts` are total counts of each component, where its spectrum was normalised.
     """
     sums = abundance_sums(result)
     spectra = of_result(result, None, counts=counts, weights=sums)
     setup = prepare(spectra, options)
-    rows, leaving = [], []
+    rows, transmission = [], []
     for x, strength in zip(spectra.values, sums.values, strict=True):
         found = measure(x, setup)
         rows.append(np.maximum(found.fit.intensity, 0.0) / strength if strength > 0 else found.fit.intensity * 0.0)
-        leaving.append(found.leaving)
+        transmission.append(found.transmission)
     counted = np.stack(rows)
-    # In units in which float32 keeps its digits.
-    atoms = counted / np.stack(leaving) * setup.factors
+    atoms = counted / np.stack(transmission) * setup.factors
+    # Scaled to one, so that float32 keeps its digits.
     atoms /= float(atoms.max())
     dims = map_dims(result)
     maps = result[ABUNDANCES].transpose(*dims, COMPONENT)
@@ -63,17 +64,17 @@ def result_maps(result: xr.Dataset, options: Options, *, counts: Any = None) -> 
 
 
 def _compose(maps: Any, *, atoms: Any, counts: Any, masses: Any) -> Any:
-    """Abundances (..., K) to composition and net counts (..., 3, n)."""
-    made = mixed_shares(maps.reshape(-1, maps.shape[-1]), atoms, counts, masses)
+    """Composition and net counts (..., 3, n) from abundances (..., K); arguments as in `mixture_composition`."""
+    made = mixture_composition(maps.reshape(-1, maps.shape[-1]), atoms, counts, masses)
     made[:, :2] *= 100
     return made.reshape(*maps.shape[:-1], *made.shape[1:])
 
 
 def cube_maps(cube: xr.DataArray, options: Options) -> xr.Dataset:
-    """Maps of composition of a cube, pixel by pixel, with the errors of each.
+    """Maps of composition of a cube, with the errors of each pixel.
 
-    The sum of all pixels is fitted first (one reading). That gives the weights and the linear way from a spectrum to
-    its net counts, which then does all pixels.
+    The sum of all pixels is fitted first (one reading). Its weights and its linear operator from a spectrum to net
+    counts are then used for all pixels.
     """
     spectra = of_cube(cube, None)
     setup = prepare(spectra, options)
@@ -95,6 +96,7 @@ def cube_maps(cube: xr.DataArray, options: Options) -> xr.Dataset:
 
 
 def _shared(operator: Float, found: Measured, setup: Setup, *, errors: bool) -> dict[str, Any]:
+    """Arguments of `_quantify_block` from the operator (n, E) and the quantification of the sum."""
     first, second = np.triu_indices(len(operator))
     return {
         "operator": np.ascontiguousarray(operator.T, dtype=np.float32),
@@ -103,26 +105,42 @@ def _shared(operator: Float, found: Measured, setup: Setup, *, errors: bool) -> 
         "masses": setup.masses,
         "attenuation": setup.attenuation if setup.mass_path > 0 else None,
         "mass_path": setup.mass_path,
-        "leaving": found.leaving,
+        "transmission": found.transmission,
     }
 
 
 def _quantify_block(
-    x: Any, *, operator: Any, products: Any, factors: Any, masses: Any, attenuation: Any, mass_path: float, leaving: Any
+    x: Any,
+    *,
+    operator: Any,
+    products: Any,
+    factors: Any,
+    masses: Any,
+    attenuation: Any,
+    mass_path: float,
+    transmission: Any,
 ) -> tuple[dict[str, Any], dict[str, Any]]:
-    """Composition of the pixels of a block; rows (P, n)."""
+    """Block function: composition (P, n) of the pixels (P, E).
+
+    `operator` (E, n) leads to net counts, `products` (E, n (n + 1) / 2) to their covariances, None for no errors;
+    `factors` are atoms for one count, `transmission` (n,) is that of the sum; the others as in `atomic_fractions`.
+    """
     counts = np.asarray(arrays.to_host(x), dtype=np.float32)
     intensity = counts @ operator
-    shares = atomic_shares(intensity, factors, masses=masses, attenuation=attenuation, mass_path=mass_path)
-    weights = mass_shares(shares, masses)
-    made = {"atomic_percent": 100 * shares, "weight_percent": 100 * weights, "intensity": intensity}
+    atomic = atomic_fractions(intensity, factors, masses=masses, attenuation=attenuation, mass_path=mass_path)
+    weight = to_mass_fractions(atomic, masses)
+    made = {"atomic_percent": 100 * atomic, "weight_percent": 100 * weight, "intensity": intensity}
     if products is not None:
-        made |= _errors(counts @ products, intensity, shares, weights, factors / leaving, masses)
+        made |= _errors(counts @ products, intensity, atomic, weight, factors / transmission, masses)
     return made, {}
 
 
-def _errors(flat: Any, intensity: Any, shares: Any, weights: Any, factors: Any, masses: Any) -> dict[str, Any]:
-    """Standard errors, from the upper triangle of each pixel's covariance (P, n (n + 1) / 2)."""
+def _errors(flat: Any, intensity: Any, atomic: Any, weight: Any, factors: Any, masses: Any) -> dict[str, Any]:
+    """Standard errors of pixels.
+
+    `flat` (P, n (n + 1) / 2) is the upper triangle of the covariance of each pixel; `intensity`, `atomic` and `weight`
+    (P, n) are net counts and fractions; `factors` (n,) are atoms for one count, `masses` (n,) atomic weights.
+    """
     n = intensity.shape[1]
     first, second = np.triu_indices(n)
     covariance = np.empty((len(flat), n, n), dtype=np.float32)
@@ -133,22 +151,18 @@ def _errors(flat: Any, intensity: Any, shares: Any, weights: Any, factors: Any, 
         atoms = factors / (positive @ factors)[:, None]
         grams = factors * masses / (positive @ (factors * masses))[:, None]
         return {
-            "atomic_percent_std": 100 * share_errors(shares, atoms, covariance),
-            "weight_percent_std": 100 * share_errors(weights, grams, covariance),
+            "atomic_percent_std": 100 * fraction_errors(atomic, atoms, covariance),
+            "weight_percent_std": 100 * fraction_errors(weight, grams, covariance),
             "intensity_std": np.sqrt(np.maximum(covariance[:, np.arange(n), np.arange(n)], 0)),
         }
 
 
 def _dataset(made: xr.DataArray, names: Any, setup: Setup, spectra: Spectra, dims: tuple[str, ...]) -> xr.Dataset:
+    """The Dataset of maps from `made` (..., quantity, element): its variables by `names`, and the dims of a map."""
     out = xr.Dataset(coords=element_coords(setup))
     made = made.drop_vars(COMPONENT, errors="ignore")
     for number, name in enumerate(names):
-        base = name.removesuffix("_std")
-        text, units = WORDS[base]
-        units = units if units != "counts" or spectra.counted else "intensity"
         values = made.isel({QUANTITY: number}, drop=True).transpose(ELEMENT, *dims)
-        out[name] = values.assign_attrs(
-            {"long_name": f"standard error of {text}" if name.endswith("_std") else text, "units": units}
-        )
+        out[name] = values.assign_attrs(labels(name, counted=spectra.counted))
     out.attrs = attributes(setup, spectra.attrs, counted=spectra.counted)
     return out

@@ -1,4 +1,4 @@
-"""What a quantification is asked for, checked, and what it comes to on an energy axis."""
+"""Options of a quantification: check them, and turn them into lines, templates and k-factors on an energy axis."""
 
 from __future__ import annotations
 
@@ -6,16 +6,18 @@ import math
 import numbers
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
-from functools import cached_property
+from functools import cached_property, partial
 from typing import Final
 
 import numpy as np
 
 from scalehsi.arrays import Float
-from scalehsi.physics.line_choice import Peak, choose_peaks, split_name
-from scalehsi.physics.line_templates import Columns, Foil, Templates, Width, make_templates, width_of
-from scalehsi.physics.lines import atomic_weight
-from scalehsi.physics.xray_spectra import LOWEST_KEV, linear_fwhm
+from scalehsi.physics.line_choice import choose_lines
+from scalehsi.physics.line_names import split_name
+from scalehsi.physics.line_templates import Columns, Foil, Templates, make_templates
+from scalehsi.physics.lines import Line, atomic_weight
+from scalehsi.physics.resolution import Width, detector_fwhm
+from scalehsi.physics.xray_spectra import LOWEST_KEV
 from scalehsi.schema import InputError, suggest
 
 METHODS: Final = ("fit", "windows")
@@ -23,12 +25,12 @@ COUNTED: Final = ("window", "family")
 UNITS: Final = ("weight", "atomic")
 COMPUTED: Final = "computed"
 ESTIMATE: Final = "estimate"
-LEAST_CHANNELS: Final = 16
+MIN_CHANNELS: Final = 16
 
 
 @dataclass(frozen=True)
 class Options:
-    """The arguments of `scalehsi.quantify`, checked as far as they go without an energy axis.
+    """Arguments of `scalehsi.quantify`, with the checks that need no energy axis.
 
     The fields are its arguments; ``foil`` holds thickness, density, take-off angle and beam energy.
     """
@@ -49,7 +51,7 @@ class Options:
         if not self.elements:
             raise InputError(
                 "no elements are named, and the data name none; type elements=['Mg', 'Si', 'O'] "
-                "(scalehsi.report.write names the peaks that it sees)"
+                "(scalehsi.report names the peaks that it finds)"
             )
         for name, known in (("method", METHODS), ("counted", COUNTED), ("k_units", UNITS)):
             if getattr(self, name) not in known:
@@ -70,12 +72,17 @@ class Options:
 def make_foil(
     *, thickness_nm: float | None, density: float | None, takeoff_deg: float | None, beam_kev: float | None
 ) -> Foil:
-    """The foil and how it is seen; without a thickness nothing is absorbed.
+    """Check the values and collect them; without a thickness nothing is absorbed, and None takes the default of `Foil`.
+
+    Parameters
+    ----------
+    thickness_nm, density, takeoff_deg, beam_kev : float or None
+        In nm, g/cm^3, degrees and keV.
 
     Raises
     ------
     InputError
-        If a quantity is not positive, or thickness comes without density.
+        If a quantity is not positive, the elevation is above 90 degrees, or only one of thickness and density is given.
     """
     given = {"thickness_nm": thickness_nm, "density": density, "takeoff_deg": takeoff_deg, "beam_kev": beam_kev}
     for name, value in given.items():
@@ -106,10 +113,10 @@ class Setup:
     Attributes
     ----------
     factors : array (n,)
-        Atoms for a count of each peak without absorption, up to a common scale.
+        Atoms for one count of each peak without absorption, up to a common scale.
     masses : array (n,), g/mol
     shift_kev : float
-        What was added to the energy axis, because its zero was off.
+        Correction that was added to the energy axis.
     """
 
     options: Options
@@ -119,8 +126,8 @@ class Setup:
     shift_kev: float = 0.0
 
     @property
-    def peaks(self) -> tuple[Peak, ...]:
-        """What stands for each element."""
+    def peaks(self) -> tuple[Line, ...]:
+        """The line of each element."""
         return self.templates.peaks
 
     @cached_property
@@ -135,12 +142,12 @@ class Setup:
 
     @property
     def mass_path(self) -> float:
-        """Zero without absorption, g/cm^2."""
+        """Mass path of `Foil` in g/cm^2, zero without absorption."""
         return self.options.foil.mass_path
 
     @property
     def k_factors(self) -> Float:
-        """For mass fractions, relative to the reference (n,)."""
+        """k-factors for mass fractions, relative to the reference (n,)."""
         factors: Float = self.factors * self.masses
         reference = self.options.reference
         if reference is None:
@@ -150,7 +157,7 @@ class Setup:
 
 
 def make_setup(options: Options, energies: Float, *, width: Width | None = None, shift_kev: float = 0.0) -> Setup:
-    """Put the options on an energy axis.
+    """Choose the lines, and compute templates and factors on an energy axis.
 
     Parameters
     ----------
@@ -158,7 +165,7 @@ def make_setup(options: Options, energies: Float, *, width: Width | None = None,
     energies : array, shape (E,), keV
         Rising channel centres.
     width : callable, optional
-        Peak width instead of that of the options.
+        Peak width, instead of that of the options.
     shift_kev : float
         Added to the energies.
 
@@ -169,13 +176,13 @@ def make_setup(options: Options, energies: Float, *, width: Width | None = None,
     """
     energies = energies + shift_kev
     use = energies >= LOWEST_KEV
-    if int(use.sum()) < LEAST_CHANNELS:
+    if int(use.sum()) < MIN_CHANNELS:
         raise InputError(
             f"the energy axis ends at {energies[-1]:g} keV with {int(use.sum())} channels above {LOWEST_KEV} keV, too "
             "few for X-ray lines; is its unit right?"
         )
-    start, end = _fitted(options, energies)
-    peaks = choose_peaks(
+    start, end = _fitted_range(options, energies)
+    peaks = choose_lines(
         options.elements,
         energy_range=(max(float(energies[use][0]), start), end),
         beam_kev=options.foil.beam_kev,
@@ -197,18 +204,19 @@ def make_setup(options: Options, energies: Float, *, width: Width | None = None,
 
 
 def peak_width(fwhm: str | float | Width | None) -> Width:
-    """The peak width in keV as a function of energy in keV; what is to be estimated starts from the usual one."""
+    """The peak width in keV as a function of energy in keV; an estimate starts from the usual width."""
     if isinstance(fwhm, numbers.Real):
-        return width_of(float(fwhm))
-    return fwhm if callable(fwhm) else linear_fwhm
+        return partial(detector_fwhm, resolution_ev=float(fwhm))
+    return fwhm if callable(fwhm) else detector_fwhm
 
 
-def _fitted(options: Options, energies: Float) -> tuple[float, float]:
+def _fitted_range(options: Options, energies: Float) -> tuple[float, float]:
+    """Ends in keV of the energies that may be fitted: those of the axis, or those that were given."""
     if options.energy_range is None:
         return float(energies[0]), float(energies[-1])
     low, high = map(float, options.energy_range)
     inside = int(((energies >= low) & (energies <= high)).sum())
-    if not low < high or inside < LEAST_CHANNELS:
+    if not low < high or inside < MIN_CHANNELS:
         raise InputError(
             f"energy_range={options.energy_range} keeps {inside} channels of the axis from {energies[0]:g} to "
             f"{energies[-1]:g} keV; give (low, high) in keV"
@@ -217,7 +225,7 @@ def _fitted(options: Options, energies: Float) -> tuple[float, float]:
 
 
 def _factors(setup: Setup) -> Float:
-    """Atoms for a count: from cross sections and the detector, or from the k-factors that were given."""
+    """Atoms for one count of each peak: from cross sections and the detector, or from the given k-factors."""
     given = setup.options.k_factors
     if isinstance(given, str):
         if given != COMPUTED:

@@ -1,4 +1,4 @@
-"""What can be quantified, brought to one form: some spectra with their counts, on a rising axis in keV."""
+"""Sources of a quantification (spectra, results, cubes) in one form: spectra in counts on a rising axis in keV."""
 
 from __future__ import annotations
 
@@ -16,13 +16,13 @@ from scalehsi.schema import ABUNDANCES, COMPONENT, ENDMEMBERS, ENERGY, InputErro
 
 REGION: Final = "region"
 UNSMOOTHED: Final = "unsmoothed_endmembers"
-"""Where a result keeps its spectra as the counts made them: smoothed ones would pretend to smaller errors."""
+"""Endmembers of a result before smoothing: smoothed ones would seem to have smaller errors."""
 
-SIGNED: Final = 1e-3
-"""Spectra that fall below zero by more than this part of their largest value are no spectra of counts."""
+MAX_NEGATIVE: Final = 1e-3
+"""Spectra with negative values beyond this fraction of their largest value are not spectra of counts."""
 
-KEPT: Final = ("signal", "title", "elements", "beam_energy_keV", "components", "source")
-"""Attributes of the source that its composition keeps."""
+COPIED_ATTRS: Final = ("signal", "title", "elements", "beam_energy_keV", "components", "source")
+"""Attributes of the source that its composition has too."""
 
 NO_COUNTS: Final = "The counts behind these spectra are not known, so no errors can be given; name them with counts=."
 
@@ -33,15 +33,15 @@ class Spectra(NamedTuple):
     Attributes
     ----------
     values : array (S, E)
-        In counts where these are known.
+        Counts where they are known.
     energies : array (E,), keV
         Rising.
     template : xarray.DataArray
-        One number a spectrum, shape (S,) or (): its dims and coordinates go to the answer.
+        One number for each spectrum, shape (S,) or (); the composition takes its dims and coordinates.
     counted : bool
-        Whether the values are counts, so that they say how sure they are.
+        Whether the values are counts, which determine their errors.
     axis : xarray.DataArray
-        The energy coordinate as it was, for what is drawn.
+        The energy coordinate of the source, for spectra in the output.
     attrs : dict
         Signal, title, elements, beam energy and history of the source.
     """
@@ -53,7 +53,7 @@ class Spectra(NamedTuple):
     axis: xr.DataArray
     attrs: dict[str, Any]
 
-    def drawn(self, rows: Float) -> xr.DataArray:
+    def on_source_axis(self, rows: Float) -> xr.DataArray:
         """Rows (S, E) on the axis of the source."""
         dims = (*self.template.dims, ENERGY)
         falling = float(self.axis[0]) > float(self.axis[-1])
@@ -62,7 +62,13 @@ class Spectra(NamedTuple):
 
 
 def of_spectra(data: xr.DataArray, *, counts: Any = None) -> Spectra:
-    """One spectrum, or several along one further dim.
+    """Read one spectrum, or several along one further dim.
+
+    Parameters
+    ----------
+    data : xarray.DataArray
+    counts : float or sequence of float, optional
+        Total counts of each spectrum, to which it is scaled.
 
     Raises
     ------
@@ -71,14 +77,14 @@ def of_spectra(data: xr.DataArray, *, counts: Any = None) -> Spectra:
     """
     if ENERGY not in data.dims or data.ndim > 2:
         raise InputError(f"spectra have the dims (energy,) or (something, energy), got {data.dims}")
-    if isinstance(data.data, np.ndarray) is False:
+    if not isinstance(data.data, np.ndarray):
         data = data.compute()
     others = [d for d in data.dims if d != ENERGY]
     rows = np.asarray(data.transpose(*others, ENERGY).values, dtype=np.float64)
     attrs = dict(data.attrs)
-    counted = data.dtype.kind in "ui" or str(attrs.get("units", "")) == "counts"
     template = data.isel({ENERGY: 0}, drop=True)
-    return _spectra(rows.reshape(-1, rows.shape[-1]), data, template, counted=counted, counts=counts, attrs=attrs)
+    rows = rows.reshape(-1, rows.shape[-1])
+    return _spectra(rows, data, template, counted=_holds_counts(data), counts=counts, attrs=attrs)
 
 
 def of_result(
@@ -88,9 +94,16 @@ def of_result(
     counts: Any = None,
     weights: xr.DataArray | None = None,
 ) -> Spectra:
-    """The spectra of a result's components in counts of the whole map, or those of regions of its maps.
+    """Read the spectra of a result's components, scaled to the counts of the whole map, or those of regions.
 
-    Cost: one reading of the maps, unless their sums are given as ``weights`` (of `abundance_sums`).
+    Parameters
+    ----------
+    result : xarray.Dataset
+    regions : mapping of str to mask, or None
+    counts : float or sequence of float, optional
+        Total counts of each spectrum, to which it is scaled.
+    weights : xarray.DataArray, optional
+        Sums of the maps of `abundance_sums`; without them the maps are read once.
     """
     if weights is None:
         weights = abundance_sums(result, regions)
@@ -109,12 +122,12 @@ def of_result(
 
 
 def abundance_sums(result: xr.Dataset, regions: Mapping[str, xr.DataArray] | None = None) -> xr.DataArray:
-    """Sums of the abundances, of the whole map (component) or of regions (region, component)."""
+    """Sums of the abundances over the whole map (component) or over regions (region, component)."""
     check_result(result)
     refuse_eels(result.attrs)
     spectra = raw_endmembers(result)
     lowest, highest = float(spectra.min()), float(spectra.max())
-    if lowest < -SIGNED * max(highest, 0.0):
+    if lowest < -MAX_NEGATIVE * max(highest, 0.0):
         raise InputError(
             f"the components of {result.attrs['model']} have negative values: they are directions, no spectra of "
             "phases, and have no composition; fit hsi.NMF or hsi.PSNMF"
@@ -123,22 +136,33 @@ def abundance_sums(result: xr.Dataset, regions: Mapping[str, xr.DataArray] | Non
     dims = list(map_dims(result))
     if regions is None:
         return maps.sum(dims).compute()
-    sums = [maps.where(_on(mask, result[ABUNDANCES].isel({COMPONENT: 0})), 0.0).sum(dims) for mask in regions.values()]
+    sums = [
+        maps.where(_with_dims_of(mask, result[ABUNDANCES].isel({COMPONENT: 0})), 0.0).sum(dims)
+        for mask in regions.values()
+    ]
     return xr.concat(sums, dim=REGION).compute()
 
 
 def raw_endmembers(result: xr.Dataset) -> xr.DataArray:
-    """The endmembers (component, energy) as the counts made them, not smoothed."""
+    """The endmembers (component, energy) of a result before smoothing."""
     spectra = result[UNSMOOTHED if UNSMOOTHED in result else ENDMEMBERS]
     return spectra.transpose(COMPONENT, ENERGY).astype(np.float64)
 
 
 def of_cube(cube: xr.DataArray, regions: Mapping[str, xr.DataArray] | None, *, counts: Any = None) -> Spectra:
-    """The sum of all used pixels of a cube, or those of its regions. Cost: one reading of the data."""
+    """Read the sum of all used pixels of a cube, or the sums of its regions. Cost: one reading of the data.
+
+    Parameters
+    ----------
+    cube : xarray.DataArray
+    regions : mapping of str to mask, or None
+    counts : float or sequence of float, optional
+        Total counts of each sum, to which it is scaled.
+    """
     check_cube(cube)
     refuse_eels(cube.attrs)
     pixel = cube.isel({ENERGY: 0}, drop=True)
-    masks = [] if regions is None else [_on(mask, pixel) for mask in regions.values()]
+    masks = [] if regions is None else [_with_dims_of(mask, pixel) for mask in regions.values()]
     _, sums = map_fold(_sum_block, open_blocks(cube, resident=False), *masks, name="quantify-sum")
     if not sums:
         raise InputError("the mask of the cube leaves no pixel; nothing can be quantified")
@@ -147,23 +171,27 @@ def of_cube(cube: xr.DataArray, regions: Mapping[str, xr.DataArray] | None, *, c
         template = xr.DataArray(0.0)
     else:
         template = xr.DataArray(np.zeros(len(rows)), dims=REGION, coords={REGION: list(regions)})
-    counted = cube.dtype.kind in "ui" or str(cube.attrs.get("units", "")) == "counts"
-    return _spectra(rows, cube, template, counted=counted, counts=counts, attrs=dict(cube.attrs))
+    return _spectra(rows, cube, template, counted=_holds_counts(cube), counts=counts, attrs=dict(cube.attrs))
+
+
+def _holds_counts(data: xr.DataArray) -> bool:
+    return data.dtype.kind in "ui" or str(data.attrs.get("units", "")) == "counts"
 
 
 def _sum_block(x: Any, *masks: Any) -> tuple[dict[str, Any], dict[str, Any]]:
+    """Block function: the sum of the pixels (P, E) of a block, or one sum for each mask (P,)."""
     if not masks:
         return {}, {"spectra": x.sum(axis=0, dtype=np.float64)[None]}
     return {}, {"spectra": np.stack([x[np.asarray(mask) > 0].sum(axis=0, dtype=np.float64) for mask in masks])}
 
 
 def check_regions(regions: Any) -> dict[str, xr.DataArray]:
-    """Regions by name: from one mask, a mapping of masks, or a mask with the dim ``region``.
+    """Return regions by name, from one mask, a mapping of masks, or a mask with the dim ``region``.
 
     Raises
     ------
     InputError
-        When a mask is no boolean DataArray, or there is none.
+        When a mask is not a boolean DataArray, or none is given.
     """
     if isinstance(regions, xr.DataArray):
         if REGION in regions.dims:
@@ -187,8 +215,8 @@ def check_regions(regions: Any) -> dict[str, xr.DataArray]:
     return found
 
 
-def _on(mask: xr.DataArray, pixels: xr.DataArray) -> xr.DataArray:
-    """A mask with the dims of the pixels, by position."""
+def _with_dims_of(mask: xr.DataArray, pixels: xr.DataArray) -> xr.DataArray:
+    """A mask with the dims of the pixels, in their order and without coordinates: pixels correspond by position."""
     dims = [d for d in pixels.dims if d != COMPONENT]
     sizes = {d: pixels.sizes[d] for d in dims}
     if dict(mask.sizes) != sizes:
@@ -197,7 +225,7 @@ def _on(mask: xr.DataArray, pixels: xr.DataArray) -> xr.DataArray:
 
 
 def refuse_eels(attrs: Mapping[str, Any]) -> None:
-    """Refuse what is known to be no X-ray signal."""
+    """Refuse a source whose signal is EELS."""
     if str(attrs.get("signal", "")).upper() == "EELS":
         raise InputError("the signal is EELS, and only X-ray lines can be quantified; EDS is expected")
 
@@ -205,6 +233,11 @@ def refuse_eels(attrs: Mapping[str, Any]) -> None:
 def _spectra(
     rows: Float, data: xr.DataArray, template: xr.DataArray, *, counted: bool, counts: Any, attrs: dict[str, Any]
 ) -> Spectra:
+    """Check spectra, and put them on a rising axis.
+
+    `rows` (S, E) are the spectra on the energy axis of `data`; `template`, `counted` and `attrs` are fields of
+    `Spectra`; `counts` are total counts of each spectrum or None.
+    """
     refuse_eels(attrs)
     energies = rising_kev(data)
     if float(data[ENERGY][0]) > float(data[ENERGY][-1]):
@@ -212,7 +245,7 @@ def _spectra(
     if not np.isfinite(rows).all():
         raise InputError("the spectra hold NaN or Inf; repair them with spectra.fillna(0), or leave those channels out")
     largest = rows.max(axis=1)
-    if (rows.min(axis=1) < -SIGNED * np.maximum(largest, 0)).any():
+    if (rows.min(axis=1) < -MAX_NEGATIVE * np.maximum(largest, 0)).any():
         raise InputError("the spectra have negative values; counts are expected, without background taken off")
     if not (largest > 0).any():
         raise InputError("the spectra are all zero; there is nothing to quantify")
@@ -224,13 +257,13 @@ def _spectra(
         total = rows.sum(axis=1)
         rows = rows * np.where(total > 0, wanted / np.where(total > 0, total, 1.0), 0.0)[:, None]
         counted = True
-    kept: dict[str, Any] = {k: attrs[k] for k in KEPT if k in attrs}
-    kept["history"] = history_of(attrs)
-    return Spectra(np.ascontiguousarray(rows), energies, template, counted, data[ENERGY], kept)
+    copied: dict[str, Any] = {k: attrs[k] for k in COPIED_ATTRS if k in attrs}
+    copied["history"] = history_of(attrs)
+    return Spectra(np.ascontiguousarray(rows), energies, template, counted, data[ENERGY], copied)
 
 
 def rising_kev(data: xr.DataArray | xr.Dataset) -> Float:
-    """The energy axis in keV, from low to high.
+    """Return the energy axis in keV, from low to high.
 
     Raises
     ------

@@ -1,4 +1,4 @@
-"""The tables behind a quantification, to look at and to check: lines and k-factors."""
+"""The tables of a quantification, for inspection: X-ray lines and k-factors."""
 
 from __future__ import annotations
 
@@ -20,16 +20,17 @@ def lines(
     beam_kev: float = 200.0,
     minimum: float = 0.02,
 ) -> xr.Dataset:
-    """The X-ray lines of some elements, by rising energy.
+    """Return the X-ray lines of some elements, by rising energy.
 
     Parameters
     ----------
     elements : sequence of str, or one symbol
     energy_range : (float, float), keV
+        Range of the lines.
     beam_kev : float
         Beam energy in keV; it decides the balance between K, L and M.
     minimum : float, 0 to 1
-        Lines weaker than this share of the element's strongest are left out.
+        Lines weaker than this fraction of the element's strongest are omitted.
 
     Returns
     -------
@@ -69,17 +70,18 @@ def k_factors(
     energy: Any = None,
     counted: str = "window",
 ) -> xr.DataArray:
-    """Computed k-factors for mass fractions: cross sections times yields times the detector's efficiency.
+    """Compute k-factors for mass fractions from cross sections, yields and the detector's efficiency.
 
     Parameters
     ----------
     elements : sequence of str
+        Symbols.
     reference : str, optional
-        The element whose factor is one: Si where it is there, else the first.
+        The element whose factor is one. Default: Si where it is among the elements, else the first.
     beam_kev : float
         Beam energy in keV.
     lines : sequence of str, or mapping of str to str
-        Choices of one's own, as in `scalehsi.quantify`.
+        Lines to use, as in `scalehsi.quantify`.
     energy : array, keV, optional
         Channel centres; 0.2 to 20 keV in steps of 10 eV by default.
     counted : {"window", "family"}
@@ -89,6 +91,11 @@ def k_factors(
     -------
     xarray.DataArray, dim ``element``
         With the coordinate ``line``.
+
+    Raises
+    ------
+    InputError
+        If an element is unknown or has no line on the axis, or an argument is not valid.
 
     Examples
     --------

@@ -17,7 +17,7 @@ import numpy as np
 import xarray as xr
 
 import scalehsi as hsi
-from scalehsi.physics.cliff_lorimer import atomic_shares
+from scalehsi.physics.cliff_lorimer import atomic_fractions
 from scalehsi.physics.xray_spectra import mass_attenuation
 from tests.bench.machine import markdown, seconds
 
@@ -41,11 +41,11 @@ def rows(size: int) -> Iterator[tuple[str, float]]:
     n = len(ELEMENTS)
     counts, factors, masses = rng.random((200_000, n)) * 100, np.linspace(0.5, 2, n), np.linspace(16, 238, n)
     few = counts[:10_000]
-    yield "net counts to at%", seconds(lambda: atomic_shares(counts, factors, masses=masses)) / len(counts) * 1e9
+    yield "net counts to at%", seconds(lambda: atomic_fractions(counts, factors, masses=masses)) / len(counts) * 1e9
     lines = [1.254, 1.740, 1.487, 3.691, 6.400, 5.228, 5.633, 3.171, 0.525, 8.041]
     table = np.stack([mass_attenuation({e: 1.0}, lines) for e in ELEMENTS], axis=1)
     thick = {"masses": masses, "attenuation": table, "mass_path": 8e-5}
-    yield "the same with absorption", seconds(lambda: atomic_shares(few, factors, **thick)) / len(few) * 1e9
+    yield "the same with absorption", seconds(lambda: atomic_fractions(few, factors, **thick)) / len(few) * 1e9
     theirs = exspy_ratios(few, factors)
     if theirs is not None:
         yield "net counts to at%, eXSpy", seconds(theirs, repeats=2) / len(few) * 1e9

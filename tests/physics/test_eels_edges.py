@@ -1,4 +1,4 @@
-"""Core-loss spectra have their edges where the elements have them."""
+"""Edges, white lines and background of core-loss spectra."""
 
 from __future__ import annotations
 
@@ -54,6 +54,6 @@ def test_an_element_without_an_edge_is_refused_with_the_known_ones():
 
 
 @pytest.mark.parametrize("composition", [{}, {"O": -1.0}, {"O": 0.0}])
-def test_a_composition_without_sense_is_refused(composition):
+def test_an_invalid_composition_is_refused(composition):
     with pytest.raises(InputError, match="at least one element and no negative share"):
         eels_spectrum(composition, ENERGY)

@@ -4,17 +4,18 @@ from __future__ import annotations
 
 import pytest
 
-from scalehsi.physics.line_choice import choose_peaks, split_name, window_kev
+from scalehsi.physics.line_choice import choose_line, choose_lines, main_lines, window_kev
+from scalehsi.physics.lines import line_table, symbols
 from scalehsi.schema import InputError
 
 WIDE = (0.2, 20.0)
 
 
 def chosen(elements: str, energy_range=WIDE, **options) -> list[str]:
-    return [peak.name for peak in choose_peaks(elements.split(), energy_range=energy_range, **options)]
+    return [peak.name for peak in choose_lines(elements.split(), energy_range=energy_range, **options)]
 
 
-def test_the_minerals_get_the_lines_that_the_paper_took():
+def test_minerals_get_the_lines_of_the_paper():
     names = chosen("Mg Si Al Ca Fe Nd Sm U O Cu")
     assert names == "Mg Ka,Si Ka,Al Ka,Ca Ka,Fe Ka,Nd La,Sm La,U Ma,O Ka,Cu Ka".split(",")
 
@@ -34,18 +35,18 @@ def test_lines_depend_on_the_axis_and_on_the_other_elements(elements, energy_ran
     assert chosen(elements, energy_range) == expected
 
 
-def test_what_is_beside_covers_lines_too():
+def test_lines_of_other_elements_count_as_overlap():
     assert chosen("Mo", beside=["S"]) == ["Mo Ka"]
 
 
 @pytest.mark.parametrize(
     "lines", [["Fe_La", "Pt_Ma"], ["Fe Lα", "Pt-MA"], {"Fe": "La", "Pt": "Ma"}, {"Fe": "Fe_La", "Pt": "Ma"}]
 )
-def test_the_user_overrides_the_choice(lines):
+def test_the_user_can_choose(lines):
     assert chosen("Fe Pt", lines=lines) == ["Fe La", "Pt Ma"]
 
 
-def test_a_beam_below_an_edge_excites_nothing():
+def test_a_beam_below_an_edge_excites_no_line():
     assert chosen("Cu", beam_kev=5.0) == ["Cu La"]
 
 
@@ -65,13 +66,36 @@ def test_a_beam_below_an_edge_excites_nothing():
         (["Fe"], {"lines": ["Fe"]}, "lines has 'Fe' without a family; type something like 'Fe_Ka'"),
     ],
 )
-def test_what_cannot_be_is_said_in_one_line(elements, options, words):
+def test_impossible_choices_are_refused_in_one_line(elements, options, words):
     with pytest.raises(InputError, match=words) as error:
-        choose_peaks(elements, **{"energy_range": WIDE, **options})
+        choose_lines(elements, **{"energy_range": WIDE, **options})
     assert "\n" not in str(error.value)
 
 
-def test_names_and_windows():
-    assert split_name(" Nd_La ") == ("Nd", "La")
+def test_windows():
     low, high = window_kev(6.4)
     assert high - low == pytest.approx(1.2 * (0.01 * 6.4 + 0.065))
+
+
+@pytest.mark.parametrize(
+    ("element", "energy_range", "quantify", "show"),
+    [
+        ("Fe", WIDE, "Ka", "Ka"),
+        ("W", WIDE, "Ma", "La"),  # most counts; fewest neighbours
+        ("As", WIDE, "Ka", "La"),  # a map stays below 10 keV
+        ("V", (0.2, 5.0), "La", "Ka"),  # half of the window of V Ka is off this axis
+        ("Nd", (0.2, 5.0), "Mz", None),  # too faint for a map
+        ("O", (3.0, 20.0), None, None),
+    ],
+)
+def test_the_two_purposes(element, energy_range, quantify, show):
+    found = [choose_line(element, energy_range, purpose) for purpose in ("quantify", "show")]
+    assert [line and line.family for line in found] == [quantify, show]
+
+
+@pytest.mark.parametrize("beam_kev", [15.0, 200.0])
+def test_main_lines_are_the_strongest_of_their_shell(beam_kev):
+    for element in symbols():
+        table = line_table([element], energy_range=(0.05, 120.0), beam_kev=beam_kev, minimum=1e-4)
+        for line in main_lines(table):
+            assert line.intensity == max(other.intensity for other in table if other.shell == line.shell)

@@ -27,7 +27,7 @@ from scalehsi.kernels.resampling.smoothing import smooth_peaks
 from scalehsi.models.nmf import NMF
 from scalehsi.models.psnmf import mixture_fit
 from scalehsi.models.psnmf.bin_scan import choose_bins
-from scalehsi.physics.xray_spectra import linear_fwhm
+from scalehsi.physics.resolution import detector_fwhm
 from scalehsi.schema import COMPONENT, ENDMEMBERS, ENERGY, MEAN_SPECTRUM
 
 SETTINGS: Final = ("default", "paper")
@@ -277,7 +277,7 @@ class PSNMF(IterativeModel):
         if energy is None or len(energy) < 3:
             return None
         step = float(np.abs(np.diff(energy)).mean())
-        return np.asarray(factor * linear_fwhm(np.maximum(energy, 0.0)) / step)
+        return np.asarray(factor * detector_fwhm(np.maximum(energy, 0.0)) / step)
 
     def projector(self, result: xr.Dataset) -> tuple[BlockFunction, dict[str, Any]]:
         s = np.asarray(result[ENDMEMBERS].values, dtype=np.float64)

@@ -190,7 +190,7 @@ def test_bad_sources_get_one_clear_line(scene, result):
     pca = hsi.fit(cube, hsi.PCA(3), seed=0)
     for call, words in [
         (lambda: hsi.quantify(pca, ELEMENTS), "the components of PCA have negative values: they are directions"),
-        (lambda: hsi.quantify(cube, ELEMENTS, maps=True, regions=mask), "maps and regions are two questions"),
+        (lambda: hsi.quantify(cube, ELEMENTS, maps=True, regions=mask), "maps and regions cannot be computed together"),
         (lambda: hsi.quantify(cube, ELEMENTS, regions=mask[:5]), "a region has the sizes .* the pixels have"),
         (lambda: hsi.quantify(cube, ELEMENTS, regions=mask.astype(int)), "region 'region' holds int64; a boolean"),
         (
