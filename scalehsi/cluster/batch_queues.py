@@ -1,7 +1,7 @@
-"""Worker jobs for the batch queues (Slurm, SGE, PBS, LSF) through dask-jobqueue, which is imported when asked for.
+"""Worker jobs in the batch queues Slurm, SGE, PBS and LSF through dask-jobqueue (optional: extra ``cluster``).
 
-`prepare` turns what the user wants into a `Request` and starts nothing; `script` shows the job script; `start` runs a
-scheduler in this process and submits the jobs. Only `scalehsi.cluster.connect` uses this module.
+`prepare` checks the user's arguments and returns a `Request`; `script` returns the job script; `start` runs a scheduler
+in this process and submits the jobs. Only `scalehsi.cluster.connect` uses this module.
 """
 
 from __future__ import annotations
@@ -26,42 +26,43 @@ from scalehsi.schema import InputError, suggest
 logger = logging.getLogger(__name__)
 
 QUEUES: Final = {"slurm": "SLURMCluster", "sge": "SGECluster", "pbs": "PBSCluster", "lsf": "LSFCluster"}
-"""Queue kinds, and the class of dask-jobqueue behind each."""
+"""Kinds of queue, and the class of dask-jobqueue for each."""
 
 RETRY_SECONDS: Final = 60
 LOST_WORKER_TIMEOUT: Final = "10s"
-"""A job whose worker is gone for this long is cancelled and replaced; a nanny's restart of it takes less."""
+"""A job whose worker is lost for this long is cancelled and replaced; the restart of a worker takes less."""
 
-# Names of dask-jobqueue that it has renamed itself, and names that this module fills in.
-_FILLED: Final = {"self", "scheduler", "name", "args", "kwargs", "base_class_kwargs", "protocol", "processes"}
-_RENAMED: Final = {"extra", "job_extra", "env_extra", "header_skip"}
-COMMON: Final = ("workers", "threads", "memory", "dashboard", "dry_run", "local_directory", "wait")
-"""What `scalehsi.cluster.connect` takes for every kind."""
+# Arguments of dask-jobqueue that this module sets, and old names of others.
+_SET_HERE: Final = {"self", "scheduler", "name", "args", "kwargs", "base_class_kwargs", "protocol", "processes"}
+_OLD_NAMES: Final = {"extra", "job_extra", "env_extra", "header_skip"}
+COMMON_OPTIONS: Final = ("workers", "threads", "memory", "dashboard", "dry_run", "local_directory", "wait")
+"""Arguments of `scalehsi.cluster.connect` for every kind of cluster."""
 
-_OWN: Final = ("host", "lost_worker_timeout", "scheduler_options", "security", "shared_temp_directory")
+_SCALEHSI_OPTIONS: Final = ("host", "lost_worker_timeout", "scheduler_options", "security", "shared_temp_directory")
 
 
 @dataclass(frozen=True)
 class Request:
-    """Jobs to ask a queue for; nothing has been started.
+    """Jobs to be submitted to a queue; nothing has been started.
 
     Attributes
     ----------
     kind : str
         A key of `QUEUES`.
     jobs : int
-        How many, with one worker process in each.
+        Their number, with one worker process in each.
     job : dict
         Keyword arguments of dask-jobqueue's job class.
     scheduler : dict
         Keyword arguments of the scheduler that runs in this process.
     security : distributed.Security or False or None
-        What the user gave; None lets `start` make a certificate of its own.
+        The user's; None lets `start` make a certificate.
     encrypted : bool
-        True when the connections run over TLS.
+        True when the connections use TLS.
     shared : str
-        Folder that the jobs see too, for the certificate.
+        Folder for the certificate, which the jobs can read.
     lost_worker_timeout : str
+        Time after which a lost worker's job is replaced.
     """
 
     kind: str
@@ -80,11 +81,18 @@ def prepare(
     workers: int | None,
     threads: int | None,
     memory: int | str | None,
-    pages: Mapping[str, Any],
+    dashboard: Mapping[str, Any],
     local_directory: str | None,
     options: Mapping[str, Any],
 ) -> Request:
-    """Check and complete what the user asked for. Reads dask's configuration; starts and contacts nothing.
+    """Check the user's arguments and complete them from dask's configuration; start and contact nothing.
+
+    Parameters
+    ----------
+    kind, workers, threads, memory, local_directory, options
+        As for `scalehsi.cluster.connect`.
+    dashboard : mapping
+        From `scalehsi.cluster.localhost.dashboard_options`.
 
     Raises
     ------
@@ -109,7 +117,7 @@ def prepare(
             )
     memory_bytes(memory)
     host = given.get("host")
-    scheduler = {**pages, **({"host": host} if host else {}), **(setting("scheduler_options") or {})}
+    scheduler = {**dashboard, **({"host": host} if host else {}), **(setting("scheduler_options") or {})}
     security = given.get("security")
     interface = setting("interface")
     loopback = is_loopback(scheduler.get("host"), scheduler.get("interface") or interface)
@@ -118,8 +126,8 @@ def prepare(
     if encrypted and re.search(r"\s", shared):
         raise InputError(f"shared_temp_directory {shared!r} contains a space, which a job script cannot pass on")
 
-    job = {k: v for k, v in given.items() if k not in _OWN}
-    # One process a job, whatever the configuration says: see _options.
+    job = {k: v for k, v in given.items() if k not in _SCALEHSI_OPTIONS}
+    # One process in each job, independent of the configuration: see _options.
     job |= {"cores": int(cores), "memory": str(memory), "processes": 1}
     if interface:
         job["interface"] = interface
@@ -128,7 +136,7 @@ def prepare(
     if setting("job_name") is None and setting("name") == "dask-worker":
         job["job_name"] = "scalehsi"
     arguments = _worker_arguments(kind, [str(a) for a in setting("worker_extra_args") or []], setting("walltime"))
-    # Workers with a nanny would listen at every address; on loopback they can only be of this machine.
+    # Workers with a nanny would listen at every address; with a scheduler on loopback all are on this machine.
     job["worker_extra_args"] = arguments + (["--host", LOOPBACK] if loopback and not interface else [])
     exports = [f"export {name}=1" for name in THREAD_VARIABLES]
     job["job_script_prologue"] = [*exports, *(setting("job_script_prologue") or [])]
@@ -145,7 +153,7 @@ def prepare(
 
 
 def script(request: Request) -> str:
-    """Give the text of one job's script, with placeholders for the scheduler's address and the certificate."""
+    """Return the script of one job, with placeholders for the scheduler's address and the certificate."""
     security = request.security or None
     if request.encrypted and not security:
         security = _security_of(f"{request.shared}/.scalehsi-tls-<random>")
@@ -163,7 +171,7 @@ def script(request: Request) -> str:
 
 @contextlib.contextmanager
 def start(request: Request) -> Iterator[Any]:
-    """Run the scheduler here, submit the jobs and keep their number; leaving cancels them.
+    """Run the scheduler here, submit the jobs and replace lost ones; leaving cancels them.
 
     Yields
     ------
@@ -182,7 +190,7 @@ def start(request: Request) -> Iterator[Any]:
             f"run this on a login node, or type connect({request.kind!r}, ..., dry_run=True) to see the job script"
         )
     with contextlib.ExitStack() as stack:
-        # Read each time that a worker is lost, on another thread: a setting of the process, for as long as it runs.
+        # dask reads this setting on another thread whenever a worker is lost, so it is set for the whole process.
         stack.enter_context(dask.config.set({"distributed.deploy.lost-worker-timeout": request.lost_worker_timeout}))
         security = _certificate(stack, request.shared) if request.encrypted else None
         refusals: list[str] = []
@@ -192,19 +200,19 @@ def start(request: Request) -> Iterator[Any]:
             refusals.append(reason)
             if later:
                 logger.warning("%s refused a job, next try in %d s: %s", request.kind, RETRY_SECONDS, reason)
-            # A job that the cluster no longer knows is submitted anew.
+            # The cluster submits a job that it has forgotten again.
             cluster.loop.call_later(RETRY_SECONDS, cluster.workers.pop, name, None)
 
-        cluster = _running(cluster_class, request, request.security or security, refused)
+        cluster = _start_scheduler(cluster_class, request, request.security or security, refused)
         stack.callback(cluster.close)
         _submit(cluster, request.jobs)
-        if refusals:  # what it refuses at once, it will refuse again
+        if refusals:  # a job that is refused immediately would be refused again
             raise InputError(
                 f"{request.kind} refused the job: {refusals[0]}; compare the options with the site's rules, and look "
                 f"at the script with connect({request.kind!r}, ..., dry_run=True).script"
             )
         later = True
-        # scale(n) would never replace a lost job; bounds that coincide do.
+        # scale(n) would never replace a lost job; adapt with equal bounds does.
         cluster.adapt(minimum_jobs=request.jobs, maximum_jobs=request.jobs)
         yield cluster
 
@@ -214,24 +222,24 @@ def _cluster_class(kind: str) -> Any:
         import dask_jobqueue
     except ImportError:
         raise InputError(
-            f'connect({kind!r}) needs dask-jobqueue, which is not installed; type: pip install "scalehsi[cluster]"'
+            f'connect({kind!r}) needs dask-jobqueue, which is not installed; type pip install "scalehsi[cluster]"'
         ) from None
     return getattr(dask_jobqueue, QUEUES[kind])
 
 
 def _options(kind: str, job_class: Any, options: Mapping[str, Any]) -> dict[str, Any]:
-    """The options under dask-jobqueue's names; an unknown one is refused by name."""
+    """The options under the names of dask-jobqueue; refuse unknown ones. ``job_class`` is that of the queue."""
     taken = {name for base in job_class.__mro__ for name in inspect.signature(base.__init__).parameters}
-    known = {*(taken - _FILLED - _RENAMED), *_OWN, *COMMON}
-    if "account" in taken:  # there dask-jobqueue calls 'project' an old name of it
+    known = {*(taken - _SET_HERE - _OLD_NAMES), *_SCALEHSI_OPTIONS, *COMMON_OPTIONS}
+    if "account" in taken:  # 'project' is its old name in dask-jobqueue
         known -= {"project"}
     if kind == "slurm":
         known |= {"partition"}
     if "processes" in options:
         # Measured: dask-jobqueue never replaces a lost job whose workers have names other than the job's.
         raise InputError(
-            "processes= is not taken: a job is one worker process, because a lost job of several is never replaced; "
-            "type more jobs with workers=..., and cores= for the threads of each"
+            "processes= is no option: a job is one worker process, because a lost job of several is never replaced; "
+            "type workers=... for more jobs, and cores=... for the threads of each"
         )
     for name in options:
         if name not in known:
@@ -239,22 +247,27 @@ def _options(kind: str, job_class: Any, options: Mapping[str, Any]) -> dict[str,
     given = dict(options)
     if "partition" in given:
         if "queue" in given:
-            raise InputError("partition= and queue= are two names of one thing; give one of them")
+            raise InputError("partition= and queue= both name the queue; leave one out")
         given["queue"] = given.pop("partition")
     return given
 
 
 def _cores(cores: int | None, threads: int | None) -> int | None:
-    """What the user said of the cores of a job, in one way or the other."""
+    """The cores of a job, from either argument; None when neither is given."""
     if cores is not None and (isinstance(cores, bool) or not isinstance(cores, int) or cores < 1):
         raise InputError(f"cores={cores!r} is expected to be a whole number from 1; type cores=8")
     if cores is not None and threads is not None and cores != threads:
-        raise InputError(f"cores={cores} and threads={threads} disagree: a job computes a block on each core; give one")
+        raise InputError(
+            f"cores={cores} and threads={threads} disagree: a job computes a block on each core; leave one out"
+        )
     return cores if threads is None else threads
 
 
 def _worker_arguments(kind: str, extra: list[str], walltime: Any) -> list[str]:
-    """Arguments of the worker's command: its own pages on loopback, and an end before the queue's."""
+    """Arguments of the worker's command: web pages on loopback, and a stop before the wall time.
+
+    ``extra`` are the user's own arguments, which come first and take precedence.
+    """
     arguments = list(extra)
     if not any(a.startswith("--dashboard-address") for a in arguments):
         arguments += ["--no-dashboard", "--dashboard-address", "127.0.0.1:0"]
@@ -266,15 +279,15 @@ def _worker_arguments(kind: str, extra: list[str], walltime: Any) -> list[str]:
 
 
 def _certificate(stack: contextlib.ExitStack, shared: str) -> Any:
-    """A self-signed certificate in files that the jobs can read and nobody else can; gone when the stack closes."""
+    """A self-signed certificate in files that only this user and the jobs can read; removed when the stack closes."""
     from distributed import Security
 
     try:
         made = Security.temporary()
     except ImportError:
         raise InputError(
-            "beyond this machine the connections run over TLS, which needs the package cryptography; type: "
-            'pip install "scalehsi[cluster]", or give a certificate of your own with security=distributed.Security(...)'
+            "beyond this machine the connections use TLS, which needs the package cryptography; type "
+            'pip install "scalehsi[cluster]", or pass your own certificate with security=distributed.Security(...)'
         ) from None
     try:
         folder = stack.enter_context(tempfile.TemporaryDirectory(prefix=".scalehsi-tls-", dir=shared))
@@ -291,7 +304,7 @@ def _certificate(stack: contextlib.ExitStack, shared: str) -> Any:
 
 
 def _security_of(folder: str) -> Any:
-    """One certificate for all roles, as distributed's temporary one is."""
+    """One certificate for all roles, like distributed's temporary one, from the files in a folder."""
     from distributed import Security
 
     cert, key = f"{folder}/cert.pem", f"{folder}/key.pem"
@@ -303,13 +316,16 @@ def _security_of(folder: str) -> Any:
     return Security(require_encryption=True, tls_ca_file=cert, **roles)
 
 
-def _running(cluster_class: Any, request: Request, security: Any, refused: Callable[[str, str], None]) -> Any:
-    """The scheduler, listening on one address of this machine, without a job yet."""
+def _start_scheduler(cluster_class: Any, request: Request, security: Any, refused: Callable[[str, str], None]) -> Any:
+    """Start the scheduler at one address of this machine, without jobs.
+
+    ``cluster_class`` is that of dask-jobqueue; ``refused`` is called with the name and the reason of a refused job.
+    """
     from distributed.utils import get_ip
 
     scheduler = dict(request.scheduler)
     if not scheduler.get("host") and not scheduler.get("interface") and not request.job.get("interface"):
-        # One address, not all of them: the one by which this machine is reached.
+        # One address and not all: the one by which other machines reach this one.
         scheduler["host"] = get_ip()
     host = scheduler.get("host")
     if host and not can_listen(host, int(scheduler.get("port") or 0)):
@@ -319,7 +335,7 @@ def _running(cluster_class: Any, request: Request, security: Any, refused: Calla
         )
     return cluster_class(
         n_workers=0,
-        job_cls=_patient(cluster_class.job_cls, refused),
+        job_cls=_reporting_refusals(cluster_class.job_cls, refused),
         name="scalehsi",
         protocol="tls://" if request.encrypted else None,
         security=security,
@@ -329,15 +345,15 @@ def _running(cluster_class: Any, request: Request, security: Any, refused: Calla
     )
 
 
-def _patient(job_class: Any, refused: Callable[[str, str], None]) -> Any:
-    """The job class, with a job that tells when the queue refuses it.
+def _reporting_refusals(job_class: Any, refused: Callable[[str, str], None]) -> Any:
+    """A job class that calls ``refused`` when the queue refuses a job.
 
-    dask-jobqueue would count a refused job as one that waits, for ever: a run that meets a full queue or a restart of
-    the queue's controller in the night would end up without workers.
+    dask-jobqueue would count a refused job as one that waits, without limit: after a full queue or a restart of the
+    queue's controller a long run would have no workers.
     """
     from distributed.core import Status
 
-    class PatientJob(job_class):  # type: ignore[misc] # the class is known when it runs
+    class RefusalReportingJob(job_class):  # type: ignore[misc] # the class is known when it runs
         async def start(self) -> None:
             try:
                 await super().start()
@@ -346,11 +362,11 @@ def _patient(job_class: Any, refused: Callable[[str, str], None]) -> Any:
                 self.status = Status.running
                 refused(self.name, " ".join((answer.group(1) if answer else str(problem)).split()))
 
-    return PatientJob
+    return RefusalReportingJob
 
 
 def _submit(cluster: Any, jobs: int) -> None:
-    """Submit the jobs and wait for the queue's answer."""
+    """Submit this number of jobs and wait for the queue's answer."""
 
     async def submit() -> None:
         cluster.scale(jobs=jobs)

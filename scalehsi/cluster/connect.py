@@ -1,7 +1,7 @@
-"""Workers to compute with: `connect` starts them on this machine, asks a batch queue for them, or joins a scheduler.
+"""Connect to workers: local processes, jobs of a batch queue, or those of a running Dask scheduler.
 
-Nothing in the library asks which cluster runs. `connect` makes its Dask client the current one, and whatever computes
-from then on uses it; without `connect` the threads of this process do the work, with the same numbers.
+`connect` makes its Dask client the current one, and every computation until `Cluster.close` uses it. Without `connect`
+the threads of this process compute, with the same numbers. No other part of the library depends on the cluster.
 """
 
 from __future__ import annotations
@@ -21,10 +21,10 @@ from scalehsi.cluster import batch_queues, localhost
 from scalehsi.schema import InputError, suggest
 
 CONNECT_SECONDS: Final = 10
-SILENCE_SECONDS: Final = 0.3
+TLS_SILENCE_SECONDS: Final = 0.3
 
 _ADDRESS: Final = re.compile(r"(tcp|tls)://(\[[0-9a-fA-F:.]+\]|[^\s:/\[\]]+):(\d{1,5})/?")
-_LATER: Final = ("mpi", "kubernetes", "cuda")
+_PLANNED_KINDS: Final = ("mpi", "kubernetes", "cuda")
 _KINDS: Final = ("local", *batch_queues.QUEUES, "tcp://host:port", "tls://host:port")
 
 
@@ -39,16 +39,16 @@ class Worker(NamedTuple):
 
 @dataclass(frozen=True, repr=False, eq=False)
 class Cluster:
-    """Workers that are being computed with, from `connect` until `close`; use it in a ``with`` statement.
+    """Workers that compute, from `connect` until `close`; for use in a ``with`` statement.
 
     Attributes
     ----------
     kind : str
-        What `connect` was asked for.
+        The first argument of `connect`.
     script : str or None
-        The job script, where the workers are jobs of a queue.
+        The job script, for workers that are jobs of a queue.
     dashboard : str or None
-        URL of the dashboard, where there is one.
+        URL of the dashboard, if there is one.
     """
 
     kind: str
@@ -71,25 +71,25 @@ class Cluster:
 
     @property
     def workers(self) -> tuple[Worker, ...]:
-        """The workers that are there now, by name. Jobs that wait in the queue are not among them."""
+        """The workers that are connected now, by name, without jobs that wait in the queue."""
         found = self.client.scheduler_info(n_workers=-1)["workers"]
         made = (Worker(str(w["name"]), a, int(w["nthreads"]), int(w["memory_limit"] or 0)) for a, w in found.items())
         return tuple(sorted(made))
 
     def wait(self, n: int | None = None, *, timeout: float | None = None) -> None:
-        """Wait until workers are there. A fit does not need it: it begins with the first worker.
+        """Wait until workers are connected. A fit does not need it: it begins with the first worker.
 
         Parameters
         ----------
         n : int, optional
-            How many. Default: all that were asked for; one for the scheduler at an address.
+            Number of workers. Default: all that were requested; one for the scheduler at an address.
         timeout : float, optional
-            Seconds. Default: for ever.
+            Seconds. Default: no limit.
 
         Raises
         ------
         TimeoutError
-            When fewer are there by then.
+            When fewer workers are connected after this time.
         """
         n = self._expected if n is None else n
         try:
@@ -101,7 +101,10 @@ class Cluster:
             ) from None
 
     def close(self) -> None:
-        """Close the client, stop what was started (jobs too), and let Dask compute as it did before. Twice is fine."""
+        """Close the client, stop the workers and jobs that `connect` started, and restore Dask's earlier scheduler.
+
+        Further calls have no effect.
+        """
         self._stack.close()
 
     def __enter__(self) -> Self:
@@ -136,44 +139,44 @@ def connect(
     wait: bool | float = False,
     **options: Any,
 ) -> Cluster:
-    """Give a cluster whose client is the current one until the ``with`` block or `Cluster.close` ends.
+    """Connect to workers, which compute everything until the end of the ``with`` block or `Cluster.close`.
 
     Parameters
     ----------
     kind : str, default "local"
-        - ``"local"``: worker processes on this machine. They take a second to start; against the threads that work
-          without any `connect`, they give a hard memory limit and survive a crash.
+        - ``"local"``: worker processes on this machine. They take a second to start; compared with the threads that
+          compute without `connect`, they have a hard memory limit, and a crash of one is survived.
         - ``"slurm"``, ``"sge"``, ``"pbs"``, ``"lsf"``: worker jobs in a batch queue, submitted from this machine. The
           scheduler lives in this process. A job that is lost is replaced.
-        - ``"tcp://host:port"``, ``"tls://host:port"``: a scheduler that runs already. Closing leaves it running.
+        - ``"tcp://host:port"``, ``"tls://host:port"``: a running scheduler, which keeps running after `Cluster.close`.
     workers : int, optional
-        Number of worker processes (local; default: one for each core, but none with less than 1 GiB) or of jobs
-        (queues; default: 1).
+        Number of worker processes (local; default: one for each core, each with at least 1 GiB) or of jobs (queues;
+        default: 1), from 1.
     threads : int, optional
-        Blocks that a worker computes at once, a core each. Each needs memory for its block. Default: 1 (local), the
-        cores of the job (queues).
+        Number of blocks that a worker computes at the same time, one on each core, from 1. Each needs memory for its
+        block. Default: 1 (local), the cores of the job (queues).
     memory : int or str, optional
-        Bytes, or text such as ``"2GiB"``: of a worker (local; default: an even share of what is available) or of a job
-        (queues; default: dask's configuration). A worker that grows beyond it is restarted.
+        Bytes, or text such as ``"2GiB"``: of a worker (local; default: an equal share of the available memory) or of a
+        job (queues; default: dask's configuration). A worker that exceeds it is restarted.
     dashboard : bool, int or str, default True
-        True: at port 8787 of loopback, or at a free one. A port, or ``"address:port"``. False: none. Without bokeh
-        there is none either. It is never encrypted: reach it through ssh from elsewhere.
+        True: port 8787 of loopback, or a free port if that is taken. A number: this port. ``"address:port"``. False, or
+        without the package bokeh: no dashboard. It is never encrypted: reach it through ssh from other machines.
     dry_run : bool, default False
-        Queues: give a `Cluster` that has the job script and started nothing.
+        Queues: start nothing; the `Cluster` only has the job script.
     local_directory : path, optional
-        Where workers put what does not fit in memory; a fast local disk.
+        Folder for data that do not fit in a worker's memory, on a fast local disk.
     wait : bool or float, default False
-        Queues: True waits for all the workers, a number waits so many seconds at most. Otherwise `connect` returns at
-        once and computing begins with the first worker.
+        Queues: True waits for all workers, a number waits at most this many seconds. Otherwise `connect` returns
+        immediately, and a computation begins with the first worker.
     **options
-        Queues: what dask-jobqueue takes (``queue`` or ``partition``, ``account``, ``walltime``, ``cores``,
+        Queues: the options of dask-jobqueue (``queue`` or ``partition``, ``account``, ``walltime``, ``cores``,
         ``interface``, ``job_extra_directives``, ``job_script_prologue``, ``log_directory``, ...), and
 
-        - ``host``: the address of this machine that the scheduler listens at; ``interface`` says it by name, for the
-          jobs too. Beyond loopback the connections run over TLS with a certificate made for this run.
-        - ``shared_temp_directory``: where the jobs find the certificate. Default: the working directory.
-        - ``security``: a `distributed.Security` of your own; False for no encryption, on a network you trust.
-        - ``lost_worker_timeout``: default ``"10s"``. Raise it where Python takes longer to start.
+        - ``host``: address of this machine at which the scheduler listens; ``interface`` names the network interface
+          instead, also for the jobs. Beyond loopback the connections use TLS with a certificate made for this run.
+        - ``shared_temp_directory``: folder in which the jobs find the certificate. Default: the working directory.
+        - ``security``: your own `distributed.Security`; False for no encryption, on a network you trust.
+        - ``lost_worker_timeout``: default ``"10s"``. Raise it if Python takes longer to start.
 
         An address: ``security``, or the files ``tls_ca_file``, ``tls_client_cert`` and ``tls_client_key``.
 
@@ -184,17 +187,19 @@ def connect(
     Raises
     ------
     InputError
-        An unknown kind or option, what does not fit on this machine, a scheduler that does not answer within 10 s, a
-        queue that refuses the job, a missing package.
+        When the kind or an option is unknown, the workers do not fit on this machine, the scheduler does not answer
+        within 10 s, the queue refuses the job, or a package is missing.
+    TimeoutError
+        When ``wait`` is a number and fewer workers are connected after this time.
 
     Notes
     -----
-    With a wall time (an argument, or dask's configuration, where it is 30 minutes by default) workers leave by
-    themselves up to ten minutes before it, a few at a time, hand what they hold to the others, and are replaced.
+    With a wall time (an argument, or dask's configuration, where it is 30 minutes by default) workers stop up to ten
+    minutes before it, a few at a time. They hand their data to the others, and are replaced.
 
-    For ``"local"`` everything listens on loopback. For queues every web page does, the scheduler listens at one address
-    of this machine, and the workers at that of ``interface``, or at all of theirs without it; nobody without the
-    certificate gets in.
+    For ``"local"`` the scheduler, the workers and the web pages listen on loopback. For queues the web pages listen on
+    loopback, the scheduler at one address of this machine, and the workers at that of ``interface``, or without it at
+    all of theirs; a connection requires the certificate.
 
     Examples
     --------
@@ -212,27 +217,23 @@ def connect(
         if value is not None and (isinstance(value, bool) or not isinstance(value, int) or value < 1):
             raise InputError(f"{name}={value!r} is expected to be a whole number from 1; type {name}=2")
     size = None if memory is None else localhost.memory_bytes(memory)
-    spill = None if local_directory is None else os.fspath(local_directory)
+    directory = None if local_directory is None else os.fspath(local_directory)
+    common: dict[str, Any] = {"workers": workers, "threads": threads, "local_directory": directory}
     if kind in batch_queues.QUEUES:
-        request = batch_queues.prepare(
-            kind,
-            workers=workers,
-            threads=threads,
-            memory=memory,
-            pages=localhost.dashboard(dashboard),
-            local_directory=spill,
-            options=options,
-        )
-        return Cluster(kind, script=batch_queues.script(request)) if dry_run else _waited(_queue(request), wait)
+        address = localhost.dashboard_options(dashboard)
+        request = batch_queues.prepare(kind, **common, memory=memory, dashboard=address, options=options)
+        if dry_run:
+            return Cluster(kind, script=batch_queues.script(request))
+        return _wait_for_workers(_start_queue(request), wait)
     if dry_run:
         raise InputError(f"dry_run=True shows the job script of a queue; {kind!r} has none; leave it out")
     if kind == "local":
-        _refuse(kind, options, ())
-        return _local(workers=workers, threads=threads, memory=size, pages=localhost.dashboard(dashboard), spill=spill)
-    for name, given in {"workers": workers, "threads": threads, "memory": memory, "local_directory": spill}.items():
+        _check_options(kind, options, ())
+        return _start_local(**common, memory=size, dashboard=localhost.dashboard_options(dashboard))
+    for name, given in {**common, "memory": memory}.items():
         if given is not None:
-            raise InputError(f"{name}= has no meaning for {kind!r}, whose workers run already; leave it out")
-    return _waited(_address(kind, options), wait)
+            raise InputError(f"{name}= has no meaning for {kind!r}, whose workers are running; leave it out")
+    return _wait_for_workers(_join_scheduler(kind, options), wait)
 
 
 def _check_kind(kind: str) -> None:
@@ -240,10 +241,10 @@ def _check_kind(kind: str) -> None:
         raise InputError(f"the kind of cluster is expected as text, got {type(kind).__name__}; type connect('local')")
     if kind == "local" or kind in batch_queues.QUEUES or _ADDRESS.fullmatch(kind):
         return
-    if kind in _LATER:
+    if kind in _PLANNED_KINDS:
         raise InputError(
-            f"connect({kind!r}) does not work yet; what works now: {', '.join(_KINDS)}. "
-            "Workers that you start yourself there can be joined at their scheduler's address"
+            f"connect({kind!r}) does not work yet; type one of {', '.join(_KINDS)}. "
+            "Workers that you start yourself are joined at the address of their scheduler"
         )
     if "://" in kind or re.fullmatch(r"[\w.-]+:\d+", kind):
         host = kind.rpartition("://")[2] or "host:8786"
@@ -252,38 +253,39 @@ def _check_kind(kind: str) -> None:
     raise InputError(f"unknown kind of cluster {kind!r}; {suggest(kind, _KINDS)}")
 
 
-def _refuse(kind: str, options: Mapping[str, Any], known: Iterable[str]) -> None:
+def _check_options(kind: str, options: Mapping[str, Any], known: Iterable[str]) -> None:
+    """Refuse options of this kind of cluster that are not among those known."""
     for name in options:
         if name not in known:
-            raise InputError(
-                f"unknown option {name!r} for connect({kind!r}); {suggest(name, (*batch_queues.COMMON, *known))}"
-            )
+            hint = suggest(name, (*batch_queues.COMMON_OPTIONS, *known))
+            raise InputError(f"unknown option {name!r} for connect({kind!r}); {hint}")
 
 
-def _local(*, pages: dict[str, Any], **how: Any) -> Cluster:
+def _start_local(*, dashboard: dict[str, Any], **options: Any) -> Cluster:
     from distributed import Client
 
     with contextlib.ExitStack() as stack:
-        cluster, workers = stack.enter_context(localhost.start(pages=pages, **how))
+        cluster, workers = stack.enter_context(localhost.start(dashboard=dashboard, **options))
         client = stack.enter_context(contextlib.closing(Client(cluster, timeout=CONNECT_SECONDS)))
-        return Cluster("local", None, _url(client, pages), client, workers, stack.pop_all())
+        return Cluster("local", None, _dashboard_url(client, dashboard), client, workers, stack.pop_all())
 
 
-def _queue(request: batch_queues.Request) -> Cluster:
+def _start_queue(request: batch_queues.Request) -> Cluster:
     from distributed import Client
 
     with contextlib.ExitStack() as stack:
         cluster = stack.enter_context(batch_queues.start(request))
         client = stack.enter_context(contextlib.closing(Client(cluster, timeout=CONNECT_SECONDS)))
         script = cluster.job_script().replace("dummy-name", "scalehsi-<number>")
-        return Cluster(request.kind, script, _url(client, request.scheduler), client, request.jobs, stack.pop_all())
+        url = _dashboard_url(client, request.scheduler)
+        return Cluster(request.kind, script, url, client, request.jobs, stack.pop_all())
 
 
-def _address(address: str, options: Mapping[str, Any]) -> Cluster:
+def _join_scheduler(address: str, options: Mapping[str, Any]) -> Cluster:
     from distributed import Client, Security
 
     files = ("tls_ca_file", "tls_client_cert", "tls_client_key")
-    _refuse(address, options, ("security", *files))
+    _check_options(address, options, ("security", *files))
     given = {name: os.fspath(value) for name, value in options.items() if name in files}
     for name, path in given.items():
         if not Path(path).is_file():
@@ -294,20 +296,20 @@ def _address(address: str, options: Mapping[str, Any]) -> Cluster:
             f"{address!r} needs certificates; type tls_ca_file=..., tls_client_cert=..., tls_client_key=..., or "
             "security=distributed.Security(...), or set distributed.comm.tls in Dask's configuration"
         )
-    _check_answer(address)
+    _check_scheduler_answers(address)
     with contextlib.ExitStack() as stack:
         try:
             client = Client(address, security=security, timeout=CONNECT_SECONDS)
         except (OSError, TypeError, ValueError) as problem:
-            raise _no_scheduler(address, str(problem)) from problem
+            raise _no_scheduler_error(address, str(problem)) from problem
         stack.enter_context(contextlib.closing(client))
         return Cluster(address, None, client.dashboard_link or None, client, 1, stack.pop_all())
 
 
-def _check_answer(address: str) -> None:
-    """Refuse at once where nobody listens, and after a while where nobody speaks.
+def _check_scheduler_answers(address: str) -> None:
+    """Refuse an address at which nothing listens, or at which no Dask scheduler answers in time.
 
-    Dask itself tries again in the first case, until its time is over, and waits for ever in the second.
+    Dask itself would retry in the first case until its timeout, and wait without limit in the second.
     """
     protocol, host, port = _ADDRESS.fullmatch(address).groups()  # type: ignore[union-attr] # _check_kind matched it
     try:
@@ -318,26 +320,28 @@ def _check_answer(address: str) -> None:
             f"'dask scheduler --host {host} --port {port}', or look its address up in its log"
         ) from None
     with line:
-        # A scheduler speaks first; over TLS it waits for us.
-        line.settimeout(CONNECT_SECONDS if protocol == "tcp" else SILENCE_SECONDS)
+        # A scheduler sends first; over TLS it waits for the client.
+        line.settimeout(CONNECT_SECONDS if protocol == "tcp" else TLS_SILENCE_SECONDS)
         try:
             first = line.recv(1)
         except TimeoutError:
             first = b""
         if bool(first) != (protocol == "tcp"):
-            raise _no_scheduler(address, "it speaks without TLS" if first else f"silent for {line.gettimeout():g} s")
+            raise _no_scheduler_error(
+                address, "it answers without TLS" if first else f"silent for {line.gettimeout():g} s"
+            )
 
 
-def _no_scheduler(address: str, reason: str) -> InputError:
+def _no_scheduler_error(address: str, reason: str) -> InputError:
     other = "tcp" if address.startswith("tls") else "tls"
     return InputError(
-        f"something listens at {address!r} but does not answer as a Dask scheduler ({reason}); is it '{other}://' "
-        "there, are the certificates those of the cluster, is the port the scheduler's?"
+        f"a program listens at {address!r} but does not answer as a Dask scheduler ({reason}); is the protocol "
+        f"'{other}://', are the certificates those of the cluster, is the port the scheduler's?"
     )
 
 
-def _waited(cluster: Cluster, wait: bool | float) -> Cluster:  # noqa: FBT001 - the user's own argument, as it came
-    """The cluster, closed again if the workers that the user wants to wait for do not come."""
+def _wait_for_workers(cluster: Cluster, wait: bool | float) -> Cluster:  # noqa: FBT001 - the argument of connect
+    """Wait as the argument of `connect` says; close the cluster when the workers do not come in time."""
     if wait is not False:
         with contextlib.ExitStack() as stack:
             stack.callback(cluster.close)
@@ -346,10 +350,10 @@ def _waited(cluster: Cluster, wait: bool | float) -> Cluster:  # noqa: FBT001 - 
     return cluster
 
 
-def _url(client: Any, pages: Mapping[str, Any]) -> str | None:
+def _dashboard_url(client: Any, dashboard: Mapping[str, Any]) -> str | None:
     from distributed.utils import format_dashboard_link
 
-    if not pages["dashboard"]:
+    if not dashboard["dashboard"]:
         return None
-    host = str(pages["dashboard_address"]).rpartition(":")[0] or localhost.LOOPBACK
+    host = str(dashboard["dashboard_address"]).rpartition(":")[0] or localhost.LOOPBACK
     return str(format_dashboard_link(host, client.scheduler_info(n_workers=0)["services"]["dashboard"]))

@@ -1,6 +1,6 @@
-"""What runs and listens on this machine: local worker processes, the dashboard's address, the environment of workers.
+"""Local worker processes, the address of the dashboard, and the environment variables of workers.
 
-`scalehsi.cluster.connect` and `scalehsi.cluster.batch_queues` use this module, nothing else does.
+Only `scalehsi.cluster.connect` and `scalehsi.cluster.batch_queues` use this module.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ from scalehsi.schema import InputError, suggest
 LOOPBACK: Final = "127.0.0.1"
 DASHBOARD_PORT: Final = 8787
 MIN_WORKER_BYTES: Final = 2**30
-"""A worker is not started for less unless the user says so: Python and its libraries alone take a quarter of it."""
+"""Least memory of a worker unless the user sets it: Python and its libraries alone take a quarter of this."""
 
 THREAD_VARIABLES: Final = (
     "OMP_NUM_THREADS",
@@ -36,32 +36,35 @@ THREAD_VARIABLES: Final = (
     "VECLIB_MAXIMUM_THREADS",
     "NUMBA_NUM_THREADS",
 )
-"""What tells BLAS and numba how many threads of their own they may start."""
+"""Environment variables with the number of threads that BLAS and numba may start."""
 
-# What distributed writes into the environment of the process that starts workers.
-_LEAKS: Final = (*THREAD_VARIABLES, "MALLOC_TRIM_THRESHOLD_", "PYTHONHASHSEED")
+# Variables that distributed changes in the environment of the process that starts workers.
+CHANGED_VARIABLES: Final = (*THREAD_VARIABLES, "MALLOC_TRIM_THRESHOLD_", "PYTHONHASHSEED")
 
 
 @contextlib.contextmanager
 def start(
-    *, workers: int | None, threads: int | None, memory: int | None, pages: dict[str, Any], spill: str | None
+    *,
+    workers: int | None,
+    threads: int | None,
+    memory: int | None,
+    dashboard: dict[str, Any],
+    local_directory: str | None,
 ) -> Iterator[tuple[Any, int]]:
     """Run worker processes and their scheduler on loopback; leaving stops them.
 
     Parameters
     ----------
-    workers, threads, memory
-        As `scalehsi.cluster.connect` has them; memory in bytes.
-    pages : dict
-        From `dashboard`.
-    spill : str or None
-        Folder for what does not fit in memory.
+    workers, threads, memory, local_directory
+        As for `scalehsi.cluster.connect`; memory in bytes.
+    dashboard : dict
+        From `dashboard_options`.
 
     Yields
     ------
     cluster : distributed.LocalCluster
     workers : int
-        How many there are.
+        Their number.
 
     Raises
     ------
@@ -73,28 +76,28 @@ def start(
 
     if multiprocessing.current_process().daemon:
         raise InputError(
-            "connect('local') was called by a worker process that imports the script which started it; "
+            "connect('local') was called by a worker process, which imports the script that started it; "
             'put the call under: if __name__ == "__main__":'
         )
     threads = threads or 1
-    workers, limit = _shares(workers, threads, memory, machine=int(MEMORY_LIMIT))
+    workers, limit = worker_memory(workers, threads, memory, machine=int(MEMORY_LIMIT))
     limits = thread_limits(CPU_COUNT // (workers * threads))
-    # A nanny that restarts a worker writes into our environment again: what was found comes back at the end too.
-    with _kept_environment():
-        with _kept_environment():
+    # A nanny that restarts a worker changes our environment again, so it is also restored at the end.
+    with _restored_environment():
+        with _restored_environment():
             os.environ.update(limits)
             try:
-                with _no_interrupts():
+                with _interrupts_blocked():
                     cluster = LocalCluster(
                         n_workers=workers,
                         threads_per_worker=threads,
                         processes=True,
                         host=LOOPBACK,
-                        dashboard_address=pages["dashboard_address"],
-                        worker_dashboard_address=None,  # plain pages listen where the worker does
-                        scheduler_kwargs={"dashboard": pages["dashboard"]},
+                        dashboard_address=dashboard["dashboard_address"],
+                        worker_dashboard_address=None,  # the plain pages listen at the worker's address
+                        scheduler_kwargs={"dashboard": dashboard["dashboard"]},
                         memory_limit=limit,
-                        local_directory=spill,
+                        local_directory=local_directory,
                         env=limits,
                     )
             except RuntimeError as problem:
@@ -109,16 +112,16 @@ def start(
 
 
 @contextlib.contextmanager
-def _no_interrupts() -> Iterator[None]:
-    """Start threads and processes that a terminal's Ctrl-C does not reach: it is this thread that shall stop them.
+def _interrupts_blocked() -> Iterator[None]:
+    """Start threads and processes that do not receive a terminal's Ctrl-C, because this thread stops them.
 
-    What is started inherits the mask of signals, and so do workers that take the place of lost ones later. A Ctrl-C
-    that comes meanwhile is delivered afterwards.
+    New threads and processes inherit the signal mask, and so do workers that replace lost ones later. A Ctrl-C in this
+    block is delivered after it.
     """
     if not hasattr(signal, "pthread_sigmask"):  # Windows
         yield
         return
-    resource_tracker.ensure_running()  # when it starts, it lets the signal through again
+    resource_tracker.ensure_running()  # its start would unblock the signal
     before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
     try:
         yield
@@ -126,8 +129,11 @@ def _no_interrupts() -> Iterator[None]:
         signal.pthread_sigmask(signal.SIG_SETMASK, before)
 
 
-def _shares(workers: int | None, threads: int, memory: int | None, *, machine: int) -> tuple[int, int]:
-    """Number of workers, and bytes of each, within what this machine has and what is free now."""
+def worker_memory(workers: int | None, threads: int, memory: int | None, *, machine: int) -> tuple[int, int]:
+    """Number of workers and bytes of each, within the memory of this ``machine`` (bytes) and what is free now.
+
+    ``workers``, ``threads`` and ``memory`` (bytes) are the arguments of `scalehsi.cluster.connect`.
+    """
     free = min(int(psutil.virtual_memory().available), machine)
     if workers is None:
         workers = max(1, min(CPU_COUNT // threads, free // (memory or MIN_WORKER_BYTES)))
@@ -140,17 +146,17 @@ def _shares(workers: int | None, threads: int, memory: int | None, *, machine: i
     return workers, limit
 
 
-def dashboard(wanted: bool | int | str | None) -> dict[str, Any]:  # noqa: FBT001 - the user's own argument, as it came
-    """Where the scheduler's web pages listen, in the words of `distributed.Scheduler`.
+def dashboard_options(wanted: bool | int | str | None) -> dict[str, Any]:  # noqa: FBT001 - the argument of connect
+    """Address of the scheduler's web pages, as arguments of `distributed.Scheduler`.
 
     Parameters
     ----------
     wanted : bool, int, str or None
-        As `scalehsi.cluster.connect` has it.
+        The argument ``dashboard`` of `scalehsi.cluster.connect`.
 
     Examples
     --------
-    >>> dashboard(False)
+    >>> dashboard_options(False)
     {'dashboard': False, 'dashboard_address': '127.0.0.1:0'}
     """
     host, port, fixed = LOOPBACK, DASHBOARD_PORT, False
@@ -164,17 +170,17 @@ def dashboard(wanted: bool | int | str | None) -> dict[str, Any]:  # noqa: FBT00
     if not 0 <= port < 65536:
         raise InputError(f"dashboard={wanted!r}: a port is expected from 0 to 65535; type dashboard=8787")
     if wanted is None or wanted is False or importlib.util.find_spec("bokeh") is None:
-        # The scheduler serves its plain pages (health, metrics) in any case: at a free port of loopback.
+        # The scheduler always serves its plain pages (health, metrics), here at a free port of loopback.
         return {"dashboard": False, "dashboard_address": f"{LOOPBACK}:0"}
     if port and not can_listen(host, port):
         if fixed:
-            raise InputError(f"dashboard={wanted!r}: that address is taken or not of this machine; type dashboard=True")
+            raise InputError(f"dashboard={wanted!r}: this address is taken or not of this machine; type dashboard=True")
         port = 0
     return {"dashboard": True, "dashboard_address": f"{host}:{port}"}
 
 
 def can_listen(host: str, port: int = 0) -> bool:
-    """True when the address is one of this machine and the port is free (0: any port).
+    """True when the address is of this machine and the port is free (0: any port).
 
     Examples
     --------
@@ -189,7 +195,7 @@ def can_listen(host: str, port: int = 0) -> bool:
 
 
 def memory_bytes(memory: int | str) -> int:
-    """Give a memory size in bytes.
+    """Convert a memory size to bytes.
 
     Examples
     --------
@@ -206,7 +212,7 @@ def memory_bytes(memory: int | str) -> int:
 
 
 def is_loopback(host: str | None, interface: str | None = None) -> bool:
-    """True when what listens at that address, or else on that network interface, is reachable from this machine alone.
+    """True when an address, or without one a network interface, can be reached from this machine only.
 
     Examples
     --------
@@ -227,16 +233,16 @@ def is_loopback(host: str | None, interface: str | None = None) -> bool:
 
 
 def thread_limits(share: int) -> dict[str, str]:
-    """The environment that holds BLAS and numba to a share of the cores, or to less where the user's own says so."""
-    said = {name: os.environ.get(name, "") for name in THREAD_VARIABLES}
+    """Environment variables that limit BLAS and numba to ``share`` threads, or to fewer if the user has set fewer."""
+    current = {name: os.environ.get(name, "") for name in THREAD_VARIABLES}
     share = max(1, share)
-    return {name: str(min(share, int(n)) if n.isdecimal() and int(n) else share) for name, n in said.items()}
+    return {name: str(min(share, int(n)) if n.isdecimal() and int(n) else share) for name, n in current.items()}
 
 
 @contextlib.contextmanager
-def _kept_environment() -> Iterator[None]:
-    """Put back what Dask changes in this process's environment for the sake of its workers."""
-    names = {*_LEAKS, *(dask.config.get("distributed.nanny.pre-spawn-environ", None) or {})}
+def _restored_environment() -> Iterator[None]:
+    """Restore the environment variables of this process that Dask changes for its workers."""
+    names = {*CHANGED_VARIABLES, *(dask.config.get("distributed.nanny.pre-spawn-environ", None) or {})}
     before = {name: os.environ.get(name) for name in names}
     try:
         yield

@@ -1,4 +1,4 @@
-"""Wall times as the batch queues read them, and the time at which a worker had better leave by itself."""
+"""Read wall times in the formats of the batch queues, and compute when a worker should stop before its own."""
 
 from __future__ import annotations
 
@@ -8,13 +8,19 @@ from scalehsi.schema import InputError
 
 
 def walltime_seconds(kind: str, walltime: str) -> int | None:
-    """Give a wall time in seconds, as the queue reads it; None where the queue sets no limit.
+    """Convert a wall time to seconds, in the format of the queue; None for no limit.
 
     Parameters
     ----------
     kind : {"slurm", "sge", "pbs", "lsf"}
         Slurm and LSF read a bare number as minutes, SGE and PBS as seconds.
     walltime : str
+        For example ``"08:00:00"``.
+
+    Raises
+    ------
+    InputError
+        When the queue does not accept this format.
 
     Examples
     --------
@@ -42,11 +48,11 @@ def walltime_seconds(kind: str, walltime: str) -> int | None:
 
 
 def lifetime(walltime: int) -> tuple[int, int]:
-    """Seconds after which a worker leaves by itself, and by how much that is staggered, for a wall time in seconds.
+    """Seconds after which a worker stops, and the random stagger around them, for a wall time in seconds.
 
-    A worker that the queue kills loses what it holds; one that leaves in time hands it to the others. The margin is a
-    tenth of the wall time, at least a minute and at most ten, and half of a wall time under two minutes. The stagger
-    keeps the workers from leaving together, and every one of them is gone a quarter of the margin before the end.
+    A worker that the queue kills loses its data; one that stops in time hands them to the others. The margin is a tenth
+    of the wall time, at least a minute and at most ten, and half of a wall time under two minutes. The stagger keeps
+    the workers from stopping together; all have stopped a quarter of the margin before the wall time.
 
     Examples
     --------

@@ -5,7 +5,6 @@ from __future__ import annotations
 import os
 import stat
 import sys
-import time
 from pathlib import Path
 
 import dask
@@ -14,6 +13,7 @@ import pytest
 from scalehsi.cluster import batch_queues, connect
 from scalehsi.cluster.walltime import lifetime, walltime_seconds
 from scalehsi.schema import InputError
+from tests.cluster.waiting import until
 
 pytest.importorskip("dask_jobqueue", reason='the queues need dask-jobqueue: pip install "scalehsi[cluster]"')
 
@@ -28,14 +28,6 @@ def _plain_configuration(tmp_path, monkeypatch):
         {f"jobqueue.{kind}.{n}": None for kind in batch_queues.QUEUES for n in ("cores", "memory", "queue")}
     ):
         yield
-
-
-def until(condition, seconds: float = 20.0) -> None:
-    """Wait for something that happens on another thread."""
-    end = time.monotonic() + seconds
-    while not condition():
-        assert time.monotonic() < end, "it did not happen in time"
-        time.sleep(0.1)
 
 
 def script_of(kind: str = "slurm", **options) -> str:
@@ -67,7 +59,7 @@ def test_scripts_of_every_queue(kind, header, tmp_path):
         " -m distributed.cli.dask_worker tls://<this-machine>:<port> --name scalehsi-<number> --nthreads 4 " in command
     )
     assert "--memory-limit 8.00GiB --nanny" in command
-    # No page of a worker is seen from outside, and it leaves before the queue would kill it.
+    # The web pages of a worker are not visible from outside, and it stops before the queue would kill it.
     assert "--no-dashboard --dashboard-address 127.0.0.1:0" in command
     assert "--lifetime 6600s --lifetime-stagger 450s" in command
     assert f"--protocol tls:// --tls-ca-file {tmp_path}/.scalehsi-tls-<random>/cert.pem" in command
@@ -121,7 +113,7 @@ def test_a_site_configuration_is_read():
     with dask.config.set({f"jobqueue.slurm.{k}": v for k, v in site.items()}):
         lines = connect("slurm", dry_run=True).script.splitlines()
         assert {"#SBATCH -J site", "#SBATCH -p long", "#SBATCH --cpus-per-task=16", "#SBATCH -t 08:00:00"} <= set(lines)
-        # One process a job, whatever the site says: a lost job of several would not be replaced.
+        # One process in each job, independent of the site: a lost job of several would not be replaced.
         assert "--nthreads 16 --memory-limit 59.60GiB --nanny" in lines[-1]
         assert "--lifetime 28200s --lifetime-stagger 450s" in lines[-1]
         assert "#SBATCH --cpus-per-task=2" in connect("slurm", threads=2, dry_run=True).script
@@ -138,9 +130,9 @@ def test_a_site_configuration_is_read():
         ({**JOB, "wall_time": "1:00"}, "unknown option 'wall_time' for connect.'slurm'.; did you mean 'walltime'"),
         ({**JOB, "memmory": "8GiB"}, "did you mean 'memory'"),
         ({**JOB, "project": "p"}, "unknown option 'project'"),
-        ({**JOB, "processes": 2}, "processes= is not taken: a job is one worker process"),
+        ({**JOB, "processes": 2}, "processes= is no option: a job is one worker process"),
         ({**JOB, "walltime": "1h"}, "walltime '1h' is not what slurm reads; type for example '2-12:00:00'"),
-        ({**JOB, "partition": "a", "queue": "b"}, "partition= and queue= are two names of one thing"),
+        ({**JOB, "partition": "a", "queue": "b"}, "partition= and queue= both name the queue"),
         ({**JOB, "interface": "nope0"}, "this machine has no network interface 'nope0'"),
         ({**JOB, "shared_temp_directory": "/with a space"}, "contains a space"),
     ],
@@ -158,7 +150,7 @@ def test_a_dry_run_computes_nothing():
     job.close()
 
 
-def test_a_machine_that_cannot_submit_is_told_so(monkeypatch, tmp_path):
+def test_a_machine_that_cannot_submit_is_refused_with_the_repair(monkeypatch, tmp_path):
     monkeypatch.setenv("PATH", str(tmp_path))
     with pytest.raises(InputError, match=r"'bsub' is not on this machine's PATH.*run this on a login node"):
         connect("lsf", **JOB)
@@ -200,7 +192,7 @@ def test_other_wall_times_are_refused(kind, walltime):
 
 
 @pytest.mark.parametrize("walltime", [1, 2, 10, 60, 119, 600, 3600, 28800, 10**6])
-def test_a_worker_leaves_before_its_wall_time_whatever_the_stagger(walltime):
+def test_a_worker_stops_before_its_wall_time_whatever_the_stagger(walltime):
     end, stagger = lifetime(walltime)
     assert 0 <= stagger <= end
     assert end + stagger <= walltime
@@ -209,7 +201,7 @@ def test_a_worker_leaves_before_its_wall_time_whatever_the_stagger(walltime):
 
 @pytest.fixture
 def sbatch(tmp_path, monkeypatch):
-    """Stand-ins for sbatch and scancel, for what needs no real queue: sbatch keeps the script and answers as told."""
+    """Replace sbatch, which then keeps the script and gives the chosen answer, and scancel: no queue is needed."""
 
     def answer(text: str, code: int = 0) -> Path:
         folder = tmp_path / "bin"
@@ -272,7 +264,7 @@ def test_a_job_refused_later_is_offered_again(sbatch, tmp_path, monkeypatch, cap
     kept = sbatch("Submitted batch job 5")
     with connect("slurm", workers=1, host="127.0.0.1", dashboard=False, **JOB) as cluster:
         assert kept.read_text(encoding="utf-8").count("#SBATCH -J") == 1
-        # The worker's entry goes, as it does when its job is lost, while the queue is out of order.
+        # The worker's entry is removed, as after the loss of its job, while the queue does not work.
         tool = tmp_path / "bin" / "sbatch"
         good = tool.read_text(encoding="utf-8")
         tool.write_text("#!/bin/sh\necho 'controller is down' >&2\nexit 1\n", encoding="utf-8")

@@ -1,4 +1,4 @@
-"""`connect`: what it refuses, local workers, and schedulers that run already. The queues are in test_queues.py."""
+"""`connect`: refusals, local workers, and running schedulers. The queues are in test_batch_queues.py."""
 
 from __future__ import annotations
 
@@ -9,9 +9,9 @@ import socket
 import subprocess
 import sys
 import textwrap
-import time
 from collections.abc import Iterator
 from pathlib import Path
+from types import SimpleNamespace
 
 import dask
 import numpy as np
@@ -20,6 +20,7 @@ import pytest
 
 from scalehsi.cluster import Cluster, connect, localhost
 from scalehsi.schema import InputError
+from tests.cluster.waiting import until
 
 MEMORY = "600MiB"
 CERTIFICATE_FILES = ("tls_ca_file", "tls_client_cert", "tls_client_key")
@@ -33,14 +34,6 @@ def listening(process: psutil.Process) -> set[tuple[int, str, int]]:
     return found
 
 
-def until(condition, seconds: float = 20.0) -> None:
-    """Wait for something that other processes do."""
-    end = time.monotonic() + seconds
-    while not condition():
-        assert time.monotonic() < end, "it did not happen in time"
-        time.sleep(0.1)
-
-
 # What is refused, before anything is started.
 
 
@@ -48,9 +41,9 @@ def until(condition, seconds: float = 20.0) -> None:
     ("kind", "message"),
     [
         ("slrum", r"unknown kind of cluster 'slrum'; did you mean 'slurm'\? Known: local, lsf"),
-        ("mpi", r"connect\('mpi'\) does not work yet; what works now: local, slurm"),
-        ("kubernetes", "does not work yet; what works now"),
-        ("cuda", "does not work yet; what works now"),
+        ("mpi", r"connect\('mpi'\) does not work yet; type one of local, slurm"),
+        ("kubernetes", "does not work yet; type one of"),
+        ("cuda", "does not work yet; type one of"),
         ("localhost:8786", "no address of a scheduler; type for example 'tcp://localhost:8786'"),
         ("tcp://localhost", "type for example 'tcp://localhost:8786'"),
         ("ucx://10.0.0.1:8786", "type for example 'tcp://10.0.0.1:8786'"),
@@ -86,7 +79,7 @@ def test_wrong_local_options_are_refused(options, message):
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        ({"workers": 2}, "workers= has no meaning for .*whose workers run already"),
+        ({"workers": 2}, "workers= has no meaning for .*whose workers are running"),
         ({"memory": "2GiB"}, "memory= has no meaning"),
         ({"cores": 2}, "unknown option 'cores'"),
         ({"tls_ca_file": "/nowhere/ca.pem"}, "tls_ca_file: there is no file '/nowhere/ca.pem'"),
@@ -102,13 +95,12 @@ def test_tls_without_certificates_is_refused():
         connect("tls://127.0.0.1:8786")
 
 
-def test_nobody_at_the_address_is_refused_at_once():
+def test_an_address_without_a_listener_is_refused_before_dask_retries(monkeypatch):
+    monkeypatch.setattr("distributed.Client", pytest.fail)
     with socket.create_server(("127.0.0.1", 0)) as free:
         port = free.getsockname()[1]
-    begin = time.monotonic()
     with pytest.raises(InputError, match=f"no scheduler answers at .*dask scheduler --host 127.0.0.1 --port {port}"):
         connect(f"tcp://127.0.0.1:{port}")
-    assert time.monotonic() - begin < 5
 
 
 # Where the dashboard goes, and the environment of workers.
@@ -118,17 +110,17 @@ def test_dashboard_takes_another_port_when_its_own_is_taken(monkeypatch):
     with socket.create_server(("127.0.0.1", 0)) as taken:
         port = taken.getsockname()[1]
         monkeypatch.setattr(localhost, "DASHBOARD_PORT", port)
-        assert localhost.dashboard(True) == {"dashboard": True, "dashboard_address": "127.0.0.1:0"}
-        with pytest.raises(InputError, match=f"dashboard={port}: that address is taken"):
-            localhost.dashboard(port)
-    assert localhost.dashboard(port)["dashboard_address"] == f"127.0.0.1:{port}"
-    assert localhost.dashboard(f":{port}")["dashboard_address"] == f"127.0.0.1:{port}"
-    assert localhost.dashboard(None) == {"dashboard": False, "dashboard_address": "127.0.0.1:0"}
+        assert localhost.dashboard_options(True) == {"dashboard": True, "dashboard_address": "127.0.0.1:0"}
+        with pytest.raises(InputError, match=f"dashboard={port}: this address is taken"):
+            localhost.dashboard_options(port)
+    assert localhost.dashboard_options(port)["dashboard_address"] == f"127.0.0.1:{port}"
+    assert localhost.dashboard_options(f":{port}")["dashboard_address"] == f"127.0.0.1:{port}"
+    assert localhost.dashboard_options(None) == {"dashboard": False, "dashboard_address": "127.0.0.1:0"}
 
 
 def test_no_dashboard_without_bokeh(monkeypatch):
     monkeypatch.setitem(sys.modules, "bokeh", None)
-    assert localhost.dashboard(True) == {"dashboard": False, "dashboard_address": "127.0.0.1:0"}
+    assert localhost.dashboard_options(True) == {"dashboard": False, "dashboard_address": "127.0.0.1:0"}
 
 
 def test_thread_limits_keep_what_the_user_set_lower(monkeypatch):
@@ -140,13 +132,13 @@ def test_thread_limits_keep_what_the_user_set_lower(monkeypatch):
     assert set(localhost.thread_limits(0).values()) == {"1"}
 
 
-def test_shares_of_memory():
-    machine = 4 * 2**30
-    free = min(int(psutil.virtual_memory().available), machine)
-    workers, limit = localhost._shares(None, 1, None, machine=machine)
-    assert 1 <= workers <= 4
-    assert limit == pytest.approx(free / workers, rel=0.05)
-    assert localhost._shares(3, 1, 2**30, machine=machine) == (3, 2**30)
+def test_workers_share_the_free_memory(monkeypatch):
+    machine, free = 4 * 2**30, 3 * 2**30
+    monkeypatch.setattr(localhost.psutil, "virtual_memory", lambda: SimpleNamespace(available=free))
+    workers, limit = localhost.worker_memory(None, 1, None, machine=machine)
+    assert 1 <= workers <= 3
+    assert limit == free // workers
+    assert localhost.worker_memory(3, 1, 2**30, machine=machine) == (3, 2**30)
 
 
 # Local workers.
@@ -154,11 +146,11 @@ def test_shares_of_memory():
 
 @pytest.fixture(scope="module")
 def local() -> Iterator[Cluster]:
-    before = {name: os.environ.get(name) for name in localhost._LEAKS}
+    before = {name: os.environ.get(name) for name in localhost.CHANGED_VARIABLES}
     with connect("local", workers=2, memory=MEMORY) as cluster:
-        assert {name: os.environ.get(name) for name in localhost._LEAKS} == before
+        assert {name: os.environ.get(name) for name in localhost.CHANGED_VARIABLES} == before
         yield cluster
-    assert {name: os.environ.get(name) for name in localhost._LEAKS} == before
+    assert {name: os.environ.get(name) for name in localhost.CHANGED_VARIABLES} == before
 
 
 @pytest.mark.cluster
@@ -167,7 +159,7 @@ def test_local_workers_are_as_asked(local):
     assert local.kind == "local"
     assert local.script is None
     assert "2 workers, 2 threads, 1.17 GiB" in repr(local)
-    local.wait(timeout=1)
+    local.wait(timeout=30)
     with pytest.raises(TimeoutError, match=r"2 of 3 workers came within 0\.2 s"):
         local.wait(3, timeout=0.2)
 
@@ -186,13 +178,13 @@ def test_local_dashboard_answers_at_its_url(local):
         pytest.skip("bokeh is not installed, so there is no dashboard")
     host, _, port = local.dashboard.removeprefix("http://").removesuffix("/status").rpartition(":")
     assert host == "127.0.0.1"
-    with socket.create_connection((host, int(port)), timeout=5) as page:
+    with socket.create_connection((host, int(port)), timeout=30) as page:
         page.sendall(b"GET /health HTTP/1.0\r\n\r\n")
         assert page.recv(64).startswith(b"HTTP/1.1 200")
 
 
 @pytest.mark.cluster
-def test_local_workers_hold_blas_and_numba_to_their_share(local):
+def test_local_workers_limit_blas_and_numba_to_their_share(local):
     share = localhost.thread_limits(localhost.CPU_COUNT // 2)
     seen = local.client.run(lambda names: {n: os.environ.get(n) for n in names}, list(localhost.THREAD_VARIABLES))
     assert list(seen.values()) == [share, share]
@@ -246,7 +238,7 @@ def test_a_killed_worker_comes_back_and_changes_no_result(local):
     assert {name for _, name, _ in listening(psutil.Process())} == {"127.0.0.1"}
 
 
-def run_script(text: str, folder: Path, *, seconds: float = 60) -> subprocess.CompletedProcess[str]:
+def run_script(text: str, folder: Path, *, seconds: float = 120) -> subprocess.CompletedProcess[str]:
     """Run a script in a process of its own, warnings being errors."""
     path = folder / "script.py"
     path.write_text(textwrap.dedent(text), encoding="utf-8")
@@ -258,14 +250,13 @@ def run_script(text: str, folder: Path, *, seconds: float = 60) -> subprocess.Co
 
 
 @pytest.mark.cluster
-def test_a_whole_life_warns_of_nothing_even_without_bokeh_and_with_a_taken_port(tmp_path):
+def test_connecting_and_closing_cause_no_warning_even_without_bokeh_and_with_a_taken_port(tmp_path):
     done = run_script(
         """
         import socket, sys
 
         sys.modules["bokeh"] = None
-        from scalehsi import localhost
-        from scalehsi.cluster import connect
+        from scalehsi.cluster import connect, localhost
 
         if __name__ == "__main__":
             with socket.create_server(("127.0.0.1", 0)) as taken:
@@ -282,7 +273,7 @@ def test_a_whole_life_warns_of_nothing_even_without_bokeh_and_with_a_taken_port(
 
 
 @pytest.mark.cluster
-def test_a_script_without_a_main_guard_is_told_so(tmp_path):
+def test_a_script_without_a_main_guard_is_refused_with_the_repair(tmp_path):
     done = run_script(
         """
         from scalehsi.cluster import connect
@@ -338,9 +329,9 @@ def test_joining_over_tls(tmp_path):
             assert len(joined.workers) == 1
 
 
-def test_something_mute_at_the_address_is_refused_within_its_time(monkeypatch):
+def test_a_program_that_does_not_answer_is_refused(monkeypatch):
     monkeypatch.setattr(sys.modules["scalehsi.cluster.connect"], "CONNECT_SECONDS", 0.5)
-    message = r"something listens at .* does not answer as a Dask scheduler \(silent for 0\.5 s\)"
+    message = r"a program listens at .* does not answer as a Dask scheduler \(silent for 0\.5 s\)"
     with socket.create_server(("127.0.0.1", 0)) as mute, pytest.raises(InputError, match=message):
         connect(f"tcp://127.0.0.1:{mute.getsockname()[1]}")
 
@@ -352,9 +343,11 @@ def test_the_wrong_protocol_or_port_is_refused(local, monkeypatch):
     from distributed import Security
 
     address = local.client.scheduler.address
-    with pytest.raises(InputError, match=r"\(it speaks without TLS\); is it 'tcp://' there, are the cert"):
+    with pytest.raises(InputError, match=r"\(it answers without TLS\); is the protocol 'tcp://', are the cert"):
         connect(address.replace("tcp://", "tls://"), security=Security.temporary())
     page = local.client.scheduler_info()["services"]["dashboard"]
-    with pytest.raises(InputError, match=r"something listens at .*is it 'tls://' there, .*is the port the scheduler's"):
+    with pytest.raises(
+        InputError, match=r"a program listens at .*is the protocol 'tls://', .*is the port the scheduler's"
+    ):
         connect(f"tcp://127.0.0.1:{page}")
     assert len(local.workers) == 2

@@ -1,4 +1,4 @@
-"""A real Slurm of three node daemons on this machine: jobs come, get lost, are replaced, and no number changes."""
+"""A real Slurm of three node daemons on this machine: lost jobs are replaced, and no number changes."""
 
 from __future__ import annotations
 
@@ -8,8 +8,7 @@ import shutil
 import subprocess
 import sys
 import tempfile
-import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 
 import dask
@@ -19,6 +18,7 @@ import pytest
 
 import scalehsi as hsi
 from scalehsi.cluster import batch_queues
+from tests.cluster.waiting import until
 from tests.paths import ROOT
 
 SCRIPT = ROOT / "deploy" / "slurm" / "local_slurm.sh"
@@ -52,13 +52,6 @@ def running_jobs() -> set[str]:
     return set(slurm("squeue", "--noheader", "--states=RUNNING", "--format=%i"))
 
 
-def until(condition: Callable[[], object], seconds: float = 30.0) -> None:
-    end = time.monotonic() + seconds
-    while not condition():
-        assert time.monotonic() < end, "it did not happen in time"
-        time.sleep(0.1)
-
-
 def ours(folder: Path) -> list[psutil.Process]:
     """The daemons of the Slurm in a folder, and the processes of its jobs."""
     found = []
@@ -69,14 +62,14 @@ def ours(folder: Path) -> list[psutil.Process]:
             )
             if in_job or any(f"{folder}/" in word for word in process.cmdline()):
                 found.append(process)
-        except psutil.Error:  # it ended, or is somebody else's
+        except psutil.Error:  # it ended, or belongs to another user
             continue
     return [p for p in found if p.pid != os.getpid() and p.status() != psutil.STATUS_ZOMBIE]
 
 
 @pytest.fixture(scope="module")
 def nodes() -> Iterator[Path]:
-    """Three nodes in a folder with a short path (sockets), gone with all their processes at the end."""
+    """Three nodes in a folder with a short path (for sockets), removed with all their processes at the end."""
     folder = Path(tempfile.mkdtemp(prefix="scalehsi-slurm-", dir="/tmp"))
     (folder / "work").mkdir()
     try:
@@ -144,16 +137,16 @@ def test_a_fit_survives_the_loss_of_a_job(nodes):
         if step.iteration < 3 or lost:
             return
         job_of = cluster.client.run(lambda: os.environ["SLURM_JOB_ID"])
-        held = {job_of[address]: len(keys) for address, keys in cluster.client.has_what().items()}
-        job = max(held, key=lambda job: held[job])
+        blocks = {job_of[address]: len(keys) for address, keys in cluster.client.has_what().items()}
+        job = max(blocks, key=lambda job: blocks[job])
         slurm("scancel", job)
         until(lambda: len(cluster.workers) == 2)
-        lost[job] = held[job]
+        lost[job] = blocks[job]
 
     with hsi.connect("slurm", **{**JOB, **LOOPBACK}, wait=60) as cluster:
         before = running_jobs()
         result = hsi.fit(cube, model, seed=0, progress=cancel)
-        assert min(lost.values()) >= 1, "the cancelled job held nothing, so nothing was lost"
+        assert min(lost.values()) >= 1, "the cancelled job had no data, so nothing was lost"
         until(lambda: len(running_jobs()) == 3 and len(cluster.workers) == 3)
         assert before - running_jobs() == set(lost)
         assert len(running_jobs() - before) == 1
