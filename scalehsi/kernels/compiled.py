@@ -1,4 +1,4 @@
-"""Numba helpers for functions called once per pixel: compilation without reference counting, SIMD addition of short rows.
+"""Numba helpers for functions called once per pixel: no reference counting, and SIMD addition of short rows.
 
 Two costs are negligible for a function that runs for a millisecond, but dominate one that runs for 50 ns. Numba counts
 references to every array of a call with an atomic instruction; a function that allocates no array does not need this

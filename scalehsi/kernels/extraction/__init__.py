@@ -1,1 +1,1 @@
-"""Endmembers picked among the measured spectra."""
+"""Endmember extraction: pixels of the cube that serve as endmembers."""

@@ -1,1 +1,1 @@
-"""Subspaces of spectra: moments, singular vectors, projections and NNDSVD."""
+"""Subspaces of spectra: moments, singular vectors, projections, and NNDSVD starts."""

@@ -1,4 +1,4 @@
-"""Principal components from sums over blocks: the E x E moment matrix, or a sketch of it when E is large."""
+"""Kernels of PCA: moments of blocks, as an E x E matrix or a sketch of it, scores, and Malinowski's indicator."""
 
 from __future__ import annotations
 
@@ -11,27 +11,27 @@ from scalehsi.arrays import Float
 from scalehsi.kernels.pixel_rows.strips import pixel_weight, strips
 
 
-@np.errstate(invalid="ignore", over="ignore")  # NaN and Inf are for the caller to see in ``power``
+@np.errstate(invalid="ignore", over="ignore")  # the caller detects NaN and Inf in ``power``
 def moments(
     x: arrays.Array, *, weigh_pixels: bool, probe: Float | None = None
 ) -> tuple[dict[str, Any], dict[str, Any]]:
-    """One pass over a block: what the components need.
+    """Sum the moments of a block for PCA.
 
     Parameters
     ----------
     x : array, shape (P, E)
     weigh_pixels : bool
-        Divide ``x x'`` by the mean of each pixel (Keenan and Kotula). The channel half of that weighting is applied to
-        the sums afterwards, so that one pass is enough although the channel means come from the same pass.
+        Divide ``x x'`` by the mean of each pixel (Keenan and Kotula 2004, doi:10.1002/sia.1657). The weights of the
+        channels are applied to the sums afterwards, so one pass suffices although it also yields the channel means.
     probe : array, shape (E, R), optional
-        With a probe the moment matrix ``X' V X`` is multiplied by it, at 4 P E R flops, and never formed.
+        Return the product of the moment matrix ``X' V X`` with this matrix, at 4 P E R flops, instead of the matrix.
 
     Returns
     -------
     pixels : empty dict
     sums : dict
         ``moment`` (E, E) or (E, R), ``spectrum`` (E,) = sum x, ``weighted_spectrum`` (E,) = sum v x,
-        ``weight`` = sum v, ``power`` (E,) = sum v x^2, ``pixels``.
+        ``weight`` = sum v, ``power`` (E,) = sum v x^2, ``pixels``, P.
     """
     xp = arrays.array_namespace(x)
     total: dict[str, Any] = {}
@@ -62,43 +62,45 @@ def moments(
 def scores(
     x: arrays.Array, *, loadings: Float, offset: Float, basis: Float, residual: bool = True
 ) -> tuple[dict[str, Any], dict[str, Any]]:
-    """The last pass over a block: ``(x - offset) loadings`` and what ``scores basis + offset`` leaves.
+    """Compute the scores ``(x - offset) loadings`` of a block, and the residuals of ``scores basis + offset``.
 
     Parameters
     ----------
     x : array, shape (P, E)
     loadings : array, shape (E, K)
-        Projects a spectrum onto the components, weights included.
+        Projects a spectrum onto the components, including the weights.
     offset : array, shape (E,)
-        Mean spectrum taken off, or zeros.
+        Mean spectrum to subtract, or zeros.
     basis : array, shape (K, E)
         The components in the intensity unit of the cube.
+    residual : bool
+        False skips the residuals.
 
     Returns
     -------
     pixels : dict
         ``abundances`` (P, K) float32, ``residual`` (P,) root mean square over the channels.
     sums : dict
-        ``residual_spectrum`` (E,).
+        ``residual_spectrum`` (E,), sum over the pixels.
     """
     xp = arrays.array_namespace(x)
-    found, left, spectrum = [], [], np.zeros(x.shape[1])
+    found, rms, spectrum = [], [], np.zeros(x.shape[1])
     for _, strip in strips(x):
         centred = strip - xp.asarray(offset, dtype=strip.dtype)
         c = centred @ xp.asarray(loadings, dtype=strip.dtype)
         found.append(xp.astype(c, xp.float32, copy=False))
         if residual:
-            rest = centred - c @ xp.asarray(basis, dtype=strip.dtype)
-            left.append(xp.sqrt(xp.mean(rest * rest, axis=1)))
-            spectrum += arrays.to_host(xp.sum(rest, axis=0)).astype(np.float64)
+            residuals = centred - c @ xp.asarray(basis, dtype=strip.dtype)
+            rms.append(xp.sqrt(xp.mean(residuals * residuals, axis=1)))
+            spectrum += arrays.to_host(xp.sum(residuals, axis=0)).astype(np.float64)
     pixels = {"abundances": xp.concat(found, axis=0)}
     if not residual:
         return pixels, {}
-    return pixels | {"residual": xp.concat(left, axis=0)}, {"residual_spectrum": spectrum}
+    return pixels | {"residual": xp.concat(rms, axis=0)}, {"residual_spectrum": spectrum}
 
 
 def malinowski(eigenvalues: Float, *, pixels: int, channels: int) -> Float:
-    """Malinowski's indicator for each number of components: its minimum points at the number of real ones.
+    """Compute Malinowski's indicator for each number of components; it is smallest at the number of real components.
 
     ``IND(n) = RE(n) / (c - n)^2`` with the real error ``RE(n) = sqrt(sum_{j > n} lambda_j / (r (c - n)))``, ``r`` the
     larger and ``c`` the smaller size of the data matrix. Malinowski 1977, doi:10.1021/ac50012a027.
@@ -106,9 +108,9 @@ def malinowski(eigenvalues: Float, *, pixels: int, channels: int) -> Float:
     Parameters
     ----------
     eigenvalues : array, shape (N,)
-        Of the moment matrix, falling. With fewer than ``c`` of them the last entry is the sum of the rest.
+        Eigenvalues of the moment matrix, descending. If N is below ``c``, the last entry is the sum of the others.
     pixels, channels : int
-        Channels that are zero throughout do not count.
+        Size of the data matrix, without channels that are zero in all pixels.
 
     Returns
     -------

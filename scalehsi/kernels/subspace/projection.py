@@ -1,7 +1,7 @@
-"""Few numbers a pixel in place of its spectrum: the part of the data that a small basis of spectra spans.
+"""Projection of pixels onto a small orthonormal basis of spectra, for fits in a subspace.
 
-``x ~ b q'`` with ``q`` (E, L) orthonormal and ``b = x q`` (P, L). Noise is spread over all E directions and signal over
-few, so L of two or three times K keeps what a factorisation can see (Halko, Martinsson and Tropp 2011,
+``x ~ b q'`` with ``q`` (E, L) orthonormal and ``b = x q`` (P, L). Noise is spread over all E directions, signal over
+few, so L of two or three times K keeps the signal for a factorisation (Halko, Martinsson and Tropp 2011,
 doi:10.1137/090771806).
 """
 
@@ -17,16 +17,20 @@ from scalehsi.kernels.pixel_rows.strips import pixel_weight, strips
 
 
 def compress(x: arrays.Array, *, basis: Float, w: Float | None = None, weigh_pixels: bool = False) -> arrays.Array:
-    """``b = x basis``, shape (P, L), float32.
+    """Project a block of pixels, ``b = x basis``.
 
     Parameters
     ----------
     x : array, shape (P, E)
     basis : array, shape (E, L)
     w : array, shape (E,), optional
-        Weight of each channel; ``x`` is taken times its root.
+        Weight of each channel; ``x`` is multiplied by its root.
     weigh_pixels : bool
         Divide by the root of the mean of each pixel.
+
+    Returns
+    -------
+    array of float32, shape (P, L)
     """
     xp = arrays.array_namespace(x)
     parts = [
@@ -36,10 +40,10 @@ def compress(x: arrays.Array, *, basis: Float, w: Float | None = None, weigh_pix
     return xp.concat(parts, axis=0)
 
 
-def strongest(
+def leading_directions(
     sample: np.ndarray[Any, Any], size: int, *, w: Float | None = None, weigh_pixels: bool = False
 ) -> tuple[Float, float]:
-    """The strongest directions of a sample of pixels, and how much of its power they hold.
+    """Compute the directions with the largest power in a sample of pixels, and their fraction of the total power.
 
     Parameters
     ----------
@@ -52,8 +56,8 @@ def strongest(
     Returns
     -------
     basis : array, shape (E, L)
-        Orthonormal; fewer columns where the sample has fewer directions.
-    share : float
+        Orthonormal; fewer columns if the rank of the sample is lower.
+    fraction : float
         Above 0, at most 1.
     """
     scaled = np.concatenate([np.asarray(p, np.float64) for p in _scaled(np, sample, w, weigh_pixels=weigh_pixels)])
@@ -64,6 +68,7 @@ def strongest(
 
 
 def _scaled(xp: Any, x: arrays.Array, w: Float | None, *, weigh_pixels: bool) -> Any:
+    """Yield the strips of ``x`` (P, E) in array library ``xp`` times the roots of their weights, as in `compress`."""
     for _, strip in strips(x):
         scaled = strip if w is None else strip * arrays.to_device_like(np.sqrt(arrays.to_host(w)), x, strip.dtype)
         yield scaled * xp.sqrt(pixel_weight(xp, strip)) if weigh_pixels else scaled

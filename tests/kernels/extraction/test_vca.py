@@ -110,13 +110,13 @@ def test_extremes_of_blocks_are_those_of_the_whole(seed: int, cuts: list[int], n
     x = x + noise * np.abs(np.random.default_rng(seed).normal(size=x.shape))
     cloud = projection(x, n, seed=0)
     points, bright = coordinates(x, cloud)
-    along = directions(points, corners(points, n, seed=0), seed=seed)
-    shared = {"cloud": cloud, "along": along, "scale": np.ones(40)}
+    axes = directions(points, corners(points, n, seed=0), seed=seed)
+    shared = {"cloud": cloud, "axes": axes, "scale": np.ones(40)}
     index = np.arange(200) + 1000
     edges = [0, *sorted(set(cuts)), 200]
     parts = [extremes(x[a:b], index=index[a:b], **shared)[1] for a, b in pairwise(edges)]
     got = reduce(farther, parts)
-    values = np.where(bright[:, None], points @ along, -np.inf)
+    values = np.where(bright[:, None], points @ axes, -np.inf)
     assert_allclose(got["far"], values.max(axis=0), rtol=1e-9, atol=1e-12)
     assert_allclose(got["point"], points[got["pixel"] - 1000], rtol=1e-9, atol=1e-12)
     backwards = reduce(farther, parts[::-1])
@@ -128,8 +128,8 @@ def test_of_pixels_that_lie_equally_far_the_first_counts() -> None:
     x = np.tile([[1.0, 0.0], [0.0, 1.0]], (3, 1))
     cloud = projection(x, 2, seed=0)
     points, _ = coordinates(x, cloud)
-    along = directions(points, np.array([0, 1]), seed=0)
-    shared = {"cloud": cloud, "along": along, "scale": np.ones(2)}
+    axes = directions(points, np.array([0, 1]), seed=0)
+    shared = {"cloud": cloud, "axes": axes, "scale": np.ones(2)}
     parts = [extremes(x[i : i + 2], index=np.arange(i, i + 2), **shared)[1] for i in (4, 0, 2)]
     assert reduce(farther, parts)["pixel"].max() <= 1
 
@@ -138,9 +138,9 @@ def test_extremes_run_on_any_array_library(put: Callable[[Any], Any]) -> None:
     x, _ = mixtures(4, 3)
     cloud = projection(x, 3, seed=0)
     points, _ = coordinates(x, cloud)
-    along = directions(points, corners(points, 3, seed=0), seed=0)
-    _, got = extremes(put(x), index=np.arange(200), cloud=cloud, along=put(along), scale=put(np.full(40, 2.0)))
-    _, want = extremes(x / 2, index=np.arange(200), cloud=cloud, along=along, scale=np.ones(40))
+    axes = directions(points, corners(points, 3, seed=0), seed=0)
+    _, got = extremes(put(x), index=np.arange(200), cloud=cloud, axes=put(axes), scale=put(np.full(40, 2.0)))
+    _, want = extremes(x / 2, index=np.arange(200), cloud=cloud, axes=axes, scale=np.ones(40))
     assert_array_equal(got["pixel"], want["pixel"])
     assert_allclose(got["far"], want["far"], rtol=1e-9)
 
@@ -151,8 +151,8 @@ def test_a_rare_pure_pixel_that_the_sample_lacks_is_an_extreme() -> None:
     cloud = projection(sample, 4, seed=0)
     points, _ = coordinates(sample, cloud)
     found = corners(points, 4, seed=0)
-    along = directions(points, found, seed=0)
-    _, far = extremes(x, index=np.arange(5000), cloud=cloud, along=along, scale=np.ones(40))
+    axes = directions(points, found, seed=0)
+    _, far = extremes(x, index=np.arange(5000), cloud=cloud, axes=axes, scale=np.ones(40))
     assert set(range(4)) <= set(far["pixel"].tolist())
     together = np.concatenate([points[found], far["point"]])
     got = spectra_of(together[corners(together, 4, seed=0)], cloud)

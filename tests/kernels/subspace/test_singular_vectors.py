@@ -13,7 +13,7 @@ from numpy.testing import assert_allclose
 
 from scalehsi.arrays import Float
 from scalehsi.kernels.subspace.nndsvd import nndsvd
-from scalehsi.kernels.subspace.singular_vectors import halves, leading_vectors, nonnegative_rows, nystrom
+from scalehsi.kernels.subspace.singular_vectors import leading_vectors, nonnegative_rows, nystrom, sign_parts
 
 seeds = st.integers(0, 10_000)
 
@@ -69,7 +69,7 @@ def test_halves_are_the_parts_of_the_left_vectors(put: Callable[[Any], Any], wei
     x[::7] = 0
     column = np.linspace(1, 2, 50)
     vectors = np.linalg.qr(np.random.default_rng(0).standard_normal((50, 3)))[0]
-    _, sums = halves(put(x), vectors=put(vectors), column=put(column), weigh_pixels=weighted)
+    _, sums = sign_parts(put(x), vectors=put(vectors), column=put(column), weigh_pixels=weighted)
     mean = x.mean(axis=1, keepdims=True)
     scaled = x / column / (np.sqrt(np.where(mean > 0, mean, 1.0)) if weighted else 1.0)
     left = scaled @ vectors
@@ -84,7 +84,7 @@ def test_rows_are_those_of_nndsvd(seed: int, n: int) -> None:
     x = matrix(seed)
     _, want = nndsvd(x, n, seed=0)
     vectors = np.linalg.svd(x)[2][:n].T
-    _, sums = halves(x, vectors=vectors, column=np.ones(50), weigh_pixels=False)
+    _, sums = sign_parts(x, vectors=vectors, column=np.ones(50), weigh_pixels=False)
     got = nonnegative_rows(vectors, sums["positive"], sums["negative"], fill=0.0)
     assert_allclose(got, want, rtol=1e-5, atol=1e-8)
     filled = nonnegative_rows(vectors, sums["positive"], sums["negative"], fill=0.5)
