@@ -208,9 +208,9 @@ def _other_lines(peaks: Peaks, index: int, line: Line, lines: Sequence[ShellLine
         if other == line:
             continue
         found = peaks.nearest(other.energy_kev) is not None
-        apart = abs(other.energy_kev - line.energy_kev) > MERGED_FWHM * float(usual_fwhm(other.energy_kev))
+        separate = abs(other.energy_kev - line.energy_kev) > MERGED_FWHM * float(usual_fwhm(other.energy_kev))
         if other.shell == line.shell:
-            if apart and peaks.visible(other.energy_kev, weight * net):
+            if separate and peaks.visible(other.energy_kev, weight * net):
                 factor *= 1.5 if found else 0.1
         elif weight == 1.0 and other.energy_kev > line.energy_kev:
             # The line of a deeper shell is absorbed less. Half its height is expected: thin detectors miss hard X-rays.

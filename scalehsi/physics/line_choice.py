@@ -40,7 +40,7 @@ def choose_line(
     purpose: Purpose,
     *,
     beam_kev: float = 200.0,
-    beside: Iterable[str] = (),
+    others: Iterable[str] = (),
 ) -> Line | None:
     """Choose among the main K, L and M lines of an element; None where none of them is on the axis.
 
@@ -51,15 +51,15 @@ def choose_line(
         Ends of the energy axis.
     purpose : {"quantify", "show"}
         - "quantify": the result must become a number of atoms. The line has many detected counts, well-known cross
-          sections (K better than L, L better than M), and little overlap with other elements: what is solved still adds
-          noise. Its whole window of 1.2 peak widths lies on the axis.
+          sections (K better than L, L better than M), and little overlap with other elements: solved overlaps still
+          add noise. Its whole window of 1.2 peak widths lies on the axis.
         - "show": counts in a window become a map without any correction, so the choice does not depend on the other
           elements of the sample. It is the line of highest energy below 10 keV: peaks are sparser and absorption is
           weaker there than at low energy. Only its centre lies on the axis: part of a peak still makes a map. Ll and Mz
           lines are too faint. As, and Yb to Re, are the elements for which the purposes differ on a usual axis.
     beam_kev : float
         Beam energy in keV: shells that it does not ionise have no lines.
-    beside : iterable of str
+    others : iterable of str
         Other elements in the spectrum, to quantify: their lines may overlap.
 
     Returns
@@ -81,7 +81,7 @@ def choose_line(
     if purpose == "show":
         usual = [line for line in main if line.family.endswith("a") and low <= line.energy_kev <= high]
         return max(usual, key=_clearness, default=None)
-    everything = [line for e in dict.fromkeys([element, *beside]) for line in _families(e, beam_kev)]
+    everything = [line for e in dict.fromkeys([element, *others]) for line in _families(e, beam_kev)]
     inside = [line for line in main if _inside(line, energy_range)]
     return max(inside, key=lambda line: _worth(line, everything), default=None)
 
@@ -92,7 +92,7 @@ def choose_lines(
     energy_range: tuple[float, float],
     beam_kev: float = 200.0,
     lines: Sequence[str] | Mapping[str, str] = (),
-    beside: Iterable[str] = (),
+    others: Iterable[str] = (),
 ) -> list[Line]:
     """Choose the line of each element to quantify, unless the user names it.
 
@@ -106,7 +106,7 @@ def choose_lines(
         Beam energy in keV: shells that it does not ionise have no lines.
     lines : sequence of str, or mapping of str to str
         Lines that the user chose: ``["Fe_Ka", "Nd_La"]`` or ``{"Fe": "Ka"}``.
-    beside : iterable of str
+    others : iterable of str
         Further elements in the spectrum; their lines may overlap too.
 
     Returns
@@ -125,14 +125,14 @@ def choose_lines(
     ['O Ka', 'Cu Ka', 'Nd La', 'U Ma']
     """
     wanted = list(dict.fromkeys(elements))
-    everything = list(dict.fromkeys([*wanted, *beside]))
+    everything = list(dict.fromkeys([*wanted, *others]))
     asked = _asked(lines, everything)
     chosen = []
     for element in wanted:
         if element in asked:
             line = _named(element, asked[element], beam_kev, energy_range)
         else:
-            found = choose_line(element, energy_range, "quantify", beam_kev=beam_kev, beside=everything)
+            found = choose_line(element, energy_range, "quantify", beam_kev=beam_kev, others=everything)
             line = found or _refuse(element, beam_kev, energy_range)
         chosen.append(line)
     return chosen
@@ -169,7 +169,7 @@ def _asked(lines: Sequence[str] | Mapping[str, str], elements: Sequence[str]) ->
     for element, family in pairs:
         if element not in elements:
             raise InputError(
-                f"the line {element} {family} is of no element that is asked for; {suggest(element, elements)}"
+                f"the line {element} {family} belongs to none of the elements; {suggest(element, elements)}"
             )
         if not family:
             raise InputError(f"lines has {element!r} without a family; type something like '{element}_Ka'")
@@ -229,8 +229,8 @@ def _worth(line: Line, everything: Sequence[Line]) -> float:
     for other in everything:
         if other.element != line.element:
             # A rough estimate of the part of a line at that distance that falls into the window.
-            apart = max(abs(other.energy_kev - line.energy_kev) - (high - low) / 2, 0.0)
-            overlapping += other.intensity * float(np.exp(-0.5 * (apart / sigma) ** 2))
+            distance = max(abs(other.energy_kev - line.energy_kev) - (high - low) / 2, 0.0)
+            overlapping += other.intensity * float(np.exp(-0.5 * (distance / sigma) ** 2))
     trust = SOFT_TRUST if line.shell != "K" and line.energy_kev < SOFT_KEV else SHELL_TRUST[line.shell]
     purity = own / (own + overlapping)
     return line.intensity * trust * float(detector_efficiency([line.energy_kev])[0]) * purity**2

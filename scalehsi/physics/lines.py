@@ -15,10 +15,12 @@ References
 from __future__ import annotations
 
 import math
-from collections import defaultdict
 from collections.abc import Callable, Iterable
 from functools import cache, lru_cache
+from operator import attrgetter
 from typing import Final, NamedTuple
+
+from toolz import groupby
 
 from scalehsi.physics.line_names import pretty_family
 from scalehsi.schema import InputError, suggest
@@ -236,11 +238,8 @@ def line_table(
     low, high = energy_range
     table: list[Line] = []
     for element in dict.fromkeys(elements):
-        families: dict[str, list[Line]] = defaultdict(list)
-        for line in emission_lines(element, beam_kev):
-            families[line.family].append(line)
         merged = []
-        for family, lines in families.items():
+        for family, lines in groupby(attrgetter("family"), emission_lines(element, beam_kev)).items():
             total = sum(line.intensity for line in lines)
             mean = sum(line.energy_kev * line.intensity for line in lines) / total
             if low <= mean <= high:

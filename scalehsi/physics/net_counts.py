@@ -188,8 +188,8 @@ def _net_window(templates: Templates, number: int) -> Any:
     if len(sides) == 1:
         sides *= 2
     (left, first), (right, last) = sides
-    share = (last - centre) / (last - first) if last > first else 0.5
-    net = inside - inside.sum() * (share * left + (1 - share) * right)
+    weight = (last - centre) / (last - first) if last > first else 0.5
+    net = inside - inside.sum() * (weight * left + (1 - weight) * right)
 
     def draw(rest: Float) -> Float:
         """The straight line through the means of the side windows."""

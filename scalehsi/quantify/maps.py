@@ -10,12 +10,7 @@ import xarray as xr
 from scalehsi import arrays
 from scalehsi.arrays import Float
 from scalehsi.blocks import map_pixels, open_blocks
-from scalehsi.physics.cliff_lorimer import (
-    atomic_fractions,
-    fraction_errors,
-    mixture_composition,
-    to_mass_fractions,
-)
+from scalehsi.physics.cliff_lorimer import atomic_fractions, fraction_errors, mixture_composition, to_mass_fractions
 from scalehsi.quantify.options import Options, Setup
 from scalehsi.quantify.sources import Spectra, abundance_sums, of_cube, of_result
 from scalehsi.quantify.spectra import ELEMENT, Measured, attributes, element_coords, labels, measure, prepare
@@ -105,7 +100,7 @@ def _shared(operator: Float, found: Measured, setup: Setup, *, errors: bool) -> 
         "masses": setup.masses,
         "attenuation": setup.attenuation if setup.mass_path > 0 else None,
         "mass_path": setup.mass_path,
-        "transmission": found.transmission,
+        "per_count": setup.factors / found.transmission,
     }
 
 
@@ -118,12 +113,12 @@ def _quantify_block(
     masses: Any,
     attenuation: Any,
     mass_path: float,
-    transmission: Any,
+    per_count: Any,
 ) -> tuple[dict[str, Any], dict[str, Any]]:
     """Block function: composition (P, n) of the pixels (P, E).
 
     `operator` (E, n) leads to net counts, `products` (E, n (n + 1) / 2) to their covariances, None for no errors;
-    `factors` are atoms for one count, `transmission` (n,) is that of the sum; the others as in `atomic_fractions`.
+    `per_count` (n,) are atoms for one count with the absorption of the sum; the others are as in `atomic_fractions`.
     """
     counts = np.asarray(arrays.to_host(x), dtype=np.float32)
     intensity = counts @ operator
@@ -131,7 +126,7 @@ def _quantify_block(
     weight = to_mass_fractions(atomic, masses)
     made = {"atomic_percent": 100 * atomic, "weight_percent": 100 * weight, "intensity": intensity}
     if products is not None:
-        made |= _errors(counts @ products, intensity, atomic, weight, factors / transmission, masses)
+        made |= _errors(counts @ products, intensity, atomic, weight, per_count, masses)
     return made, {}
 
 

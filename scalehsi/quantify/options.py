@@ -12,6 +12,7 @@ from typing import Final
 import numpy as np
 
 from scalehsi.arrays import Float
+from scalehsi.checks import choice, is_number
 from scalehsi.physics.line_choice import choose_lines
 from scalehsi.physics.line_names import split_name
 from scalehsi.physics.line_templates import Columns, Foil, Templates, make_templates
@@ -54,8 +55,7 @@ class Options:
                 "(scalehsi.report names the peaks that it finds)"
             )
         for name, known in (("method", METHODS), ("counted", COUNTED), ("k_units", UNITS)):
-            if getattr(self, name) not in known:
-                raise InputError(f"{name}={getattr(self, name)!r}; {suggest(str(getattr(self, name)), known)}")
+            choice(name, getattr(self, name), known)
         both = set(self.elements) & set(self.extra)
         if both:
             raise InputError(f"{', '.join(sorted(both))} is named as an element of the sample and as extra; choose one")
@@ -70,7 +70,11 @@ class Options:
 
 
 def make_foil(
-    *, thickness_nm: float | None, density: float | None, takeoff_deg: float | None, beam_kev: float | None
+    *,
+    thickness_nm: float | None = None,
+    density: float | None = None,
+    takeoff_deg: float | None = None,
+    beam_kev: float | None = None,
 ) -> Foil:
     """Check the values and collect them; without a thickness nothing is absorbed, and None takes the default of `Foil`.
 
@@ -86,9 +90,7 @@ def make_foil(
     """
     given = {"thickness_nm": thickness_nm, "density": density, "takeoff_deg": takeoff_deg, "beam_kev": beam_kev}
     for name, value in given.items():
-        if value is None:
-            continue
-        if not isinstance(value, numbers.Real) or isinstance(value, bool) or not 0 < float(value) < math.inf:
+        if value is not None and not (is_number(value, numbers.Real) and 0 < value < math.inf):
             raise InputError(f"{name}={value!r}; a number above 0 is expected")
     if takeoff_deg is not None and takeoff_deg > 90:
         raise InputError(f"takeoff_deg={takeoff_deg!r}; an elevation of at most 90 degrees is expected")
@@ -97,13 +99,7 @@ def make_foil(
             "density (g/cm^3), such as density=4.5" if density is None else "thickness_nm, such as thickness_nm=100"
         )
         raise InputError(f"absorption needs both thickness and density; add {missing}, or leave both out")
-    standard = Foil()
-    return Foil(
-        beam_kev=standard.beam_kev if beam_kev is None else float(beam_kev),
-        thickness_nm=float(thickness_nm or 0),
-        density=float(density or 0),
-        takeoff_deg=standard.takeoff_deg if takeoff_deg is None else float(takeoff_deg),
-    )
+    return Foil(**{name: float(value) for name, value in given.items() if value is not None})
 
 
 @dataclass(frozen=True, eq=False)
@@ -187,7 +183,7 @@ def make_setup(options: Options, energies: Float, *, width: Width | None = None,
         energy_range=(max(float(energies[use][0]), start), end),
         beam_kev=options.foil.beam_kev,
         lines=options.lines,
-        beside=options.extra,
+        others=options.extra,
     )
     templates = make_templates(
         peaks,

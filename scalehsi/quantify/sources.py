@@ -77,8 +77,6 @@ def of_spectra(data: xr.DataArray, *, counts: Any = None) -> Spectra:
     """
     if ENERGY not in data.dims or data.ndim > 2:
         raise InputError(f"spectra have the dims (energy,) or (something, energy), got {data.dims}")
-    if not isinstance(data.data, np.ndarray):
-        data = data.compute()
     others = [d for d in data.dims if d != ENERGY]
     rows = np.asarray(data.transpose(*others, ENERGY).values, dtype=np.float64)
     attrs = dict(data.attrs)
@@ -117,7 +115,7 @@ def of_result(
         template = xr.zeros_like(result[COMPONENT], dtype=float) if COMPONENT in result.coords else weights * 0.0
     else:
         rows = weights.transpose(REGION, COMPONENT).values @ spectra.values
-        template = xr.DataArray(np.zeros(len(rows)), dims=REGION, coords={REGION: list(regions)})
+        template = _one_for_each(regions)
     return _spectra(rows, spectra, template.drop_attrs(), counted=units == "counts", counts=counts, attrs=attrs)
 
 
@@ -136,10 +134,8 @@ def abundance_sums(result: xr.Dataset, regions: Mapping[str, xr.DataArray] | Non
     dims = list(map_dims(result))
     if regions is None:
         return maps.sum(dims).compute()
-    sums = [
-        maps.where(_with_dims_of(mask, result[ABUNDANCES].isel({COMPONENT: 0})), 0.0).sum(dims)
-        for mask in regions.values()
-    ]
+    pixels = result[ABUNDANCES].isel({COMPONENT: 0})
+    sums = [maps.where(_with_dims_of(mask, pixels), 0.0).sum(dims) for mask in regions.values()]
     return xr.concat(sums, dim=REGION).compute()
 
 
@@ -167,11 +163,13 @@ def of_cube(cube: xr.DataArray, regions: Mapping[str, xr.DataArray] | None, *, c
     if not sums:
         raise InputError("the mask of the cube leaves no pixel; nothing can be quantified")
     rows = np.asarray(sums["spectra"], dtype=np.float64)
-    if regions is None:
-        template = xr.DataArray(0.0)
-    else:
-        template = xr.DataArray(np.zeros(len(rows)), dims=REGION, coords={REGION: list(regions)})
+    template = xr.DataArray(0.0) if regions is None else _one_for_each(regions)
     return _spectra(rows, cube, template, counted=_holds_counts(cube), counts=counts, attrs=dict(cube.attrs))
+
+
+def _one_for_each(regions: Mapping[str, Any]) -> xr.DataArray:
+    """A zero for each region, with their names as coordinate."""
+    return xr.DataArray(np.zeros(len(regions)), dims=REGION, coords={REGION: list(regions)})
 
 
 def _holds_counts(data: xr.DataArray) -> bool:
@@ -246,7 +244,7 @@ def _spectra(
         raise InputError("the spectra hold NaN or Inf; repair them with spectra.fillna(0), or leave those channels out")
     largest = rows.max(axis=1)
     if (rows.min(axis=1) < -MAX_NEGATIVE * np.maximum(largest, 0)).any():
-        raise InputError("the spectra have negative values; counts are expected, without background taken off")
+        raise InputError("the spectra have negative values; counts before subtraction of a background are expected")
     if not (largest > 0).any():
         raise InputError("the spectra are all zero; there is nothing to quantify")
     rows = np.maximum(rows, 0.0)

@@ -136,10 +136,8 @@ def quantify_spectra(spectra: Spectra, options: Options) -> xr.Dataset:
     setup = prepare(spectra, options)
     found = [measure(x, setup) for x in spectra.values]
     if not any(np.isfinite(one.atomic).all() for one in found):
-        raise InputError(
-            f"no line of {', '.join(options.elements)} rises above the background; "
-            "are these the elements of this sample?"
-        )
+        wanted = ", ".join(options.elements)
+        raise InputError(f"no line of {wanted} rises above the background; are these the elements of this sample?")
     atomic = np.stack([one.atomic for one in found])
     values = {
         "atomic_percent": 100 * atomic,

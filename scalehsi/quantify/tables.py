@@ -103,7 +103,7 @@ def k_factors(
     [1.0, 0.98, 1.66]
     """
     axis = np.linspace(0.2, 20, 1981) if energy is None else np.asarray(energy, dtype=np.float64)
-    foil = make_foil(thickness_nm=None, density=None, takeoff_deg=None, beam_kev=beam_kev)
+    foil = make_foil(beam_kev=beam_kev)
     options = Options(tuple(dict.fromkeys(elements)), lines=lines, reference=reference, foil=foil, counted=counted)
     setup = make_setup(options, axis)
     return xr.DataArray(

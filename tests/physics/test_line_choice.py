@@ -36,7 +36,7 @@ def test_lines_depend_on_the_axis_and_on_the_other_elements(elements, energy_ran
 
 
 def test_lines_of_other_elements_count_as_overlap():
-    assert chosen("Mo", beside=["S"]) == ["Mo Ka"]
+    assert chosen("Mo", others=["S"]) == ["Mo Ka"]
 
 
 @pytest.mark.parametrize(
@@ -62,7 +62,7 @@ def test_a_beam_below_an_edge_excites_no_line():
         (["O"], {"energy_range": (0.8, 20)}, r"O has no main line .* \(Ka at 0.525 keV\); leave O out"),
         (["Fe"], {"lines": ["Fe_Kz"]}, "Fe has no line 'Kz'; did you mean 'Kb'. Known: Ka, Kb, La"),
         (["Pt"], {"lines": ["Pt_La"], "energy_range": (0.2, 9)}, "Pt La lies at 9.43. keV, outside the energy axis"),
-        (["Fe"], {"lines": ["Pt_La"]}, "the line Pt La is of no element that is asked for"),
+        (["Fe"], {"lines": ["Pt_La"]}, "the line Pt La belongs to none of the elements"),
         (["Fe"], {"lines": ["Fe"]}, "lines has 'Fe' without a family; type something like 'Fe_Ka'"),
     ],
 )

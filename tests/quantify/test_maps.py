@@ -1,4 +1,4 @@
-"""Composition of every pixel and of regions: against the spectra one by one, for any chunks, lazily, with masks."""
+"""Composition of every pixel and of regions: against single spectra, for any chunks, lazily, with masks."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ FOIL = {"thickness_nm": 100.0, "density": 4.5}
 
 @pytest.fixture(scope="module")
 def scene():
-    """Stripes of the three minerals, with a mixed one between the first two; counts, and what they were drawn from."""
+    """Counts of stripes of the three minerals, with a mixture between the first two, and the truth behind them."""
     truth = hsi.simulate.phases((30, 34), counts_per_pixel=3000, seed=2).truth.compute()
     abundances = np.zeros((3, 30, 34), dtype=np.float32)
     abundances[0, :, :14] = 1
@@ -34,7 +34,7 @@ def scene():
 
 @pytest.fixture(scope="module")
 def result(scene) -> xr.Dataset:
-    """As a perfect unmixing of the counts would be: the mean spectrum of each stripe, and the true maps."""
+    """The result of a perfect unmixing of the counts: the mean spectrum of each stripe, and the true maps."""
     cube, truth = scene
     stripes = [cube[:, :14], cube[:, 18:26], cube[:, 26:]]
     means = np.stack([stripe.mean(("y", "x")).values for stripe in stripes])
@@ -58,7 +58,7 @@ def test_maps_of_the_truth_are_mixtures_of_the_minerals(scene):
         assert pure.any()
         at = found["atomic_percent"].where(pure).mean(("y", "x"))
         np.testing.assert_allclose(at, percent(mineral), atol=0.06)
-    # Where two phases overlap, atoms add up.
+    # Where two phases overlap, their atoms add up.
     oxygen = found["intensity"].sel(element="O")
     by_parts = hsi.quantify(truth["endmembers"], ELEMENTS, **FOIL)["intensity"].sel(element="O")
     np.testing.assert_allclose(oxygen, (truth["abundances"] * by_parts).sum("component"), rtol=1e-4)
@@ -73,7 +73,7 @@ def test_maps_of_a_result_agree_with_its_components(result):
     assert "Maps of a result have none" in maps.attrs["errors"]
 
 
-def test_components_of_a_result_carry_their_counts(result, scene):
+def test_components_of_a_result_have_the_counts_of_their_maps(result, scene):
     found = hsi.quantify(result, ELEMENTS, **FOIL)
     total = float(found["spectrum"].sum())
     assert total == pytest.approx(float(scene[0].sum()), rel=1e-3)
@@ -84,7 +84,7 @@ def test_components_of_a_result_carry_their_counts(result, scene):
         assert (off < 5 * one["atomic_percent_std"] + 0.02).all()
 
 
-def test_every_pixel_of_a_cube_is_the_linear_fit_of_the_sum(scene):
+def test_pixels_of_a_cube_add_up_to_the_fit_of_the_sum(scene):
     cube, _ = scene
     found = hsi.quantify(cube, ELEMENTS, **FOIL).compute()
     whole = hsi.quantify(cube, ELEMENTS, maps=False, **FOIL)
@@ -106,7 +106,7 @@ def test_errors_of_pixels_are_their_scatter(scene):
 
 
 @pytest.mark.parametrize("chunks", [None, {"y": 7, "x": 11}, {"y": 30, "x": 5}])
-def test_chunks_do_not_matter(scene, chunks):
+def test_chunks_do_not_change_the_maps(scene, chunks):
     cube, truth = scene
     small = cube.chunk(chunks) if chunks else cube
     for source in (small, truth.chunk(chunks) if chunks else truth):
@@ -114,7 +114,7 @@ def test_chunks_do_not_matter(scene, chunks):
         one = hsi.quantify(source, ELEMENTS, maps=True, **FOIL).compute()
         two = hsi.quantify(whole, ELEMENTS, maps=True, **FOIL).compute()
         for name in one.data_vars:
-            # Sums over pixels differ by rounding, and weights with them.
+            # Sums over pixels, and so the weights of the fit, differ by rounding.
             np.testing.assert_allclose(one[name], two[name], rtol=1e-4, atol=1e-3, err_msg=name)
 
 
@@ -175,12 +175,12 @@ def test_more_than_two_pixel_dims(scene):
     np.testing.assert_allclose(found["intensity"][:, 1], alone["intensity"][:, 6:], rtol=1e-3, atol=0.05)
 
 
-def test_smoothed_spectra_are_not_what_is_counted(result):
+def test_endmembers_before_smoothing_are_quantified(result):
     kept = result["endmembers"]
     smooth = kept.rolling(energy=9, center=True, min_periods=1).mean()
-    told = result.assign(endmembers=smooth.assign_attrs(kept.attrs), unsmoothed_endmembers=kept)
+    smoothed = result.assign(endmembers=smooth.assign_attrs(kept.attrs), unsmoothed_endmembers=kept)
     np.testing.assert_allclose(
-        hsi.quantify(told, ELEMENTS)["atomic_percent"], hsi.quantify(result, ELEMENTS)["atomic_percent"]
+        hsi.quantify(smoothed, ELEMENTS)["atomic_percent"], hsi.quantify(result, ELEMENTS)["atomic_percent"]
     )
 
 
