@@ -1,12 +1,9 @@
-"""Scenes with a known truth: lazy spectrum images of any size, the same in whatever chunks they are computed.
+"""Simulate spectrum images and maps with a known truth: lazy, of any size, and the same for any chunks.
 
-A scene is three separate things put together in `scalehsi.simulate.scene`: a *layout* (window -> abundances,
-`scalehsi.simulate.shapes.phase_layouts`), *spectra* (`scalehsi.physics.xray_spectra`, `scalehsi.physics.eels_edges`)
-and the
-*drawing* of counts
-(`scalehsi.kernels.statistics.counted_random`). A new kind of scene brings a layout and spectra. Maps without spectra,
-for Gaussian
-processes, are made by `sines` and `maps` (`scalehsi.simulate.shapes.map_patterns`).
+`scalehsi.simulate.scene` makes a scene of three parts: a layout (a function from a window of pixels to abundances,
+`scalehsi.simulate.shapes.phase_layouts`), spectra (`scalehsi.physics.xray_spectra`, `scalehsi.physics.eels_edges`), and
+Poisson counts (`scalehsi.kernels.statistics.counted_random`). A new kind of scene needs a layout and spectra. `sines`
+and `maps` simulate maps without spectra, for Gaussian processes (`scalehsi.simulate.shapes.map_patterns`).
 """
 
 from collections.abc import Callable
@@ -38,4 +35,4 @@ KINDS: Final[dict[str, Callable[..., Scene | Acquisitions | Maps]]] = {
     "phases": phases,
     "sines": sines,
 }
-"""What the command line can simulate, by name."""
+"""The kinds of scenes that the command line simulates, by name."""

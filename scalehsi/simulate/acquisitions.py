@@ -1,4 +1,7 @@
-"""Two acquisitions of one region with a known truth: small pixels and few counts, large pixels and many."""
+"""Simulate two EELS acquisitions of one region for pansharpening: small pixels with few counts, large ones with many.
+
+The region has square nanoparticles with plasmon modes; the truth is known on the small pixels.
+"""
 
 from __future__ import annotations
 
@@ -12,23 +15,31 @@ import xarray as xr
 from scalehsi.arrays import Float
 from scalehsi.schema import ENERGY, InputError, X, Y
 from scalehsi.simulate.scene import Scene, make_scene, pair, real, whole
-from scalehsi.simulate.shapes.plasmons import BASE, HEIGHTS, NAMES, RISE, Raster, plasmon_modes, plasmon_spectra
+from scalehsi.simulate.shapes.plasmons import (
+    COMPONENT_NAMES,
+    MODE_HEIGHTS,
+    TAIL_LEVEL,
+    TAIL_RISE,
+    Raster,
+    plasmon_modes,
+    plasmon_spectra,
+)
 
 ENERGY_EV: Final = (0.2, 2.0)
-MASS: Final = (1.0, 0.0, 0.0, 0.0)
-"""What each component adds to the image: it shows mass, and modes have none."""
+IMAGE_WEIGHTS: Final = (1.0, 0.0, 0.0, 0.0)
+"""Contribution of each component to the image, which shows mass: plasmon modes have none."""
 
 
 class Acquisitions(NamedTuple):
     """Simulated acquisitions of one region.
 
-    Attributes
+    Parameters
     ----------
     cubes : dict of str to DataArray
-        ``"spatial"`` and ``"spectral"``, lazy counts (y, x, energy), and ``"image"`` (y, x) where it was asked for: as
-        `scalehsi.fit` takes them for `scalehsi.PanSharpen`.
+        ``"spatial"`` and ``"spectral"``, lazy counts (y, x, energy), and ``"image"`` (y, x) where it was requested: the
+        data that `scalehsi.fit` takes for `scalehsi.PanSharpen`.
     truth : xarray.Dataset
-        Of the spatial cube, as in `Scene`. Spectra are on its energy axis.
+        Truth of the spatial cube, as in `Scene`, on its energy axis.
     """
 
     cubes: dict[str, xr.DataArray]
@@ -55,45 +66,48 @@ def acquisitions(
     pixel_size_nm: float = 1.0,
     chunk: int | Sequence[int] | None = None,
 ) -> Acquisitions:
-    """Simulate low-loss EELS maps of nanoparticles, once with small pixels and few counts, once the other way round.
+    """Simulate low-loss EELS maps of nanoparticles: one with small pixels and few counts, one with large and many.
 
-    Square particles have plasmon modes at their corners, along their edges and on their faces, 0.2 to 2 eV; everything
-    lies on the tail of the zero-loss peak.
+    Square particles have plasmon modes at their corners, along their edges and on their faces, from 0.2 to 2 eV, on the
+    tail of the zero-loss peak.
 
     Parameters
     ----------
     shape : (int, int), default (96, 96)
-        Pixels of the spatial cube; any size, nothing is computed here.
+        Pixels of the spatial cube along y and x. Any size: the cube is lazy.
     footprint : int, default 6
-        Spatial pixels along a side of a spectral pixel; what does not fill one is left out.
+        Spatial pixels along a side of a spectral pixel; an incomplete last one is left out.
     counts_per_pixel : float, default 500
-        Of a spatial pixel, about, in the mean over a wide field.
+        Approximate mean number of counts of a spatial pixel over a wide field.
     dwell_ratio : float, default 100
-        So many times the counts has a spectral pixel.
+        Counts of a spectral pixel divided by those of a spatial pixel.
     drift : (float, float), default (0, 0)
-        How far the sample moved before the spectral cube, in spatial pixels along y and x. The axes do not know of it.
+        Movement of the sample before the spectral cube was acquired, in spatial pixels along y and x. The coordinates
+        of the cubes do not include it.
     point_spread : float, default 0
         Standard deviation of the probe of the spectral cube beyond its footprint, in spatial pixels.
     n_channels : int, default 360
+        Channels of the spatial cube, from 0.2 to 2 eV.
     spectral_channels : int, optional
-        Channels of the spectral cube over the same range, where they are others.
+        Channels of the spectral cube over the same range. By default ``n_channels``.
     image_counts : float, default 0
-        Above zero there is an image too, of pixels half as large, with so many counts a pixel.
+        Counts in a pixel of an additional image, whose pixels have half the size. 0 makes no image.
     seed : int, default 0
-        Decides the particles and all counts.
+        Seed of the particles and of all counts.
     pixel_size_nm : float, default 1
-        Of a spatial pixel.
+        Size of a spatial pixel in nm.
     chunk : int or (int, int), optional
-        Pixels of a chunk of the spatial cube along y and x; it changes no number.
+        Pixels of a chunk of the spatial cube along y and x. It does not change the data.
 
     Returns
     -------
     Acquisitions
+        The cubes, the image where it was requested, and the truth of the spatial cube.
 
     Raises
     ------
     InputError
-        For settings that make no scene.
+        When a setting is outside its allowed values.
 
     Examples
     --------
@@ -125,16 +139,16 @@ def acquisitions(
         "seed": whole("seed", seed, least=0),
         "pixel_size_nm": step,
     }
-    made = partial(_scene, settings=settings)
-    spatial = made("spatial", size, Raster(), counts, channels=channels, chunk=chunk)
+    scene = partial(_scene, settings=settings)
+    spatial = scene("spatial", size, Raster(), counts, channels=channels, chunk=chunk)
     small = (size[0] // factor, size[1] // factor)
     raster = Raster(float(factor), (moved[0], moved[1]), factor, blur)
-    spectral = made("spectral", small, raster, counts * ratio, channels=settings["spectral_channels"], stream=1)
+    spectral = scene("spectral", small, raster, counts * ratio, channels=settings["spectral_channels"], stream=1)
     cubes = {"spatial": spatial.cube, "spectral": _at(spectral.cube, factor, step)}
     if image:
         fine = (2 * size[0], 2 * size[1])
-        seen = made("image", fine, Raster(0.5), image, channels=1, stream=2).cube
-        cubes["image"] = _at(seen.isel({ENERGY: 0}, drop=True).rename("image"), 0.5, step)
+        counted = scene("image", fine, Raster(0.5), image, channels=1, stream=2).cube
+        cubes["image"] = _at(counted.isel({ENERGY: 0}, drop=True).rename("image"), 0.5, step)
     return Acquisitions(cubes, spatial.truth)
 
 
@@ -149,16 +163,21 @@ def _scene(
     stream: int = 0,
     chunk: int | Sequence[int] | None = None,
 ) -> Scene:
-    """One acquisition, its axes beginning at zero."""
+    """Simulate one acquisition with axes that begin at zero.
+
+    ``name`` goes into its title, ``shape`` are its pixels along y and x, ``raster`` their positions in the region,
+    ``counts`` the mean counts of a pixel, ``settings`` those of `acquisitions`, ``channels`` the number of channels (1
+    for the image), ``stream`` the stream of random numbers, and ``chunk`` as in `acquisitions`.
+    """
     low, high = ENERGY_EV
     energy = low + (high - low) * (np.arange(channels) + 0.5) / channels
-    spectra: Float = plasmon_spectra(energy) * counts if channels > 1 else counts * np.array(MASS)[:, None]
+    spectra: Float = plasmon_spectra(energy) * counts if channels > 1 else counts * np.array(IMAGE_WEIGHTS)[:, None]
     return make_scene(
         "acquisitions",
         layout=partial(plasmon_modes, seed=settings["seed"], raster=raster),
         spectra=spectra,
-        largest_abundance=BASE + RISE + sum(HEIGHTS),
-        compositions={each: {} for each in NAMES},
+        largest_abundance=TAIL_LEVEL + TAIL_RISE + sum(MODE_HEIGHTS),
+        compositions={each: {} for each in COMPONENT_NAMES},
         energy=energy,
         energy_units="eV",
         signal="EELS",
@@ -170,6 +189,9 @@ def _scene(
 
 
 def _at(data: xr.DataArray, pitch: float, step: float) -> xr.DataArray:
-    """The same with the middles of its pixels where they lie in the spatial cube's coordinates."""
+    """Return ``data`` with pixel coordinates in nm that agree with those of the spatial cube.
+
+    ``pitch`` is the size of its pixels in spatial pixels, ``step`` the size of a spatial pixel in nm.
+    """
     axes = {d: (d, (np.arange(data.sizes[d]) + 0.5) * pitch * step - 0.5 * step, data[d].attrs) for d in (Y, X)}
     return data.assign_coords(axes)

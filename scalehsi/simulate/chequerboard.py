@@ -1,4 +1,4 @@
-"""The scene of the chequerboard: phases that are gathered in places of their own."""
+"""Simulate an EELS or EDX map of a chequerboard whose squares have one dominant phase each."""
 
 from __future__ import annotations
 
@@ -18,7 +18,6 @@ from scalehsi.simulate.shapes.phase_layouts import board_abundances
 
 Composition = dict[str, float]
 
-# Atomic per cent.
 PHASES: Final[dict[str, dict[str, Composition]]] = {
     "EELS": {
         "C": {"C": 100.0},
@@ -41,8 +40,9 @@ PHASES: Final[dict[str, dict[str, Composition]]] = {
         "ZrO2": {"Zr": 33.3, "O": 66.7},
     },
 }
-EELS_EV: Final = (250.0, 762.0)
-EDS_KEV: Final = (0.2, 20.0)
+"""Composition of each phase in atomic per cent, by signal."""
+EELS_RANGE_EV: Final = (250.0, 762.0)
+EDS_RANGE_KEV: Final = (0.2, 20.0)
 
 
 def chequerboard(
@@ -61,50 +61,53 @@ def chequerboard(
     pixel_size_nm: float = 1.0,
     chunk: int | Sequence[int] | None = None,
 ) -> Scene:
-    """Simulate a board of squares with one dominant phase each: phases gathered in places of their own.
+    """Simulate a chequerboard whose squares have one dominant phase each.
 
-    A method that learns from one block after another meets one phase after another here; a method that learns from the
-    whole cube does not care. The squares are not pure: other phases mix in smoothly, and the foil varies in thickness.
+    A method that learns from one block after another gets one phase after another here; for a method that learns from
+    the whole cube the order makes no difference. The squares are not pure: fractions of other phases vary smoothly, and
+    so does the thickness of the foil.
 
     Parameters
     ----------
     shape : (int, int), default (256, 256)
-        Pixels along y and x; any size, nothing is computed here.
+        Pixels along y and x. Any size: the cube is lazy.
     squares : (int, int), default (2, 2)
         Squares along y and x.
     n_components : int, 1 to 8, default 4
-        Phases; no more than squares.
+        Number of phases, at most the number of squares.
     n_channels : int, default 1024
+        Channels of the energy axis.
     counts_per_pixel : float, default 500
         Expected number of counts of a pixel of thickness one, which is about the mean over the board.
     seed : int, default 0
-        Decides the mixing, the thickness and the counts.
+        Seed of the mixing, the thickness and the counts.
     signal : {"EELS", "EDS"}
         ``"EELS"``: core losses of 250 to 762 eV. ``"EDS"``: X-rays of 0.2 to 20 keV, which differ much more between
         phases, so that far fewer counts are enough.
     background : float, default 0
-        Of EELS scenes: height of the power-law background at the O K edge, in O K jumps of pure oxygen. Thin foils have
-        0.3 to 1. Zero stands for a cube whose background was removed. Phases that share a background have no channel
-        to themselves, and then no NMF without further knowledge can tell them apart to better than 10 to 30 degrees.
+        Height of the power-law background of EELS spectra at the O K edge, in O K jumps of pure oxygen. Thin foils have
+        0.3 to 1; 0 is a cube whose background was removed. With a common background no phase has a channel of its own,
+        and NMF without further knowledge cannot separate the phases to better than 10 to 30 degrees.
     mixing : float, 0 to 0.9, default 0.3
-        Largest share of other phases inside a square; there are places with none.
+        Largest fraction of other phases inside a square. It falls to 0 in some places.
     border : float, 0 to 1, default 0.1
-        Width of the soft border between squares, as a share of a square.
+        Width of the smooth border between squares, as a fraction of a square.
     wedge : float, 0 to 0.9, default 0.3
-        The thickness varies smoothly around one by at most this.
+        Largest deviation of the thickness from one; the thickness varies smoothly.
     pixel_size_nm : float, default 1
+        Size of a pixel in nm.
     chunk : int or (int, int), optional
-        Pixels of a chunk along y and x; it changes no number.
+        Pixels of a chunk along y and x. It does not change the data.
 
     Returns
     -------
     Scene
-        The abundances are fractions times thickness: summed over the components they give the thickness.
+        The abundances are fractions times thickness; their sum over the components is the thickness.
 
     Raises
     ------
     InputError
-        For settings that make no scene.
+        When a setting is outside its allowed values, or there are more components than squares.
 
     Examples
     --------
@@ -160,7 +163,10 @@ def chequerboard(
 def _phases(
     signal: str, n_components: int, *, board: tuple[int, int], shape: tuple[int, int]
 ) -> dict[str, Composition]:
-    """The first few phases of a signal, when they find room on the board."""
+    """Return the first ``n_components`` phases of a signal; refuse more than there are squares on the board.
+
+    ``board`` are the squares, ``shape`` the pixels along y and x.
+    """
     if signal not in PHASES:
         raise InputError(f"signal {signal!r} is not simulated; {suggest(str(signal), PHASES)}")
     count = whole("n_components", n_components, least=1, most=len(PHASES[signal]))
@@ -177,9 +183,12 @@ def _phases(
 def _spectra(
     signal: str, chosen: dict[str, Composition], n_channels: int, *, background: float
 ) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
-    """The energy axis [shape (E,)] and the spectra on it [shape (K, E)]."""
+    """Return the energy axis, shape (E,), and the spectra of the ``chosen`` phases on it, shape (K, E).
+
+    ``background`` is that of `chequerboard`.
+    """
     if signal == "EELS":
-        energy = np.linspace(*EELS_EV, n_channels, endpoint=False)
+        energy = np.linspace(*EELS_RANGE_EV, n_channels, endpoint=False)
         return energy, np.stack([eels_spectrum(each, energy, background=background) for each in chosen.values()])
-    energy = np.linspace(*EDS_KEV, n_channels)
+    energy = np.linspace(*EDS_RANGE_KEV, n_channels)
     return energy, np.stack([eds_spectrum(each, energy) for each in chosen.values()])

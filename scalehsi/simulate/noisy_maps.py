@@ -1,4 +1,4 @@
-"""Maps with a known truth and noise of each component: the scenes that Gaussian processes are judged by."""
+"""Simulate maps with a known truth and with noise of each component, for tests of Gaussian processes."""
 
 from __future__ import annotations
 
@@ -14,31 +14,31 @@ import numpy as np
 import xarray as xr
 from numpy.typing import NDArray
 
+from scalehsi.arrays import Float
 from scalehsi.chunks import WORK_BLOCK_BYTES
 from scalehsi.schema import ABUNDANCES, COMPONENT, InputError, X, Y, suggest
 from scalehsi.simulate.scene import pair, real, whole
 from scalehsi.simulate.shapes.map_patterns import add_noise, atom_maps, positions, sine_maps, smooth_maps
 from scalehsi.simulate.shapes.phase_layouts import Window
 
-Float = NDArray[np.float64]
-
-FEATURE: Final = 48
-"""Pixels from hill to hill of smooth scenes, in maps that are at least so long."""
+DEFAULT_FEATURE_PIXELS: Final = 48
+"""Distance of hills in smooth scenes, for maps with a side of at least this length."""
 ATOM_NOISE: Final = (0.05, 0.08, 0.05, 0.1, 0.15, 0.15)
+"""Standard deviation of the noise of each map of atoms."""
 MODELS: Final = (1, 2)
 
 
 class Maps(NamedTuple):
-    """Simulated maps and what they were before the noise.
+    """Simulated maps, with and without noise.
 
-    Attributes
+    Parameters
     ----------
     maps : xarray.DataArray
-        Lazy, dims ``(component, y, x)``, float32, NaN where a pixel is missing. Its name is ``abundances``, so that
-        `scalehsi.save` writes a store that a result's maps are read from. The attributes hold ``kind``, ``settings``
-        (JSON), ``seed`` and ``history``; the coordinate ``noise`` (component) its standard deviations.
+        Noisy maps: lazy, dims ``(component, y, x)``, float32, NaN where a pixel is missing. The name is ``abundances``,
+        so that `scalehsi.save` writes a store from which maps can be read. The attributes are ``kind``, ``settings``
+        (JSON), ``seed`` and ``history``; the coordinate ``noise`` (component) has the standard deviations.
     truth : xarray.DataArray
-        Lazy, the same without noise, complete, on a finer grid where ``upsample`` is above one.
+        The same maps without noise and without missing pixels, lazy, on a finer grid where ``upsample`` is above one.
     """
 
     maps: xr.DataArray
@@ -46,7 +46,7 @@ class Maps(NamedTuple):
 
 
 class Form(Protocol):
-    """A picklable function of positions along y and x [shape (h,) and (w,)] that gives maps [shape (K, h, w)]."""
+    """A picklable function of positions along y (h,) and x (w,) that returns maps, shape (K, h, w)."""
 
     def __call__(self, y: Float, x: Float, /) -> Float: ...
 
@@ -68,35 +68,37 @@ def sines(
 ) -> Maps:
     """Simulate maps of sinusoids, some of them equal and some noisier than others.
 
-    Each map is a product of two sinusoids, from 0 to 1 with a standard deviation of 1/4. The first, the third, the
-    fifth are the same; the second, the fourth have twice the period along x. What a joint reconstruction can take from
-    a clean map for a noisy one shows in the third. After figure 7 of [1]_.
+    Each map is a product of two sinusoids, from 0 to 1 with a standard deviation of 1/4. The first, third and fifth map
+    are equal; the second and fourth have twice the period along x. The third map shows how much a joint reconstruction
+    uses a map with little noise for an equal one with more. After figure 7 of [1]_.
 
     Parameters
     ----------
     shape : (int, int), default (48, 48)
-        Pixels along y and x. Any size: nothing is computed here, and later a pixel of a map costs some 25 nanoseconds.
+        Pixels along y and x. Any size: the maps are lazy, and computing a pixel of a map takes about 25 nanoseconds.
     n_components : int, default 3
+        Number of maps.
     period : float, default 12
-        In pixels.
+        Period in pixels.
     model : {1, 2}, default 2
-        Which maps are noisy: ``1`` for none on the first, ``sigma0`` on the second, and ``alpha * sigma0`` on the
-        others; ``2`` for ``sigma0`` on the first and ``alpha * sigma0`` on the others.
+        Noise of the maps. ``1``: none on the first map, ``sigma0`` on the second, ``alpha * sigma0`` on the others.
+        ``2``: ``sigma0`` on the first map, ``alpha * sigma0`` on the others.
     sigma0 : float, default 0.3
         Standard deviation of the noise.
     alpha : float, default 1
         Noise ratio.
     noise : float or sequence of float, optional
-        Standard deviation, of all maps or of each; then ``model``, ``sigma0`` and ``alpha`` say nothing.
+        Standard deviation of the noise of all maps, or of each map, in place of ``model``, ``sigma0`` and ``alpha``.
     missing : float, 0 to 0.99, default 0
         Share of pixels that are NaN in all maps.
     upsample : int, default 1
-        Points a pixel of the truth along each axis; it does not change the maps.
+        Number of points in a pixel of the truth along each axis. It does not change the noisy maps.
     seed : int, default 0
-        Decides the noise and which pixels are missing.
+        Seed of the noise and of the missing pixels.
     pixel_size_nm : float, default 1
+        Size of a pixel in nm.
     chunk : int or (int, int), optional
-        Pixels of a chunk along y and x; it changes no number.
+        Pixels of a chunk along y and x. It does not change the data.
 
     Returns
     -------
@@ -106,7 +108,7 @@ def sines(
     Raises
     ------
     InputError
-        For settings that make no maps.
+        When a setting is outside its allowed values.
 
     References
     ----------
@@ -159,33 +161,35 @@ def maps(
     pixel_size_nm: float = 1.0,
     chunk: int | Sequence[int] | None = None,
 ) -> Maps:
-    """Simulate loading maps of known form with noise on them.
+    """Simulate noisy maps of smooth structures, or of an atomically resolved scan.
 
     Parameters
     ----------
     shape : (int, int), default (48, 48)
-        Pixels along y and x. Any size: nothing is computed here, and later a pixel of a map costs some 40 nanoseconds.
+        Pixels along y and x. Any size: the maps are lazy, and computing a pixel of a map takes about 40 nanoseconds.
     kind : {"smooth", "atoms"}, default "smooth"
-        ``"smooth"``: an oblique wave, round hills, a wavy interface, and clouds from the fourth on, from 0 to 1, their
-        standard deviations 0.35, 0.2, 0.45 and some 0.2, after figure 4 of [1]_. ``"atoms"``: as an atomically resolved
-        EELS scan, with an interface and columns of two kinds every 6 pixels, in maps five and six fainter than the
-        noise; in most of them two length scales compete.
+        ``"smooth"``: an oblique wave, round hills, a wavy interface, and from the fourth map on clouds. The values go
+        from 0 to 1, the standard deviations are 0.35, 0.2, 0.45 and about 0.2, after figure 4 of [1]_. ``"atoms"``:
+        maps as those of an atomically resolved EELS scan, with an interface and with columns of two kinds every 6
+        pixels. Maps five and six are weaker than their noise; most maps have two length scales.
     n_components : int, optional
-        Default: 3 smooth ones; 6 of atoms, which is also the most.
+        Number of maps. By default 3 smooth ones, or 6 of atoms, which is also the maximum.
     noise : float or sequence of float, optional
-        Standard deviation, of all maps or of each. Default: 0.3 for smooth ones, 0.05 to 0.15 for atoms.
+        Standard deviation of the noise of all maps, or of each map. By default 0.3 for smooth maps and 0.05 to 0.15 for
+        atoms.
     missing : float, 0 to 0.99, default 0
         Share of pixels that are NaN in all maps.
     feature : float, optional
-        Size of what is smooth, in pixels: from hill to hill, from interface to interface. Default: 48, or the longer
-        side of the map where that is less.
+        Size of the smooth structures in pixels: the distance of hills or of interfaces. By default 48, or the longer
+        side of the map where that is shorter.
     upsample : int, default 1
-        Points a pixel of the truth along each axis; it does not change the maps.
+        Number of points in a pixel of the truth along each axis. It does not change the noisy maps.
     seed : int, default 0
-        Decides the noise, which pixels are missing, and the clouds.
+        Seed of the noise, of the missing pixels and of the clouds.
     pixel_size_nm : float, default 1
+        Size of a pixel in nm.
     chunk : int or (int, int), optional
-        Pixels of a chunk along y and x; it changes no number.
+        Pixels of a chunk along y and x. It does not change the data.
 
     Returns
     -------
@@ -195,7 +199,7 @@ def maps(
     Raises
     ------
     InputError
-        For settings that make no maps.
+        When a setting is outside its allowed values.
 
     References
     ----------
@@ -217,7 +221,7 @@ def maps(
     most = len(ATOM_NOISE) if kind == "atoms" else 2**63 - 1
     default = 3 if kind == "smooth" else most
     count = default if n_components is None else whole("n_components", n_components, least=1, most=most)
-    length = float(min(FEATURE, max(size))) if feature is None else real("feature", feature)
+    length = float(min(DEFAULT_FEATURE_PIXELS, max(size))) if feature is None else real("feature", feature)
     start = whole("seed", seed, least=0)
     form: Form
     if kind == "smooth":
@@ -236,7 +240,7 @@ def maps(
 
 
 def _noises(noise: float | Sequence[float] | None, count: int, default: Sequence[float]) -> tuple[float, ...]:
-    """Standard deviation of the noise of each map."""
+    """Return the standard deviation of the noise of each of ``count`` maps; ``default`` where ``noise`` is None."""
     if noise is None:
         return tuple(default)
     if isinstance(noise, Sequence | np.ndarray) and not isinstance(noise, str):
@@ -248,7 +252,7 @@ def _noises(noise: float | Sequence[float] | None, count: int, default: Sequence
 
 @dataclass(frozen=True)
 class _Recipe:
-    """All that a block needs in order to be made; small and picklable."""
+    """All settings that a chunk is computed from; small and picklable."""
 
     form: Form
     noise: tuple[float, ...]
@@ -259,7 +263,7 @@ class _Recipe:
     upsample: int
 
     def window(self, block_id: tuple[int, int, int]) -> Window:
-        """The points of a chunk, on the finer grid."""
+        """Return the points of a chunk, on the grid with ``upsample`` points in a pixel."""
         y, x = (number * step for number, step in zip(block_id[1:], self.chunk, strict=True))
         return Window(y, min(y + self.chunk[0], self.shape[0]), x, min(x + self.chunk[1], self.shape[1]))
 
@@ -274,6 +278,12 @@ def _make(
     common: Mapping[str, Any],
     chunk: int | Sequence[int] | None,
 ) -> Maps:
+    """Wrap a form and noise as lazy maps with their truth.
+
+    ``name`` is the kind of scene, ``form`` the function of its maps, ``noise`` the standard deviation of each map,
+    ``given`` the argument ``noise`` of the caller, ``settings`` those of the kind, ``common`` those of all kinds, and
+    ``chunk`` the pixels of a chunk.
+    """
     height, width = settings["shape"]
     fine = whole("upsample", common["upsample"], least=1)
     pixel = real("pixel_size_nm", common["pixel_size_nm"])
@@ -323,7 +333,7 @@ def _make(
 
 
 def _chunk(chunk: int | Sequence[int] | None, shape: tuple[int, int], components: int) -> tuple[int, int]:
-    """Pixels of a chunk along y and x."""
+    """Return the pixels of a chunk along y and x, for maps of ``shape`` and of this many components."""
     if chunk is not None:
         steps = pair("chunk", chunk if isinstance(chunk, Sequence) else (chunk, chunk))
     else:
@@ -333,14 +343,14 @@ def _chunk(chunk: int | Sequence[int] | None, shape: tuple[int, int], components
 
 
 def _true_block(recipe: _Recipe, block_id: tuple[int, int, int]) -> NDArray[np.float32]:
-    """The truth of one chunk [array, shape (K, h, w)]."""
+    """Compute the truth of one chunk, shape (K, h, w)."""
     window = recipe.window(block_id)
     y, x = (positions(a, b, upsample=recipe.upsample) for a, b in ((window.y0, window.y1), (window.x0, window.x1)))
     return recipe.form(y, x).astype(np.float32)
 
 
 def _noisy_block(recipe: _Recipe, block_id: tuple[int, int, int]) -> NDArray[np.float32]:
-    """What is measured in one chunk [array, shape (K, h, w)]."""
+    """Compute the noisy maps of one chunk, shape (K, h, w)."""
     window = recipe.window(block_id)
     clean = recipe.form(positions(window.y0, window.y1), positions(window.x0, window.x1))
     noise = np.array(recipe.noise)

@@ -1,4 +1,4 @@
-"""Putting a layout, spectra and Poisson counts together as a lazy cube with its truth."""
+"""Make a scene: a lazy cube of Poisson counts from a layout of abundances and spectra, with its truth."""
 
 from __future__ import annotations
 
@@ -14,31 +14,33 @@ import numpy as np
 import xarray as xr
 from numpy.typing import NDArray
 
+from scalehsi.arrays import Float
 from scalehsi.chunks import MiB, smallest_unsigned, storage_layout
 from scalehsi.cube import make_cube
 from scalehsi.kernels.statistics.counted_random import draw_counts
 from scalehsi.schema import ABUNDANCES, COMPONENT, ENDMEMBERS, ENERGY, InputError, X, Y
 from scalehsi.simulate.shapes.phase_layouts import Window
 
-Float = NDArray[np.float64]
 Layout = Callable[[Window], Float]
-"""Window -> abundances [array, shape (K, h, w)]: a picklable function of absolute positions alone."""
+"""A picklable function from a `Window` to abundances, shape (K, h, w), that depends on absolute positions only."""
 
-BEAM_KEV: Final = 200.0
-LARGE_BYTES: Final = 16 * 1024 * MiB
-TILE: Final = 256  # pixels along a side that are laid out and drawn at once inside a chunk
+BEAM_ENERGY_KEV: Final = 200.0
+LARGE_CUBE_BYTES: Final = 16 * 1024 * MiB
+"""Larger cubes have four stored chunks in a chunk."""
+TILE_PIXELS: Final = 256
+"""Side of the squares of pixels that are computed at once inside a chunk."""
 
 
 class Scene(NamedTuple):
-    """A simulated spectrum image and what it was made from.
+    """A simulated spectrum image and its truth.
 
-    Attributes
+    Parameters
     ----------
     cube : xarray.DataArray
-        Lazy counts, dims ``(y, x, energy)``, the smallest unsigned integers that hold them.
+        Lazy counts, dims ``(y, x, energy)``, in the smallest sufficient type of unsigned integers.
     truth : xarray.Dataset
-        ``endmembers`` (component, energy), expected counts of a pixel at abundance one; ``abundances``
-        (component, y, x), lazy. Their product is the expectation of the cube. The attributes hold the ``kind``, the
+        ``endmembers`` (component, energy) are the expected counts of a pixel at abundance one; ``abundances``
+        (component, y, x) are lazy. Their product is the expectation of the cube. The attributes are the ``kind``, the
         ``settings`` and ``composition`` (JSON), the names of the ``components`` and the ``seed``.
     """
 
@@ -48,7 +50,7 @@ class Scene(NamedTuple):
 
 @dataclass(frozen=True)
 class _Recipe:
-    """All that a block needs in order to be made; sent to workers, so small and picklable."""
+    """All settings that a chunk is computed from; sent to workers, so small and picklable."""
 
     layout: Layout
     spectra: Float
@@ -59,7 +61,7 @@ class _Recipe:
     stream: int = 0
 
     def window(self, row: int, column: int) -> Window:
-        """The pixels of a chunk."""
+        """Return the pixels of the chunk in this row and column of chunks."""
         y, x = row * self.chunk[0], column * self.chunk[1]
         return Window(y, min(y + self.chunk[0], self.shape[0]), x, min(x + self.chunk[1], self.shape[1]))
 
@@ -86,33 +88,37 @@ def make_scene(
     kind : str
         Name of the kind of scene.
     layout : callable
-        `Window` -> abundances [array, shape (K, h, w)]; must be picklable, and give a pixel the same numbers in
-        whatever window it is asked for.
+        Takes a `Window` and returns abundances, shape (K, h, w). It must be picklable, and the numbers of a pixel must
+        not depend on the window.
     spectra : array, shape (K, E)
         Expected counts of a pixel at abundance one.
     largest_abundance : float
-        No abundance is larger; it decides the dtype.
+        Upper bound of all abundances, from which the type of the counts is chosen.
     compositions : mapping
-        Atomic per cent of each component by element, under the component's name.
+        Atomic per cent by element, for the name of each component.
     energy : array, shape (E,)
+        Energy axis.
     energy_units : {"eV", "keV"}
+        Unit of the energy axis.
     signal, title : str
+        Attributes of the cube.
     settings : mapping
-        What the scene was asked for, at least ``shape``, ``seed``, ``pixel_size_nm`` and ``counts_per_pixel``; goes
-        into the attributes.
+        Settings of the scene, stored in the attributes: at least ``shape``, ``seed``, ``pixel_size_nm`` and
+        ``counts_per_pixel``.
     chunk : int or (int, int), optional
         Pixels of a chunk along y and x.
     stream : int, default 0
-        Another one draws other counts of the same scene.
+        Stream of random numbers; another one draws other counts of the same scene.
 
     Returns
     -------
     Scene
+        The lazy cube and its truth.
     """
     shape: tuple[int, int] = settings["shape"]
     components, channels = spectra.shape
     mean = float(spectra.max()) * largest_abundance
-    # Ten standard deviations and twenty counts above the largest mean: not once in all the pixels ever measured.
+    # A count beyond ten standard deviations and twenty above the largest mean practically never occurs.
     dtype = smallest_unsigned(math.ceil(mean + 10 * math.sqrt(mean) + 20))
     steps = _chunk(chunk, (*shape, channels), dtype.itemsize)
     recipe = _Recipe(layout, spectra, shape, steps, settings["seed"], dtype, stream)
@@ -124,7 +130,7 @@ def make_scene(
     elements = list(dict.fromkeys(element for mixture in compositions.values() for element in mixture))
     shared = {
         "signal": signal,
-        "beam_energy_keV": BEAM_KEV,
+        "beam_energy_keV": BEAM_ENERGY_KEV,
         "title": title,
         "elements": elements,
         "counts_per_pixel": settings["counts_per_pixel"],
@@ -156,13 +162,13 @@ def make_scene(
 
 
 def _chunk(chunk: int | Sequence[int] | None, shape: tuple[int, int, int], itemsize: int) -> tuple[int, int]:
-    """Pixels of a chunk along y and x."""
+    """Return the pixels of a chunk along y and x, for a cube of ``shape`` with this many bytes for a count."""
     if chunk is not None:
         steps = pair("chunk", chunk if isinstance(chunk, Sequence) else (chunk, chunk))
     else:
         stored = storage_layout(shape, itemsize).chunks
-        # Chunks as they are stored; of a very large cube four to a task, which keeps its graph small.
-        side = 2 if math.prod(shape) * itemsize > LARGE_BYTES else 1
+        # The chunks of the store; in a very large cube four of them, which keeps its graph small.
+        side = 2 if math.prod(shape) * itemsize > LARGE_CUBE_BYTES else 1
         steps = stored[0] * side, stored[1] * side
     return min(steps[0], shape[0]), min(steps[1], shape[1])
 
@@ -170,7 +176,10 @@ def _chunk(chunk: int | Sequence[int] | None, shape: tuple[int, int, int], items
 def _lazy(
     function: Callable[..., NDArray[Any]], *, recipe: _Recipe, name: str, chunks: Any, dtype: np.dtype[Any]
 ) -> da.Array:
-    """A dask array whose blocks are made from their numbers alone, so that describing any size costs nothing."""
+    """Return a dask array whose chunks ``function`` computes from ``recipe`` and their position.
+
+    ``name`` begins the names of the tasks; ``chunks`` and ``dtype`` are those of the array.
+    """
     meta = np.empty((0, 0, 0), dtype=dtype)
     token = f"{name}{function.__name__}"
     array: da.Array = da.map_blocks(function, recipe, chunks=chunks, dtype=dtype, meta=meta, token=token)
@@ -178,34 +187,34 @@ def _lazy(
 
 
 def _tiles(window: Window) -> list[tuple[Window, slice, slice]]:
-    """A window in parts, small enough that laying them out takes little memory beside the counts."""
+    """Divide a window into squares of at most `TILE_PIXELS`, whose abundances take little memory beside the counts."""
     return [
         (
-            Window(y, min(y + TILE, window.y1), x, min(x + TILE, window.x1)),
-            slice(y - window.y0, min(y + TILE, window.y1) - window.y0),
-            slice(x - window.x0, min(x + TILE, window.x1) - window.x0),
+            Window(y, min(y + TILE_PIXELS, window.y1), x, min(x + TILE_PIXELS, window.x1)),
+            slice(y - window.y0, min(y + TILE_PIXELS, window.y1) - window.y0),
+            slice(x - window.x0, min(x + TILE_PIXELS, window.x1) - window.x0),
         )
-        for y in range(window.y0, window.y1, TILE)
-        for x in range(window.x0, window.x1, TILE)
+        for y in range(window.y0, window.y1, TILE_PIXELS)
+        for x in range(window.x0, window.x1, TILE_PIXELS)
     ]
 
 
 def _count_block(recipe: _Recipe, block_id: tuple[int, int, int]) -> NDArray[Any]:
-    """The counts of one chunk [array, shape (h, w, E)]."""
+    """Compute the counts of one chunk, shape (h, w, E)."""
     window = recipe.window(block_id[0], block_id[1])
     out = np.empty((window.y1 - window.y0, window.x1 - window.x0, recipe.spectra.shape[1]), dtype=recipe.dtype)
     for tile, rows, columns in _tiles(window):
-        # The absolute number of a pixel, row by row over the whole scene, is the position in the random stream.
+        # The absolute number of a pixel, row by row over the whole scene, is its position in the random stream.
         pixels = np.arange(tile.y0, tile.y1)[:, None] * recipe.shape[1] + np.arange(tile.x0, tile.x1)
         abundances = np.moveaxis(recipe.layout(tile), 0, -1).reshape(pixels.size, -1)
-        how: dict[str, Any] = {"seed": recipe.seed, "dtype": recipe.dtype, "stream": recipe.stream}
-        counts = draw_counts(abundances, recipe.spectra, pixels.ravel(), **how)
+        settings: dict[str, Any] = {"seed": recipe.seed, "dtype": recipe.dtype, "stream": recipe.stream}
+        counts = draw_counts(abundances, recipe.spectra, pixels.ravel(), **settings)
         out[rows, columns] = counts.reshape(*pixels.shape, -1)
     return out
 
 
 def _abundance_block(recipe: _Recipe, block_id: tuple[int, int, int]) -> NDArray[np.float32]:
-    """The abundances of one chunk [array, shape (K, h, w)]."""
+    """Compute the abundances of one chunk, shape (K, h, w)."""
     window = recipe.window(block_id[1], block_id[2])
     out = np.empty((len(recipe.spectra), window.y1 - window.y0, window.x1 - window.x0), dtype=np.float32)
     for tile, rows, columns in _tiles(window):
@@ -214,7 +223,7 @@ def _abundance_block(recipe: _Recipe, block_id: tuple[int, int, int]) -> NDArray
 
 
 def pair(name: str, value: Any) -> tuple[int, int]:
-    """Two whole numbers of at least one, along y and x.
+    """Check that the setting ``name`` is two whole numbers of at least one, along y and x, and return them.
 
     Examples
     --------
@@ -230,7 +239,7 @@ def pair(name: str, value: Any) -> tuple[int, int]:
 
 
 def whole(name: str, value: Any, *, least: int, most: int = 2**63 - 1) -> int:
-    """A whole number between two bounds.
+    """Check that the setting ``name`` is a whole number from ``least`` to ``most``, and return it.
 
     Examples
     --------
@@ -248,7 +257,9 @@ def whole(name: str, value: Any, *, least: int, most: int = 2**63 - 1) -> int:
 
 
 def real(name: str, value: Any, *, above: float = 0.0, most: float = math.inf, closed: bool = False) -> float:
-    """A finite number in ``(above, most]``, or in ``[above, most]`` when ``closed``.
+    """Check that the setting ``name`` is a finite number, and return it.
+
+    It must be in ``(above, most]``, or in ``[above, most]`` when ``closed``.
 
     Examples
     --------

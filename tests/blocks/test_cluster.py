@@ -212,7 +212,7 @@ def test_a_killed_worker_changes_nothing(
     view = opened(cube)
     got = iterate(view, passes=4, fn=KillWorker(tmp_path, at_call=30), tile=True, report=report)
     assert (tmp_path / "killed").exists()
-    client.wait_for_workers(2, timeout=60)
+    client.wait_for_workers(2, timeout=300)
     assert set(client.run(os.getpid).values()) != before
     assert_same(got, want)
     # The blocks of the dead worker are computed again for later passes too.

@@ -212,7 +212,7 @@ def test_a_killed_worker_changes_nothing(client: Any, resident: bool, tmp_path: 
     kill = KillWorker(tmp_path, at_call=18)
     found = [map_fold(kill, other, shared=given, tile=True)[1] for _ in range(3)]
     assert (tmp_path / "killed").exists()
-    client.wait_for_workers(2, timeout=60)
+    client.wait_for_workers(2, timeout=300)
     with dask.config.set(scheduler="synchronous"):
         _, want = map_fold(update, open_blocks(cube[..., 2:], block_bytes=120), shared=given)
     for sums in found:

@@ -1,4 +1,4 @@
-"""Scenes: any chunking gives the same counts, any size costs nothing to describe, and the truth is the truth."""
+"""Tests of simulated scenes: the same counts for any chunks, lazy cubes of any size, and the truth of the counts."""
 
 from __future__ import annotations
 
@@ -39,7 +39,7 @@ def minerals():
 
 
 def test_every_kind_is_covered():
-    # The others have files of their own.
+    # Maps are tested in another file.
     assert set(SMALL) | {"acquisitions", "maps", "sines"} == set(simulate.KINDS)
 
 
@@ -77,31 +77,31 @@ def test_describing_a_scene_computes_nothing(kind):
 
 
 @pytest.mark.parametrize("kind", SMALL)
-def test_terabytes_are_described_at_once_and_a_tile_of_them_is_cheap(kind):
+def test_scenes_of_terabytes_are_lazy_and_take_little_memory(kind):
     simulate.KINDS[kind](**SMALL[kind])  # the tables of lines are read once
-    began = time.process_time()
-    simulate.KINDS[kind]((100_000, 20_000))
-    seconds = time.process_time() - began
     tracemalloc.start()
-    scene = simulate.KINDS[kind]((100_000, 20_000))
+    with dask.config.set(scheduler=no_compute):
+        scene = simulate.KINDS[kind]((100_000, 20_000))
     cube, truth = scene.cube, scene.truth
     peak = tracemalloc.get_traced_memory()[1]
     tracemalloc.stop()
     assert cube.nbytes > 7e11
-    assert seconds < 1.0
     assert peak < 64e6
     assert cube.data.npartitions < 100_000
     assert np.prod(cube.data.chunksize) * cube.dtype.itemsize < 128e6
     small = simulate.KINDS[kind]((100_000, 20_000), chunk=25)
     at = {"y": slice(70_010, 70_014), "x": slice(9_000, 9_003)}
-    tile = small.cube.isel(at).compute()
+    computed = []
+    with dask.callbacks.Callback(posttask=lambda key, *_: computed.append(key)):
+        tile = small.cube.isel(at).compute()
+    assert len(computed) <= 2  # the chunk, and the window of it
     assert tile.sum() > 0
     np.testing.assert_array_equal(tile.values, simulate.KINDS[kind]((100_000, 20_000), chunk=3).cube.isel(at).values)
     np.testing.assert_array_equal(small.truth.abundances.isel(at).values, truth.abundances.isel(at).values)
 
 
 @pytest.mark.parametrize("kind", SMALL)
-def test_seeds_make_other_scenes_and_repeat_themselves(kind):
+def test_another_seed_makes_another_scene_and_the_same_seed_the_same(kind):
     first, again, other = (simulate.KINDS[kind](**SMALL[kind], seed=seed) for seed in (1, 1, 2))
     np.testing.assert_array_equal(first.cube.values, again.cube.values)
     assert not np.array_equal(first.cube.values, other.cube.values)
@@ -127,7 +127,7 @@ def test_counts_are_poisson_numbers_of_the_truth(kind, counts):
 
 
 @pytest.mark.parametrize("kind", SMALL)
-def test_cubes_and_truths_say_what_they_are(kind):
+def test_attributes_describe_cubes_and_truths(kind):
     scene = simulate.KINDS[kind](**SMALL[kind], seed=3, pixel_size_nm=2.5)
     cube, truth = scene.cube, scene.truth
     assert check_cube(cube) is cube
@@ -151,7 +151,7 @@ def test_cubes_and_truths_say_what_they_are(kind):
 
 
 @pytest.mark.parametrize("kind", SMALL)
-def test_the_settings_in_the_truth_make_the_same_scene_again(kind):
+def test_the_settings_in_the_truth_make_the_same_scene(kind):
     scene = simulate.KINDS[kind](**SMALL[kind], seed=5)
     cube, truth = scene.cube, scene.truth
     again = simulate.KINDS[kind](**json.loads(truth.attrs["settings"]))
@@ -199,7 +199,7 @@ def test_small_scenes_have_every_phase(side, purest):
     assert not np.array_equal(maps, full)
 
 
-def test_counts_of_the_minerals_are_what_was_asked_for():
+def test_counts_of_the_minerals_are_as_requested():
     cube, truth = simulate.phases(seed=2)
     assert float(cube.sum(("y", "x", "energy"))) / 180**2 == pytest.approx(147.0, rel=0.02)
     densities = truth.endmembers.sum("energy").values
@@ -248,7 +248,7 @@ def test_a_shared_background_is_added_on_request():
 @pytest.mark.filterwarnings("ignore:Maximum number of iterations")
 @pytest.mark.parametrize("shuffled", [False, True])
 def test_plain_nmf_resolves_the_board(shuffled):
-    """A few degrees, whether the phases are gathered or not: the scene is neither trivial nor hopeless."""
+    """Angles of a few degrees, for gathered and for shuffled phases: the scene is neither trivial nor impossible."""
     decomposition = pytest.importorskip("sklearn.decomposition")
     cube, truth = simulate.chequerboard((64, 64), n_channels=256)
     pixels = cube.values.reshape(-1, 256).astype(np.float32)
@@ -287,7 +287,7 @@ def test_plain_nmf_resolves_the_board(shuffled):
         ({"chunk": (5, 5, 5)}, "chunk must be two whole numbers"),
     ],
 )
-def test_settings_without_sense_are_refused(kind, wrong, message):
+def test_settings_out_of_range_are_refused(kind, wrong, message):
     with pytest.raises(InputError, match=message):
         simulate.KINDS[kind](**{**SMALL[kind], **wrong})
 
@@ -307,7 +307,7 @@ def test_settings_without_sense_are_refused(kind, wrong, message):
         ({"background": -1}, "background must be a number of at least 0, got -1"),
     ],
 )
-def test_board_settings_without_sense_are_refused(wrong, message):
+def test_board_settings_out_of_range_are_refused(wrong, message):
     with pytest.raises(InputError, match=message):
         simulate.chequerboard(**{**SMALL["chequerboard"], **wrong})
 
@@ -317,13 +317,19 @@ def test_grains_of_no_size_are_refused():
         simulate.phases((8, 8), grain_scale=0)
 
 
-@pytest.mark.slow
-def test_the_default_scene_takes_about_a_second():
-    cube = simulate.phases().cube
-    began = time.process_time()
+def test_a_scene_is_drawn_as_fast_as_numpy_draws_its_counts():
+    cube = simulate.phases().cube[:60]
+    expected = np.full((60 * 180, 1980), 147 / 1980)
+
+    def seconds(function):
+        began = time.process_time()
+        function()
+        return time.process_time() - began
+
     with dask.config.set(scheduler="synchronous"):
-        cube.compute()
-    assert time.process_time() - began < 4.0  # 0.7 s alone on a core; shared machines are slower
+        ours = min(seconds(cube.compute) for _ in range(2))
+    theirs = min(seconds(lambda: np.random.default_rng(0).poisson(expected)) for _ in range(2))
+    assert ours < 5 * theirs  # 0.8 alone on a core
 
 
 # Two acquisitions ----------------------------------------------------------------------------------------------------
@@ -377,6 +383,6 @@ def test_an_image_shows_the_mass_on_finer_pixels():
         ({"dwell_ratio": 0}, "dwell_ratio"),
     ],
 )
-def test_acquisitions_that_cannot_be(wrong, message):
+def test_acquisition_settings_out_of_range_are_refused(wrong, message):
     with pytest.raises(InputError, match=message):
         simulate.acquisitions(**{"shape": (40, 33), **wrong})

@@ -1,1 +1,1 @@
-"""Spatial layouts, map patterns and spectra of which simulated scenes are made."""
+"""Compute the spatial layouts, map patterns and plasmon spectra of simulated scenes."""

@@ -1,11 +1,10 @@
-"""Maps of known form, and noise on them: pure functions of (seed, absolute position).
+"""Compute maps of sinusoids, hills, interfaces and atomic columns, and add noise: functions of seed and position.
 
-As in `scalehsi.simulate.shapes.phase_layouts` any window of a map can be computed alone and equals the same window of
-the whole, bit
-for bit: functions of one coordinate are tabled number by number, and pixels are made of these by ``+ - * /`` and
-``sqrt`` alone.
+As in `scalehsi.simulate.shapes.phase_layouts`, any window of a map can be computed alone and equals the same window of
+the whole map bit for bit: functions of one coordinate are computed number by number, and pixels are computed from their
+values by ``+ - * /`` and ``sqrt`` only.
 
-Letters: K components, h and w points along y and x. Positions are in pixels: the centre of pixel i lies at i + 1/2.
+Letters: K components, h and w points along y and x. Positions are in pixels: the centre of pixel i is at i + 1/2.
 """
 
 from __future__ import annotations
@@ -15,25 +14,23 @@ from collections.abc import Callable
 from typing import Final
 
 import numpy as np
-from numpy.typing import NDArray
 
-from scalehsi.kernels.statistics.counted_random import Counted
+from scalehsi.arrays import Float
+from scalehsi.kernels.statistics.counted_random import CountedRandom
 from scalehsi.simulate.shapes.phase_layouts import LAYOUT_STREAM, Window, fade, smooth_noise
-
-Float = NDArray[np.float64]
 
 NOISE_STREAM: Final = 2**32 + 2**16
 MISSING_STREAM: Final = NOISE_STREAM + 1
-NOISE_TILE: Final = 64
-"""Side of the squares of pixels whose noise is drawn together; they lie at fixed places."""
-COLUMNS: Final = 6.0
-"""Distance of atomic columns of one kind, in pixels."""
-COLUMN_WIDTH: Final = 1.0
-"""Standard deviation of an atomic column, in pixels."""
+NOISE_TILE_PIXELS: Final = 64
+"""Side of the squares of pixels whose noise is drawn together; their positions are fixed."""
+COLUMN_DISTANCE_PIXELS: Final = 6.0
+"""Distance of atomic columns of one kind."""
+COLUMN_WIDTH_PIXELS: Final = 1.0
+"""Standard deviation of an atomic column; its intensity in a map is 1.3 times wider."""
 
 
 def positions(start: int, stop: int, *, upsample: int = 1) -> Float:
-    """Positions of a run of points, ``upsample`` a pixel, which divide each pixel evenly.
+    """Return the positions of the points ``start`` to ``stop``, with ``upsample`` evenly spaced points in a pixel.
 
     Examples
     --------
@@ -44,55 +41,56 @@ def positions(start: int, stop: int, *, upsample: int = 1) -> Float:
 
 
 def _table(function: Callable[[float], float], at: Float) -> Float:
-    """Values of a function of one coordinate: one by one, so that they never depend on the window."""
+    """Return the values of a function of one coordinate, computed one by one so that the window does not matter."""
     return np.array([function(v) for v in at.tolist()], dtype=np.float64)
 
 
 def _sine(y: Float, x: Float) -> Float:
-    """``sin(y + x)`` for phases along both axes, by the sum formula; shape (h, w)."""
+    """Return ``sin(y + x)`` for phases along both axes by the addition formula, shape (h, w)."""
     sin_y, cos_y, sin_x, cos_x = _table(math.sin, y), _table(math.cos, y), _table(math.sin, x), _table(math.cos, x)
     return np.asarray(sin_y[:, None] * cos_x + cos_y[:, None] * sin_x)
 
 
 def sine_maps(y: Float, x: Float, *, components: int, period: float) -> Float:
-    """Products of sinusoids between 0 and 1, with a standard deviation of 1/4.
+    """Return maps of products of sinusoids between 0 and 1, with a standard deviation of 1/4.
 
     Parameters
     ----------
     y, x : array, shape (h,) and (w,)
         Positions in pixels.
     components : int
-        The first, third, fifth ... are the same map; the others have twice the period along x.
+        Number of maps. The first, third, fifth ... are equal; the others have twice the period along x.
     period : float
-        In pixels.
+        Period in pixels.
 
     Returns
     -------
     array, shape (K, h, w)
     """
-    turn = 2 * math.pi / period
+    frequency = 2 * math.pi / period
 
-    def product(along_x: float) -> Float:
-        rows = _table(lambda v: math.sin(turn * v), y)
-        columns = _table(lambda v: math.sin(along_x * v), x)
+    def product(frequency_x: float) -> Float:
+        rows = _table(lambda v: math.sin(frequency * v), y)
+        columns = _table(lambda v: math.sin(frequency_x * v), x)
         return np.asarray(0.5 + 0.5 * rows[:, None] * columns)
 
-    single, double = product(turn), product(turn / 2)
+    single, double = product(frequency), product(frequency / 2)
     return np.stack([double if k % 2 else single for k in range(components)])
 
 
 def smooth_maps(y: Float, x: Float, *, components: int, feature: float, seed: int) -> Float:
-    """Smooth maps between 0 and 1: an oblique wave, round hills, a wavy interface, and clouds from the fourth on.
+    """Return smooth maps between 0 and 1: an oblique wave, round hills, a wavy interface, then clouds.
 
     Parameters
     ----------
     y, x : array, shape (h,) and (w,)
         Positions in pixels.
     components : int
+        Number of maps.
     feature : float
-        Pixels from hill to hill; all else is in proportion.
+        Distance of the hills in pixels, to which all other lengths are proportional.
     seed : int
-        Decides the clouds; the first three maps are always the same.
+        Seed of the clouds; the first three maps do not depend on it.
 
     Returns
     -------
@@ -108,7 +106,7 @@ def smooth_maps(y: Float, x: Float, *, components: int, feature: float, seed: in
         elif k == 2:
             maps.append(_interface(_sine(math.pi * (v - 0.5), 0.15 * math.pi * _table(_swing, u)) / math.pi, 0.45))
         else:
-            maps.append(smooth_noise(4 * v, 4 * u, source=Counted(seed, LAYOUT_STREAM), channel=k))
+            maps.append(smooth_noise(4 * v, 4 * u, source=CountedRandom(seed, LAYOUT_STREAM), channel=k))
     return np.stack(maps)
 
 
@@ -117,85 +115,89 @@ def _swing(u: float) -> float:
 
 
 def _hills(t: Float, width: float = 0.13) -> Float:
-    """Gaussian hills at 1/2, 3/2, ... with height one."""
+    """Return Gaussian hills at 1/2, 3/2, ... of height one and of standard deviation ``width``."""
     return _table(lambda v: math.exp(-0.5 * ((v - math.floor(v) - 0.5) / width) ** 2), t)
 
 
 def _interface(distance: Float, width: float) -> Float:
-    """A smooth step from 0 to 1 where a distance goes from minus to plus half of the width."""
+    """Return a smooth step from 0 to 1 for distances from minus half to plus half of the width."""
     return fade(0.5 + distance / width)
 
 
 def atom_maps(y: Float, x: Float, *, components: int, feature: float) -> Float:
-    """Maps as those of an atomically resolved EELS scan: an interface, and columns of two kinds every 6 pixels.
+    """Return maps like those of an atomically resolved EELS scan: an interface, and two kinds of atomic columns.
 
     Parameters
     ----------
     y, x : array, shape (h,) and (w,)
         Positions in pixels.
     components : int, at most 6
-        An interface with columns; a softer one with a broad band and few columns; much as the first; the other kind of
-        columns alone; the first again, far below its noise; a faint band.
+        Number of maps, in this order: an interface with columns of the first kind; a softer interface with a broad band
+        and weak columns of the second kind; a map similar to the first; columns of the second kind; the first map at
+        0.12 of its intensity; a weak band with weak columns.
     feature : float
-        Distance of interfaces, in pixels: there is one in the middle of every ``feature``.
+        Distance of the interfaces in pixels.
 
     Returns
     -------
     array, shape (K, h, w)
     """
-    first, second = (_columns(y, s)[:, None] * _columns(x, s) for s in (0.0, COLUMNS / 2))
+    first, second = (_columns(y, s)[:, None] * _columns(x, s) for s in (0.0, COLUMN_DISTANCE_PIXELS / 2))
     v, u = y / feature, x / feature
     across = _sine(0.12 * math.pi * _table(_swing, v), math.pi * (u - 0.5)) / math.pi
     left, right = 1 - _interface(across, 0.15), _interface(across, 0.45)
     band = 0.5 + 0.5 * _sine(1.5 * 2 * math.pi * v, 1.2 * 2 * math.pi * u)
-    rough = 0.7 * left * (0.6 + 0.4 * band) + 0.35 * first
+    interface = 0.7 * left * (0.6 + 0.4 * band) + 0.35 * first
     maps = [
-        rough,
+        interface,
         0.8 * right + 0.4 * band + 0.2 * second,
         0.6 * left * (0.7 + 0.3 * band) + 0.4 * first,
         0.5 * second,
-        0.12 * rough,
+        0.12 * interface,
         0.08 * band + 0.05 * second,
     ]
     return np.stack(maps[:components])
 
 
 def _columns(t: Float, shift: float) -> Float:
-    """Gaussian columns along one axis, COLUMNS apart."""
+    """Return Gaussian columns along one axis, displaced by ``shift`` pixels."""
 
     def height(v: float) -> float:
-        d = (v - shift + COLUMNS / 2) % COLUMNS - COLUMNS / 2
-        return math.exp(-0.5 * (d / (1.3 * COLUMN_WIDTH)) ** 2)
+        half = COLUMN_DISTANCE_PIXELS / 2
+        distance = (v - shift + half) % COLUMN_DISTANCE_PIXELS - half
+        return math.exp(-0.5 * (distance / (1.3 * COLUMN_WIDTH_PIXELS)) ** 2)
 
     return _table(height, t)
 
 
 def add_noise(maps: Float, window: Window, *, noise: Float, missing: float, seed: int) -> Float:
-    """Maps as they are measured in a window: with normal noise, and NaN where a pixel is missing.
+    """Add normal noise to maps in a window, and set missing pixels to NaN.
 
     Parameters
     ----------
     maps : array, shape (K, h, w)
+        Maps without noise.
     window : Window
-        Where they lie.
+        Absolute position of the maps.
     noise : array, shape (K,)
-        Standard deviations.
+        Standard deviation of the noise of each map.
     missing : float, 0 to 1
-        Share of pixels that have no value, the same in all maps.
+        Share of missing pixels, which are the same in all maps.
     seed : int
+        Seed of the noise and of the missing pixels.
 
     Returns
     -------
     array, shape (K, h, w)
     """
     out = np.empty_like(maps)
-    rng, gone = Counted(seed, NOISE_STREAM), Counted(seed, MISSING_STREAM)
-    side = (NOISE_TILE, NOISE_TILE)
-    for i in range(window.y0 // NOISE_TILE, (window.y1 - 1) // NOISE_TILE + 1):
-        for j in range(window.x0 // NOISE_TILE, (window.x1 - 1) // NOISE_TILE + 1):
-            y, x = i * NOISE_TILE, j * NOISE_TILE
-            rows = slice(max(y, window.y0), min(y + NOISE_TILE, window.y1))
-            columns = slice(max(x, window.x0), min(x + NOISE_TILE, window.x1))
+    rng, gone = CountedRandom(seed, NOISE_STREAM), CountedRandom(seed, MISSING_STREAM)
+    side = (NOISE_TILE_PIXELS, NOISE_TILE_PIXELS)
+    for i in range(window.y0 // NOISE_TILE_PIXELS, (window.y1 - 1) // NOISE_TILE_PIXELS + 1):
+        for j in range(window.x0 // NOISE_TILE_PIXELS, (window.x1 - 1) // NOISE_TILE_PIXELS + 1):
+            y, x = i * NOISE_TILE_PIXELS, j * NOISE_TILE_PIXELS
+            rows = slice(max(y, window.y0), min(y + NOISE_TILE_PIXELS, window.y1))
+            columns = slice(max(x, window.x0), min(x + NOISE_TILE_PIXELS, window.x1))
             here = (slice(rows.start - y, rows.stop - y), slice(columns.start - x, columns.stop - x))
             there = (
                 slice(rows.start - window.y0, rows.stop - window.y0),

@@ -1,4 +1,4 @@
-"""Layouts are functions of absolute positions: any window equals the same window of the whole, bit for bit."""
+"""Tests of layouts: any window equals the same window of the whole scene, bit for bit."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from scalehsi.kernels.statistics.counted_random import Counted
+from scalehsi.kernels.statistics.counted_random import CountedRandom
 from scalehsi.simulate.shapes.phase_layouts import (
     Grains,
     Window,
@@ -41,7 +41,7 @@ sides = st.tuples(st.integers(0, SIZE - 1), st.integers(1, SIZE)).map(lambda p: 
 @pytest.mark.parametrize("name", LAYOUTS)
 @settings(max_examples=25, deadline=None)
 @given(rows=sides, columns=sides)
-def test_any_window_is_cut_from_the_same_scene(name, rows, columns):
+def test_any_window_equals_that_of_the_whole_scene(name, rows, columns):
     window = LAYOUTS[name](Window(*rows, *columns))
     np.testing.assert_array_equal(window, WHOLE[name][:, rows[0] : rows[1], columns[0] : columns[1]])
 
@@ -88,11 +88,11 @@ def test_blur_keeps_the_amount_and_softens_the_edges():
 
 def test_noise_is_smooth_and_between_its_bounds():
     axis = np.linspace(-3, 5, 400)
-    field = smooth_noise(axis, axis, source=Counted(0, 1))
+    field = smooth_noise(axis, axis, source=CountedRandom(0, 1))
     assert 0 <= field.min() < 0.2
     assert 0.8 < field.max() <= 1
     assert np.abs(np.diff(field, axis=0)).max() < 0.05
-    assert not np.array_equal(field, smooth_noise(axis, axis, source=Counted(0, 1), channel=1))
+    assert not np.array_equal(field, smooth_noise(axis, axis, source=CountedRandom(0, 1), channel=1))
 
 
 def test_fade_is_a_flat_ended_step():
