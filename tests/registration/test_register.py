@@ -123,7 +123,7 @@ def test_means_over_footprints_are_those_of_the_pixels():
     assert not far[-1].any()
 
 
-def test_cells_are_averaged_by_what_is_filled():
+def test_averages_are_weighted_with_the_measured_fraction():
     filled = np.array([[1.0, 0.5, 1.0]])
     images = Images(np.array([[[1.0], [4.0], [5.0]]]), filled, Raster((0.0, 0.0), (2.0, 2.0), (1, 3)))
     found = averaged(images, 2)
@@ -161,7 +161,7 @@ def test_rasters_are_in_one_unit():
         (image(np.array([2.0, 2.0, 2.0]), np.arange(3.0)), "'b': the steps of y are uneven"),
     ],
 )
-def test_what_is_no_raster_is_refused(others, words):
+def test_uneven_or_uncalibrated_axes_are_refused(others, words):
     with pytest.raises(InputError, match=words):
         rasters({"a": image(np.arange(3.0), np.arange(3.0)), "b": others})
 

@@ -20,7 +20,7 @@ from scalehsi.kernels.compiled import add_row, inlined, inlined_sums, lean_sums,
 
 MIN_MODEL: Final = 1e-140
 """Smallest value of the model: the inverse of its square is still finite."""
-CHANNEL_MULTIPLE: Final = 16
+CHANNEL_PAD: Final = 16
 """The number of channels is padded to a multiple of this: two of the widest registers, which the compiler uses in
 pairs."""
 MANTISSA_MASK: Final = (1 << 52) - 1
@@ -72,7 +72,7 @@ def gather(st: Any, channel: Any, value: Any, first: int, last: int, g: Any, x: 
     """
     n, wide = st.shape[1], g.shape[0]
     filled = last - first
-    m = -(-filled // CHANNEL_MULTIPLE) * CHANNEL_MULTIPLE
+    m = -(-filled // CHANNEL_PAD) * CHANNEL_PAD
     total = 0.0
     if wide == 4:
         for i in range(filled):

@@ -50,7 +50,7 @@ def split_columns(st: Float, known: Any) -> tuple[Int, Int, Float, Float]:
 @numba.njit(cache=True, nogil=True)
 def solve_rows_known(
     indptr: Any, channel: Any, value: Any, free_st: Any, known_st: Any, free: Any, known: Any, linear: Any, ridge: Any,
-    given: Any, c: Any, table: Any, sums: Any,
+    given: Any, c: Any, table: Any, sums: Any
 ) -> None:  # fmt: skip
     """Write all abundances of a strip, free and known, into ``c`` (P, K), and add their contribution to the sums.
 

@@ -13,15 +13,7 @@ import numba
 import numpy as np
 
 from scalehsi.kernels.compiled import lean
-from scalehsi.kernels.poisson.channel_loops import (
-    CHANNEL_MULTIPLE,
-    gather,
-    log_likelihood,
-    model,
-    scatter,
-    slope,
-    weights,
-)
+from scalehsi.kernels.poisson.channel_loops import CHANNEL_PAD, gather, log_likelihood, model, scatter, slope, weights
 
 MIN_START_FRACTION: Final = 1e-4
 """Smallest fraction with which a component starts, because one that starts at zero stays there."""
@@ -96,7 +88,7 @@ def infer_rows(
     longest = 0
     for p in range(pixels):
         longest = max(longest, indptr[p + 1] - indptr[p])
-    size = longest + CHANNEL_MULTIPLE
+    size = longest + CHANNEL_PAD
     g, x, y = np.zeros((wide, size)), np.empty(size), np.empty(size)
     r, q, exponent, mantissa = np.empty(size), np.empty(size), np.empty(size), np.empty(size)
     w, gradient, row = np.zeros(wide), np.zeros(wide), np.zeros(table.shape[1])
@@ -145,7 +137,7 @@ def predict_rows(indptr: Any, channel: Any, value: Any, st: Any, theta: Any, out
     longest = 0
     for p in range(len(out)):
         longest = max(longest, indptr[p + 1] - indptr[p])
-    size = longest + CHANNEL_MULTIPLE
+    size = longest + CHANNEL_PAD
     g, x, y = np.zeros((st.shape[1], size)), np.empty(size), np.empty(size)
     exponent, mantissa = np.empty(size), np.empty(size)
     for p in range(len(out)):

@@ -62,7 +62,7 @@ def update(
     x : array, shape (P, E), or Counts
         Counts, any real dtype, none negative. The cost grows with the number of channels that hold counts, not with E,
         apart from a quick search of a dense block. Runs on a GPU for up to 32 components if ``s`` is the only other
-        argument (a CuPy array, or the result of `kernels.cuda.resident`, which saves a sort at each pass); this has not
+        argument (a CuPy array, or the result of `kernels.cuda.counts_to_device`, which saves a sort at each pass); this has not
         been run on a GPU yet.
     given : array, shape (P, F), optional
         Known abundances of the components ``known``; those of the other components are solved.
@@ -255,7 +255,7 @@ def _multiplicative_step(big_n: Float, c: Float, st: Float) -> Float:
 def _on_gpu(x: Any, s: Any, *, plain: bool) -> bool:
     """Whether the GPU kernels take this block, given endmembers ``s`` (K, E); ``plain`` without other arguments."""
     plain = plain and s.shape[0] <= cuda.MAX_COMPONENTS
-    resident = isinstance(x, cuda.Resident)
+    resident = isinstance(x, cuda.DeviceCounts)
     if resident and not plain:
         raise InputError(
             "counts that lie on the GPU are fitted without costs and constraints, and with at most "
@@ -313,7 +313,7 @@ def _strips_without_mask(x: arrays.Array | Counts) -> Iterator[tuple[sparse_coun
 
 def _solve_strips_with_known(
     x: arrays.Array | Counts, given: Any, s: Float, tau: Any, ridge: Any, table: Float, total: Float, *, known: Any,
-    simplex: bool,
+    simplex: bool
 ) -> Iterator[tuple[slice, Float, Float]]:  # fmt: skip
     """`_solve_strips` with the known abundances ``given`` (P, F) of the components ``known``."""
     if simplex:

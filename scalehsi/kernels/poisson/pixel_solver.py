@@ -14,6 +14,7 @@ import numpy as np
 
 from scalehsi.kernels.compiled import inlined, lean, lean_sums
 from scalehsi.kernels.poisson.channel_loops import (
+    CHANNEL_PAD,
     MIN_MODEL,
     derivatives,
     gather,
@@ -35,7 +36,7 @@ from scalehsi.kernels.poisson.pixel_steps import (
 EM_STEPS: Final = 3
 NEWTON_STEPS: Final = 24
 HALVINGS: Final = 40
-PAST: Final = 0.5
+MAX_END_SLOPE: Final = 0.5
 """A step is shortened when the slope at its end is positive and above this fraction of the slope at its start."""
 DECREMENT: Final = 1e-10
 """Newton's method stops when the predicted gain, relative to the counts of the pixel, is below this."""
@@ -67,7 +68,7 @@ def workspace(indptr: Any, n: int, wide: int) -> tuple[PixelWorkspace, StepWorks
     longest = 0
     for p in range(indptr.shape[0] - 1):
         longest = max(longest, indptr[p + 1] - indptr[p])
-    m = longest + 16
+    m = longest + CHANNEL_PAD
     y, mantissa = np.empty(m), np.empty(m)
     pixel = PixelWorkspace(
         np.zeros((wide, m)),
@@ -85,16 +86,7 @@ def workspace(indptr: Any, n: int, wide: int) -> tuple[PixelWorkspace, StepWorks
 
 @numba.njit(cache=True, nogil=True)
 def solve_rows(
-    indptr: Any,
-    channel: Any,
-    value: Any,
-    st: Any,
-    linear: Any,
-    ridge: Any,
-    simplex: int,
-    c: Any,
-    table: Any,
-    sums: Any,
+    indptr: Any, channel: Any, value: Any, st: Any, linear: Any, ridge: Any, simplex: int, c: Any, table: Any, sums: Any
 ) -> None:
     """Write the abundances of a strip into ``c`` (P, K), and add their contribution to the table and the sums.
 
@@ -118,15 +110,7 @@ def solve_rows(
 
 @numba.njit(cache=True, nogil=True)
 def multiply_rows(
-    indptr: Any,
-    channel: Any,
-    value: Any,
-    st: Any,
-    linear: Any,
-    ridge: Any,
-    c: Any,
-    table: Any,
-    sums: Any,
+    indptr: Any, channel: Any, value: Any, st: Any, linear: Any, ridge: Any, c: Any, table: Any, sums: Any
 ) -> None:
     """Update ``c`` (P, K) multiplicatively in place; then add N to ``table`` (E, K or more), and to the sums.
 
@@ -225,7 +209,7 @@ def newton(pixel: Any, step: Any, m: int, total: float, linear: Any, ridge: Any,
             end = 0.0
             for k in range(n):
                 end += (now[k] - before[k]) * (linear[k] + ridge[k] * now[k] - gradient[k])
-            if end > -PAST * fall:
+            if end > -MAX_END_SLOPE * fall:
                 _shorten_step(pixel, step, m, linear, ridge, fall)
         if which == NEWTON_STEPS:
             return
@@ -293,9 +277,9 @@ def _shorten_step(pixel: Any, step: Any, m: int, linear: Any, ridge: Any, fall: 
     for _ in range(HALVINGS):
         length = 0.5 * (low + high)
         end = level + length * curve - _data_slope(x, y, step_model, m, length)
-        if end > -PAST * fall:
+        if end > -MAX_END_SLOPE * fall:
             high = length
-        elif end < PAST * fall:
+        elif end < MAX_END_SLOPE * fall:
             low = length
         else:
             low = length

@@ -1,4 +1,4 @@
-"""The Poisson likelihood where the abundances of some components are known: against plain numpy and scipy."""
+"""Poisson abundances with known maps of some components, against numpy and scipy."""
 
 from __future__ import annotations
 
@@ -14,14 +14,14 @@ from scalehsi.kernels import poisson
 from scalehsi.kernels.pixel_rows.sparse_counts import Counts
 
 seeds = st.integers(0, 10_000)
-# Of four components with the registers' own loops, of seven with the others; some, and all.
+# Up to four components take the loops in registers, more take the tiles; some or all components are known.
 KNOWN = [(4, [0]), (4, [3, 1]), (4, [0, 1, 2, 3]), (2, [1]), (7, [2]), (7, [0, 4, 6]), (6, [5, 0])]
 
 
 def scene(
     seed: int, components: int, *, pixels: int = 20, channels: int = 25, dose: float = 100.0
 ) -> tuple[Float, Float, Float]:
-    """Endmembers (K, E) of unit sum, counts (P, E), and abundances (P, K) that are not quite those of the counts."""
+    """Endmembers (K, E) of unit sum, counts (P, E), and maps (P, K) near the abundances of the counts."""
     rng = np.random.default_rng(seed)
     s = rng.random((components, channels)) ** 2 + 0.01
     s /= s.sum(axis=1, keepdims=True)
@@ -44,7 +44,7 @@ def constant(x: Float) -> float:
 
 
 def lowest(x: Float, s: Float, ground: Float, start: Float) -> float:
-    """The lowest divergence of one pixel that scipy finds beside a background."""
+    """The lowest divergence of one pixel that scipy finds with a background."""
 
     def loss(c: Float) -> tuple[float, Float]:
         y = np.maximum(c @ s + ground, 1e-290)
@@ -58,9 +58,7 @@ def lowest(x: Float, s: Float, ground: Float, start: Float) -> float:
 
 
 @given(seed=seeds, case=st.sampled_from(KNOWN), dose=st.sampled_from([3.0, 150.0, 1e5]))
-def test_no_abundances_beside_the_known_are_better_by_scipy(
-    seed: int, case: tuple[int, list[int]], dose: float
-) -> None:
+def test_scipy_finds_no_better_abundances_with_known_maps(seed: int, case: tuple[int, list[int]], dose: float) -> None:
     components, known = case
     s, x, maps = scene(seed, components, pixels=5, dose=dose)
     c = poisson.abundances(x, maps[:, known], s=s, known=known)[0]["abundances"].astype(np.float64)
@@ -89,12 +87,12 @@ def test_sums_are_those_of_plain_numpy_and_give_the_divergence(components: int, 
 
 
 @pytest.mark.parametrize(("components", "known"), KNOWN, ids=str)
-def test_what_the_pass_would_find_itself_changes_nothing_when_it_is_given(components: int, known: list[int]) -> None:
+def test_optimal_maps_change_nothing_when_they_are_given(components: int, known: list[int]) -> None:
     s, x, _ = scene(3, components, pixels=150)
     free, sums = poisson.abundances(x, s=s)
     maps = free["abundances"][:, known].astype(np.float64)
-    held, other = poisson.abundances(x, maps, s=s, known=known)
-    assert_allclose(held["abundances"], free["abundances"], atol=2e-3 * float(free["abundances"].max()))
+    with_known, other = poisson.abundances(x, maps, s=s, known=known)
+    assert_allclose(with_known["abundances"], free["abundances"], atol=2e-3 * float(free["abundances"].max()))
     assert_allclose(other["likelihood"], sums["likelihood"], rtol=1e-5)
 
 

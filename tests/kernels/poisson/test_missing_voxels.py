@@ -1,4 +1,4 @@
-"""Counts of which some voxels were not measured: as if they had never been, pixel by pixel and channel by channel."""
+"""Poisson passes over counts with missing voxels, against passes over the measured voxels alone."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ seeds = st.integers(0, 10_000)
 def scene(
     seed: int = 0, *, share: float = 0.3, pixels: int = 70, components: int = 3, dose: float = 60.0, dtype: str = "f8"
 ) -> tuple[Float, Any]:
-    """Endmembers (K, E) of unit sum and counts (P, E), NaN for a share of them; one pixel has none at all."""
+    """Endmembers (K, E) of unit sum and counts (P, E), NaN in a fraction ``share`` of them; one pixel has no counts."""
     rng = np.random.default_rng(seed)
     s = rng.random((components, 29)) ** 3 + 1e-3
     s /= s.sum(axis=1, keepdims=True)
@@ -33,7 +33,7 @@ def scene(
 
 
 def loss(x: Any, c: Float, s: Float) -> float:
-    """``sum c s - x log(c s)`` over what was measured."""
+    """``sum c s - x log(c s)`` over the measured voxels."""
     y, there = np.maximum(c @ s, 1e-290), np.isfinite(x)
     return float((y - np.nan_to_num(x) * np.log(y))[there].sum())
 
@@ -103,7 +103,7 @@ def test_nothing_missing_changes_no_bit(dtype: str) -> None:
 
 
 @pytest.mark.parametrize("simplex", [False, True])
-def test_a_pixel_of_nothing_is_as_if_masked(simplex: bool) -> None:
+def test_a_pixel_without_measured_voxels_equals_a_masked_pixel(simplex: bool) -> None:
     s, x = scene(3)
     s = 30 * s if simplex else s
     x[[5, 64, 69]] = np.nan
@@ -120,7 +120,7 @@ def test_a_pixel_of_nothing_is_as_if_masked(simplex: bool) -> None:
     assert np.allclose(pixels["abundances"][5].sum(), 1.0) if simplex else not pixels["abundances"][5].any()
 
 
-def test_a_channel_of_nothing_is_as_if_cut_out() -> None:
+def test_a_channel_that_no_pixel_measured_equals_a_removed_channel() -> None:
     s, x = scene(4)
     x[:, 7] = np.nan
     cut = np.delete(x, 7, axis=1)
@@ -135,19 +135,19 @@ def test_a_channel_of_nothing_is_as_if_cut_out() -> None:
     assert left["residual_spectrum"][7] == 0.0
 
 
-def test_an_endmember_that_a_pixel_did_not_see_is_not_there() -> None:
+def test_an_endmember_that_a_pixel_did_not_measure_has_no_abundance() -> None:
     s = np.array([[0.5, 0.5, 0.0, 0.0], [0.0, 0.0, 0.5, 0.5]])
     x = np.array([[3.0, 5.0, np.nan, np.nan], [1.0, 2.0, 4.0, 3.0]])
     assert_allclose(solved(x, s), [[8.0, 0.0], [3.0, 7.0]], rtol=1e-6)
     _, sums = poisson.update(x, s=s, missing=True)
     for found in poisson.improve(sums, s):
         assert np.isfinite(found).all()
-    # On the simplex what was not seen has the rest, and costs nothing.
+    # On the simplex the unmeasured endmember takes the remaining abundance, without cost.
     shares = solved(np.array([[2.0, 2.0, np.nan, np.nan]]), 8 * s, simplex=True)
     assert_allclose(shares, [[0.5, 0.5]], atol=1e-6)
 
 
-def test_channels_that_tell_nothing_of_a_component_leave_it_alone() -> None:
+def test_channels_measured_without_a_component_leave_its_spectrum_unchanged() -> None:
     s = np.array([[0.5, 0.5, 0.0], [0.0, 0.5, 0.5]])
     # Channel 2 was measured where only the first component is.
     x = np.array([[5.0, 6.0, 0.0], [0.0, 7.0, np.nan]])
@@ -197,7 +197,7 @@ def test_blocks_add_up(seed: int) -> None:
 
 
 @pytest.mark.parametrize("dtype", ["f4", "f8", ">f4", "f2"])
-def test_strips_tell_what_was_not_measured(dtype: str) -> None:
+def test_strips_mark_the_voxels_that_were_not_measured(dtype: str) -> None:
     rng = np.random.default_rng(8)
     x = rng.poisson(0.5, (131, 21)).astype(dtype)
     x[rng.random(x.shape) < 0.2] = np.nan

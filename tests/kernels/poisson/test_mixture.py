@@ -1,4 +1,4 @@
-"""Mixtures of counts: the fixed point and its bound written out in numpy, and what neighbours may and may not do."""
+"""Dirichlet mixture of counts: fixed point and bound against numpy, and the effect of neighbours."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ def drawn(pixels: int, s: Float, counts: float = 60.0, seed: int = 0) -> np.ndar
     return x.astype("u2")
 
 
-# The twin in numpy.
+# The same in numpy.
 
 
 def fixed_point(x: Any, s: Float, prior: Any, gamma: Float, steps: int, tol: float) -> Float:
@@ -50,13 +50,13 @@ def fixed_point(x: Any, s: Float, prior: Any, gamma: Float, steps: int, tol: flo
 
 
 def first(x: Any, parts: Any, alpha: Any) -> Float:
-    """Where it starts: the prior, and the counts in these parts."""
+    """Start of the fixed point: the prior plus the counts, divided in these proportions."""
     part = np.broadcast_to(parts, (len(x), np.shape(parts)[-1])).astype(float)
     return alpha + x.sum(axis=1, keepdims=True) * np.maximum(part / part.sum(axis=1, keepdims=True), 1e-4)
 
 
 def bound(x: Any, s: Float, alpha: float, gamma: Float) -> float:
-    """The variational lower bound of the evidence with the best shares of each count (Blei, Ng and Jordan, eq. 15)."""
+    """Variational lower bound of the evidence with optimal fractions of each count (Blei, Ng and Jordan, eq. 15)."""
     k, level = len(s), digamma(gamma) - digamma(gamma.sum(axis=1, keepdims=True))
     counts = np.sum(np.where(x > 0, x * np.log(np.exp(level) @ s), 0.0))
     prior = len(x) * (gammaln(k * alpha) - k * gammaln(alpha)) + ((alpha - 1) * level).sum()
@@ -65,7 +65,7 @@ def bound(x: Any, s: Float, alpha: float, gamma: Float) -> float:
 
 
 def taken(x: Any, s: Float, gamma: Float) -> Float:
-    """The counts (E, K) that each component takes in each channel."""
+    """Counts (E, K) of each channel assigned to each component."""
     w = np.exp(digamma(gamma))
     return np.einsum("pe,pk,ke->ek", x / (w @ s), w, s)
 
@@ -89,7 +89,7 @@ def test_a_pass_is_that_of_numpy(k: int, alpha: float) -> None:
     assert_allclose(sums["N"].sum(), x.sum(), rtol=1e-9)
 
 
-def test_a_pass_goes_on_from_the_last_one_or_from_its_shares() -> None:
+def test_a_pass_continues_from_the_last_one_or_from_its_fractions() -> None:
     s = spectra(3, 40)
     x = drawn(30, s)
     last = mixture.update(x, s=s, alpha=0.5)[0]["gamma"]
@@ -110,7 +110,7 @@ def test_the_bound_never_falls(seed: int, k: int, alpha: float, counts: float) -
         gamma, guess = pixels["gamma"], mixture.improve(sums, guess)
         bounds.append(sums["bound"])
         assert_allclose(guess.sum(axis=1), 1.0, rtol=1e-9)
-    # The posteriors travel as float32; without any counts the bound is zero but for rounding.
+    # The posteriors are stored as float32; without counts the bound is zero apart from rounding.
     assert (np.diff(bounds) >= -1e-7 * np.abs(bounds[:-1]) - 1e-9).all(), bounds
 
 
@@ -129,7 +129,7 @@ def test_longer_steps_lead_to_the_same_spectra_in_fewer_passes() -> None:
     assert passes[1.8] < 0.75 * passes[1.0], passes
 
 
-def test_spectra_that_take_no_count_stay() -> None:
+def test_spectra_without_counts_stay_unchanged() -> None:
     s = np.array([[0.5, 0.5, 0.0], [0.0, 0.0, 1.0]])
     sums = {"N": np.array([[3.0, 0.0], [1.0, 0.0], [0.0, 0.0]])}
     assert_allclose(mixture.improve(sums, s), [[0.75, 0.25, 0.0], [0.0, 0.0, 1.0]])
@@ -160,7 +160,7 @@ def test_a_pixel_without_counts_has_its_prior() -> None:
     assert mixture.update(x[:0], s=s, alpha=0.3)[0]["gamma"].shape == (0, 3)
 
 
-def test_zeros_in_a_spectrum_rule_nothing_out() -> None:
+def test_zeros_in_a_spectrum_exclude_no_component() -> None:
     s = np.array([[1.0, 0.0], [1.0, 0.0]])
     pixels, sums = mixture.update(np.array([[1, 5]], dtype="u1"), s=s, alpha=1.0)
     assert np.isfinite(sums["bound"])
@@ -171,10 +171,10 @@ def test_zeros_in_a_spectrum_rule_nothing_out() -> None:
     assert_allclose(filled, np.eye(2), atol=1e-3)
 
 
-# Shares, and what they predict.
+# Fractions, and the likelihood of other counts.
 
 
-def test_shares_are_the_mean_of_the_posterior() -> None:
+def test_fractions_are_the_mean_of_the_posterior() -> None:
     s = spectra(4, 40)
     x = drawn(30, s)
     prior = np.random.default_rng(3).gamma(1.0, size=(30, 4)) + 0.1

@@ -1,4 +1,4 @@
-"""The Poisson likelihood over blocks: optimal abundances, sums, and steps of the endmembers that do no harm."""
+"""Poisson passes over blocks: optimal abundances, sums, and endmember updates that never raise the objective."""
 
 from __future__ import annotations
 
@@ -88,7 +88,7 @@ def best(x: Float, s: Float, start: Float) -> float:
 
 
 @given(seed=seeds, kind=st.sampled_from(KINDS), components=st.integers(2, 6), dose=st.sampled_from([3.0, 150.0, 1e5]))
-def test_no_abundances_are_better_by_scipy(seed: int, kind: str, components: int, dose: float) -> None:
+def test_scipy_finds_no_better_abundances(seed: int, kind: str, components: int, dose: float) -> None:
     s, x = scene(seed, kind=kind, pixels=5, components=components, dose=dose)
     c = solved(x, s)
     assert (c >= 0).all()
@@ -116,7 +116,7 @@ def test_unit_and_order_of_the_endmembers_change_nothing_else(
     assert_allclose(found * units[order], solved(x, s)[:, order], rtol=1e-3, atol=1e-3)
 
 
-def test_abundances_reach_the_optimum_of_scikit_learn_with_the_endmembers_held() -> None:
+def test_abundances_reach_the_optimum_of_scikit_learn_with_fixed_endmembers() -> None:
     s, x = scene(1, pixels=40)
     model = SklearnNMF(3, init="random", solver="mu", beta_loss="kullback-leibler", max_iter=2000, tol=1e-4)
     model.fit(x + 1e-9)
@@ -230,7 +230,7 @@ def test_the_newton_step_gains_more_than_the_multiplicative_one() -> None:
 
 
 def test_the_newton_step_of_one_channel_is_that_of_plain_numpy() -> None:
-    # One component, one channel, where nothing is floored: s - gradient / curvature.
+    # One component and one channel, above the floor: s - gradient / curvature.
     s = np.array([[2.0]])
     x = np.array([[3.0], [5.0]])
     _, sums = poisson.update(x, s=s)
@@ -321,7 +321,7 @@ def test_empty_endmembers_give_finite_abundances(empty: str) -> None:
     assert all(np.isfinite(v).all() for v in poisson.improve(poisson.update(x, s=s)[1], s))
 
 
-def test_counts_by_the_million_do_not_overflow() -> None:
+def test_large_counts_do_not_overflow() -> None:
     s = np.full((1, 50), 1 / 50)
     pixels, sums = poisson.abundances(np.full((3, 50), 2**32 - 1, "u4"), s=s)
     assert_allclose(pixels["abundances"], 50.0 * 2**32, rtol=1e-6)

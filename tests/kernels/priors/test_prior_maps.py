@@ -1,4 +1,4 @@
-"""Abundances with a prior, against solvers that know nothing of our loops; and what a prior is worth."""
+"""Abundances with prior maps against independent solvers, and the estimated weights of prior maps."""
 
 from __future__ import annotations
 
@@ -40,7 +40,7 @@ def test_values_with_a_gaussian_prior_are_nnls_with_more_rows():
 
 
 @pytest.mark.parametrize("solve", [prior_maps.abundances_of_counts, prior_maps.abundances_of_intensities])
-def test_pixels_without_a_guess_are_solved_alone(solve):
+def test_pixels_without_a_prior_are_solved_alone(solve):
     prior = C.copy()
     prior[5:9] = np.nan
     mixed = solve(X, prior, s=S, weight=WEIGHT)
@@ -49,7 +49,7 @@ def test_pixels_without_a_guess_are_solved_alone(solve):
 
 
 @pytest.mark.parametrize("solve", [prior_maps.abundances_of_counts, prior_maps.abundances_of_intensities])
-def test_strips_do_not_show(solve):
+def test_strips_do_not_change_the_result(solve):
     many = np.tile(X, (40, 1))
     prior = np.tile(C, (40, 1))
     assert len(many) > 2 * prior_maps.STRIP_PIXELS
@@ -64,7 +64,7 @@ def test_unmixing_is_unbiased():
 
 
 @pytest.mark.parametrize("spread", [0.0, 0.3])
-def test_a_guess_is_worth_what_it_is_off(spread):
+def test_the_weight_of_a_prior_follows_its_error(spread):
     rng = np.random.default_rng(0)
     c = rng.gamma(4.0, 0.5, (20_000, 2))
     s = np.array([[300.0, 100.0, 5.0], [5.0, 100.0, 300.0]])
@@ -78,7 +78,7 @@ def test_a_guess_is_worth_what_it_is_off(spread):
         assert (weight > 1).all()
 
 
-def test_the_noise_of_intensities_is_told_from_their_residual():
+def test_the_noise_of_intensities_is_estimated_from_their_residual():
     rng = np.random.default_rng(1)
     c = rng.random((20_000, 3))
     x = c @ S + rng.normal(0, 0.5, (20_000, 20))

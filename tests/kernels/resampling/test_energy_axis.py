@@ -1,4 +1,4 @@
-"""Spectra on other axes: no count is lost, none is invented."""
+"""Rebinning of spectra to other energy axes conserves the counts."""
 
 from __future__ import annotations
 

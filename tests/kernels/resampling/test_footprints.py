@@ -1,4 +1,4 @@
-"""Means over footprints and splines that keep them, against sums over pixels."""
+"""Means over footprints, and splines with these means, against sums over pixels."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from scalehsi.kernels.resampling.footprints import box_means, box_sums, spline_a
 
 
 def box_by_hand(values: np.ndarray, low: float, high: float) -> np.ndarray:
-    """How much of each pixel along an axis lies between two edges; pixel i reaches from i - 0.5 to i + 0.5."""
+    """Fraction of each pixel along an axis that lies between two edges; pixel i reaches from i - 0.5 to i + 0.5."""
     i = np.arange(len(values))
     return np.clip(np.minimum(i + 0.5, high) - np.maximum(i - 0.5, low), 0.0, 1.0)
 
@@ -23,7 +23,7 @@ def box_by_hand(values: np.ndarray, low: float, high: float) -> np.ndarray:
     x=st.floats(-4, 10),
     sides=st.tuples(st.floats(0.1, 9), st.floats(0.1, 9)),
 )
-def test_boxes_count_pixels_by_their_part(seed, shape, y, x, sides):
+def test_boxes_count_fractions_of_pixels(seed, shape, y, x, sides):
     values = np.random.default_rng(seed).random((*shape, 2))
     rows = box_by_hand(values, y - sides[0] / 2, y + sides[0] / 2)
     columns = box_by_hand(values[0], x - sides[1] / 2, x + sides[1] / 2)
@@ -32,7 +32,7 @@ def test_boxes_count_pixels_by_their_part(seed, shape, y, x, sides):
     np.testing.assert_allclose(got[0, 0], want, atol=1e-9)
 
 
-def test_means_leave_out_what_is_not_there():
+def test_means_leave_out_pixels_that_were_not_measured():
     values = np.array([[1.0, 2.0, 5.0], [3.0, 4.0, 7.0]])
     there = np.array([[1.0, 0.0, 1.0], [1.0, 0.0, 1.0]])
     tables = summed_area(values * there), summed_area(there)
@@ -51,7 +51,7 @@ def test_the_spline_has_the_means_that_were_given(shape):
     np.testing.assert_allclose(values.mean(axis=(1, 3)), means, atol=2e-3)
 
 
-def test_what_is_smooth_is_found_again_better_than_by_interpolation():
+def test_a_smooth_map_is_recovered_better_than_by_interpolation():
     def scene(v):
         return np.cos(2 * np.pi * v / 9) + 2
 

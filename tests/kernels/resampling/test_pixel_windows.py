@@ -1,4 +1,4 @@
-"""Bins of pixels from blocks of any cut."""
+"""Bins of pixels do not depend on the blocks."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ def test_bins_are_aligned_to_the_cube(
     index = np.flatnonzero(rng.random(shape).reshape(-1) <= used)
     index = index if index.size else np.array([0])
     rows = x.reshape(-1, 4)
-    # Any cut, in any order: each part has its pixels in rising order, as blocks do.
+    # Any division into parts in any order; the pixels of a part are in rising order, as in blocks.
     owner = rng.integers(0, parts, index.size)
     cut = [index[owner == i] for i in range(parts) if (owner == i).any()]
     got = reduce(merge_bins, [bin_sums(rows[i], index=i, shape=shape, sides=sides)[1] for i in cut])

@@ -1,4 +1,4 @@
-"""Smoothing of spectra: noise goes, peaks stay, and nothing is below zero."""
+"""Smoothing of spectra removes noise, keeps peaks and returns no negative values."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ E = np.arange(400.0)
 
 
 def peak(width: float, centre: float = 200.0) -> np.ndarray:
-    """A Gaussian of that width at half maximum."""
+    """A Gaussian of this full width at half maximum."""
     return np.exp(-4 * np.log(2) * ((E - centre) / width) ** 2)[None]
 
 

@@ -1,4 +1,4 @@
-"""Counts depend on seed and pixel alone, and have the distribution that they should have."""
+"""Counts depend on seed and pixel alone, and follow the Poisson distribution."""
 
 from __future__ import annotations
 
@@ -82,7 +82,7 @@ def test_nothing_expected_gives_nothing():
 
 
 @pytest.mark.parametrize("channels", [2, 4000], ids=["per channel", "per count"])
-def test_a_count_that_does_not_fit_is_never_cut_off(channels):
+def test_a_count_that_does_not_fit_is_never_truncated(channels):
     spectra = np.zeros((1, channels))
     spectra[0, 0] = 1000.0
     with pytest.raises(OverflowError, match="does not fit in the dtype, which ends at 255"):

@@ -1,4 +1,4 @@
-"""Sums by which denoised cubes are judged: the same from any blocks, and stable far from zero."""
+"""Sums that compare denoised cubes with data: the same from any blocks, and accurate far from zero."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The first look at a cube: sums, bad values, and a sample that no cut into blocks changes."""
+"""Survey of a cube: sums, bad values, and a sample that does not depend on the blocks."""
 
 from __future__ import annotations
 
@@ -63,7 +63,7 @@ def test_the_largest_counts_do_not_overflow(dtype: str, value: int) -> None:
     assert sums["negative"] == (3000 if value < 0 else 0)
 
 
-def test_who_needs_no_entropy_saves_the_logarithms() -> None:
+def test_without_entropy_the_other_sums_are_unchanged() -> None:
     with_it, without = look(data()), look(data(), entropy=False)
     assert without.pop("entropy") == 0.0
     assert with_it.pop("entropy") != 0.0
@@ -114,7 +114,7 @@ def test_one_pixel_of_every_stride_is_in_the_sample(seed: int, stride: int) -> N
 
 def test_sampled_places_are_spread_and_depend_on_the_seed() -> None:
     places = [in_sample(np.arange(64_000), stride=64, seed=seed).reshape(-1, 64).argmax(axis=1) for seed in (0, 1)]
-    # A plain stride would always take the same place, and with it the same column of a scan 64 pixels wide.
+    # A regular stride would always take the same place, and with it the same column of a scan 64 pixels wide.
     for place in places:
         counts = np.bincount(place, minlength=64)
         assert ((counts - 1000 / 64) ** 2 / (1000 / 64)).sum() < 110  # chi square of 63 degrees of freedom, p = 2e-4

@@ -1,4 +1,4 @@
-"""Counts divided at random: binomial, independent halves, whatever the block."""
+"""Binomial thinning: independent parts that do not depend on the blocks."""
 
 from __future__ import annotations
 
@@ -44,7 +44,7 @@ def test_halves_of_poisson_counts_are_independent_of_each_other_and_of_their_nei
 
 
 @pytest.mark.parametrize("dtype", DTYPES)
-def test_the_dtype_stays_and_decides_nothing(dtype: str) -> None:
+def test_the_dtype_is_kept_and_does_not_change_the_counts(dtype: str) -> None:
     x = counts((30, 20), dtype)
     kept = thin(x, np.arange(30), seed=5, fraction=0.4)
     assert kept.dtype == x.dtype
@@ -62,7 +62,7 @@ def test_the_dtype_stays_and_decides_nothing(dtype: str) -> None:
     seed=st.integers(0, 2**40),
     fraction=st.floats(0.01, 0.99),
 )
-def test_blocks_decide_nothing(cut: list[int], order: list[int], seed: int, fraction: float) -> None:
+def test_blocks_do_not_change_the_counts(cut: list[int], order: list[int], seed: int, fraction: float) -> None:
     x, number = counts((24, 9)), np.arange(24) + 10**12
     whole = thin(x, number, seed=seed, fraction=fraction)
     ends = sorted({0, 24, *cut})
@@ -83,6 +83,6 @@ def test_another_seed_is_another_division_and_a_larger_chance_keeps_more() -> No
     assert (thin(x, number, seed=0, fraction=0.7) >= one).all()
 
 
-def test_nothing_is_nothing() -> None:
+def test_empty_blocks_and_zeros_stay_so() -> None:
     assert thin(np.zeros((0, 5), "u1"), np.zeros(0, int), seed=0, fraction=0.5).shape == (0, 5)
     assert not thin(np.zeros((3, 5), "u1"), np.arange(3), seed=0, fraction=0.5).any()
