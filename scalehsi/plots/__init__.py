@@ -1,4 +1,4 @@
-"""Figures of cubes and results: each function takes what `scalehsi.fit` gives, and returns a matplotlib figure."""
+"""Figures of cubes and results; each function returns a matplotlib figure."""
 
 from scalehsi.plots.public import (
     bins,

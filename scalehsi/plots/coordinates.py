@@ -1,4 +1,4 @@
-"""What the coordinates and attributes of a result say: names, energies, places and the size of a pixel."""
+"""Read the coordinates and attributes of a result: component names, energies, shown positions and pixel size."""
 
 from __future__ import annotations
 
@@ -12,20 +12,21 @@ from scalehsi.arrays import NumpyArray
 from scalehsi.schema import ABUNDANCES, COMPONENT, ENERGY, ITERATION, LENGTH_UNITS, OBJECTIVE, X, Y
 
 MAX_POSITIONS: Final = 4
-"""How many places along leading dims (time, tilt ...) are shown."""
+"""Number of positions along leading dims (time, tilt ...) that are shown."""
 
 
-def places_of(result: xr.Dataset) -> tuple[list[dict[str, int]], tuple[str, ...]]:
-    """Up to MAX_POSITIONS places, evenly over the leading dims, as indices and in words."""
+def shown_positions(result: xr.Dataset) -> tuple[list[dict[str, int]], tuple[str, ...]]:
+    """Choose up to MAX_POSITIONS positions, evenly over the leading dims; return their indices and descriptions."""
     leading = [str(dim) for dim in result[ABUNDANCES].dims[1:-2]]
     count = math.prod(result.sizes[dim] for dim in leading)
     chosen = np.unique(np.linspace(0, count - 1, min(count, MAX_POSITIONS)).round().astype(int))
     shape = [result.sizes[dim] for dim in leading]
     places = [dict(zip(leading, map(int, np.unravel_index(flat, shape)), strict=True)) for flat in chosen]
-    return places, tuple(", ".join(_place_words(result, dim, at) for dim, at in place.items()) for place in places)
+    return places, tuple(", ".join(_position_text(result, dim, at) for dim, at in place.items()) for place in places)
 
 
-def _place_words(result: xr.Dataset, dim: str, index: int) -> str:
+def _position_text(result: xr.Dataset, dim: str, index: int) -> str:
+    """Describe an index along a leading dim, such as ``time = 5 s``."""
     if dim not in result.coords:
         return f"{dim} {index}"
     value = result[dim].values[index]
@@ -34,10 +35,10 @@ def _place_words(result: xr.Dataset, dim: str, index: int) -> str:
     return f"{dim} = {text} {units}".rstrip()
 
 
-def names_of(result: xr.Dataset) -> tuple[str, ...]:
-    """Names of the components: their own where the result knows them, else counted from 1."""
+def component_names(result: xr.Dataset) -> tuple[str, ...]:
+    """Names of the components in the result; without names they are numbered from 1."""
     count = result.sizes[COMPONENT]
-    own = words_of(result.attrs.get("components"))
+    own = word_list(result.attrs.get("components"))
     if len(own) == count:
         return own
     if COMPONENT in result.coords and result[COMPONENT].dtype.kind in "OUST":
@@ -45,13 +46,15 @@ def names_of(result: xr.Dataset) -> tuple[str, ...]:
     return tuple(f"Component {number + 1}" for number in range(count))
 
 
-def energy_of(result: xr.Dataset) -> NumpyArray:
+def energy_axis(result: xr.Dataset) -> NumpyArray:
+    """The energies (E,); channel numbers when the result has none."""
     if ENERGY in result.coords:
         return np.asarray(result[ENERGY].values, dtype=np.float64)
     return np.arange(result.sizes[ENERGY], dtype=np.float64)
 
 
-def iterations_of(result: xr.Dataset) -> NumpyArray | None:
+def iteration_axis(result: xr.Dataset) -> NumpyArray | None:
+    """The iteration number of each objective value; None when the result has no objective."""
     if OBJECTIVE not in result:
         return None
     if ITERATION in result.coords:
@@ -59,8 +62,8 @@ def iterations_of(result: xr.Dataset) -> NumpyArray | None:
     return np.arange(1, result.sizes[ITERATION] + 1, dtype=np.float64)
 
 
-def pixel_nm_of(result: xr.Dataset, block: int) -> tuple[float, float] | None:
-    """Step of y and x in nm, times the block; None when the result does not say."""
+def drawn_pixel_nm(result: xr.Dataset, block: int) -> tuple[float, float] | None:
+    """Height and width in nm of ``block`` pixels; None when the result has no lengths."""
     steps: dict[str, float] = {}
     for dim in (Y, X):
         if dim in result.coords:
@@ -70,12 +73,12 @@ def pixel_nm_of(result: xr.Dataset, block: int) -> tuple[float, float] | None:
                 steps[dim] = abs(values[-1] - values[0]) / (values.size - 1) * scale * block
     if not steps:
         return None
-    # A line scan has one pixel along an axis, and so no step there: it is drawn square.
+    # A line scan has a single pixel along one axis and no step there; its pixels are drawn square.
     return steps.get(Y, steps.get(X, 1.0)), steps.get(X, steps.get(Y, 1.0))
 
 
-def words_of(value: Any) -> tuple[str, ...]:
-    """A list of element names from an attribute that may be a list, an array, or text."""
+def word_list(value: Any) -> tuple[str, ...]:
+    """Words of an attribute that may be a list, an array or text, such as element symbols."""
     if value is None:
         return ()
     parts = value.replace(",", " ").split() if isinstance(value, str) else np.asarray(value).ravel().tolist()

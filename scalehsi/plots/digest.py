@@ -1,7 +1,7 @@
-"""The digest of a result: everything that figures and page need, in memory, from one pass over the maps.
+"""Reduce a result of any size to arrays that fit in memory and on a figure, in one pass over its maps.
 
-A result may be lazy and of any size. Maps are averaged in square blocks down to what a picture can show, sums are taken
-over all pixels, and all of it is computed in one go, so each block of abundances is read or computed once.
+A result may be lazy. Maps are averaged in square blocks down to the resolution of a figure, and sums are taken over all
+pixels. Both are computed together, so that each block of abundances is read or computed once.
 """
 
 from __future__ import annotations
@@ -15,7 +15,14 @@ import numpy as np
 import xarray as xr
 
 from scalehsi.arrays import NumpyArray
-from scalehsi.plots.coordinates import energy_of, iterations_of, names_of, pixel_nm_of, places_of, words_of
+from scalehsi.plots.coordinates import (
+    component_names,
+    drawn_pixel_nm,
+    energy_axis,
+    iteration_axis,
+    shown_positions,
+    word_list,
+)
 from scalehsi.result import check_result, settings_of
 from scalehsi.schema import (
     ABUNDANCES,
@@ -23,6 +30,7 @@ from scalehsi.schema import (
     COMPONENT,
     ENDMEMBERS,
     ENERGY,
+    ENERGY_UNITS,
     MEAN_SPECTRUM,
     OBJECTIVE,
     RESIDUAL,
@@ -32,14 +40,14 @@ from scalehsi.schema import (
     Y,
 )
 
-MAX_PIXELS: Final = 800
-"""Longest side of a map, in pixels, after the block mean."""
+MAX_MAP_SIDE_PIXELS: Final = 800
+"""Longest side of a drawn map, after the block mean."""
 
-MAX_VALUES: Final = 10_000_000
-"""All drawn pixels of all maps together (40 MB)."""
+MAX_MAP_VALUES: Final = 10_000_000
+"""Drawn pixels of all maps together (40 MB)."""
 
 SIGNED_TOLERANCE: Final = 1e-3
-"""A result counts as signed when its lowest value is below minus this part of its largest."""
+"""A result is signed when its lowest value is below minus this fraction of its largest magnitude."""
 
 POSITION: Final = "position"
 UNSMOOTHED: Final = "unsmoothed_endmembers"
@@ -47,9 +55,9 @@ UNSMOOTHED: Final = "unsmoothed_endmembers"
 
 @dataclasses.dataclass(frozen=True, eq=False)
 class Digest:
-    """A result made small enough to draw.
+    """A result reduced to what figures and report need.
 
-    Letters: K components, E channels, N positions along the leading dims (1 when there are none).
+    Letters: K components, E channels, N positions along the leading dims (1 without leading dims).
 
     Attributes
     ----------
@@ -58,25 +66,25 @@ class Digest:
         In ``energy_unit``.
     endmembers : array (K, E)
     maps : array (K, N, ny, nx), float32
-        Abundances as stored, averaged in blocks of ``block`` pixels; NaN where no pixel was used.
+        Abundances, averaged in square blocks of ``block`` pixels; NaN where no pixel was used.
     totals : array (K,)
-        Sum of the map times sum of the spectrum, over all pixels: the intensity that a component explains.
+        Intensity of each component: the sum of its map over all pixels times the sum of its spectrum.
     shares : array (K,)
-        Part of the total intensity (of the variance, for PCA); NaN where it has no meaning.
+        Fraction of the total intensity, or of the variance where the result has it; NaN where undefined.
     signed : bool
         Whether endmembers or maps have negative values, as PCA and ICA do.
     positions : tuple of str, length N
-        Where the maps lie along the leading dims, in words; ``("",)`` when there are none.
-    pixel_nm : tuple of float, or None
-        Step (y, x) of a drawn pixel in nm; None when the result has no lengths.
-    poisson : bool
-        Whether the fit maximised the Poisson likelihood.
+        The shown positions along the leading dims, such as ``time = 5 s``; ``("",)`` without leading dims.
+    pixel_nm : (float, float) or None
+        Height and width of a drawn pixel in nm; None when the result has no lengths.
+    loss : str
+        The setting of that name of the model; empty when the model has none.
     residual : array (N, ny, nx) or None
         RMS residual of a pixel.
     unsmoothed : array (K, E) or None
-        The spectra before the model smoothed them, whose noise is that of counts.
+        The spectra before the model smoothed them; their noise is counting noise.
     relative_residual : array (N, ny, nx) or None
-        ``residual`` over what counting noise alone would leave: the square root of model counts per channel.
+        ``residual`` over the expected counting noise, the square root of the model's counts per channel.
     """
 
     model: str
@@ -110,12 +118,17 @@ class Digest:
     eigenvalues: NumpyArray | None
     explained: NumpyArray | None
     malinowski: NumpyArray | None
-    poisson: bool
+    loss: str
+
+    @property
+    def units_per_kev(self) -> float:
+        """Energy units of the axis in a keV; 1 when it has no energy unit."""
+        return 1e3 / ENERGY_UNITS.get(self.energy_unit, 1e3)
 
     @property
     def energy_kev(self) -> NumpyArray:
-        """The energy axis in keV (as it is, when it has no energy unit)."""
-        return self.energy * {"eV": 1e-3, "meV": 1e-6, "MeV": 1e3}.get(self.energy_unit, 1.0)
+        """The energy axis in keV; unchanged when it has no energy unit."""
+        return self.energy / self.units_per_kev
 
     @property
     def counts_per_pixel(self) -> float:
@@ -124,12 +137,12 @@ class Digest:
 
 
 def check_shapes(result: Any) -> xr.Dataset:
-    """Give the result back when it has what a report needs.
+    """Return the result if its spectra and maps have the expected dims.
 
     Raises
     ------
     InputError
-        When it is no result of scalehsi, or its spectra or maps have other dims.
+        When it is not a result of scalehsi, or its spectra or maps have other dims or are empty.
     """
     checked: xr.Dataset = check_result(result)
     for name, last in ((ENDMEMBERS, (ENERGY,)), (ABUNDANCES, (Y, X))):
@@ -142,11 +155,11 @@ def check_shapes(result: Any) -> xr.Dataset:
 
 
 def digest(result: xr.Dataset | Digest) -> Digest:
-    """Reduce a result to what can be drawn; a digest is given back as it is.
+    """Reduce a result to its digest; a digest is returned unchanged.
 
     Parameters
     ----------
-    result : xarray.Dataset
+    result : xarray.Dataset or Digest
         As `scalehsi.fit` returns it; may be lazy. It is read once.
 
     Returns
@@ -156,12 +169,12 @@ def digest(result: xr.Dataset | Digest) -> Digest:
     if isinstance(result, Digest):
         return result
     result = check_shapes(result)
-    places, words = places_of(result)
-    block = _block(result, len(places))
+    places, words = shown_positions(result)
+    block = _block_side(result, len(places))
     small = {name: np.asarray(variable.values) for name, variable in _reduce(result, places, block).items()}
     endmembers, sums = small[ENDMEMBERS].astype(np.float64), small["sums"].astype(np.float64)
-    lowest, highest = float(small["lowest"]), float(small["highest"])
-    signed = _is_signed(lowest, highest) or _is_signed(_least(endmembers), _most(endmembers))
+    finite = np.nan_to_num(endmembers, posinf=0.0, neginf=0.0)
+    signed = _is_signed(small["lowest"], small["highest"]) or _is_signed(finite.min(), finite.max())
     strength = np.nansum(endmembers, axis=1)
     totals = sums * strength
     attrs = result.attrs
@@ -175,11 +188,11 @@ def digest(result: xr.Dataset | Digest) -> Digest:
         source=str(attrs.get("source", "") or ""),
         status=status,
         advice=str(attrs.get("advice", "") or ADVICE.get(status, "")),
-        names=names_of(result),
-        energy=energy_of(result),
+        names=component_names(result),
+        energy=energy_axis(result),
         energy_unit=str(result[ENERGY].attrs.get("units", "")) if ENERGY in result.coords else "channel",
         intensity_unit=str(result[ENDMEMBERS].attrs.get("units", "")) or ("counts" if signal == "EDS" else "intensity"),
-        elements=words_of(attrs.get("elements")),
+        elements=word_list(attrs.get("elements")),
         endmembers=endmembers,
         unsmoothed=small.get(UNSMOOTHED),
         maps=small["maps"],
@@ -187,7 +200,7 @@ def digest(result: xr.Dataset | Digest) -> Digest:
         shares=_shares(totals, small.get("explained_variance_ratio"), signed=signed),
         signed=signed,
         positions=words,
-        pixel_nm=pixel_nm_of(result, block),
+        pixel_nm=drawn_pixel_nm(result, block),
         block=block,
         pixels_used=int(small["used"]),
         pixels_total=math.prod(result[ABUNDANCES].shape[1:]),
@@ -195,19 +208,19 @@ def digest(result: xr.Dataset | Digest) -> Digest:
         residual_spectrum=small.get(RESIDUAL_SPECTRUM),
         residual=residual,
         relative_residual=None if signed or residual is None else _relative(residual, small["maps"], endmembers),
-        iteration=iterations_of(result),
+        iteration=iteration_axis(result),
         objective=small[OBJECTIVE] if OBJECTIVE in small and small[OBJECTIVE].size else None,
         eigenvalues=small.get("eigenvalues"),
         explained=small.get("explained_variance_ratio"),
         malinowski=small.get("malinowski_ind"),
-        poisson=settings_of(result).get("loss") == "poisson",
+        loss=str(settings_of(result).get("loss", "")),
     )
 
 
 def intensity_maps(view: Digest) -> NumpyArray:
-    """The maps in intensity per pixel: abundance times the sum of the spectrum, (K, N, ny, nx).
+    """The maps in intensity per pixel, abundance times the sum of the spectrum, (K, N, ny, nx).
 
-    The scale of an abundance is arbitrary (a spectrum may be doubled and its map halved); this product is not.
+    The scale of an abundance is arbitrary, because a spectrum can be doubled and its map halved; this product is not.
     """
     scale = np.nansum(view.endmembers, axis=1).astype(np.float32)
     maps: NumpyArray = view.maps * scale[:, None, None, None]
@@ -215,7 +228,10 @@ def intensity_maps(view: Digest) -> NumpyArray:
 
 
 def intensity_spectra(view: Digest, *, smoothed: bool = True) -> NumpyArray:
-    """The spectra in intensity per channel over the whole map: endmember times the sum of its abundances, (K, E)."""
+    """The spectra in intensity per channel of the whole map, endmember times the sum of its abundances, (K, E).
+
+    With ``smoothed=False`` the spectra before smoothing are used, where the result has them.
+    """
     strength = np.nansum(view.endmembers, axis=1)
     safe = np.where(strength > 0, strength, 1.0)
     rows = view.endmembers if smoothed or view.unsmoothed is None else view.unsmoothed
@@ -224,51 +240,55 @@ def intensity_spectra(view: Digest, *, smoothed: bool = True) -> NumpyArray:
 
 
 def _reduce(result: xr.Dataset, places: list[dict[str, int]], block: int) -> Mapping[Any, xr.DataArray]:
-    """Every reduction of the result in one computation."""
+    """Compute all reductions of the result together.
+
+    `places` are the indices along the leading dims at which maps are shown; `block` is the side of the averaged blocks.
+    """
     abundances = result[ABUNDANCES].reset_coords(drop=True)
     pixel_dims = [dim for dim in abundances.dims if dim != COMPONENT]
     lazy: dict[str, xr.DataArray] = {
-        "maps": block_mean(take(abundances, places), block),
+        "maps": block_mean(maps_at(abundances, places), block),
         "sums": abundances.sum(pixel_dims),
         "used": abundances.isel(component=0).notnull().sum(),
         "lowest": abundances.min(),
         "highest": abundances.max(),
     }
     if RESIDUAL in result:
-        squares = take(result[RESIDUAL].reset_coords(drop=True), places).astype(np.float64) ** 2
+        squares = maps_at(result[RESIDUAL].reset_coords(drop=True), places).astype(np.float64) ** 2
         lazy[RESIDUAL] = block_mean(squares, block) ** 0.5
     whole = (
         *(ENDMEMBERS, UNSMOOTHED, MEAN_SPECTRUM, RESIDUAL_SPECTRUM, OBJECTIVE),
         *("eigenvalues", "explained_variance_ratio", "malinowski_ind"),
     )
     lazy |= {name: result[name] for name in whole if name in result}
-    # Coordinates are read apart; without them nothing can clash or be aligned.
+    # Variables without coordinates: nothing is aligned, and names cannot clash.
     together = xr.Dataset({name: array.variable for name, array in lazy.items()})
     return together.compute().data_vars
 
 
-def _block(result: xr.Dataset, places: int) -> int:
-    """Side of the square blocks that are averaged into one drawn pixel."""
+def _block_side(result: xr.Dataset, places: int) -> int:
+    """Side in pixels of the square blocks that are averaged into one drawn pixel."""
     ny, nx = result.sizes[Y], result.sizes[X]
-    block = math.ceil(max(ny, nx) / MAX_PIXELS)
-    while result.sizes[COMPONENT] * places * math.ceil(ny / block) * math.ceil(nx / block) > MAX_VALUES:
+    block = math.ceil(max(ny, nx) / MAX_MAP_SIDE_PIXELS)
+    while result.sizes[COMPONENT] * places * math.ceil(ny / block) * math.ceil(nx / block) > MAX_MAP_VALUES:
         block += 1
     return block
 
 
-def take(maps: xr.DataArray, places: list[dict[str, int]]) -> xr.DataArray:
-    """The maps at the chosen places, along a dim `position` just before y and x."""
+def maps_at(maps: xr.DataArray, places: list[dict[str, int]]) -> xr.DataArray:
+    """The maps at positions along the leading dims, stacked along a new dim `position` before y and x."""
     stacked = xr.concat([maps.drop_vars(list(maps.coords)).isel(place) for place in places], dim=POSITION)
     return stacked.transpose(..., POSITION, Y, X)
 
 
 def block_mean(maps: xr.DataArray, block: int) -> xr.DataArray:
-    """Mean of square blocks, over the pixels that are not NaN; ragged edges are kept."""
+    """Mean of square blocks of pixels, ignoring NaN; incomplete blocks at the edges are kept."""
     maps = maps.astype(np.float32)
     return maps if block == 1 else maps.coarsen({Y: block, X: block}, boundary="pad").mean()
 
 
 def _shares(totals: NumpyArray, explained: NumpyArray | None, *, signed: bool) -> NumpyArray:
+    """Fraction of each component: of the variance if ``explained`` is given, else of the intensity if not signed."""
     if explained is not None and explained.size >= totals.size:
         return np.asarray(explained[: totals.size], dtype=np.float64)
     whole = float(np.nansum(totals))
@@ -278,7 +298,10 @@ def _shares(totals: NumpyArray, explained: NumpyArray | None, *, signed: bool) -
 
 
 def _relative(residual: NumpyArray, maps: NumpyArray, endmembers: NumpyArray) -> NumpyArray:
-    """RMS residual over the square root of the model's mean counts per channel; 1 is what Poisson counts leave."""
+    """RMS residual (N, ny, nx) over the square root of the model's mean counts per channel; 1 is Poisson noise.
+
+    `maps` (K, N, ny, nx) and `endmembers` (K, E) are the model.
+    """
     strength = np.nansum(endmembers, axis=1)
     counts = np.einsum("knyx,k->nyx", maps.astype(np.float64), strength) / endmembers.shape[1]
     ratio: NumpyArray = np.full(residual.shape, np.nan)
@@ -286,13 +309,6 @@ def _relative(residual: NumpyArray, maps: NumpyArray, endmembers: NumpyArray) ->
     return ratio
 
 
-def _is_signed(lowest: float, highest: float) -> bool:
-    return lowest < -SIGNED_TOLERANCE * max(abs(highest), abs(lowest)) if math.isfinite(lowest) else False
-
-
-def _least(values: NumpyArray) -> float:
-    return float(np.min(values, initial=0.0, where=np.isfinite(values)))
-
-
-def _most(values: NumpyArray) -> float:
-    return float(np.max(values, initial=0.0, where=np.isfinite(values)))
+def _is_signed(lowest: Any, highest: Any) -> bool:
+    """Whether the lowest value is negative beyond rounding, compared with the largest magnitude."""
+    return bool(lowest < -SIGNED_TOLERANCE * max(abs(highest), abs(lowest))) if math.isfinite(lowest) else False

@@ -1,4 +1,4 @@
-"""What to write over the spectra of a result: X-ray lines that show as peaks, or EELS edges of known elements."""
+"""Labels over the spectra of a result: X-ray lines at the peaks of EDX spectra, edges of the elements in EELS."""
 
 from __future__ import annotations
 
@@ -8,11 +8,12 @@ from typing import Final
 import numpy as np
 
 from scalehsi.arrays import NumpyArray
-from scalehsi.physics.identify import SYMBOLS, Mark, name_peaks
+from scalehsi.physics.identify import Mark, name_peaks
+from scalehsi.physics.lines import symbols
 from scalehsi.physics.peaks import find_peaks, rise_at
 from scalehsi.plots.digest import Digest, intensity_spectra
 
-EDGES: Final[dict[str, tuple[int, int]]] = {
+EDGE_ATOMIC_NUMBERS: Final[dict[str, tuple[int, int]]] = {
     "K": (1, 92),
     "L3": (11, 92),
     "L2": (11, 92),
@@ -21,18 +22,18 @@ EDGES: Final[dict[str, tuple[int, int]]] = {
     "M3": (19, 36),
     "N5": (47, 80),
 }
-"""Edges that are strong enough to look for, and the first and last atomic number of which that holds."""
+"""Edges that are marked, and the first and last atomic number for which they are strong enough."""
 
 
 def component_marks(view: Digest) -> list[list[Mark]]:
-    """Give the marks of each component, in order of rising energy (keV).
+    """Find the labels of each component, in order of rising energy (keV).
 
-    EDS: the peaks that stand above noise and continuum, named. EELS: the edges of the known elements on the axis; `net`
-    is the rise where the component has one there, and 0 where it has not. Anything else: none.
+    For EDS they name the peaks above noise and continuum. For EELS they are the edges of the given elements, and `net`
+    is the rise of the spectrum at the edge, 0 without a rise. Other signals and signed components have none.
     """
     if view.signed or view.energy.size < 16:
         return [[] for _ in view.names]
-    # Smoothed noise looks like peaks.
+    # Smoothed noise resembles peaks, so peaks are found in the spectra before smoothing.
     spectra = np.nan_to_num(intensity_spectra(view, smoothed=False))
     if view.signal == "EDS" and view.energy_unit in ("keV", "eV"):
         whole = [] if view.elements else name_peaks(find_peaks(view.energy_kev, spectra.sum(axis=0)), ())
@@ -44,16 +45,16 @@ def component_marks(view: Digest) -> list[list[Mark]]:
 
 
 def strongest(marks: Sequence[Mark], count: int = 4) -> list[str]:
-    """The labels of the highest peaks (or of the edges that show), highest first, without repeats.
+    """Labels of the highest peaks, or of the edges with a rise, highest first and without repeats.
 
-    Those of the elements that are known come first: the copper of the grid does not push them out.
+    Lines of the given elements come before others, such as the copper of the grid.
     """
     seen = sorted((mark for mark in marks if mark.net > 0), key=lambda mark: (not mark.certain, -mark.net))
     return list(dict.fromkeys(mark.label for mark in seen))[:count]
 
 
 def edges(elements: tuple[str, ...], low_kev: float, high_kev: float) -> list[Mark]:
-    """The edges of elements between two energies, by rising energy.
+    """List the edges of elements between two energies in keV, by rising energy.
 
     Examples
     --------
@@ -64,10 +65,10 @@ def edges(elements: tuple[str, ...], low_kev: float, high_kev: float) -> list[Ma
 
     found = []
     for element in dict.fromkeys(elements):
-        if element not in SYMBOLS and element not in ("Li", "Be"):
+        if element not in symbols() and element not in ("Li", "Be"):
             continue
         z = xraylib.SymbolToAtomicNumber(element)
-        for shell, (first, last) in EDGES.items():
+        for shell, (first, last) in EDGE_ATOMIC_NUMBERS.items():
             if first <= z <= last:
                 energy = _edge_kev(z, shell)
                 if low_kev < energy < high_kev:
@@ -76,6 +77,7 @@ def edges(elements: tuple[str, ...], low_kev: float, high_kev: float) -> list[Ma
 
 
 def _edge_kev(z: int, shell: str) -> float:
+    """Tabulated energy of an edge in keV; 0 where there is none."""
     import xraylib
 
     try:
@@ -85,11 +87,12 @@ def _edge_kev(z: int, shell: str) -> float:
 
 
 def _edge_marks(view: Digest, spectrum: NumpyArray) -> list[Mark]:
+    """Edges of the known elements, with the rise of the spectrum at each."""
     axis = view.energy_kev * 1e3
     marks = []
     for mark in edges(view.elements, float(axis.min()) / 1e3, float(axis.max()) / 1e3):
         onset = mark.energy * 1e3
-        # L2 and M4 sit on the shoulder of L3 and M5: a rise is looked for at the first of the pair only.
+        # L2 and M4 overlap with L3 and M5: the rise is measured at the first edge of the pair only.
         if mark.label[-2:] not in ("L2", "M4"):
             mark = mark._replace(net=rise_at(axis, spectrum, onset))
         marks.append(mark)

@@ -1,8 +1,8 @@
-"""Drawings of the maps: one panel a component, and all components together in one picture."""
+"""Figures of the abundance maps: one panel for each component, and composites of all components."""
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Final
 
 import numpy as np
 
@@ -13,26 +13,27 @@ from scalehsi.plots.digest import Digest, intensity_maps
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
+MAX_COLUMNS: Final = 3
+BACKGROUND_PIXEL_FRACTION: Final = 0.95
+"""A component that is strongest in more than this fraction of the pixels is left out of the composite."""
 
-COLUMNS = 3
-ONE_COLOUR = 0.95
-"""Part of the pixels that one component may win before a composite is drawn relative to each one's maximum."""
+MIN_RELATIVE_INTENSITY: Final = 0.15
+"""Without the background, pixels where no component reaches this fraction of its maximum are white."""
 
-FAINTEST = 0.15
-"""Part of its maximum that a component must reach to be shown beside a background that was left out."""
+FLAT_HEIGHT_TO_WIDTH: Final = 0.35
+"""Maps with a smaller ratio of height to width get one row each."""
 
-FLAT = 0.35
-"""Maps lower than this part of their width get a row each."""
+STRUCTURED_CORRELATION: Final = 0.3
+"""Maps whose neighbouring pixels correlate less than this are noise."""
 
-STRUCTURE = 0.3
-"""Neighbouring pixels of a map that is more than noise agree by more than this."""
-
-PANEL_HEAD = 0.45
-"""Inches above a map for its title."""
+PANEL_TITLE_INCHES: Final = 0.45
 
 
-def limits(values: NumpyArray, *, signed: bool) -> tuple[float, float]:
-    """Ends of the colour scale: 0 (or symmetric about it) and the 99.8th percentile; a hot pixel hides nothing."""
+def colour_limits(values: NumpyArray, *, signed: bool) -> tuple[float, float]:
+    """Ends of the colour scale: 0 and the 99.8th percentile, or symmetric about 0 for signed values.
+
+    The percentile keeps single hot pixels from darkening the map.
+    """
     finite = values[np.isfinite(values)]
     if not finite.size:
         return (-1.0, 1.0) if signed else (0.0, 1.0)
@@ -41,40 +42,26 @@ def limits(values: NumpyArray, *, signed: bool) -> tuple[float, float]:
 
 
 def draw_maps(view: Digest) -> Figure:
-    """Draw every component's map, to scale, with scale bars and colour bars."""
+    """Draw the map of each component, to scale, with scale bars and colour bars."""
     count, places = len(view.names), len(view.positions)
-    columns = (
-        places if places > 1 else 1 if style.panel_shape(view) < FLAT else 2 if count == 4 else min(COLUMNS, count)
-    )
+    flat = style.panel_shape(view) < FLAT_HEIGHT_TO_WIDTH
+    columns = places if places > 1 else 1 if flat else 2 if count == 4 else min(MAX_COLUMNS, count)
     rows = count if places > 1 else -(-count // columns)
-    width = style.WIDTH * (1.0 if style.panel_shape(view) < FLAT else {1: 0.5, 2: 0.76}.get(columns, 1.0))
+    width = style.WIDTH_INCHES * (1.0 if flat else {1: 0.5, 2: 0.76}.get(columns, 1.0))
     # A colour bar takes about a tenth of a panel's width.
-    height = 0.85 * width / columns * style.panel_shape(view) + PANEL_HEAD
+    height = 0.85 * width / columns * style.panel_shape(view) + PANEL_TITLE_INCHES
     figure = style.new_figure(width, min(max(height, 1.2), 2.0 * width) * rows)
     grid = figure.subplots(rows, columns, squeeze=False)
     drawn = view.maps if view.signed else intensity_maps(view)
+    colours = style.colour_map(style.SIGNED_COLOURS if view.signed else style.MAP_COLOURS)
     for number in range(count):
         axes_of = grid[number] if places > 1 else grid.ravel()[number : number + 1]
-        low, high = limits(drawn[number], signed=view.signed)
+        low, high = colour_limits(drawn[number], signed=view.signed)
         for place, axes in enumerate(axes_of):
-            image = style.show_map(
-                axes,
-                drawn[number, place],
-                view,
-                cmap=style.colour_map(style.SIGNED_COLOURS if view.signed else style.MAP_COLOURS),
-                vmin=low,
-                vmax=high,
-            )
+            image = style.show_map(axes, drawn[number, place], view, cmap=colours, vmin=low, vmax=high)
             style.scale_bar(axes, view)
             where = f"\n{view.positions[place]}" if view.positions[place] else ""
-            axes.set_title(
-                f"{view.names[number]}{where}",
-                fontsize=style.TEXT,
-                loc="left",
-                color=style.colour(number),
-                fontweight="bold",
-                parse_math=False,
-            )
+            style.set_title(axes, f"{view.names[number]}{where}", color=style.colour(number), fontweight="bold")
             if place == len(axes_of) - 1:
                 extend = _extend(drawn[number], high, signed=view.signed)
                 style.colour_bar(figure, image, list(axes_of), map_unit(view), extend=extend)
@@ -84,24 +71,24 @@ def draw_maps(view: Digest) -> Figure:
 
 
 def map_unit(view: Digest) -> str:
-    """What the numbers of a map mean, in a word or two."""
+    """Quantity on the colour bar of a map."""
     return "score" if view.signed else f"{view.intensity_unit} per pixel"
 
 
 def draw_composite(view: Digest) -> Figure:
-    """Draw all components in one picture: mixed colours, and the strongest component of each pixel.
+    """Draw all components in one figure: colours mixed by share, and the strongest component of each pixel.
 
-    The view must not be signed: shares of a negative amount mean nothing.
+    The digest must not be signed: shares of negative values are undefined.
     """
     places = len(view.positions)
     rows, columns = (1, 2) if places == 1 else (2, places)
-    panel = style.WIDTH / columns
-    height = 0.95 * panel * style.panel_shape(view) + PANEL_HEAD
-    figure = style.new_figure(style.WIDTH, rows * min(max(height, 1.2), 2.0 * style.WIDTH) + 0.4)
+    panel = style.WIDTH_INCHES / columns
+    height = 0.95 * panel * style.panel_shape(view) + PANEL_TITLE_INCHES
+    figure = style.new_figure(style.WIDTH_INCHES, rows * min(max(height, 1.2), 2.0 * style.WIDTH_INCHES) + 0.4)
     grid = figure.subplots(rows, columns, squeeze=False)
-    drawn, shown = _composed(view)
+    drawn, shown = _composite_maps(view)
     total = np.sum(drawn, axis=0)
-    # Full strength from the 90th percentile on: noise at the bright end shall not make the picture pale.
+    # Full strength from the 90th percentile on, so that noise in bright pixels does not make the figure pale.
     top = float(np.nanpercentile(total, 90)) if np.isfinite(total).any() else 1.0
     for place, where in enumerate(view.positions):
         mixed_axes, main_axes = grid[:, place] if places > 1 else grid[0]
@@ -111,8 +98,8 @@ def draw_composite(view: Digest) -> Figure:
         style.scale_bar(mixed_axes, view)
         style.scale_bar(main_axes, view)
         below = f"\n{where}" if where else ""
-        style.tidy(mixed_axes, title=f"Mixture{below}")
-        style.tidy(main_axes, title=f"Strongest component{below}")
+        style.style_axes(mixed_axes, title=f"Mixture{below}")
+        style.style_axes(main_axes, title=f"Strongest component{below}")
         for axes in (mixed_axes, main_axes):
             for spine in axes.spines.values():
                 spine.set_visible(False)
@@ -120,52 +107,52 @@ def draw_composite(view: Digest) -> Figure:
     return figure
 
 
-def outshining(view: Digest) -> int | None:
-    """The component that wins nearly every pixel, as a background in EELS does; None when there is none.
+def background_component(view: Digest) -> int | None:
+    """The component that is strongest in nearly every pixel, such as a background in EELS; None without one.
 
-    A composite by intensity would be of its colour alone, so it is left out of the composite, and those of the others
-    that are more than noise are taken relative to their own maxima.
+    A composite by intensity would show its colour alone. It is left out of the composite, and the other components
+    that are more than noise are scaled to their own maxima.
     """
     if len(view.names) < 3:
         return None
     drawn = intensity_maps(view)
     used = np.isfinite(drawn).all(axis=0) & (drawn.sum(axis=0) > 0)
-    wins = np.bincount(np.argmax(drawn, axis=0)[used], minlength=len(view.names))
-    background = int(np.argmax(wins))
+    pixels = np.bincount(np.argmax(drawn, axis=0)[used], minlength=len(view.names))
+    background = int(np.argmax(pixels))
     others = [number for number in range(len(view.names)) if number != background]
-    if wins[background] <= ONE_COLOUR * wins.sum() or not _structured(view)[others].any():
+    if pixels[background] <= BACKGROUND_PIXEL_FRACTION * pixels.sum() or not _structured(view)[others].any():
         return None
     return background
 
 
 def _structured(view: Digest) -> NumpyArray:
-    """Which maps are more than noise, (K,)."""
-    return np.array([neighbour_correlation(values) > STRUCTURE for values in view.maps])
+    """Which maps are more than noise, boolean (K,)."""
+    return np.array([neighbour_correlation(values) > STRUCTURED_CORRELATION for values in view.maps])
 
 
-def _composed(view: Digest) -> tuple[NumpyArray, NumpyArray]:
-    """What a composite is made of: maps (K, N, ny, nx), and which components are shown (K,)."""
+def _composite_maps(view: Digest) -> tuple[NumpyArray, NumpyArray]:
+    """Maps of the composite (K, N, ny, nx), and which components it shows, boolean (K,)."""
     drawn = np.maximum(intensity_maps(view), 0.0)
-    background = outshining(view)
+    background = background_component(view)
     if background is None:
         return drawn, np.ones(len(view.names), dtype=bool)
     shown = _structured(view)
     shown[background] = False
-    scale = np.array([1.0 / limits(values, signed=False)[1] for values in drawn]) * shown
+    scale = np.array([1.0 / colour_limits(values, signed=False)[1] for values in drawn]) * shown
     drawn = drawn * scale[:, None, None, None]
-    # Where none of the others is near its maximum, there is nothing but the component that was left out.
-    return np.where(drawn.max(axis=0) < FAINTEST, drawn * 0.0, drawn), shown
+    # Where no other component is near its maximum, the background is all there is.
+    return np.where(drawn.max(axis=0) < MIN_RELATIVE_INTENSITY, drawn * 0.0, drawn), shown
 
 
 def mixed_colours(maps: NumpyArray, top: float) -> NumpyArray:
-    """Blend the components' colours by their shares of a pixel; faint pixels fade to white, unused ones are grey.
+    """Mix the colours of the components by their shares of a pixel; faint pixels are white, unused ones grey.
 
     Parameters
     ----------
     maps : array (K, ny, nx)
         Intensity per pixel, not negative.
     top : float
-        Intensity shown in full strength.
+        Intensity from which on a colour has full strength.
 
     Returns
     -------
@@ -176,19 +163,22 @@ def mixed_colours(maps: NumpyArray, top: float) -> NumpyArray:
     shares = maps / np.where(total > 0, total, 1.0)
     strength = np.clip(total / top, 0.0, 1.0)[..., None]
     blend = np.einsum("kyx,kc->yxc", shares, _palette(maps.shape[0]))
-    return np.where(np.isfinite(total)[..., None], 1.0 - strength * (1.0 - blend), _rgb(style.NO_DATA))
+    return np.where(np.isfinite(total)[..., None], 1.0 - strength * (1.0 - blend), _rgb(style.NO_DATA_COLOUR))
 
 
 def dominant_colours(maps: NumpyArray) -> NumpyArray:
-    """Colour of the strongest component of each pixel, (ny, nx, 3); white where all are 0, grey where none is."""
+    """Colour of the strongest component of each pixel, (ny, nx, 3); white where all are 0, grey in unused pixels."""
     total = np.sum(maps, axis=0)
     colours = _palette(maps.shape[0])[np.argmax(np.nan_to_num(maps), axis=0)]
     colours = np.where((total > 0)[..., None], colours, 1.0)
-    return np.where(np.isfinite(total)[..., None], colours, _rgb(style.NO_DATA))
+    return np.where(np.isfinite(total)[..., None], colours, _rgb(style.NO_DATA_COLOUR))
 
 
 def _write_numbers(axes: Any, maps: NumpyArray, view: Digest) -> None:
-    """Write the number of a component into the widest place of its region: colour is never the only sign."""
+    """Write the number of each component into the widest part of its region, for readers who see no colours.
+
+    `maps` (K, ny, nx) are those of the composite on these axes.
+    """
     from matplotlib.patheffects import withStroke
     from scipy.ndimage import distance_transform_edt
 
@@ -207,7 +197,7 @@ def _write_numbers(axes: Any, maps: NumpyArray, view: Digest) -> None:
             str(number + 1),
             ha="center",
             va="center",
-            fontsize=style.TEXT,
+            fontsize=style.TEXT_POINTS,
             fontweight="bold",
             color="white",
             path_effects=[withStroke(linewidth=2, foreground="black")],
@@ -216,6 +206,7 @@ def _write_numbers(axes: Any, maps: NumpyArray, view: Digest) -> None:
 
 
 def _legend(figure: Figure, view: Digest, shown: NumpyArray) -> None:
+    """Draw the legend of a composite; `shown` (K,) says which components it has."""
     from matplotlib.patches import Patch
 
     entries = [
@@ -224,16 +215,20 @@ def _legend(figure: Figure, view: Digest, shown: NumpyArray) -> None:
         if shown[k]
     ]
     if view.pixels_used < view.pixels_total:
-        entries.append(Patch(color=style.NO_DATA, label="not used"))
+        entries.append(Patch(color=style.NO_DATA_COLOUR, label="not used"))
     legend = figure.legend(
-        handles=entries, loc="outside lower center", ncols=min(len(entries), 6), frameon=False, fontsize=style.TEXT
+        handles=entries,
+        loc="outside lower center",
+        ncols=min(len(entries), 6),
+        frameon=False,
+        fontsize=style.TEXT_POINTS,
     )
     for text in legend.get_texts():
         text.set_parse_math(False)
 
 
 def _extend(values: NumpyArray, high: float, *, signed: bool) -> str:
-    """At which ends values lie beyond the colour scale."""
+    """Ends of the colour scale (0 or -high, to high) beyond which values lie."""
     finite = np.abs(values[np.isfinite(values)])
     return "neither" if not (finite > high).any() else "both" if signed else "max"
 
@@ -247,7 +242,7 @@ def _rgb(colour: str) -> NumpyArray:
 
 
 def neighbour_correlation(maps: NumpyArray) -> float:
-    """Correlation between neighbouring pixels of maps (N, ny, nx): 0 for noise, and where pixels are too few."""
+    """Correlation between neighbouring pixels of maps (N, ny, nx); 0 for noise, and with too few pixels."""
     pairs = [(maps[:, :, 1:], maps[:, :, :-1]), (maps[:, 1:], maps[:, :-1])]
     values = []
     for one, other in pairs:

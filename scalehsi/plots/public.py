@@ -1,8 +1,8 @@
-"""Figures of a result, for a notebook, a paper or the report: each function gives back a matplotlib figure.
+"""Figures of a result for a notebook, a paper or the report; each function returns a matplotlib figure.
 
-Every function takes what `scalehsi.fit` returns, lazy or in memory, reads its maps once, and averages maps that are
-larger than a picture can show. A figure belongs to the caller alone: nothing is registered with pyplot. Save one with
-``figure.savefig("maps.png")``; a notebook shows it as the last value of a cell.
+Each function takes the Dataset of `scalehsi.fit`, lazy or in memory, and reads its maps once. Maps that are larger than
+a figure are averaged in blocks. Figures are not registered with pyplot. ``figure.savefig("maps.png")`` saves one; a
+notebook shows it as the last value of a cell.
 
 Examples
 --------
@@ -28,9 +28,9 @@ import xarray as xr
 
 from scalehsi import metrics
 from scalehsi.cube import check_cube
-from scalehsi.plots.bins import draw_bins, scan_of
+from scalehsi.plots.bins import bin_scan_in, draw_bins
 from scalehsi.plots.composition import draw_fits, names_of_spectra
-from scalehsi.plots.denoised import band_of, draw_denoised
+from scalehsi.plots.denoised import draw_denoised, energy_window
 from scalehsi.plots.digest import Digest, digest
 from scalehsi.plots.lengthscales import draw_noise_ratios, draw_scan
 from scalehsi.plots.maps import draw_composite, draw_maps
@@ -46,37 +46,47 @@ if TYPE_CHECKING:
 def maps(result: xr.Dataset | Digest) -> Figure:
     """Draw the map of each component, to scale, with scale bars and colour bars.
 
-    Values are intensity per pixel (abundance times the sum of the spectrum), because the scale of an abundance alone is
-    arbitrary; for PCA and ICA they are the scores, on a scale that is symmetric about zero. Each component has its own
-    scale, which ends at the 99.8th percentile. Along leading dims (time, tilt ...) up to four positions are shown.
+    A map shows the intensity per pixel, abundance times the sum of the spectrum, because the scale of an abundance
+    alone is arbitrary. For PCA it shows the scores, on a scale symmetric about zero. Each component has its own scale,
+    which ends at the 99.8th percentile. Up to four positions along leading dims (time, tilt ...) are shown.
 
     Parameters
     ----------
     result : xarray.Dataset
-        With `endmembers` (component, energy) and `abundances` (component, ..., y, x).
+        A result with `endmembers` (component, energy) and `abundances` (component, ..., y, x).
 
     Returns
     -------
     matplotlib.figure.Figure
-        10 inches wide (6 for a single map).
+        10 inches wide (5 for a single map, 7.6 for two columns of maps).
 
     Raises
     ------
     InputError
-        When the result lacks a variable or has other dims.
+        When the result lacks a variable, or a variable has other dims.
     """
     return draw_maps(digest(result))
 
 
 def composite(result: xr.Dataset | Digest) -> Figure:
-    """Draw all components in one picture: mixed by their shares, and the strongest component of each pixel.
+    """Draw all components in one figure: colours mixed by their shares, and the strongest component of each pixel.
 
-    Colours are those of the spectra. Numbers are written into the regions, so that colour is never the only sign.
+    The colours are those of the spectra. The regions are also numbered, for readers who do not see colours.
+
+    Parameters
+    ----------
+    result : xarray.Dataset
+        A result without negative values.
+
+    Returns
+    -------
+    matplotlib.figure.Figure
+        10 inches wide.
 
     Raises
     ------
     InputError
-        When the result has negative values (PCA, ICA): shares of a negative amount mean nothing.
+        When the result has negative values (PCA): shares of negative values are undefined.
     """
     view = digest(result)
     if view.signed:
@@ -88,35 +98,34 @@ def composite(result: xr.Dataset | Digest) -> Figure:
 
 
 def composition(found: xr.Dataset, *, which: Sequence[int] | None = None) -> Figure:
-    """Draw the fit behind a composition: each spectrum with its lines, continuum, and what the fit leaves.
+    """Draw the fit of a quantification: each spectrum with its lines, continuum and residual.
 
-    Bold names are the lines that were measured, grey ones further lines of the same elements that show.
+    Bold labels are the lines that were measured and found. Grey ones are further lines of these elements, and lines of
+    elements that were not found.
 
     Parameters
     ----------
     found : xarray.Dataset
-        Of `scalehsi.quantify`, for components, regions or spectra (maps hold no spectra).
+        Result of `scalehsi.quantify` for components, regions or spectra, with ``maps=False``.
     which : sequence of int, optional
-        Which spectra, counted from 0; all by default.
+        Spectra to draw, counted from 0; all by default.
 
     Returns
     -------
     matplotlib.figure.Figure
+        10 inches wide, 3.6 inches high for each spectrum.
 
     Raises
     ------
     InputError
-        When the Dataset holds no fitted spectra, or there is no such spectrum.
+        When the Dataset holds no fitted spectra, or `which` names a spectrum that does not exist.
     """
     missing = [name for name in ("spectrum", "model", "background", "line") if name not in found]
     if missing:
         raise InputError(
             f"this Dataset has no {missing[0]!r}; give what hsi.quantify(source, maps=False) returns for spectra"
         )
-    count = len(names_of_spectra(found))
-    wrong = [number for number in which or () if not 0 <= number < count]
-    if wrong:
-        raise InputError(f"there is no spectrum {wrong[0]}: there are {count}, counted from 0")
+    _check_numbers(which, len(names_of_spectra(found)), "spectrum")
     return draw_fits(found, which=which)
 
 
@@ -127,53 +136,79 @@ def spectra(
     overview: bool = True,
     scale: Literal["auto", "linear", "log"] = "auto",
 ) -> Figure:
-    """Draw the spectra: all together, then one panel each with its X-ray lines or EELS edges named.
+    """Draw the spectra: all in one panel, then one panel each with its X-ray lines or EELS edges labelled.
 
-    In the panels a spectrum is multiplied by the sum of its map: intensity per channel over the whole map. For EDS the
-    pale line is the spectrum and the strong one the same smoothed by less than the detector's width; a line is named
-    only where a peak stands above noise and continuum, from ``result.attrs["elements"]`` where they are known.
+    The panel of a component shows its spectrum times the sum of its map: intensity per channel of the whole map. For
+    EDS the pale line is the spectrum, and the strong line is the spectrum smoothed by less than the detector's
+    resolution. A line is labelled where a peak is above noise and continuum; elements in ``result.attrs["elements"]``
+    are considered first.
 
     Parameters
     ----------
     result : xarray.Dataset
+        A result of `scalehsi.fit`.
     components : sequence of int, optional
-        Which components get a panel, counted from 0; all by default.
+        Components that get a panel of their own, counted from 0; all by default.
     overview : bool, default True
         Whether the first panel shows all spectra, each scaled to its maximum.
-    scale : {"auto", "linear", "log"}
-        ``"linear"`` shows what is large and suits EELS; ``"log"`` shows weak lines and the continuum beside strong
-        lines; ``"auto"`` takes ``"log"`` for EDS and ``"linear"`` otherwise.
+    scale : {"auto", "linear", "log"}, default "auto"
+        ``"linear"`` suits EELS; ``"log"`` shows weak lines and the continuum beside strong lines; ``"auto"`` is
+        ``"log"`` for EDS and ``"linear"`` otherwise.
 
     Returns
     -------
     matplotlib.figure.Figure
-    """
-    if scale not in ("auto", "linear", "log"):
-        raise InputError(f"scale {scale!r} is not known; {suggest(str(scale), ('auto', 'linear', 'log'))}")
-    view = digest(result)
-    wrong = [number for number in components or () if not 0 <= number < len(view.names)]
-    if wrong:
-        raise InputError(f"there is no component {wrong[0]}: the result has {len(view.names)}, counted from 0")
-    return draw_spectra(view, components=components, overview=overview, scale=scale)
-
-
-def objective(result: xr.Dataset | Digest) -> Figure:
-    """Draw the objective against the iteration; on a log scale above its lowest value when it spans decades.
+        10 inches wide.
 
     Raises
     ------
     InputError
-        When the result has no `objective`, as that of a method without iterations.
+        When the scale is not known, a component does not exist, or the result lacks a variable.
+    """
+    if scale not in ("auto", "linear", "log"):
+        raise InputError(f"scale {scale!r} is not known; {suggest(str(scale), ('auto', 'linear', 'log'))}")
+    view = digest(result)
+    _check_numbers(components, len(view.names), "component")
+    return draw_spectra(view, components=components, overview=overview, scale=scale)
+
+
+def objective(result: xr.Dataset | Digest) -> Figure:
+    """Draw the objective against the iteration, on a log scale above its minimum when it spans decades.
+
+    Parameters
+    ----------
+    result : xarray.Dataset
+        A result with `objective` (iteration).
+
+    Returns
+    -------
+    matplotlib.figure.Figure
+        6.2 inches wide.
+
+    Raises
+    ------
+    InputError
+        When the result has no `objective`, such as that of a method without iterations.
     """
     view = digest(result)
-    _need(view.objective, "objective", view, "methods without iterations, such as PCA, have none")
+    _require(view.objective, "objective", view, "methods without iterations, such as PCA, have none")
     return draw_objective(view)
 
 
 def residual(result: xr.Dataset | Digest) -> Figure:
-    """Draw what the model leaves: the RMS residual of each pixel, and the mean of data minus model.
+    """Draw the residual: its RMS in each pixel, and the mean spectrum of data minus model.
 
-    Where nothing is negative the map is also drawn in units of counting noise (1 = what Poisson counts leave).
+    Where nothing is negative the map is also drawn in units of counting noise, in which Poisson counts have residual 1.
+
+    Parameters
+    ----------
+    result : xarray.Dataset
+        A result with `residual` (..., y, x) or `residual_spectrum` (energy).
+
+    Returns
+    -------
+    matplotlib.figure.Figure
+        10 inches wide.
 
     Raises
     ------
@@ -182,12 +217,22 @@ def residual(result: xr.Dataset | Digest) -> Figure:
     """
     view = digest(result)
     either = view.residual if view.residual is not None else view.residual_spectrum
-    _need(either, "residual", view, "fit the cube again to store it")
+    _require(either, "residual", view, "fit the cube again to store it")
     return draw_residual(view)
 
 
 def scree(result: xr.Dataset | Digest) -> Figure:
-    """Draw the eigenvalues and Malinowski's indicator, which help to choose the number of components.
+    """Draw the eigenvalues and Malinowski's indicator [1]_, which help to choose the number of components.
+
+    Parameters
+    ----------
+    result : xarray.Dataset
+        A result with `eigenvalues`, such as that of `scalehsi.PCA`.
+
+    Returns
+    -------
+    matplotlib.figure.Figure
+        10 inches wide.
 
     Raises
     ------
@@ -199,18 +244,24 @@ def scree(result: xr.Dataset | Digest) -> Figure:
     .. [1] E. R. Malinowski, Anal. Chem. 49 (1977) 612. doi:10.1021/ac50012a027
     """
     view = digest(result)
-    _need(view.eigenvalues, "eigenvalues", view, "fit hsi.PCA to the same cube")
+    _require(view.eigenvalues, "eigenvalues", view, "fit hsi.PCA to the same cube")
     return draw_scree(view)
 
 
 def comparison(result: xr.Dataset | Digest, truth: xr.Dataset) -> Figure:
-    """Draw the result beside the known truth: matched spectra over each other, maps next to each other.
+    """Draw the result beside the truth of simulated data: matched spectra in one panel, maps side by side.
 
     Parameters
     ----------
     result : xarray.Dataset
+        A result of `scalehsi.fit`.
     truth : xarray.Dataset
-        With `endmembers` and `abundances`, as `scalehsi.simulate` stores it.
+        `endmembers` and `abundances`, as `scalehsi.simulate` stores them.
+
+    Returns
+    -------
+    matplotlib.figure.Figure
+        10 inches wide.
 
     Raises
     ------
@@ -222,21 +273,26 @@ def comparison(result: xr.Dataset | Digest, truth: xr.Dataset) -> Figure:
 
 
 def bins(scan: xr.Dataset) -> Figure:
-    """Draw a scan of bins: the score of each size with error bars, and how far spectra of both halves lie apart.
+    """Draw a scan of bin sizes: the score of each size, and the largest angle between spectra of both halves.
 
-    The size that was chosen is shaded.
+    The chosen size is shaded.
 
     Parameters
     ----------
     scan : xarray.Dataset
-        What `scalehsi.scan_bins` gives, or a result of `scalehsi.PSNMF` that chose its bins.
+        The scan of `scalehsi.scan_bins`, or a result of `scalehsi.PSNMF` with ``bin_factor="auto"``.
+
+    Returns
+    -------
+    matplotlib.figure.Figure
+        10 inches wide.
 
     Raises
     ------
     InputError
         When the Dataset has no scores.
     """
-    return draw_bins(scan_of(scan))
+    return draw_bins(bin_scan_in(scan))
 
 
 def denoised(
@@ -245,49 +301,59 @@ def denoised(
     window: str | Sequence[float],
     truth: xr.Dataset | None = None,
 ) -> Figure:
-    """Draw the map of a line as measured and as each result has it, on one colour scale.
+    """Draw the map of a line as measured and as modelled by each result, on one colour scale.
 
     Parameters
     ----------
     cube : xarray.DataArray
-        What was fitted.
+        The cube that was fitted.
     results : mapping of str to xarray.Dataset
         Results of any model, by name.
     window : str or (low, high)
-        An X-ray line such as ``"Nd La"``, an element, or ends in the unit of the energy axis.
+        An X-ray line such as ``"Nd La"``, an element, or two ends in the unit of the energy axis.
     truth : xarray.Dataset, optional
-        Drawn first; the correlation of each map with it is written over the maps.
+        Truth of simulated data. It is drawn first, and each title gives the correlation with it.
+
+    Returns
+    -------
+    matplotlib.figure.Figure
+        10 inches wide.
 
     Raises
     ------
     InputError
-        When there is no result, or grids or energy axes differ.
+        When there is no result, grids or energy axes differ, or the window is not on the axis.
     """
     check_cube(cube)
     if not results:
         raise InputError("no result is given; type results={'PSNMF': result}")
-    band = band_of(cube, window)
-    # Sizes are checked, and the cube is compared, in one reading.
-    ends = {band.name: (band.low, band.high)}
-    told: dict[str, float] = {}
+    chosen = energy_window(cube, window)
+    correlations: dict[str, float] = {}
     if truth is not None:
+        ends = {chosen.name: (chosen.low, chosen.high)}
         judged = metrics.denoise_report(cube, results, windows=ends, truth=truth)
-        told = dict(zip(judged["method"].values.tolist(), judged["correlation"].values[:, 0].tolist(), strict=True))
+        values = judged["correlation"].values[:, 0].tolist()
+        correlations = dict(zip(judged["method"].values.tolist(), values, strict=True))
     view = digest(next(iter(results.values())))
-    return draw_denoised(cube, results, band, view, truth=truth, correlations=told)
+    return draw_denoised(cube, results, chosen, view, truth=truth, correlations=correlations)
 
 
 def lengthscales(scan: xr.Dataset) -> Figure:
-    """Draw a scan of length scales: where each component ends for each limit, and the likelihood behind it.
+    """Draw a scan of length scales: the length scale found for each upper limit, and the loss against length scale.
 
-    Left, a plateau is a length that a component shows; the dotted line is the limit itself, which weak components
-    follow. Right, triangles are basins; each curve is scaled to its own largest value. The recommended interval is
-    shaded in both.
+    Left, a plateau is a length scale that the component shows; the dotted line is the limit, which weak components
+    follow. Right, triangles are minima, and each curve is scaled to its maximum. The recommended interval is shaded in
+    both.
 
     Parameters
     ----------
     scan : xarray.Dataset
-        What `scalehsi.lengthscale_scan` gives.
+        The scan of `scalehsi.lengthscale_scan`.
+
+    Returns
+    -------
+    matplotlib.figure.Figure
+        10 inches wide.
 
     Raises
     ------
@@ -298,18 +364,18 @@ def lengthscales(scan: xr.Dataset) -> Figure:
 
 
 def noise_ratios(table: xr.Dataset) -> Figure:
-    """Draw how similar maps are to the truth against their noise, for ways to reconstruct them beside each other.
+    """Draw the similarity of reconstructed maps to the truth against their noise, for several methods.
 
     Parameters
     ----------
     table : xarray.Dataset
-        A variable of similarities (component, sigma0, alpha) for each way, named as it shall be called; ``sigma0`` is
-        the noise and ``alpha`` the ratio of `scalehsi.simulate.sines`.
+        One variable of similarities (component, sigma0, alpha) for each method, under its name. ``sigma0`` is the noise
+        and ``alpha`` the noise ratio of `scalehsi.simulate.sines`.
 
     Returns
     -------
     matplotlib.figure.Figure
-        A row for each way, a column for each component, a line for each ratio.
+        One row for each method, one column for each component, one line for each noise ratio.
 
     Raises
     ------
@@ -319,7 +385,14 @@ def noise_ratios(table: xr.Dataset) -> Figure:
     return draw_noise_ratios(table)
 
 
-def _need(value: object, name: str, view: Digest, repair: str) -> None:
-    """Refuse when the result lacks what is to be drawn."""
+def _check_numbers(wanted: Sequence[int] | None, count: int, kind: str) -> None:
+    """Refuse numbers that are not in 0 to count - 1; `kind` is what they number."""
+    wrong = [number for number in wanted or () if not 0 <= number < count]
+    if wrong:
+        raise InputError(f"there is no {kind} {wrong[0]}: there are {count}, counted from 0")
+
+
+def _require(value: object, name: str, view: Digest, remedy: str) -> None:
+    """Refuse when a variable of the result is missing; `remedy` says what to do."""
     if value is None:
-        raise InputError(f"this {view.model} result has no {name!r}; {repair}")
+        raise InputError(f"this {view.model} result has no {name!r}; {remedy}")

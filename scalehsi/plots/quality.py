@@ -1,4 +1,4 @@
-"""Drawings of how well a model fits: objective, residual map and spectrum, scree plot."""
+"""Figures of the quality of a fit: objective, residual map and spectrum, eigenvalues and Malinowski's indicator."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ import numpy as np
 from scalehsi.arrays import NumpyArray
 from scalehsi.plots import style
 from scalehsi.plots.digest import Digest
-from scalehsi.plots.maps import PANEL_HEAD
+from scalehsi.plots.maps import PANEL_TITLE_INCHES
 from scalehsi.plots.spectra import energy_label
 
 if TYPE_CHECKING:
@@ -17,55 +17,50 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
 
-LOG_DECADES: Final = 1.5
-"""The objective's excess is drawn on a log scale when it spans more decades than this."""
+LOG_SCALE_DECADES: Final = 1.5
+"""The objective above its lowest value is drawn on a log scale when it spans more decades than this."""
 
-RANKS: Final = 30
+MIN_EIGENVALUES_SHOWN: Final = 30
 
 
 def draw_objective(view: Digest) -> Figure:
     """Draw the objective against the iteration."""
     assert view.objective is not None
     assert view.iteration is not None
-    figure = style.new_figure(style.WIDTH * 0.62, 3.2)
+    figure = style.new_figure(style.WIDTH_INCHES * 0.62, 3.2)
     axes = figure.subplots()
     objective = np.asarray(view.objective, dtype=np.float64)
     good = np.isfinite(objective)
     iteration, objective = view.iteration[good], objective[good]
     best = float(objective.min()) if objective.size else 0.0
     excess = objective - best
-    risen = excess > 0
-    decades = np.log10(excess.max() / excess[risen].min()) if risen.any() else 0.0
-    many = len(iteration) > 40
-    look: dict[str, Any] = {
-        "color": style.COLOURS[0],
-        "linewidth": 1.4,
-        "marker": "" if many else "o",
-        "markersize": 3.5,
-    }
-    if decades > LOG_DECADES:
-        axes.plot(iteration[risen], excess[risen], **look)
+    above = excess > 0
+    decades = np.log10(excess.max() / excess[above].min()) if above.any() else 0.0
+    marker = "" if len(iteration) > 40 else "o"
+    look: dict[str, Any] = {"color": style.COLOURS[0], "linewidth": 1.4, "marker": marker, "markersize": 3.5}
+    if decades > LOG_SCALE_DECADES:
+        axes.plot(iteration[above], excess[above], **look)
         axes.set_yscale("log")
-        style.tidy(
+        style.style_axes(
             axes, xlabel="Iteration", ylabel="Objective above its lowest value", title=f"Lowest value {best:.7g}"
         )
     else:
         axes.plot(iteration, objective, **look)
-        style.tidy(axes, xlabel="Iteration", ylabel="Objective")
-    axes.grid(visible=True, axis="y", color="#e5e5e5", linewidth=0.6)
-    style.whole_numbers(axes)
+        style.style_axes(axes, xlabel="Iteration", ylabel="Objective")
+    axes.grid(visible=True, axis="y", color=style.GRID_COLOUR, linewidth=0.6)
+    style.integer_ticks(axes)
     return figure
 
 
 def draw_residual(view: Digest) -> Figure:
-    """Draw the residual map (in units of the noise too, where that has a meaning) and the residual spectrum."""
+    """Draw the residual map, also in units of counting noise where nothing is negative, and the residual spectrum."""
     panels = _residual_panels(view)
     with_spectrum = view.residual_spectrum is not None
     columns = max((len(row) for row in panels), default=1)
-    panel = style.WIDTH / max(columns, 2)
-    map_height = min(max(0.85 * panel * style.panel_shape(view) + PANEL_HEAD, 1.2), 2.0 * style.WIDTH)
+    panel = style.WIDTH_INCHES / max(columns, 2)
+    map_height = min(max(0.85 * panel * style.panel_shape(view) + PANEL_TITLE_INCHES, 1.2), 2.0 * style.WIDTH_INCHES)
     heights = [map_height * len(panels)] * bool(panels) + [4.2] * with_spectrum
-    figure = style.new_figure(style.WIDTH, sum(heights))
+    figure = style.new_figure(style.WIDTH_INCHES, sum(heights))
     parts = figure.subfigures(len(heights), 1, squeeze=False, height_ratios=heights)[:, 0]
     if panels:
         grid = parts[0].subplots(len(panels), max(columns, 2), squeeze=False)
@@ -74,9 +69,8 @@ def draw_residual(view: Digest) -> Figure:
                 colours = style.colour_map(style.RESIDUAL_COLOURS)
                 image = style.show_map(axes, values, view, cmap=colours, vmin=scale[0], vmax=scale[1])
                 style.scale_bar(axes, view)
-                axes.set_title(title, fontsize=style.TEXT, loc="left", color=style.INK, parse_math=False)
-                beyond = _beyond(values, scale)
-                style.colour_bar(parts[0], image, [axes], label, extend=beyond)
+                style.set_title(axes, title)
+                style.colour_bar(parts[0], image, [axes], label, extend=_extend(values, scale))
             for axes in row[len(entries) :]:
                 axes.set_visible(False)
     if with_spectrum:
@@ -85,7 +79,7 @@ def draw_residual(view: Digest) -> Figure:
 
 
 def _residual_panels(view: Digest) -> list[list[tuple[NumpyArray, str, str, tuple[float, float]]]]:
-    """Rows of (map, title, label of the colour bar, ends of the scale)."""
+    """The residual panels in rows: map, title, label of the colour bar, and ends of the scale of each."""
     if view.residual is None:
         return []
     places = [f"\n{where}" if where else "" for where in view.positions]
@@ -105,33 +99,34 @@ def _residual_panels(view: Digest) -> list[list[tuple[NumpyArray, str, str, tupl
 
 
 def _ends(values: NumpyArray) -> tuple[float, float]:
-    """Ends of the colour scale of residuals: not from zero, because what matters is whether there is structure."""
+    """Ends of the colour scale of residuals; it does not start at zero, so that structure is visible."""
     finite = values[np.isfinite(values)]
     low, high = np.percentile(finite, [1.0, 99.5]).tolist() if finite.size else (0.0, 1.0)
     return (low, high) if high > low else (low - 0.5, low + 0.5)
 
 
-def _beyond(values: NumpyArray, ends: tuple[float, float]) -> str:
+def _extend(values: NumpyArray, ends: tuple[float, float]) -> str:
+    """Ends of the colour scale beyond which values lie."""
     finite = values[np.isfinite(values)]
     below, above = bool((finite < ends[0]).any()), bool((finite > ends[1]).any())
     return "both" if below and above else "min" if below else "max" if above else "neither"
 
 
 def _residual_spectrum(part: Any, view: Digest) -> None:
-    """The mean of data minus model, and above it the mean spectrum, which says how large it is."""
+    """Draw the mean of data minus model, below the mean spectrum for comparison of their sizes."""
     assert view.residual_spectrum is not None
     residual = np.asarray(view.residual_spectrum, dtype=np.float64)
     above, below = part.subplots(2, 1, sharex=True, height_ratios=(2, 3))
     if view.mean_spectrum is not None:
         mean = np.asarray(view.mean_spectrum, dtype=np.float64)
-        above.plot(view.energy, mean, color=style.INK, linewidth=1.0)
+        above.plot(view.energy, mean, color=style.DARK, linewidth=1.0)
         if view.signal == "EDS" and (mean > 0).any():
             above.set_yscale("log")
             above.set_ylim(max(float(mean[mean > 0].min()), 1e-5 * float(mean.max())), 2 * float(mean.max()))
-    style.tidy(above, ylabel="Mean of\nthe data")
-    below.axhline(0.0, color=style.FAINT, linewidth=0.6)
+    style.style_axes(above, ylabel="Mean of\nthe data")
+    below.axhline(0.0, color=style.GREY, linewidth=0.6)
     below.plot(view.energy, residual, color=style.COLOURS[1], linewidth=0.9)
-    style.tidy(below, xlabel=energy_label(view), ylabel=f"Data minus model\n({view.intensity_unit} per channel)")
+    style.style_axes(below, xlabel=energy_label(view), ylabel=f"Data minus model\n({view.intensity_unit} per channel)")
     below.ticklabel_format(axis="y", style="sci", scilimits=(-3, 4))
     below.set_xlim(float(view.energy[0]), float(view.energy[-1]))
     part.align_ylabels()
@@ -141,8 +136,9 @@ def draw_scree(view: Digest) -> Figure:
     """Draw the eigenvalues and Malinowski's indicator against the number of components."""
     assert view.eigenvalues is not None
     best = indicator_minimum(view)
-    shown = min(view.eigenvalues.size, max(RANKS, 3 * len(view.names), min(best or 0, 4 * RANKS) + 5))
-    figure = style.new_figure(style.WIDTH, 3.3)
+    wanted = max(MIN_EIGENVALUES_SHOWN, 3 * len(view.names), min(best or 0, 4 * MIN_EIGENVALUES_SHOWN) + 5)
+    shown = min(view.eigenvalues.size, wanted)
+    figure = style.new_figure(style.WIDTH_INCHES, 3.3)
     grid = figure.subplots(1, 1 if best is None else 2, squeeze=False)[0]
     _ranked(grid[0], view.eigenvalues[:shown], view, ylabel="Eigenvalue (variance)")
     if best is not None and view.malinowski is not None:
@@ -155,14 +151,17 @@ def draw_scree(view: Digest) -> Figure:
                 (best, lowest),
                 xytext=(6, -13),
                 textcoords="offset points",
-                fontsize=style.SMALL,
+                fontsize=style.SMALL_POINTS,
                 color=style.COLOURS[1],
             )
     return figure
 
 
 def _ranked(axes: Axes, heights: NumpyArray, view: Digest, *, ylabel: str) -> None:
-    """A number for each component, those that were kept shaded; logarithmic where it spans a decade."""
+    """Draw a value of each principal component on axes, with the kept ones shaded; logarithmic over a decade.
+
+    `heights` are the values in rank order, `ylabel` is their name.
+    """
     kept, shown = len(view.names), heights.size
     heights = np.where(heights > 0, heights, np.nan)
     axes.axvspan(0.5, kept + 0.5, color="#eaf1f7", zorder=0)
@@ -172,8 +171,8 @@ def _ranked(axes: Axes, heights: NumpyArray, view: Digest, *, ylabel: str) -> No
         axes.set_yscale("log")
     axes.margins(y=0.16)
     axes.set_xlim(0.5, shown + 0.5)
-    style.tidy(axes, xlabel="Number of the component", ylabel=ylabel)
-    style.whole_numbers(axes)
+    style.style_axes(axes, xlabel="Number of the component", ylabel=ylabel)
+    style.integer_ticks(axes)
     axes.text(
         kept / 2 / shown,
         0.97,
@@ -181,16 +180,16 @@ def _ranked(axes: Axes, heights: NumpyArray, view: Digest, *, ylabel: str) -> No
         transform=axes.transAxes,
         ha="center",
         va="top",
-        fontsize=style.SMALL,
-        color=style.FAINT,
+        fontsize=style.SMALL_POINTS,
+        color=style.GREY,
     )
 
 
 def indicator_minimum(view: Digest) -> int | None:
-    """Number of components at the lowest value of Malinowski's indicator; None when it is not known."""
+    """Number of components at the minimum of Malinowski's indicator; None when the result has no indicator."""
     if view.malinowski is None or not np.isfinite(view.malinowski).any():
         return None
-    # Towards the full rank the indicator divides by a number that goes to zero: only the first half is trusted.
+    # Near the full rank the indicator divides by a number close to zero, so only its first half is used.
     half = view.malinowski[: max(1, view.malinowski.size // 2)]
     if not np.isfinite(half).any():
         return None

@@ -1,12 +1,14 @@
-"""How figures look: colours, line styles, scale bars, label rows, and figures that belong to nobody's global state.
+"""The common look of all figures: colours, line styles, titles, colour bars, scale bars and rows of labels.
 
-matplotlib is imported when a figure is made, and only through its object-oriented interface with the Agg canvas.
+matplotlib is imported when a figure is made. Only its object-oriented interface is used, with the Agg canvas: no figure
+is registered with pyplot.
 """
 
 from __future__ import annotations
 
 import io
 import math
+from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any, Final
 
 import numpy as np
@@ -14,31 +16,41 @@ import numpy as np
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure, SubFigure
+    from matplotlib.text import Text
 
     from scalehsi.plots.digest import Digest
 
 COLOURS: Final = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#000000")
-"""Okabe and Ito's palette, which colour-blind readers can tell apart; yellow is left out, it fades on white."""
+"""Okabe and Ito's palette, which colour-blind readers can distinguish. Yellow is left out because it fades on white."""
 
-LINES: Final[tuple[Any, ...]] = ("-", (0, (5, 1.2)), (0, (1.6, 0.8)), (0, (6, 1, 1.5, 1)), (0, (9, 1)))
-"""Dashes with narrow gaps, so that peaks stay whole; five of them and seven colours repeat only after 35."""
+LINE_STYLES: Final[tuple[Any, ...]] = ("-", (0, (5, 1.2)), (0, (1.6, 0.8)), (0, (6, 1, 1.5, 1)), (0, (9, 1)))
+"""Dashes with gaps narrower than a peak. Five line styles and seven colours repeat only after 35 components."""
 
 MAP_COLOURS: Final = "viridis"
+DEVIATION_COLOURS: Final = "magma"
 RESIDUAL_COLOURS: Final = "cividis"
 SIGNED_COLOURS: Final = "PuOr_r"
-NO_DATA: Final = "#d4d4d4"
-INK: Final = "#222222"
-FAINT: Final = "#8a8a8a"
+NO_DATA_COLOUR: Final = "#d4d4d4"
+DARK: Final = "#222222"
+GREY: Final = "#8a8a8a"
+GRID_COLOUR: Final = "#e5e5e5"
+SHADE_COLOUR: Final = "#e3edf5"
+"""Background of a chosen bin size or a recommended interval."""
 
-DPI: Final = 150
-WIDTH: Final = 10.0
+DOTS_PER_INCH: Final = 150
+WIDTH_INCHES: Final = 10.0
 """Width of a full-page figure in inches."""
 
-TEXT: Final = 9.5
-SMALL: Final = 8.5
+TEXT_POINTS: Final = 9.5
+SMALL_POINTS: Final = 8.5
 
-FLATTEST: Final = 6.0
-"""Maps more elongated than this are drawn stretched, with a note."""
+LABEL_GAP_INCHES: Final = 1.3 * SMALL_POINTS / 72
+"""Distance between upright labels."""
+LABEL_ROW_HEIGHT: Final = 1.05
+"""Lower end of the row of labels, in heights of the axes."""
+
+MAX_ASPECT_RATIO: Final = 6.0
+"""Maps more elongated than this are stretched across their short side."""
 
 
 def colour(component: int) -> str:
@@ -46,50 +58,55 @@ def colour(component: int) -> str:
     return COLOURS[component % len(COLOURS)]
 
 
-def line(component: int) -> Any:
+def line_style(component: int) -> Any:
     """Line style of a component."""
-    return LINES[component % len(LINES)]
+    return LINE_STYLES[component % len(LINE_STYLES)]
 
 
 def new_figure(width: float, height: float) -> Figure:
-    """Make an empty white figure of the given inches on an Agg canvas."""
+    """Make an empty white figure on an Agg canvas; width and height in inches."""
     from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure
 
-    figure = Figure(figsize=(width, height), dpi=DPI, layout="constrained", facecolor="white")
+    figure = Figure(figsize=(width, height), dpi=DOTS_PER_INCH, layout="constrained", facecolor="white")
     FigureCanvasAgg(figure)
     return figure
 
 
-def to_png(figure: Figure, *, dpi: int = DPI) -> bytes:
+def to_png(figure: Figure, *, dpi: int = DOTS_PER_INCH) -> bytes:
     """Render a figure as the bytes of a PNG file."""
     target = io.BytesIO()
     figure.savefig(target, format="png", dpi=dpi, facecolor="white")
     return target.getvalue()
 
 
-def tidy(axes: Axes, *, xlabel: str = "", ylabel: str = "", title: str = "") -> None:
-    """Give axes the common look. Text from the data is never read as TeX mathematics."""
+def style_axes(axes: Axes, *, xlabel: str = "", ylabel: str = "", title: str = "") -> None:
+    """Give axes the common look, with labels and a title. Text from the data is not interpreted as TeX mathematics."""
     for side in ("top", "right"):
         axes.spines[side].set_visible(False)
     for side in ("left", "bottom"):
-        axes.spines[side].set_color(FAINT)
-    axes.tick_params(labelsize=SMALL, color=FAINT, labelcolor=INK)
-    axes.set_xlabel(xlabel, fontsize=TEXT, color=INK, parse_math=False)
-    axes.set_ylabel(ylabel, fontsize=TEXT, color=INK, parse_math=False)
+        axes.spines[side].set_color(GREY)
+    axes.tick_params(labelsize=SMALL_POINTS, color=GREY, labelcolor=DARK)
+    axes.set_xlabel(xlabel, fontsize=TEXT_POINTS, color=DARK, parse_math=False)
+    axes.set_ylabel(ylabel, fontsize=TEXT_POINTS, color=DARK, parse_math=False)
     if title:
-        axes.set_title(title, fontsize=TEXT, color=INK, loc="left", parse_math=False)
+        set_title(axes, title)
 
 
-def whole_numbers(axes: Axes) -> None:
-    """Put the ticks of the x axis at whole numbers only."""
+def set_title(axes: Axes, text: str, **look: Any) -> None:
+    """Write a title above the left end of axes."""
+    axes.set_title(text, loc="left", parse_math=False, **{"fontsize": TEXT_POINTS, "color": DARK, **look})
+
+
+def integer_ticks(axes: Axes) -> None:
+    """Place the ticks of the x axis at whole numbers only."""
     from matplotlib.ticker import MaxNLocator
 
     axes.xaxis.set_major_locator(MaxNLocator(integer=True))
 
 
 def round_length(span: float) -> float:
-    """Give the largest of 1, 2, 5 times a power of ten that is not above `span`.
+    """Return the largest length of 1, 2 or 5 times a power of ten that is not above `span`.
 
     Examples
     --------
@@ -97,13 +114,13 @@ def round_length(span: float) -> float:
     (20.0, 0.5, 5.0)
     """
     power = 10.0 ** math.floor(math.log10(span) + 1e-9)
-    # The small allowance keeps 5.0 at 5 when the span is a sum of rounded steps.
+    # The tolerance returns 5 for a span of 4.9999999, a sum of rounded steps.
     step = max(factor for factor in (1, 2, 5) if factor * power <= span * (1 + 1e-9))
     return float(f"{step * power:.1g}")
 
 
 def length_text(nm: float) -> str:
-    """Write a length in the unit that a microscopist would use.
+    """Write a length in pm, nm, µm or mm.
 
     Examples
     --------
@@ -118,47 +135,54 @@ def length_text(nm: float) -> str:
 
 
 def extent(view: Digest) -> tuple[float, float, float, float]:
-    """Left, right, bottom, top edge of the map in nm (in pixels of the data, when lengths are unknown)."""
+    """Left, right, bottom and top edge of the map in nm, or in pixels of the data when lengths are unknown."""
     height, width = view.maps.shape[-2:]
     dy, dx = view.pixel_nm or (float(view.block), float(view.block))
     return 0.0, width * dx, height * dy, 0.0
 
 
 def stretched(view: Digest) -> bool:
-    """Whether the map is so elongated that it is not drawn to scale."""
+    """Whether the map is more elongated than `MAX_ASPECT_RATIO` and therefore not drawn to scale."""
     _, width, height, _ = extent(view)
-    return max(width / height, height / width) > FLATTEST
+    return max(width / height, height / width) > MAX_ASPECT_RATIO
 
 
 def panel_shape(view: Digest) -> float:
-    """Height over width of a map's panel."""
+    """Height of a map's panel over its width."""
     _, width, height, _ = extent(view)
-    return min(max(height / width, 1 / FLATTEST), FLATTEST)
+    return min(max(height / width, 1 / MAX_ASPECT_RATIO), MAX_ASPECT_RATIO)
 
 
 def show_map(axes: Axes, values: Any, view: Digest, **options: Any) -> Any:
-    """Draw one map on axes, to scale, without ticks; what has no data is grey."""
+    """Draw one map on axes, to scale and without ticks; pixels without data are grey."""
     image = axes.imshow(values, extent=extent(view), aspect="auto" if stretched(view) else "equal", **options)
     axes.set_xticks([])
     axes.set_yticks([])
-    axes.set_facecolor(NO_DATA)
+    axes.set_facecolor(NO_DATA_COLOUR)
     for spine in axes.spines.values():
         spine.set_visible(False)
     return image
 
 
 def colour_map(name: str) -> Any:
-    """A colour map of its own (never the shared one), with the colour of pixels that were not used."""
+    """A copy of a matplotlib colour map in which pixels without data are grey."""
     import matplotlib
 
-    return matplotlib.colormaps[name].with_extremes(bad=NO_DATA)
+    return matplotlib.colormaps[name].with_extremes(bad=NO_DATA_COLOUR)
+
+
+def percentile_range(values: Any) -> tuple[float, float]:
+    """Ends of a colour scale: percentiles 0.2 and 99.8 of the finite values."""
+    finite = np.asarray(values)[np.isfinite(values)]
+    low, high = np.percentile(finite, [0.2, 99.8]).tolist() if finite.size else (0.0, 1.0)
+    return low, high if high > low else low + (abs(low) or 1.0)
 
 
 def colour_bar(figure: Figure | SubFigure, image: Any, axes: list[Axes], label: str, *, extend: str) -> None:
-    """Put a colour bar with numbers beside a row of maps; it ends in an arrow where values lie beyond (`extend`)."""
+    """Draw a colour bar beside a row of maps; `extend` names the ends at which values lie beyond the scale."""
     bar = figure.colorbar(image, ax=axes, extend=extend, shrink=0.9, aspect=25, pad=0.02)
-    bar.ax.tick_params(labelsize=SMALL, color=FAINT, labelcolor=INK)
-    bar.set_label(label, fontsize=SMALL, color=INK, parse_math=False)
+    bar.ax.tick_params(labelsize=SMALL_POINTS, color=GREY, labelcolor=DARK)
+    bar.set_label(label, fontsize=SMALL_POINTS, color=DARK, parse_math=False)
     bar.outline.set_visible(False)
     bar.ax.ticklabel_format(axis="y", style="sci", scilimits=(-3, 4))
 
@@ -169,9 +193,9 @@ def scale_bar(axes: Axes, view: Digest) -> None:
     from matplotlib.patheffects import withStroke
 
     _, width, height, _ = extent(view)
-    length = bar_length(view)
+    length = scale_bar_length(view)
     label = length_text(length) if view.pixel_nm else f"{length:g} px"
-    # In parts of the panel's height: a low panel needs more of it for the same look.
+    # A fraction of the panel's height; it is larger in a low panel, so that the bar keeps its thickness.
     unit = 0.018 * min(max(1.0, 1.0 / panel_shape(view)), 3.0)
     left, bottom, thick = 0.04 * width, (1.0 - 2.5 * unit) * height, unit * height
     bar = Rectangle((left, bottom - thick), length, thick, facecolor="white", edgecolor="black", linewidth=0.6)
@@ -183,37 +207,38 @@ def scale_bar(axes: Axes, view: Digest) -> None:
         label,
         ha="left",
         va="bottom",
-        fontsize=SMALL,
+        fontsize=SMALL_POINTS,
         color="white",
         fontweight="bold",
         path_effects=[withStroke(linewidth=1.8, foreground="black")],
     )
 
 
-def bar_length(view: Digest) -> float:
-    """Length of the scale bar in nm, or in pixels of the data when lengths are unknown: at most 0.4 of the width."""
+def scale_bar_length(view: Digest) -> float:
+    """Length of the scale bar, at most 0.4 of the width, in nm or in pixels of the data when lengths are unknown."""
     return round_length(0.4 * extent(view)[1])
 
 
-def spread(wanted: Any, gap: float, low: float, high: float) -> np.ndarray[Any, Any]:
-    """Move labels apart as little as possible (in the least-squares sense), keeping their order.
+def spread_labels(wanted: Any, gap: float, low: float, high: float) -> np.ndarray[Any, Any]:
+    """Move labels apart by the least sum of squared shifts, in unchanged order.
 
     Parameters
     ----------
     wanted : array (n,)
-        Where the labels would like to be, rising.
+        Positions of the labels, rising.
     gap : float
-        Least distance between neighbours; made smaller when they cannot all fit.
+        Least distance between neighbours. It is reduced when the row is too short for all labels.
     low, high : float
         Ends of the row.
 
     Returns
     -------
     array (n,)
+        The shifted positions.
 
     Examples
     --------
-    >>> spread([1.0, 1.1, 5.0], 1.0, 0.0, 10.0).round(2).tolist()
+    >>> spread_labels([1.0, 1.1, 5.0], 1.0, 0.0, 10.0).round(2).tolist()
     [0.55, 1.55, 5.0]
     """
     places = np.asarray(wanted, dtype=np.float64)
@@ -221,7 +246,7 @@ def spread(wanted: Any, gap: float, low: float, high: float) -> np.ndarray[Any, 
         return np.clip(places, low, high)
     gap = min(gap, (high - low) / (places.size - 1))
     steps = gap * np.arange(places.size)
-    # Without the steps the places need only rise: pool neighbours that do not (isotonic regression).
+    # Isotonic regression of the positions less multiples of the gap: neighbours in falling order are averaged.
     groups: list[tuple[float, int]] = []
     for value in places - steps:
         groups.append((float(value), 1))
@@ -231,3 +256,48 @@ def spread(wanted: Any, gap: float, low: float, high: float) -> np.ndarray[Any, 
     level = np.concatenate([np.full(count, value) for value, count in groups])
     moved: np.ndarray[Any, Any] = np.clip(level, low, high - steps[-1]) + steps
     return moved
+
+
+def label_row(
+    axes: Axes, positions: Sequence[float], labels: Sequence[str], *, colours: Sequence[str], bold: Sequence[bool] = ()
+) -> list[Text]:
+    """Write upright labels in a row above axes, each joined to its position by a thin line.
+
+    Parameters
+    ----------
+    axes : Axes
+        Their x limits must be set.
+    positions : sequence of float (n,)
+        Rising x positions.
+    labels, colours : sequence of str (n,)
+        The texts and their colours.
+    bold : sequence of bool (n,), optional
+        Which labels are bold; none by default.
+
+    Returns
+    -------
+    list of Text
+    """
+    left, right = axes.get_xlim()
+    # Labels and ticks of the y axis take about 1.7 inches.
+    gap = (right - left) * LABEL_GAP_INCHES / (WIDTH_INCHES - 1.7)
+    blended = axes.get_xaxis_transform()
+    line: dict[str, Any] = {"color": GREY, "linewidth": 0.5, "transform": blended, "clip_on": False, "zorder": 0}
+    texts = []
+    for number, place in enumerate(spread_labels(positions, gap, left + gap / 2, right - gap / 2)):
+        axes.plot([positions[number], place], [1.0, LABEL_ROW_HEIGHT], **line)
+        text = axes.text(
+            place,
+            LABEL_ROW_HEIGHT + 0.01,
+            labels[number],
+            transform=blended,
+            rotation=90,
+            ha="center",
+            va="bottom",
+            fontsize=SMALL_POINTS,
+            color=colours[number],
+            fontweight="bold" if bold and bold[number] else "normal",
+            parse_math=False,
+        )
+        texts.append(text)
+    return texts

@@ -1,4 +1,4 @@
-"""The report of a result: one self-contained HTML page and its pictures.
+"""The report of a result: one self-contained HTML page and its figures.
 
 `scalehsi.report(result, folder)` and ``from scalehsi.report import report`` are the same function.
 """

@@ -1,37 +1,26 @@
-"""The report of a result: one self-contained page that a microscopist can read, and its pictures."""
+"""Write the report of a result: one self-contained page and its figures, in one step."""
 
 from __future__ import annotations
 
 import os
-import re
-import secrets
-import shutil
-import socket
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Final
 
 import xarray as xr
 
-from scalehsi.io.atomic import remove_abandoned
-from scalehsi.plots.composition import composition_of
-from scalehsi.plots.digest import Digest, digest
+from scalehsi.io.atomic import remove_abandoned, replacing_folder
+from scalehsi.plots.digest import digest
 from scalehsi.plots.line_marks import component_marks
 from scalehsi.plots.truth import digest_truth
-from scalehsi.report.captions import draw, render
-from scalehsi.report.chapters import bins, denoised, gaussian_process, methods, registration
-from scalehsi.report.compose import compose
-from scalehsi.report.page import GENERATOR, Chapter
+from scalehsi.report.chapters import Context, applicable_chapters
+from scalehsi.report.headline import headline
+from scalehsi.report.page import GENERATOR, embedded, render_drawings, render_page
 from scalehsi.schema import InputError
 
 __all__ = ["report"]
 
 PAGE: Final = "index.html"
-OURS: Final = re.compile(
-    r"index\.html|(maps|composite|spectra|spectrum-\d+|composition|objective|residual|scree|truth|methods(-spectra)?|"
-    r"denoised|bins|registration|uncertainty|lengths|scan|seams)\.png"
-)
-"""Names of all files that a report may write; nothing else is ever replaced."""
 
 
 def report(
@@ -46,35 +35,34 @@ def report(
     overwrite: bool = False,
     title: str | None = None,
 ) -> Path:
-    """Write a report of a result: maps, spectra, quality of the fit and where it comes from, on one page.
+    """Write a report of a result on one page: maps, spectra, quality of the fit, and provenance.
 
-    The page holds its pictures, so it can be sent by itself; the PNGs lie beside it for slides. It is written beside
-    its place and then renamed: a report that fails leaves nothing behind, and an old one stays until the new one is
-    whole.
+    The page contains its figures, so that it can be sent as a single file; the PNG files beside it are for slides. The
+    report appears in one step: after an error nothing is left behind, and an earlier report is unchanged.
 
     Parameters
     ----------
     result : xarray.Dataset
-        What `scalehsi.fit` returns. It may be lazy and of any size: each map is read once, in blocks, and averaged
-        down to what a picture shows, so memory stays at some hundred megabytes.
+        A result of `scalehsi.fit`, of any size and also lazy. Each map is read once, in blocks, and averaged to the
+        resolution of a figure, so that a few hundred megabytes of memory suffice.
     directory : path
-        Folder to make; its parents are made too.
+        Folder to create, with its parents.
     truth : xarray.Dataset, optional
-        What the data were simulated from (`endmembers`, `abundances`); adds spectral angles and a side-by-side view.
+        Truth of simulated data (`endmembers`, `abundances`); adds spectral angles, and maps and spectra side by side.
     others : mapping of str to xarray.Dataset, optional
-        Results of other methods on the same cube, by name: their spectra and maps are set beside.
+        Results of other methods on the same cube, by name; adds a comparison of spectra and maps.
     cube : xarray.DataArray, optional
-        What was fitted; adds the map of a line as measured and as denoised by this result and the others, and with a
-        truth the table of `scalehsi.metrics.scores.denoise_report`. Costs two readings of the cube.
+        The cube that was fitted; adds the map of a line as measured and as modelled by this result and the others, and
+        with a truth the table of `scalehsi.metrics.denoise_report`. This reads the cube twice.
     line : str or (low, high), optional
-        Of that map: an X-ray line such as ``"Nd La"``, an element, or a window in the unit of the energy axis. Default:
-        the line of ``cube.attrs["elements"]`` with the fewest counts.
+        The line of that map: an X-ray line such as ``"Nd La"``, an element, or a window in the unit of the energy axis.
+        Default: the line of ``cube.attrs["elements"]`` with the fewest counts.
     scan : xarray.Dataset, optional
-        What `scalehsi.lengthscale_scan` gives; adds its picture to the report of a `scalehsi.ParallelGP`.
+        Scan of `scalehsi.lengthscale_scan`; adds its figure to the report of a `scalehsi.ParallelGP`.
     overwrite : bool, default False
-        Replace an earlier report. A folder that holds anything else is refused even then.
+        Whether an earlier report is replaced. A folder with any other file is never replaced.
     title : str, optional
-        Heading of the page; the result's own title by default.
+        Heading of the page. Default: the title of the result.
 
     Returns
     -------
@@ -84,7 +72,8 @@ def report(
     Raises
     ------
     InputError
-        When the result lacks something, or the folder exists and `overwrite` is False, or holds what no report wrote.
+        When the result lacks a variable, the folder exists and `overwrite` is False, the folder holds a file that no
+        report wrote, or an optional argument does not fit the result.
 
     Examples
     --------
@@ -95,61 +84,37 @@ def report(
     target = Path(directory)
     check_directory(target, overwrite=overwrite)
     view = digest(result)
-    known = None if truth is None else digest_truth(view, truth)
     marks = component_marks(view)
-    composition = composition_of(result, view)
-    chapters = _chapters(result, view, known, truth=truth, others=others or {}, cube=cube, line=line, scan=scan)
-    of_chapters = [drawing for part in chapters for drawing in part.drawings]
-    pictures = render([*draw(view, marks, known, composition), *of_chapters])
-    heading = title or view.title or f"{view.model} of a spectrum image"
-    text = compose(
+    context = Context(
         result,
-        view,
-        marks=marks,
-        pictures=pictures,
-        known=known,
-        chapters=chapters,
-        title=heading,
-        composition=composition,
+        marks,
+        truth=truth,
+        truth_view=None if truth is None else digest_truth(view, truth),
+        others=others or {},
+        cube=cube,
+        line=line,
+        scan=scan,
     )
-    files = {picture.file: picture.png for part in pictures.values() for picture in part}
-    _write(target, {**files, PAGE: text.encode("utf-8")})
+    chapters = applicable_chapters(view, context)
+    pictures = render_drawings(drawing for chapter in chapters for drawing in chapter.drawings)
+    page = render_page(
+        title=title or view.title or f"{view.model} of a spectrum image",
+        head=headline(result, view, marks),
+        chapters=chapters,
+        pictures=pictures,
+        foot=f"Written by scalehsi from {view.source or 'a result in memory'}.",
+    )
+    _write(target, {**{file: picture.png for file, picture in pictures.items()}, PAGE: page.encode("utf-8")})
     return target / PAGE
 
 
-def _chapters(
-    result: xr.Dataset,
-    view: Digest,
-    known: Digest | None,
-    *,
-    truth: xr.Dataset | None,
-    others: Mapping[str, xr.Dataset],
-    cube: xr.DataArray | None,
-    line: str | Sequence[float] | None,
-    scan: xr.Dataset | None,
-) -> list[Chapter]:
-    """The parts of the page that only some results have."""
-    beside = {name: digest(other) for name, other in others.items()}
-    methods.check_beside(view, beside)
-    every = {**others, methods.own_name(view, beside): result}
-    calls = {name: methods.call_of(each) for name, each in every.items() if others}
-    found = [methods.chapter(view, beside, known, calls=calls)]
-    if cube is not None:
-        found.append(denoised.chapter(cube, every, view, window=line, truth=truth))
-    elif line is not None:
-        raise InputError(f"line={line!r} is drawn from the cube, as measured and as denoised; give cube= too")
-    found.append(bins.chapter(result))
-    found.append(registration.chapter(result))
-    found.append(gaussian_process.chapter(result, view, scan))
-    return [part for part in found if part is not None]
-
-
 def check_directory(target: Path, *, overwrite: bool) -> None:
-    """Refuse a place that is taken by anything but an earlier report; writes nothing.
+    """Refuse a path that holds anything but an earlier report; write nothing.
 
     Raises
     ------
     InputError
+        When the path is a file, exists and may not be replaced, or holds files that no report wrote.
     """
     if not (target.exists() or target.is_symlink()):
         return
@@ -160,42 +125,35 @@ def check_directory(target: Path, *, overwrite: bool) -> None:
             f"{target} exists already; choose another folder, or replace it with overwrite=True "
             "(--overwrite on the command line)"
         )
-    held = sorted(entry.name for entry in target.iterdir())
-    foreign = [name for name in held if not OURS.fullmatch(name)]
-    if foreign or (held and not _is_report(target / PAGE)):
+    foreign = _foreign_files(target)
+    if foreign:
         raise InputError(
-            f"{target} holds what no report wrote ({', '.join((foreign or held)[:3])}), and replacing it would delete "
-            "that; choose another folder"
+            f"{target} holds files that no report wrote ({', '.join(foreign[:3])}), and replacing it would delete "
+            "them; choose another folder"
         )
 
 
-def _is_report(path: Path) -> bool:
-    if not path.is_file():
-        return False
-    with path.open("rb") as stream:
-        return GENERATOR.encode() in stream.read(2000)
+def _foreign_files(folder: Path) -> list[str]:
+    """Names in a folder that are not part of a report: a report is a page, and pictures that the page embeds."""
+    entries = sorted(folder.iterdir())
+    page = (folder / PAGE).read_bytes() if (folder / PAGE).is_file() else b""
+    if GENERATOR.encode() not in page[:2000]:
+        return [entry.name for entry in entries]
+
+    def is_embedded(file: Path) -> bool:
+        if not file.is_file() or file.stat().st_size > len(page):
+            return False
+        return f'base64,{embedded(file.read_bytes())}"'.encode() in page
+
+    return [entry.name for entry in entries if entry.name != PAGE and not is_embedded(entry)]
 
 
-def _write(target: Path, files: dict[str, bytes]) -> None:
-    """Write the files into a hidden folder beside the target, then put it in its place; an old report goes last."""
-    # A link is followed, and "." gets its name: what is renamed is the folder itself.
+def _write(target: Path, files: Mapping[str, bytes]) -> None:
+    """Write the files, by name, to a new folder and put it in the place of the target."""
+    # A link is followed, and "." gets its name, because the folder itself is renamed.
     target = target.resolve()
     target.parent.mkdir(parents=True, exist_ok=True)
     remove_abandoned(target)
-    token = f"{socket.gethostname()}-{os.getpid()}-{secrets.token_hex(4)}"
-    fresh, old = (target.with_name(f".{target.name}.{token}.{end}") for end in ("partial", "old"))
-    try:
-        fresh.mkdir()
+    with replacing_folder(target) as folder:
         for name, content in files.items():
-            (fresh / name).write_bytes(content)
-        if target.exists():
-            target.rename(old)
-        try:
-            fresh.rename(target)
-        except BaseException:
-            if old.exists():
-                old.rename(target)
-            raise
-    finally:
-        shutil.rmtree(fresh, ignore_errors=True)
-    shutil.rmtree(old, ignore_errors=True)
+            (folder / name).write_bytes(content)

@@ -23,7 +23,7 @@ from scalehsi.physics.xray_spectra import eds_spectrum
 from scalehsi.plots import style
 from scalehsi.plots.digest import digest, intensity_maps
 from scalehsi.plots.line_marks import component_marks, strongest
-from scalehsi.plots.maps import dominant_colours, mixed_colours, outshining
+from scalehsi.plots.maps import dominant_colours, mixed_colours, background_component
 from scalehsi.schema import InputError
 from tests.paths import DATA, ROOT
 from tests.report.results import LINES, eds_result, eds_spectra, eels_result, masked_result, pca_result, series_result
@@ -150,7 +150,7 @@ def test_composite_numbers_lie_in_their_regions(good: xr.Dataset) -> None:
 
 
 def test_composite_leaves_out_a_background_and_greys_what_was_masked() -> None:
-    assert outshining(digest(eels_result())) == 0
+    assert background_component(digest(eels_result())) == 0
     labels = [text.get_text() for text in plots.composite(eels_result()).legends[0].get_texts()]
     assert labels == ["Component 2", "Component 3", "Component 4"]
     figure = plots.composite(masked_result())
@@ -297,21 +297,21 @@ def test_colours_and_line_styles_differ_and_are_the_same_everywhere(good: xr.Dat
     overview = plots.spectra(good, components=[]).axes[0]
     drawn = [line for line in overview.lines if len(line.get_xdata()) == 1000]
     assert [line.get_color() for line in drawn] == [style.colour(k) for k in range(3)]
-    assert len({(style.colour(k), str(style.line(k))) for k in range(35)}) == 35
+    assert len({(style.colour(k), str(style.line_style(k))) for k in range(35)}) == 35
     assert [text.get_text() for text in overview.texts] == ["Component 1", "Component 2", "Component 3"]
 
 
 def test_wrong_choices_are_refused(good: xr.Dataset) -> None:
     with pytest.raises(InputError, match="scale 'logg' is not known; did you mean 'log'"):
         plots.spectra(good, scale="logg")
-    with pytest.raises(InputError, match="there is no component 3: the result has 3, counted from 0"):
+    with pytest.raises(InputError, match="there is no component 3: there are 3, counted from 0"):
         plots.spectra(good, components=[3])
 
 
 @given(st.lists(st.floats(0, 10), min_size=1, max_size=30), st.floats(0.05, 1.0))
 def test_names_never_overlap_and_keep_their_order(wanted: list[float], gap: float) -> None:
     wanted = sorted(wanted)
-    placed = style.spread(wanted, gap, 0.0, 10.0)
+    placed = style.spread_labels(wanted, gap, 0.0, 10.0)
     free = min(gap, 10.0 / max(len(wanted) - 1, 1))
     assert (np.diff(placed) >= free - 1e-9).all()
     assert placed[0] >= -1e-9

@@ -660,7 +660,7 @@ def test_what_cannot_be_set_beside_is_said(tmp_path: Path, quick: None) -> None:
         report(result, tmp_path / "r", others={"small": blurred().isel(y=slice(20))})
     with pytest.raises(InputError, match="line='Fe Ka' is drawn from the cube"):
         report(result, tmp_path / "r", line="Fe Ka")
-    with pytest.raises(InputError, match="which map shall be drawn"):
+    with pytest.raises(InputError, match="which map is to be drawn"):
         report(result, tmp_path / "r", cube=counts().assign_attrs(elements=[]))
     with pytest.raises(InputError, match="the result 'NMF' has the sizes"):
         report(result, tmp_path / "r", cube=counts().isel(y=slice(30)), truth=truth.isel(y=slice(30)))

@@ -1,54 +1,62 @@
-"""Drawing of a scan of bins: how well each size predicts counts that were held out, and how far its spectra vary."""
+"""Chapter on the bin size of PSNMF: prediction of held-out counts for each size, and the choice."""
 
 from __future__ import annotations
 
-from typing import Any
+from functools import partial
+from typing import Final
 
 import numpy as np
 import xarray as xr
 
-from scalehsi.plots.bins import draw_bins, scan_of
-from scalehsi.report.page import Chapter, Drawing, paragraph
+from scalehsi.plots.bins import bin_scan_in, draw_bins
+from scalehsi.plots.digest import Digest
+from scalehsi.report.chapters import Context
+from scalehsi.report.page import Chapter, Drawing, Paragraph
+
+ORDER: Final = 90
 
 
-def chapter(result: xr.Dataset) -> Chapter | None:
-    """The part of the page on the bins; None where no sizes were compared."""
+def chapter(view: Digest, context: Context) -> Chapter | None:
+    """The scan of bin sizes; None for a result without one."""
+    result = context.result
     if "bin_score" not in result or result.sizes["bin"] < 2:
         return None
-    scan = scan_of(result)
-    fine = "" if "fine_bin_factor" not in result else _fine_words(np.asarray(result["fine_bin_factor"].values))
+    scan = bin_scan_in(result)
     words = (
-        "One pixel holds too few counts to find spectra by, so neighbours were added up in bins: in small bins "
-        "spectra are noisy, in large ones phases mix. How large they should be was decided without knowing the truth: "
-        "the counts were divided at random in two halves, and the spectra of one half had to predict the other. "
-        f"{_choice(scan)}{fine} The maps are of single pixels."
+        "A single pixel has too few counts for the estimation of spectra, so neighbouring pixels were added up in "
+        "bins. Spectra are noisy in small bins, and phases mix in large ones. The size was chosen without the truth: "
+        "the counts were divided at random into two halves, and the spectra of one half predicted the other. "
+        f"{_choice(scan)}{_refinement(result)} The maps are of single pixels."
     )
     drawing = Drawing(
-        "bins",
         "bins.png",
-        draw_bins(scan),
-        "Score of each size of bins, and the angle between spectra found in both halves of the counts.",
-        "Left: how well bins of each size predict counts that were held out, below the best; bars are standard errors. "
-        "The shaded size was used. Right: largest angle between the spectra that both halves of the counts give, a "
-        "measure of noise: with half of the counts, so the spectra of this report vary less.",
+        partial(draw_bins, scan),
+        "Score of each bin size, and the angle between spectra from both halves of the counts.",
+        "Left: prediction of held-out counts by bins of each size, below the best; bars are standard errors. The used "
+        "size is shaded. Right: largest angle between the spectra of both halves of the counts, a measure of their "
+        "noise. The spectra of this report, from all counts, have less noise.",
     )
-    return Chapter("bins", "How large should the bins be?", paragraph(words), [drawing])
+    return Chapter("bins", "How large should the bins be?", [Paragraph(words)], [drawing])
 
 
 def _choice(scan: xr.Dataset) -> str:
+    """Which bin sizes were compared, and which one was used."""
     size = scan.attrs.get("chosen")
     if size is None:
         return ""
     tried = ", ".join(f"{int(b)}" for b in scan["bin"].values)
     best = int(scan["bin"].values[int(np.argmax(scan["score"].values))])
-    words = f"Of sides of {tried} pixels, {best} did best."
+    words = f"Of bins with sides of {tried} pixels, {best} predicted best"
     if best == size:
-        return words.replace("did best", "did best and was used")
-    return f"{words} {size} was used: the middle of those that are as good within the error."
+        return f"{words} and was used."
+    return f"{words}. {size} was used, the middle of the sizes that are equally good within the error."
 
 
-def _fine_words(sides: Any) -> str:
-    rows, columns = (int(side) for side in np.asarray(sides).flat[:2])
+def _refinement(result: xr.Dataset) -> str:
+    """The bins on which the spectra were refined; empty if they were not."""
+    if "fine_bin_factor" not in result:
+        return ""
+    rows, columns = (int(side) for side in result["fine_bin_factor"].values.flat[:2])
     if rows == columns == 1:
-        return " The spectra were then refined on single pixels, which hold enough counts for it."
-    return f" The spectra were then refined on bins of {rows} × {columns} pixels, under the rule that most are pure."
+        return " The spectra were then refined on single pixels, which have enough counts for that."
+    return f" The spectra were then refined on bins of {rows} × {columns} pixels, most of which are assumed to be pure."

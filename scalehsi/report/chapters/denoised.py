@@ -1,65 +1,80 @@
-"""Drawing of an element's map as measured and as denoised, and the table of how near each comes to the truth."""
+"""Chapter on denoising: the map of an X-ray line as measured and as modelled, and with a truth the errors of both."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from functools import partial
+from typing import Final
 
 import xarray as xr
 
 from scalehsi import metrics
 from scalehsi.cube import check_cube
 from scalehsi.metrics.denoising import RAW
-from scalehsi.plots.denoised import Band, Window, _all_lines, band_of, draw_denoised, weakest
+from scalehsi.plots.denoised import draw_denoised, element_windows, energy_window, line_label, weakest_line
 from scalehsi.plots.digest import Digest
-from scalehsi.report.page import Chapter, Drawing, paragraph, table
+from scalehsi.report.chapters import Context
+from scalehsi.report.page import Chapter, Drawing, Paragraph, Part, Table
+from scalehsi.schema import InputError
+
+ORDER: Final = 80
 
 
-def chapter(
-    cube: xr.DataArray,
-    results: Mapping[str, xr.Dataset],
-    view: Digest,
-    *,
-    window: Window | None = None,
-    truth: xr.Dataset | None = None,
-) -> Chapter:
-    """The part of the page on denoising: maps of an element, and with a truth how near to it all elements come."""
+def chapter(view: Digest, context: Context) -> Chapter | None:
+    """The map of a line of all results; None without a cube.
+
+    Raises
+    ------
+    InputError
+        When a line is given without a cube, or the cube does not fit the results.
+    """
+    cube, truth = context.cube, context.truth
+    if cube is None:
+        if context.line is not None:
+            raise InputError(
+                f"line={context.line!r} is drawn from the cube, as measured and as denoised; give cube= too"
+            )
+        return None
     check_cube(cube)
-    band = band_of(cube, window if window is not None else weakest(cube, view))
-    words = (
-        "The maps times the spectra are a spectrum image without most of the noise. Below are the counts in a window "
-        f"at {band.label} ({band.low:.4g} to {band.high:.4g} {view.energy_unit}), as measured and as modelled, on one "
-        "colour scale. The continuum under the line is part of them."
-    )
-    body, correlations = paragraph(words), {}
+    window = energy_window(cube, context.line if context.line is not None else weakest_line(cube, view))
+    results = context.all_results(view)
+    parts: list[Part] = [
+        Paragraph(
+            "The maps times the spectra are a spectrum image without most of the noise. Below are the counts in a "
+            f"window at {window.label} ({window.low:.4g} to {window.high:.4g} {view.energy_unit}), as measured and as "
+            "modelled, on one colour scale. They include the continuum under the line."
+        )
+    ]
+    correlations: dict[str, float] = {}
     if truth is not None:
-        windows = {**_all_lines(cube), band.name: (band.low, band.high)}
+        windows = {**element_windows(cube), window.name: (window.low, window.high)}
         judged = metrics.denoise_report(cube, results, windows=windows, truth=truth)
-        here = judged["correlation"].sel(window=band.name)
+        here = judged["correlation"].sel(window=window.name)
         correlations = dict(zip(judged["method"].values.tolist(), here.values.tolist(), strict=True))
-        body += _table(judged)
+        parts.append(_table(judged))
     else:
-        body += paragraph(
-            "Whether they are right cannot be seen from this map alone: fit both halves of hsi.prepare.thin(cube), and "
-            "let hsi.metrics.denoise_report judge one by the other."
+        parts.append(
+            Paragraph(
+                "This map alone does not show which method is right. To compare them without a truth, fit both halves "
+                "of hsi.prepare.thin(cube) and give the results to hsi.metrics.denoise_report."
+            )
         )
     drawing = Drawing(
-        "denoised",
         "denoised.png",
-        draw_denoised(cube, results, band, view, truth=truth, correlations=correlations),
-        f"Map of {band.label} as measured and as modelled by {', '.join(results)}.",
-        "Measured: every pixel by itself, with its counting noise; values beyond the colour scale are clipped. The "
-        "others: the same window of the modelled spectrum of each pixel.",
+        partial(draw_denoised, cube, results, window, view, truth=truth, correlations=correlations),
+        f"Map of {window.label} as measured and as modelled by {', '.join(results)}.",
+        "Measured: the counts of each pixel, with their counting noise; values beyond the colour scale are clipped. "
+        "The others: the same window of the modelled spectrum of each pixel.",
     )
-    return Chapter("denoised", "What denoising brings", body, [drawing])
+    return Chapter("denoised", "Effect of denoising", parts, [drawing])
 
 
-def _table(judged: xr.Dataset) -> str:
-    """Correlations line by line and the error of the cube, a column for each method."""
+def _table(judged: xr.Dataset) -> Table:
+    """Correlation with the truth for each line, and the error of the whole cube; one column for each method."""
     names = judged["method"].values.tolist()
     rows = [
-        (Band(str(name), 0, 0, slice(0)).label, *(f"{v:.3f}" for v in judged["correlation"].sel(window=name).values))
+        (line_label(str(name)), *(f"{value:.3f}" for value in judged["correlation"].sel(window=name).values))
         for name in judged["window"].values
     ]
-    rows.append(("Whole cube, error", *(f"{100 * v:.1f} %" for v in judged["cube_error"].values)))
+    rows.append(("Whole cube, error", *(f"{100 * value:.1f} %" for value in judged["cube_error"].values)))
     head = ("Correlation with truth", *("measured" if name == RAW else name for name in names))
-    return table(head, rows, numbers=range(1, len(head)))
+    return Table(head, rows, numbers=range(1, len(head)))

@@ -1,6 +1,9 @@
-"""Drawing of maps that a Gaussian process reconstructed: how sure they are, at which lengths, and without seams."""
+"""Chapter on maps reconstructed by a Gaussian process: standard deviation, length scales, and borders of tiles."""
 
 from __future__ import annotations
+
+from functools import partial
+from typing import Final
 
 import numpy as np
 import xarray as xr
@@ -8,88 +11,96 @@ import xarray as xr
 from scalehsi.arrays import NumpyArray
 from scalehsi.plots.digest import Digest
 from scalehsi.plots.lengthscales import draw_scan
-from scalehsi.plots.uncertainty import NEEDED, _drawn, draw_lengths, draw_seam, draw_uncertainty
-from scalehsi.report.page import Chapter, Drawing, paragraph, table
+from scalehsi.plots.uncertainty import (
+    REQUIRED_VARIABLES,
+    at_drawn_resolution,
+    draw_lengths,
+    draw_seam,
+    draw_uncertainty,
+)
+from scalehsi.report.chapters import Context
+from scalehsi.report.page import Chapter, Drawing, Paragraph, Part, Table
 from scalehsi.schema import ABUNDANCES_STD, InputError
 
+ORDER: Final = 110
 
-def chapter(result: xr.Dataset, view: Digest, scan: xr.Dataset | None = None) -> Chapter | None:
-    """The part of the page on a Gaussian process; None for other results. `scan` is that of its lengths."""
-    if any(name not in result for name in NEEDED):
+
+def chapter(view: Digest, context: Context) -> Chapter | None:
+    """The standard deviations and length scales; None for results of other methods.
+
+    Raises
+    ------
+    InputError
+        When a length-scale scan is given for the result of another method.
+    """
+    result, scan = context.result, context.scan
+    if any(name not in result for name in REQUIRED_VARIABLES):
         if scan is not None:
             raise InputError(f"scan= belongs to the report of a ParallelGP, and this result is of {view.model}")
         return None
-    deviation = _drawn(result[ABUNDANCES_STD], result, view)
-    y, x = (float(v) for v in result["lengthscale"].values)
-    nm = [float(v) for v in result["lengthscale_nm"].values] if "lengthscale_nm" in result else None
-    lengths = (
-        f"{nm[0]:.3g} nm along y and {nm[1]:.3g} nm along x ({y:.3g} and {x:.3g} pixels)"
-        if nm
-        else (f"{y:.3g} pixels along y and {x:.3g} along x")
-    )
+    deviation = at_drawn_resolution(result[ABUNDANCES_STD], result, view)
     words = (
-        "All maps were reconstructed together from noisy ones, as smooth functions of the place that share one "
-        f"covariance: values stay alike over {lengths}. Each map has its own noise, and maps of the same structure "
-        "help each other. The standard deviation says how far the map may be wrong at a point if the model is right; "
-        "it holds none of the noise of a single measurement."
+        "All maps were reconstructed together from noisy maps, as smooth functions of position that share one "
+        f"covariance, with a length scale of {_lengths(result)}. Each map has its own noise, and maps of the same "
+        "structure improve each other. The standard deviation is the uncertainty of the map at a point if the model is "
+        "right. It does not include the noise of a single measurement."
     )
+    parts: list[Part] = [Paragraph(words), _table(result, view, deviation)]
     drawings = [
         Drawing(
-            "gaussian",
             "uncertainty.png",
-            draw_uncertainty(view, deviation),
+            partial(draw_uncertainty, view, deviation),
             f"Mean, standard deviation and a profile of {', '.join(view.names)}.",
-            "Left: the mean. Middle: its standard deviation, larger where less was measured and at the edges. Right: "
-            "the row through the middle, with the band that holds the true value with a probability of 95 %.",
+            "Left: mean. Middle: its standard deviation, which is larger where fewer pixels were measured and at the "
+            "edges. Right: the middle row, with the band that contains the true value with a probability of 95 %.",
         ),
         Drawing(
-            "gaussian",
             "lengths.png",
-            draw_lengths(result),
-            "Likelihood of the maps at each length of the covariance.",
-            "How much less likely the measured maps are with another length, the same along y and x. Several valleys "
-            "mean structures of several sizes: set lengthscale=(low, high) around the one that is wanted.",
+            partial(draw_lengths, result),
+            "Likelihood of the maps at each length scale of the covariance.",
+            "Loss of likelihood with other length scales, equal along y and x. Several minima mean structures of "
+            "several sizes; lengthscale=(low, high) selects one of them.",
         ),
     ]
-    body = paragraph(words) + _table(result, view, deviation)
     if scan is not None:
-        drawings.append(
-            Drawing(
-                "gaussian",
-                "scan.png",
-                draw_scan(scan),
-                "Length scale of each component against its upper limit, and the likelihood behind it.",
-                "Left: the length that each component ends at when it may not be longer than the limit; a plateau is a "
-                "length that it shows, the dotted line the limit itself. Right: the likelihood at each length, with "
-                f"its basins. {scan.attrs.get('advice', '')}".strip(),
-            )
+        caption = (
+            "Left: length scale of each component for each upper limit. A plateau is a length scale that the component "
+            "shows; the dotted line is the limit. Right: likelihood at each length scale, with its minima. "
+            f"{scan.attrs.get('advice', '')}".strip()
         )
+        alt = "Length scale of each component against its upper limit, and the likelihood."
+        drawings.append(Drawing("scan.png", partial(draw_scan, scan), alt, caption))
     if "seam_difference" in result:
         seam = result["seam_difference"]
-        worst, mean = float(seam.max()), float(seam.mean())
-        body += paragraph(
-            f"The maps were made tile by tile, each with {int(seam.attrs.get('halo', 0))} pixels around it. Around one "
-            "corner where four tiles meet they were made again as one tile: the largest difference is "
-            f"{100 * worst:.2g} % of the standard deviation, the mean one {100 * mean:.2g} %."
-        )
-        drawings.append(
-            Drawing(
-                "gaussian",
-                "seams.png",
-                draw_seam(seam),
-                "Difference of tiled maps from those of one tile, around a corner of tiles.",
-                "Lines: borders of the tiles. A seam would show as a step along them.",
+        largest, mean = float(seam.max()), float(seam.mean())
+        parts.append(
+            Paragraph(
+                f"The maps were computed in tiles with {int(seam.attrs.get('halo', 0))} pixels around each. Around one "
+                "corner of four tiles they were computed again as one tile. The largest difference is "
+                f"{100 * largest:.2g} % of the standard deviation, the mean one is {100 * mean:.2g} %."
             )
         )
-    return Chapter("gaussian", "How sure are the maps?", body, drawings)
+        alt = "Difference of tiled maps from those of one tile, around a corner of four tiles."
+        caption = "Lines: borders of the tiles. An error of the tiling would be a step along them."
+        drawings.append(Drawing("seams.png", partial(draw_seam, seam), alt, caption))
+    return Chapter("gaussian", "Uncertainty of the maps", parts, drawings)
 
 
-def _table(result: xr.Dataset, view: Digest, deviation: NumpyArray) -> str:
-    """Noise of a pixel before, and deviation of the map after."""
+def _lengths(result: xr.Dataset) -> str:
+    """The length scales along y and x, in nm where the result has lengths."""
+    y, x = (float(value) for value in result["lengthscale"].values)
+    if "lengthscale_nm" not in result:
+        return f"{y:.3g} pixels along y and {x:.3g} along x"
+    y_nm, x_nm = (float(value) for value in result["lengthscale_nm"].values)
+    return f"{y_nm:.3g} nm along y and {x_nm:.3g} nm along x ({y:.3g} and {x:.3g} pixels)"
+
+
+def _table(result: xr.Dataset, view: Digest, deviation: NumpyArray) -> Table:
+    """Noise of a pixel before the reconstruction, and standard deviation (K, ny, nx) of the map after it."""
     rows = []
     for k, name in enumerate(view.names):
         noise = float(result["noise_std"].values[k])
         after = float(np.nanmedian(deviation[k]))
         rows.append((name, f"{noise:.3g}", f"{after:.3g}", f"{noise / after:.1f}" if after else "-"))
     head = ("Component", "Noise of a pixel", "Standard deviation of the map (median)", "Smaller by")
-    return table(head, rows, numbers=range(1, len(head)))
+    return Table(head, rows, numbers=range(1, len(head)))

@@ -1,45 +1,94 @@
-"""A result beside those of other methods on the same cube: matched, scored, and drawn side by side."""
+"""Chapter that compares a result with those of other methods on the same cube: scores, maps and spectra."""
 
 from __future__ import annotations
 
 import dataclasses
 from collections.abc import Mapping, Sequence
+from functools import partial
+from typing import Final
 
 import numpy as np
 import xarray as xr
 
 from scalehsi.models.catalogue import model_class
-from scalehsi.plots.digest import Digest
-from scalehsi.plots.side_by_side import Found, draw_maps, draw_spectra, matched
-from scalehsi.plots.truth import truth_name
-from scalehsi.report.page import Chapter, Drawing, paragraph, table
+from scalehsi.plots.digest import Digest, digest
+from scalehsi.plots.side_by_side import draw_maps, draw_spectra, matched, reference_names
+from scalehsi.plots.truth import Match
+from scalehsi.report.chapters import Context
+from scalehsi.report.page import Chapter, Drawing, Paragraph, Table
 from scalehsi.result import settings_of
 from scalehsi.schema import InputError
 
+ORDER: Final = 70
 
-def check_beside(view: Digest, others: Mapping[str, Digest]) -> None:
-    """Refuse results that are not of the same cube.
+
+def chapter(view: Digest, context: Context) -> Chapter | None:
+    """The other methods beside this result; None without others that have spectra of phases.
+
+    Results with negative values, as those of PCA, have none.
 
     Raises
     ------
     InputError
+        When another result is not of the same cube.
+    """
+    others = {name: digest(other) for name, other in context.others.items()}
+    _check_grids(view, others)
+    methods = {name: other for name, other in others.items() if not other.signed}
+    if view.signed or not methods:
+        return None
+    results = context.all_results(view)
+    own = list(results)[-1]
+    methods[own] = view
+    truth = context.truth_view
+    reference = truth or view
+    names = reference_names(reference, truth=truth is not None)
+    found = {name: matched(each, reference) for name, each in methods.items() if each is not reference}
+    together = " and ".join(methods)
+    calls = "; ".join(f"{name}: {call_of(results[name])}" for name in methods)
+    angles = "the truth in degrees" if truth else f"those of {own} in degrees, for components matched by their spectra"
+    words = (
+        f"The same cube by {together}. The table gives angles of the spectra to {angles}; 0 is the same shape. "
+        f"{calls}. Settings that are not shown have their defaults."
+    )
+    drawings = [
+        Drawing(
+            "methods.png",
+            partial(draw_maps, reference, methods, truth=truth),
+            f"Maps of {', '.join(names)} by {together}.",
+            "Share of each pixel's intensity, from 0 (dark) to 1 (bright): one row for each component, one column for "
+            "each method.",
+        ),
+        Drawing(
+            "methods-spectra.png",
+            partial(draw_spectra, reference, methods, truth=truth),
+            f"Spectra of {', '.join(names)} by {together}.",
+            "Each spectrum is scaled to a sum of one; EDX spectra are on a logarithmic scale. A line that one method "
+            "has and another one lacks belongs to a phase that was mixed into the component, or is missing in it.",
+        ),
+    ]
+    return Chapter("methods", "Comparison with other methods", [Paragraph(words), _table(names, found)], drawings)
+
+
+def _check_grids(view: Digest, others: Mapping[str, Digest]) -> None:
+    """Refuse results whose maps or spectra have other sizes.
+
+    Raises
+    ------
+    InputError
+        When a result is not of the same cube.
     """
     for name, other in others.items():
         if other.maps.shape[1:] != view.maps.shape[1:] or other.energy.size != view.energy.size:
             raise InputError(
                 f"{name!r} has maps of {other.maps.shape[-2]} x {other.maps.shape[-1]} and {other.energy.size} "
                 f"channels, the result {view.maps.shape[-2]} x {view.maps.shape[-1]} and {view.energy.size}; "
-                "only fits of the same cube are set side by side"
+                "only fits of the same cube can be compared"
             )
 
 
-def own_name(view: Digest, others: Mapping[str, Digest]) -> str:
-    """What the result itself is called among the others."""
-    return view.model if view.model not in others else f"{view.model} of this report"
-
-
 def call_of(result: xr.Dataset) -> str:
-    """The model as it is written in Python, with the loss and the settings that are not the plain ones.
+    """The model as written in Python, with its loss and the settings that differ from their defaults.
 
     Examples
     --------
@@ -49,68 +98,23 @@ def call_of(result: xr.Dataset) -> str:
     """
     model, settings = str(result.attrs.get("model", "")), settings_of(result)
     try:
-        plain = {field.name: field.default for field in dataclasses.fields(model_class(model))}
+        defaults = {field.name: field.default for field in dataclasses.fields(model_class(model))}
     except InputError:
         return model
     count = [repr(settings["n_components"])] if "n_components" in settings else []
-    said = [
+    changed = [
         f"{name}={value!r}"
         for name, value in settings.items()
-        if name != "n_components" and (name == "loss" or plain.get(name, value) != value)
+        if name != "n_components" and (name == "loss" or defaults.get(name, value) != value)
     ]
-    return f"hsi.{model}({', '.join([*count, *said])})"
+    return f"hsi.{model}({', '.join([*count, *changed])})"
 
 
-def chapter(
-    view: Digest, others: Mapping[str, Digest], known: Digest | None, *, calls: Mapping[str, str]
-) -> Chapter | None:
-    """The part of the page with other methods; None when none of them has spectra of phases (PCA has not).
-
-    `calls` says how each was fitted, by name, as `call_of` writes it.
-    """
-    shown = {name: other for name, other in others.items() if not other.signed}
-    if view.signed or not shown:
-        return None
-    own = own_name(view, others)
-    methods = {**shown, own: view}
-    reference = known or view
-    found = {name: matched(digest, reference) for name, digest in methods.items()}
-    names = [truth_name(reference, k) if known else reference.names[k] for k in range(len(reference.names))]
-    beside = " and ".join(methods)
-    if known is None:
-        words = f"The same cube by {beside}: components are matched by their spectra. Angles are those to {own}."
-        del found[own]
-    else:
-        words = f"The same cube by {beside}. Angles of the spectra to the truth in degrees, 0 for the true shape."
-    told = [f"{name}: {calls[name]}" for name in methods if name in calls]
-    if told:
-        words += f" {'; '.join(told)}. Settings that are not named are the plain ones."
-    drawings = [
-        Drawing(
-            "methods",
-            "methods.png",
-            draw_maps(reference, methods, known=known),
-            f"Maps of {', '.join(names)} by {beside}.",
-            "Share of each pixel's intensity, from 0 (dark) to 1 (bright). One row for each component, one column for "
-            "each method.",
-        ),
-        Drawing(
-            "methods",
-            "methods-spectra.png",
-            draw_spectra(reference, methods, known=known),
-            f"Spectra of {', '.join(names)} by {beside}.",
-            "Each spectrum scaled to a sum of one, on a logarithmic scale. A line that one of them has and the other "
-            "lacks is a phase mixed into another one, or taken out of it.",
-        ),
+def _table(names: Sequence[str], found: Mapping[str, dict[int, Match]]) -> Table:
+    """Angles of each method to each component of the reference, and their means."""
+    rows = [
+        (name, *(f"{row[k].angle:.2f}" if k in row else "not found" for row in found.values()))
+        for k, name in enumerate(names)
     ]
-    return Chapter("methods", "Beside other methods", paragraph(words) + _table(names, found), drawings)
-
-
-def _table(names: Sequence[str], found: Mapping[str, dict[int, Found]]) -> str:
-    def cell(row: dict[int, Found], k: int) -> str:
-        return f"{row[k].angle:.2f}" if k in row else "not found"
-
-    rows = [(name, *(cell(row, k) for row in found.values())) for k, name in enumerate(names)]
-    angles = [[each.angle for each in row.values()] for row in found.values()]
-    rows.append(("Mean", *(f"{np.mean(each):.2f}" for each in angles)))
-    return table(("Spectral angle (°)", *found), rows, numbers=range(1, len(found) + 1))
+    rows.append(("Mean", *(f"{np.mean([match.angle for match in row.values()]):.2f}" for row in found.values())))
+    return Table(("Spectral angle (°)", *found), rows, numbers=range(1, len(found) + 1))

@@ -1,52 +1,59 @@
-"""The part of the page on two acquisitions: where one lies on the other, and how well both agree there."""
+"""Chapter on the registration of two acquisitions: shift, scale and probe, and the agreement of their maps."""
 
 from __future__ import annotations
 
+from functools import partial
 from typing import Final
 
 import numpy as np
 import xarray as xr
 
+from scalehsi.plots.digest import Digest
 from scalehsi.plots.registration import draw_registration
-from scalehsi.report.page import Chapter, Drawing, paragraph
+from scalehsi.report.chapters import Context
+from scalehsi.report.page import Chapter, Drawing, Paragraph
 from scalehsi.schema import X, Y
 
-POOR: Final = 0.5
-"""From this residual on the registration is not to be trusted."""
+ORDER: Final = 100
+
+UNRELIABLE_RESIDUAL: Final = 0.5
+"""Relative difference of the maps from which on the registration is called unreliable."""
 
 
-def chapter(result: xr.Dataset) -> Chapter | None:
-    """The part of the page; None for results of one acquisition."""
+def chapter(view: Digest, context: Context) -> Chapter | None:
+    """The registration; None for results of one acquisition."""
+    result = context.result
     if "registration_shift" not in result or "coarse_abundances" not in result:
         return None
     drawing = Drawing(
-        "registration",
         "registration.png",
-        draw_registration(result),
+        partial(draw_registration, result),
         "Maps of the spectral acquisition, of the spatial one averaged over the same pixels, and their difference.",
-        "Left: the map that the pixels of the spectral acquisition show. Middle: the map of the spatial one, averaged "
-        "over each of them where it was found to lie. Right: the difference, which is noise where the registration "
-        "and both scans are right; rims on one side of everything are a shift, or drift during the scans.",
+        "Left: map of the spectral acquisition. Middle: map of the spatial acquisition, averaged over the registered "
+        "pixels of the spectral one. Right: their difference. It is noise if the registration and both scans are "
+        "right; rims on the same side of all features are a shift, or drift during the scans.",
     )
-    return Chapter("registration", "How two acquisitions lie on each other", paragraph(words_of(result)), [drawing])
+    return Chapter("registration", "Registration of the two acquisitions", [Paragraph(_words(result))], [drawing])
 
 
-def words_of(result: xr.Dataset) -> str:
+def _words(result: xr.Dataset) -> str:
     """Shift, scale, probe and agreement in a few sentences."""
     unit = str(result["registration_shift"].attrs.get("units", ""))
     shift = np.asarray(result["registration_shift"].values, dtype=float)
     error = np.asarray(result["registration_shift_error"].values, dtype=float)
-    along = [
+    offsets = [
         f"{s:+.3g}{f' ± {e:.1g}' if np.isfinite(e) else ''} {unit} along {dim}".replace("  ", " ")
         for s, e, dim in zip(shift, error, (Y, X), strict=True)
     ]
-    left, blur = float(result["registration_residual"]), float(result["registration_blur"])
+    residual, blur = float(result["registration_residual"]), float(result["registration_blur"])
     scale, ratio = float(result["registration_scale"]), float(result["dose_ratio"])
-    doubt = " That is much: look at the maps below before you rely on the details." if left >= POOR else ""
     probe = f" Its probe is wider than its pixels by a standard deviation of {blur:.2g} {unit}." if blur > 0 else ""
+    doubt = " This is a large difference: check the maps below before you rely on details." * (
+        residual >= UNRELIABLE_RESIDUAL
+    )
     return (
-        f"The spectra come from an acquisition of large pixels, the details from one of small pixels. By its own axes "
-        f"the first lies {along[0]} and {along[1]} off, at {scale:.4g} times the size.{probe} A small pixel has "
-        f"{ratio:.2g} of the counts of a large one. Where both lie, their maps differ by {100 * left:.0f} % of their "
-        f"variation.{doubt}"
+        "The spectra come from the spectral acquisition with large pixels, the details from the spatial acquisition "
+        f"with small pixels. Relative to the coordinates of both, the spectral acquisition is shifted by {offsets[0]} "
+        f"and {offsets[1]}, and scaled by {scale:.4g}.{probe} A small pixel has {ratio:.2g} of the counts of a large "
+        f"one. In the common area, the maps differ by {100 * residual:.0f} % of their variation.{doubt}"
     )

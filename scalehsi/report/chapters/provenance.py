@@ -1,9 +1,8 @@
-"""Where a result comes from and how to get it back: the last section of the page."""
+"""Last chapter of the report: origin of the result, settings, history, versions, and how to open and repeat it."""
 
 from __future__ import annotations
 
 import json
-from html import escape
 from typing import Any, Final
 
 import numpy as np
@@ -11,46 +10,52 @@ import xarray as xr
 
 from scalehsi.plots.digest import Digest
 from scalehsi.plots.style import length_text
-from scalehsi.report import page
-from scalehsi.schema import ABUNDANCES, COMPONENT, ENERGY, X, Y
+from scalehsi.report.chapters import Context
+from scalehsi.report.headline import energy_span, map_size
+from scalehsi.report.page import Chapter, Code, Heading, Listing, Paragraph, Table
+from scalehsi.schema import COMPONENT, ENERGY, X, Y
+
+ORDER: Final = 1000
 
 MEANINGS: Final = {
     "endmembers": "the spectra of the components",
     "abundances": "the maps of the components",
     "endmembers_std": "standard deviation of the spectra",
     "abundances_std": "standard deviation of the maps",
-    "objective": "what the fit minimises, at each iteration",
+    "objective": "value that the fit minimises, at each iteration",
     "residual": "RMS of data minus model in each pixel",
     "residual_spectrum": "mean over pixels of data minus model",
     "mean_spectrum": "mean spectrum of the used pixels",
     "eigenvalues": "variance along each principal axis",
-    "explained_variance_ratio": "part of the variance along each principal axis",
+    "explained_variance_ratio": "fraction of the variance along each principal axis",
     "malinowski_ind": "Malinowski's indicator against the number of components",
 }
 
-LONGEST: Final = 400
-"""Characters of a value that are shown."""
+MAX_CHARACTERS: Final = 400
+"""Longer values are cut off."""
 
 
-def provenance(result: xr.Dataset, view: Digest) -> page.Section:
-    """Build the section on sizes, settings, versions, history, and how to open and repeat the result."""
+def chapter(view: Digest, context: Context) -> Chapter:
+    """The provenance of any result."""
+    result = context.result
     parts = [
-        page.table(("", ""), _facts(result, view)),
-        "<h3>Settings of the model</h3>",
+        Table((), _facts(result, view)),
+        Heading("Settings of the model"),
         _json_table(result.attrs.get("settings"), ("Setting", "Value")),
-        "<h3>History</h3>",
+        Heading("History"),
         _history(result),
-        "<h3>What the result holds</h3>",
-        page.table(("Variable", "Dims", "Type", "What it is"), _variables(result)),
-        "<h3>Open it, repeat it</h3>",
-        page.code(_how_to_open(result, view)),
-        "<h3>Versions</h3>",
+        Heading("Contents of the result"),
+        Table(("Variable", "Dims", "Type", "Meaning"), _variables(result)),
+        Heading("Open it, repeat it"),
+        Code(_python_lines(result, view)),
+        Heading("Versions"),
         _json_table(result.attrs.get("versions"), ("Package", "Version")),
     ]
-    return page.Section("provenance", "Where it comes from", "\n".join(parts))
+    return Chapter("provenance", "Where it comes from", parts)
 
 
 def _facts(result: xr.Dataset, view: Digest) -> list[tuple[str, str]]:
+    """Name and value of each fact about the result."""
     attrs = result.attrs
     facts = [
         ("Source", view.source or "not recorded"),
@@ -71,18 +76,6 @@ def _facts(result: xr.Dataset, view: Digest) -> list[tuple[str, str]]:
     return facts
 
 
-def map_size(result: xr.Dataset) -> str:
-    """Sizes of the pixel dims: ``time 3 × y 60 × x 60``."""
-    return " × ".join(f"{dim} {result.sizes[dim]}" for dim in result[ABUNDANCES].dims if dim != COMPONENT)
-
-
-def energy_span(view: Digest) -> str:
-    """Number of channels, and from where to where they reach."""
-    unit = "" if view.energy_unit == "channel" else f" {view.energy_unit}"
-    step = abs(view.energy[-1] - view.energy[0]) / max(view.energy.size - 1, 1)
-    return f"{view.energy.size} channels, {view.energy[0]:.5g} to {view.energy[-1]:.5g}{unit}, step {step:.3g}{unit}"
-
-
 def _iterations(view: Digest) -> str:
     count = 0 if view.iteration is None else view.iteration.size
     return f"{count} iteration{'' if count == 1 else 's'}"
@@ -95,31 +88,31 @@ def _pixel(view: Digest) -> str:
     return dy if dy == dx else f"{dy} (y) × {dx} (x)"
 
 
-def _json_table(text: Any, head: tuple[str, str]) -> str:
-    """A table of a JSON object; what is none is shown as it is."""
+def _json_table(text: Any, head: tuple[str, str]) -> Table | Paragraph:
+    """A table with a head of two columns for a JSON object; other text is shown unchanged."""
     try:
         values = json.loads(str(text)) if text else {}
     except json.JSONDecodeError:
-        return page.paragraph(str(text)[:LONGEST])
+        return Paragraph(str(text)[:MAX_CHARACTERS])
     if not isinstance(values, dict) or not values:
-        return page.paragraph("Not recorded." if not values else str(values)[:LONGEST])
-    return page.table(head, [(str(key), _short(value)) for key, value in values.items()])
+        return Paragraph("Not recorded." if not values else str(values)[:MAX_CHARACTERS])
+    return Table(head, [(str(key), _short(value)) for key, value in values.items()])
 
 
 def _short(value: Any) -> str:
     text = "default" if value is None else str(value)
-    return text if len(text) <= LONGEST else f"{text[:LONGEST]} ..."
+    return text if len(text) <= MAX_CHARACTERS else f"{text[:MAX_CHARACTERS]} ..."
 
 
-def _history(result: xr.Dataset) -> str:
+def _history(result: xr.Dataset) -> Listing | Paragraph:
+    """The preparation steps and fits behind the result."""
     lines = result.attrs.get("history", [])
     lines = lines.splitlines() if isinstance(lines, str) else [str(line) for line in np.asarray(lines).ravel()]
-    if not lines:
-        return page.paragraph("Not recorded.")
-    return "<ol>" + "".join(f"<li>{escape(line)}</li>" for line in lines) + "</ol>"
+    return Listing(lines) if lines else Paragraph("Not recorded.")
 
 
 def _variables(result: xr.Dataset) -> list[tuple[str, str, str, str]]:
+    """Name, dims, type and meaning of each variable."""
     rows = []
     for name, array in result.data_vars.items():
         dims = ", ".join(f"{dim} {size}" for dim, size in array.sizes.items())
@@ -131,8 +124,8 @@ def _variables(result: xr.Dataset) -> list[tuple[str, str, str, str]]:
     return rows
 
 
-def _how_to_open(result: xr.Dataset, view: Digest) -> str:
-    """Lines of Python that open the result, pick a component, and fit again."""
+def _python_lines(result: xr.Dataset, view: Digest) -> str:
+    """Python code that opens the result, selects a component, and repeats the fit."""
     place = str(result.encoding.get("source") or "result.zarr")
     lines = [
         "import scalehsi as hsi",

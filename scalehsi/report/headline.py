@@ -1,0 +1,62 @@
+"""The head of the report: facts, status, remarks, and one line on each component."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Final
+
+import numpy as np
+import xarray as xr
+
+from scalehsi.physics.identify import Mark
+from scalehsi.plots import style
+from scalehsi.plots.digest import Digest
+from scalehsi.report.findings import component_line, find, status_words
+from scalehsi.report.page import Box, Cell, Paragraph, Part, Table
+from scalehsi.schema import ABUNDANCES, COMPONENT
+
+_UNCONVERGED: Final = "Spectra and maps may still change: read them with care."
+CONSEQUENCES: Final = {
+    **dict.fromkeys(("max_iter", "stagnated", "interrupted"), _UNCONVERGED),
+    "nonfinite": "Nothing below is reliable.",
+}
+"""What a status means for the reader of the figures."""
+
+
+def headline(result: xr.Dataset, view: Digest, marks: Sequence[Sequence[Mark]]) -> list[Part]:
+    """The parts of the page above the chapters; `marks` are the line labels of each component."""
+    count = len(view.names)
+    facts = [
+        view.model,
+        f"{count} component{'' if count == 1 else 's'}",
+        f"{map_size(result)} pixels",
+        energy_span(view),
+        view.source and f"source {view.source}",
+    ]
+    level, words = status_words(view)
+    return [
+        Paragraph(" · ".join(fact for fact in facts if fact), kind="facts"),
+        Box(level, f"{view.advice} {CONSEQUENCES.get(view.status, '')}".strip(), lead=f"{words}."),
+        *(Box(remark.level, remark.text) for remark in find(view)),
+        Table((), [_component_row(view, number, row) for number, row in enumerate(marks)]),
+    ]
+
+
+def _component_row(view: Digest, number: int, marks: Sequence[Mark]) -> tuple[Cell, Cell]:
+    """A bar for the share of a component, or a square of its colour, and its description."""
+    name, share = view.names[number], float(view.shares[number])
+    text = component_line(view, number, marks).removeprefix(name)
+    bar = Cell(colour=style.colour(number), share=share if np.isfinite(share) else None)
+    return bar, Cell(text, name=name)
+
+
+def map_size(result: xr.Dataset) -> str:
+    """Sizes of the pixel dims: ``time 3 × y 60 × x 60``."""
+    return " × ".join(f"{dim} {result.sizes[dim]}" for dim in result[ABUNDANCES].dims if dim != COMPONENT)
+
+
+def energy_span(view: Digest) -> str:
+    """Number of channels, and the first and last energy."""
+    unit = "" if view.energy_unit == "channel" else f" {view.energy_unit}"
+    step = abs(view.energy[-1] - view.energy[0]) / max(view.energy.size - 1, 1)
+    return f"{view.energy.size} channels, {view.energy[0]:.5g} to {view.energy[-1]:.5g}{unit}, step {step:.3g}{unit}"
