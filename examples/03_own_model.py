@@ -1,7 +1,7 @@
-"""Add your own model: k-means clustering of spectra by their shape, in one class.
+"""Add your own model in one class: k-means clustering of spectra by their shape.
 
-A model is a frozen dataclass of settings with four methods. `scalehsi.fit` gives it the loop, tolerance, progress,
-checkpoints, resume, clusters and provenance.
+A model is a frozen dataclass of settings with a few methods. `scalehsi.fit` runs it, with the loop, the tolerance,
+progress, checkpoints, resuming, clusters and provenance.
 
 Run with: python examples/03_own_model.py
 """
@@ -20,7 +20,7 @@ from scalehsi.models.catalogue import CATALOGUE
 
 
 def nearest(x, centres):
-    """The nearest centre of each pixel by spectral angle, (P,), and the cosine to it."""
+    """Find the nearest centre of each pixel by spectral angle (P,), the cosine to it, and the normalised spectra."""
     size = np.linalg.norm(x, axis=1, keepdims=True)
     unit = x / np.where(size > 0, size, 1)
     cosine = unit @ centres.T
@@ -28,14 +28,14 @@ def nearest(x, centres):
 
 
 def assign(x, *, centres):
-    """A block function: arrays in; what is kept per pixel and what adds up over blocks out."""
+    """Assign the pixels of one block: return the rows to keep for each pixel, and the sums over pixels."""
     label, cosine, unit = nearest(x, centres)
     one_hot = label[:, None] == np.arange(len(centres))
     return {}, {"sum": one_hot.T.astype(float) @ unit, "loss": (1 - cosine).sum(), "spectrum": x.sum(axis=0)}
 
 
 def maps(x, *, centres, endmembers, residual=True):
-    """The last pass: abundance is the share of a pixel's total in its own cluster's spectrum."""
+    """Compute the maps of the last pass: the counts of a pixel relative to the spectrum of its cluster."""
     label, _, _ = nearest(x, centres)
     total = x.sum(axis=1) / endmembers.sum(axis=1)[label]
     c = (label[:, None] == np.arange(len(centres))) * total[:, None]
@@ -46,7 +46,17 @@ def maps(x, *, centres, endmembers, residual=True):
 
 @dataclass(frozen=True)
 class KMeans(IterativeModel):
-    """Spherical k-means (Dhillon and Modha 2001, doi:10.1023/A:1007612920971)."""
+    """Cluster spectra by spherical k-means (Dhillon and Modha 2001, doi:10.1023/A:1007612920971).
+
+    Parameters
+    ----------
+    n_components : int
+        Number of clusters.
+    max_iter : int, default 50
+        Largest number of iterations.
+    tol : float, default 1e-6
+        Relative change of the objective at which the fit has converged.
+    """
 
     n_components: int
     _: KW_ONLY
@@ -61,7 +71,7 @@ class KMeans(IterativeModel):
     def init(self, view, seed):
         seen = survey(view, seed=seed, counts=False, least=4 * self.n_components)
         unit = seen.sample / np.linalg.norm(seen.sample, axis=1, keepdims=True)
-        chosen = [unit[0]]  # each next start is the sampled pixel farthest from those chosen
+        chosen = [unit[0]]  # the next start is always the sampled pixel farthest from those chosen
         while len(chosen) < self.n_components:
             chosen.append(unit[(unit @ np.array(chosen).T).max(axis=1).argmin()])
         return {"centres": np.array(chosen, dtype=float), "pixels": np.asarray(seen.pixels), "spectrum": seen.spectrum}
@@ -85,7 +95,7 @@ class KMeans(IterativeModel):
         return maps, {"centres": result["centres"].values, "endmembers": result["endmembers"].values}
 
 
-CATALOGUE["kmeans"] = f"{__name__}:KMeans"  # from here on hsi.project, the report and the command line know it
+CATALOGUE["kmeans"] = f"{__name__}:KMeans"  # now hsi.project, the report and the command line find it
 
 
 if __name__ == "__main__":

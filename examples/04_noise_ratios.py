@@ -1,8 +1,9 @@
-"""What maps gain from being reconstructed together: a clean one lends its structure to a noisy one of the same kind.
+"""Compare joint with separate Gaussian-process reconstructions of maps: how a clean map improves a noisy equal one.
 
-Three maps of sinusoids; the first and the third are equal. In model 1 the first has no noise, in model 2 every map has.
-Each is reconstructed together with the others and alone, with any length scale, and with intervals around the right one
-and around a wrong one. Figures 7 and 8 of Kalinin et al. 2021, doi:10.1038/s41524-021-00611-8.
+There are three maps of sinusoids, of which the first and the third are equal. In model 1 the first map has no noise, in
+model 2 every map has some. The maps are reconstructed together and separately: with a free length scale, and with the
+length scale limited to an interval around the right value and around a wrong one. After figures 7 and 8 of Kalinin et
+al. 2021, doi:10.1038/s41524-021-00611-8.
 
 Run with: python examples/04_noise_ratios.py [output folder]
 """
@@ -20,7 +21,7 @@ WAYS = {"together": None, "together, 2 to 5 pixels": (2, 5), "together, 10 to 11
 
 
 def reconstruct(maps, interval):
-    """The smoothed maps; alone: each by a Gaussian process of its own."""
+    """Reconstruct the maps together within an interval of length scales, or each alone."""
     if interval == "alone":
         parts = [hsi.fit(maps[[k]], hsi.ParallelGP())["abundances"] for k in range(len(maps))]
         return xr.concat(parts, "component").assign_coords(component=maps["component"])
@@ -28,14 +29,14 @@ def reconstruct(maps, interval):
 
 
 def table(model, sigmas, alphas):
-    """Similarity to the truth of every way (component, sigma0, alpha)."""
+    """Compute the similarity to the truth for every kind of reconstruction, dims (component, sigma0, alpha)."""
     shape = (3, len(sigmas), len(alphas))
     found = {way: np.empty(shape) for way in WAYS}
     for i, sigma0 in enumerate(sigmas):
         for j, alpha in enumerate(alphas):
             maps, truth = hsi.simulate.sines((32, 32), model=model, sigma0=sigma0, alpha=alpha)
             for way, interval in WAYS.items():
-                # A map that comes out flat has no similarity: it is like nothing.
+                # The similarity of a constant map is NaN, and counts as 0 here.
                 found[way][:, i, j] = hsi.metrics.similarities(truth, reconstruct(maps, interval)).fillna(0)
     axes = {"component": [1, 2, 3], "sigma0": list(sigmas), "alpha": list(alphas)}
     return xr.Dataset({way: (tuple(axes), values) for way, values in found.items()}, coords=axes)

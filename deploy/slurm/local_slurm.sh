@@ -1,14 +1,14 @@
 #!/usr/bin/env bash
-# A real Slurm of several nodes on one machine, to try a site's way of working before going there.
+# Starts a real Slurm of several nodes on one machine, to try a job script before using a cluster.
 #
 #   local_slurm.sh up DIR [--nodes 3] [--cpus 2] [--memory 4000]     memory in MB; CPUs and memory are of each node
 #   local_slurm.sh status DIR                                        exit status 0 when every node answers, else 3
-#   local_slurm.sh env DIR                                           what to eval so that sbatch and squeue find it
+#   local_slurm.sh env DIR                                           prints what to eval so that sbatch and squeue find it
 #   local_slurm.sh down DIR                                          cancels the jobs, stops the daemons; DIR is kept
 #
 # Needs Debian's or Ubuntu's packages:  apt-get install -y --no-install-recommends slurm-wlm
-# Every daemon listens on 127.0.0.1 alone, and a munge daemon with a key of its own (readable by you alone) says who
-# is who, so that other users of the machine gain nothing. No systemd, no root needed, nothing written outside DIR.
+# Every daemon listens on 127.0.0.1 only. A munge daemon with its own key, readable only by you, authenticates users, so
+# that other users of the machine have no access. It needs no systemd and no root, and writes nothing outside DIR.
 set -euo pipefail
 PATH=$PATH:/usr/sbin:/sbin
 
@@ -27,7 +27,7 @@ export SLURM_CONF=$dir/slurm.conf
 
 daemon_files() { ls "$dir"/run/*.pid 2>/dev/null || true; }
 
-# The process of a pid file, if it lives and is one of ours: a number may have been given to somebody else since.
+# The process of a pid file, if it runs and is one of ours: the number may belong to another process by now.
 daemon_of() {
   local pid
   pid=$(cat -- "$1" 2>/dev/null) && [ -n "$pid" ] || return 1
@@ -47,12 +47,12 @@ job_processes() {
   done
 }
 
-# All ports in one go, held open together, so that none is given twice.
+# All ports are opened together, so that none is returned twice.
 free_ports() {
   "${PYTHON:-python3}" - "$1" <<'PY'
 import socket, sys
-held = [socket.create_server(("127.0.0.1", 0)) for _ in range(int(sys.argv[1]))]
-print(*(s.getsockname()[1] for s in held))
+sockets = [socket.create_server(("127.0.0.1", 0)) for _ in range(int(sys.argv[1]))]
+print(*(s.getsockname()[1] for s in sockets))
 PY
 }
 
@@ -77,7 +77,7 @@ StateSaveLocation=$dir/state
 SlurmdSpoolDir=$dir/spool.%n
 SlurmctldLogFile=$dir/log/slurmctld.log
 SlurmdLogFile=$dir/log/slurmd.%n.log
-# No cgroups, so that it runs in a container: memory is counted, not enforced.
+# No cgroups, so that it runs in a container: memory is counted, but limits are not enforced.
 ProctrackType=proctrack/linuxproc
 TaskPlugin=task/none
 JobAcctGatherType=jobacct_gather/none
@@ -108,7 +108,7 @@ start_daemons() {
   rm -f "$dir/key/munge.key"
   dd if=/dev/urandom of="$dir/key/munge.key" bs=128 count=1 status=none
   chmod 0400 "$dir/key/munge.key"
-  # --force: munged dislikes sockets in folders that others may not enter; here that is what we want.
+  # --force: munged refuses sockets in folders that other users cannot enter, which is intended here.
   munged --force --key-file="$dir/key/munge.key" --socket="$dir/run/munge.socket" --pid-file="$dir/run/munged.pid" \
     --seed-file="$dir/key/munged.seed" --log-file="$dir/log/munged.log" --num-threads=2 2>>"$dir/log/munged.err"
   slurmctld -c -f "$SLURM_CONF"
@@ -122,7 +122,7 @@ ready() { [ "$(sinfo -h -N -o %t 2>/dev/null | grep -cE '^(idle|mix|alloc)$')" =
 
 stop() {
   local pid _
-  # Asked only where one lives: Slurm's commands try for ten seconds before they give up.
+  # Only while the controller runs, because Slurm's commands retry for ten seconds without one.
   if daemon_of "$dir/run/slurmctld.pid" >/dev/null; then
     scancel --signal=KILL --full --user="$(id -un)" 2>/dev/null || true
     for _ in $(seq 50); do [ -z "$(squeue -h 2>/dev/null)" ] && break; sleep 0.1; done
