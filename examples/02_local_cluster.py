@@ -22,4 +22,4 @@ if __name__ == "__main__":  # worker processes import this file, so the computat
         on_processes = hsi.fit(cube, model, seed=0)
 
     angle = hsi.metrics.spectral_angle(on_threads["endmembers"], on_processes["endmembers"])
-    print(f"largest angle between the spectra of both: {float(angle.max()):.1e} rad")
+    print(f"largest angle between the two: {float(angle.max()):.1e} rad")
