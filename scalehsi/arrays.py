@@ -1,6 +1,6 @@
-"""Array namespaces and devices: which library computes, and where.
+"""Array libraries and devices: whether numpy, CuPy or another library computes, on the CPU or a GPU.
 
-The namespace always comes from the arguments (``xp = array_namespace(x)``), never from a global switch.
+The library follows from the arguments (``xp = array_namespace(x)``), never from a global setting.
 """
 
 from __future__ import annotations
@@ -28,12 +28,12 @@ log = logging.getLogger("scalehsi")
 
 
 def array_namespace(*arrays: Array) -> Any:
-    """Give the array-API namespace that all the given arrays share.
+    """Return the array-API namespace that all given arrays share.
 
     Parameters
     ----------
     *arrays : arrays or None
-        None entries are passed over.
+        None entries are ignored.
 
     Raises
     ------
@@ -49,7 +49,7 @@ def array_namespace(*arrays: Array) -> Any:
 
 
 def to_host(x: Array) -> np.ndarray[Any, Any]:
-    """Bring an array or a number to host memory as numpy (no copy when it is there already)."""
+    """Copy an array or a number to host memory as numpy; numpy arrays are returned themselves."""
     if isinstance(x, np.ndarray):
         return x
     if array_api_compat.is_cupy_array(x):
@@ -59,41 +59,40 @@ def to_host(x: Array) -> np.ndarray[Any, Any]:
         return np.asarray(x.detach().cpu().numpy())
     if isinstance(x, np.generic) or not array_api_compat.is_array_api_obj(x):
         return np.asarray(x)  # a number
-    # Other libraries hand numpy what lies on their default device, and refuse the rest.
+    # Other libraries export arrays on their default device to numpy, and refuse those on others.
     default = array_api_compat.array_namespace(x).__array_namespace_info__().default_device()
     return np.asarray(x if array_api_compat.device(x) == default else array_api_compat.to_device(x, default))
 
 
 def to_device(x: np.ndarray[Any, Any], device: Device) -> Array:
-    """Put a numpy array where the kernels run: itself on ``"cpu"``, a CuPy array on ``"cuda"``."""
+    """Copy a numpy array to the device of the kernels: itself on ``"cpu"``, a CuPy array on ``"cuda"``."""
     if device == "cpu":
         return x
     return importlib.import_module("cupy").asarray(x)
 
 
 def is_cupy(x: Array) -> bool:
-    """True for arrays on a GPU; CuPy is not imported to find out."""
+    """True for arrays on a GPU; does not import CuPy."""
     return bool(array_api_compat.is_cupy_array(x))
 
 
 def to_device_like(values: np.ndarray[Any, Any], x: Array, dtype: Any) -> Array:
-    """Put a numpy array beside another array: the same library and device."""
+    """Copy a numpy array to the library and device of another array ``x``, with this dtype."""
     return array_api_compat.array_namespace(x).asarray(values, dtype=dtype, device=array_api_compat.device(x))
 
 
 def resolve_device(device: str) -> Device:
-    """Turn the user's choice into the device that will be used.
+    """Return the device that will be used for the user's choice.
 
     Parameters
     ----------
     device : {"auto", "cpu", "cuda"}
-        ``"cpu"`` and ``"cuda"`` are taken at their word. ``"auto"`` takes the GPU when CuPy finds one and logs
-        what it chose at level INFO under the logger ``scalehsi``.
+        ``"auto"`` chooses the GPU when CuPy finds one, and logs its choice at level INFO under the logger ``scalehsi``.
 
     Raises
     ------
     InputError
-        For another word, and for ``"cuda"`` when no GPU is usable: there is no silent fallback.
+        For another word, and for ``"cuda"`` when no GPU can be used: there is no silent fallback.
 
     Examples
     --------
@@ -107,7 +106,7 @@ def resolve_device(device: str) -> Device:
     problem = _cuda_problem()
     if device == "cuda":
         if problem:
-            raise InputError(f"device='cuda' was asked for, but {problem}; use device='cpu' or device='auto'")
+            raise InputError(f"device='cuda' was asked for, but {problem}; type device='cpu' or device='auto'")
         return "cuda"
     chosen: Device = "cpu" if problem else "cuda"
     log.info("device='auto' chose %s%s", chosen, f" ({problem})" if problem else "")
@@ -115,7 +114,7 @@ def resolve_device(device: str) -> Device:
 
 
 def _cuda_problem() -> str:
-    """Why the GPU cannot be used, or an empty string when it can."""
+    """The reason why the GPU cannot be used, or an empty string."""
     try:
         cupy = importlib.import_module("cupy")
     except ImportError:

@@ -1,4 +1,4 @@
-"""Refusals that settings and arguments share: conditions, kinds of numbers, and words from a list."""
+"""Checks of settings and arguments that raise an `InputError`: conditions, numbers, and words from a list."""
 
 from __future__ import annotations
 
@@ -19,6 +19,6 @@ def is_number(value: Any, kind: type) -> bool:
 
 
 def choice(name: str, value: Any, allowed: tuple[str, ...]) -> None:
-    """Refuse a word that is not among those allowed, with the nearest one."""
+    """Refuse a value of the setting ``name`` that is not allowed, and name the nearest allowed one."""
     if value not in allowed:
         raise InputError(f"{name}={value!r} is not known; {suggest(str(value), allowed)}")

@@ -1,8 +1,8 @@
-"""From bytes to chunks: how a cube is laid out on disk, and how it is cut into blocks of work.
+"""Choose the storage chunks of a cube on disk, and the blocks in which it is computed.
 
-Two sizes matter. A *storage chunk* is what one read decompresses: some 16 MB, the whole energy axis of a compact tile
-of pixels. A *work block* is what one task computes on: a rectangle of whole storage chunks, some 64 MB, because few
-large blocks cost the scheduler less than many small ones.
+A *storage chunk* is decompressed by one read: about 16 MB, the whole energy axis of a compact tile of pixels. A *work
+block* is computed by one task: a rectangle of whole storage chunks of about 64 MB, because few large blocks cost the
+scheduler less than many small ones.
 """
 
 from __future__ import annotations
@@ -18,25 +18,25 @@ from scalehsi.schema import InputError
 
 MiB: Final = 2**20
 STORAGE_CHUNK_BYTES: Final = 16 * MiB
-"""Inner chunks under 1 MB read 1.5x to 2.5x slower than 16 MB ones (Zarr v3, zstd or lz4)."""
+"""Chunks below 1 MB are read 1.5x to 2.5x slower than those of 16 MB (Zarr v3, zstd or lz4)."""
 WORK_BLOCK_BYTES: Final = 64 * MiB
-SHARD_BYTES: Final = 256 * MiB
-SHARD_CHUNKS: Final = 16
-"""A shard is written from memory as a whole, so it holds few chunks."""
-SHARD_FROM_CHUNKS: Final = 1024
-"""Below this number of chunks one file a chunk is friendlier (parallel writers, partial copies) than shards."""
+MAX_SHARD_BYTES: Final = 256 * MiB
+MAX_CHUNKS_PER_SHARD: Final = 16
+"""A shard is written from memory as a whole, so it has few chunks."""
+MIN_CHUNKS_FOR_SHARDS: Final = 1024
+"""Below this number of chunks, one file for each chunk suits parallel writers and partial copies better than shards."""
 
 
 @dataclass(frozen=True)
 class StorageLayout:
-    """How a cube lies in a Zarr store.
+    """Chunks and files of a cube in a Zarr store.
 
     Attributes
     ----------
     chunks : tuple of int
         Values along each dim in one chunk; the last (energy) is always whole.
     shards : tuple of int or None
-        Values along each dim in one file, a multiple of ``chunks``; None for one file a chunk.
+        Values along each dim in one file, a multiple of ``chunks``; None for one file for each chunk.
     """
 
     chunks: tuple[int, ...]
@@ -44,16 +44,16 @@ class StorageLayout:
 
 
 def storage_layout(shape: Sequence[int], itemsize: int, *, chunk_bytes: int = STORAGE_CHUNK_BYTES) -> StorageLayout:
-    """Choose storage chunks, and shards where the number of files would hurt a parallel file system.
+    """Choose storage chunks, and shards when one file for each chunk would be too many for a parallel file system.
 
     Parameters
     ----------
     shape : sequence of int
         The cube's shape ``(..., y, x, energy)``.
     itemsize : int
-        Bytes a value.
+        Bytes of a value.
     chunk_bytes : int, default 16 MiB
-        Uncompressed size to aim at. The whole energy axis of one pixel is the smallest chunk possible.
+        Intended size before compression. The smallest possible chunk is the spectrum of one pixel.
 
     Returns
     -------
@@ -71,9 +71,9 @@ def storage_layout(shape: Sequence[int], itemsize: int, *, chunk_bytes: int = ST
     tile = _compact_tile(navigation, pixels)
     chunks = (*tile, channels)
     counts = [math.ceil(n / t) for n, t in zip(navigation, tile, strict=True)]
-    if math.prod(counts) < SHARD_FROM_CHUNKS:
+    if math.prod(counts) < MIN_CHUNKS_FOR_SHARDS:
         return StorageLayout(chunks, None)
-    per_shard = max(1, min(SHARD_CHUNKS, SHARD_BYTES // max(1, math.prod(chunks) * itemsize)))
+    per_shard = max(1, min(MAX_CHUNKS_PER_SHARD, MAX_SHARD_BYTES // max(1, math.prod(chunks) * itemsize)))
     factors = _compact_tile(counts, per_shard, even=False)
     return StorageLayout(chunks, (*(t * f for t, f in zip(tile, factors, strict=True)), channels))
 
@@ -87,30 +87,30 @@ def work_chunks(
     min_blocks: int = 1,
     compact: bool = False,
 ) -> tuple[tuple[int, ...], ...]:
-    """Cut the pixels of a cube into blocks of work.
+    """Cut the pixels of a cube into blocks, one for each task.
 
     Parameters
     ----------
     shape : sequence of int
         The cube's shape ``(..., y, x, energy)``.
     itemsize : int
-        Bytes a value.
+        Bytes of a value.
     storage : sequence of int, or of sequences of int, optional
-        Pixels along each navigation dim of one stored chunk (or shard), or of each of them where they differ (a cropped
-        cube). Blocks are made of whole stored chunks, so that no chunk is decompressed twice, unless one chunk alone
-        exceeds ``4 * block_bytes`` and has to be cut. Without it (a cube in memory) blocks are slabs of whole rows,
-        which need no copy.
+        Pixels along each navigation dim of one stored chunk (or shard), or of each if they differ (a cropped cube).
+        Blocks consist of whole stored chunks, so that no chunk is decompressed twice, unless one chunk alone exceeds
+        ``4 * block_bytes`` and must be divided. Without it (a cube in memory) blocks are slabs of whole rows, which
+        need no copy.
     block_bytes : int, default 64 MiB
-        Upper size to aim at.
+        Intended upper limit of the size.
     min_blocks : int, default 1
-        Make blocks smaller until there are this many, if there are pixels (or stored chunks) enough.
+        Make at least this many blocks, if there are enough pixels or stored chunks.
     compact : bool, default False
-        Blocks near to squares, with short rims, in place of slabs of whole rows.
+        Nearly square blocks, with short borders, in place of slabs of whole rows.
 
     Returns
     -------
     tuple of tuple of int
-        Block sizes along each navigation dim, as dask writes chunks.
+        Block sizes along each navigation dim, in the form of dask's chunks.
 
     Examples
     --------
@@ -138,11 +138,11 @@ def work_chunks(
         counts = [math.ceil(n / u) for n, u in zip(navigation, unit, strict=True)]
         factors = shaped(counts, max(1, goal // unit_bytes))
         tile = tuple(u * f for u, f in zip(unit, factors, strict=True))
-    return tuple(_gather(sizes, t) for sizes, t in zip(stored, tile, strict=True))
+    return tuple(_joined_chunks(sizes, t) for sizes, t in zip(stored, tile, strict=True))
 
 
 def smallest_unsigned(largest: int) -> np.dtype[np.unsignedinteger]:
-    """Give the smallest unsigned integer dtype that holds counts up to ``largest``.
+    """Return the smallest unsigned integer dtype that holds counts up to ``largest``.
 
     Examples
     --------
@@ -165,8 +165,8 @@ def _cut(size: int, step: int) -> tuple[int, ...]:
     return (step,) * full + ((rest,) if rest else ())
 
 
-def _gather(stored: Sequence[int], most: int) -> tuple[int, ...]:
-    """Runs of whole stored chunks, up to ``most`` pixels each; a chunk larger than that is cut within its borders."""
+def _joined_chunks(stored: Sequence[int], most: int) -> tuple[int, ...]:
+    """Sizes of blocks of whole stored chunks, up to ``most`` pixels each; a larger chunk is divided by itself."""
     sizes: list[int] = []
     room = 0
     for chunk in stored:
@@ -180,12 +180,15 @@ def _gather(stored: Sequence[int], most: int) -> tuple[int, ...]:
 
 
 def _compact_tile(sizes: Sequence[int], most: int, *, even: bool = True) -> tuple[int, ...]:
-    """A tile of at most ``most`` cells, near-square in the last two dims, that grows into leading dims only when the
-    last two are whole. With ``even`` its sides divide the sizes into nearly equal parts."""
+    """A tile of at most ``most`` cells of a grid of these ``sizes``, nearly square in the last two dims.
+
+    It extends into leading dims only when the last two are whole. With ``even`` its sides divide the sizes into nearly
+    equal parts.
+    """
     tile = [1] * len(sizes)
     left = max(1, most)
     plane = list(range(len(sizes)))[-2:]
-    # Shorter sides first: what they do not use is there for the longer ones.
+    # Shorter sides first: the cells that they do not use remain for the longer ones.
     for position, axis in enumerate(sorted(plane, key=lambda a: sizes[a])):
         share = left if position == len(plane) - 1 else max(1, math.isqrt(left))
         tile[axis] = min(sizes[axis], share)
@@ -202,7 +205,7 @@ def _compact_tile(sizes: Sequence[int], most: int, *, even: bool = True) -> tupl
 
 
 def _slab(sizes: Sequence[int], most: int) -> tuple[int, ...]:
-    """At most ``most`` cells, filled from the last dim backwards, so that a slab is contiguous in C order."""
+    """A tile of at most ``most`` cells, filled from the last dim backwards: a slab that is contiguous in C order."""
     tile = [1] * len(sizes)
     left = max(1, most)
     for axis in reversed(range(len(sizes))):

@@ -1,6 +1,6 @@
-"""The cube: a plain `xarray.DataArray` of dims ``(..., "y", "x", "energy")``, checked by its metadata alone.
+"""Make, check and describe a cube, an `xarray.DataArray` of dims ``(..., "y", "x", "energy")``.
 
-Nothing here reads the values of a lazy cube, except `check_finite`, whose name says so.
+Only metadata are examined; `check_finite` alone reads the values of a lazy cube.
 """
 
 from __future__ import annotations
@@ -39,22 +39,23 @@ def make_cube(
     pixel_size : float, default 1.0
         Step of y and x in ``pixel_units``.
     pixel_units : str, default "nm"
-    signal : str
+        A unit of length, or ``"px"``.
+    signal : str, default ""
         "EELS", "EDS", or free text.
     mask : array of bool, shape (..., y, x), optional
         True = use.
     attrs : dict, optional
-        More attributes (beam energy, title, elements ...).
+        Further attributes (beam energy, title, elements ...).
 
     Returns
     -------
     xarray.DataArray
-        Dims ``(..., "y", "x", "energy")``; a leading dim is called ``frame``, several ``frame_0``, ``frame_1`` ...
+        Dims ``(..., "y", "x", "energy")``; one leading dim is named ``frame``, several ``frame_0``, ``frame_1`` ...
 
     Raises
     ------
     InputError
-        When the shapes do not fit.
+        When the shapes of data, energy and mask do not agree, or the metadata are wrong as in `check_cube`.
 
     Examples
     --------
@@ -85,7 +86,7 @@ def make_cube(
 
 
 def check_cube(cube: Any) -> xr.DataArray:
-    """Give back the cube if its metadata are in order; read no values.
+    """Return the cube if its metadata are correct; read no values.
 
     Parameters
     ----------
@@ -101,7 +102,7 @@ def check_cube(cube: Any) -> xr.DataArray:
     Raises
     ------
     InputError
-        With what was got, what was expected, and the line that repairs it.
+        When dims, dtype, energy axis or mask are wrong, with the line that repairs the cube.
 
     Examples
     --------
@@ -185,11 +186,11 @@ def _check_mask(cube: xr.DataArray) -> None:
             f"cube.assign_coords(mask=cube['mask'].broadcast_like(cube.isel(energy=0)).transpose{pixel_dims})"
         )
     if isinstance(mask.data, np.ndarray) and not mask.data.any():
-        raise InputError("the mask leaves no pixel (True = use); turn it round: cube.assign_coords(mask=~cube['mask'])")
+        raise InputError("the mask leaves no pixel (True = use); invert it: cube.assign_coords(mask=~cube['mask'])")
 
 
 def navigation_dims(cube: xr.DataArray) -> tuple[str, ...]:
-    """Give the pixel dims, all but energy.
+    """Return the pixel dims, all but energy.
 
     Examples
     --------
@@ -200,30 +201,30 @@ def navigation_dims(cube: xr.DataArray) -> tuple[str, ...]:
 
 
 def with_history(cube: xr.DataArray, line: str) -> xr.DataArray:
-    """Give a copy (values shared) whose history has one more line."""
+    """Return a copy that shares the values and whose history has one more line."""
     out = cube.copy(deep=False)
     out.attrs = {**cube.attrs, "history": [*history_of(cube.attrs), line]}
     return out
 
 
 def history_of(attrs: Any) -> list[str]:
-    """The history lines of some attributes, also where a store gave back one string or an array."""
+    """The history lines of some attributes, also for a store that returned one string or an array."""
     lines = attrs.get("history", [])
     return [lines] if isinstance(lines, str) else [str(line) for line in lines]
 
 
 def energy_factor(units: str) -> float | None:
-    """Electronvolts in one such unit, or None for units that are no energy."""
+    """Electronvolts in one unit, or None for units that are no energy."""
     return ENERGY_UNITS.get(units)
 
 
 def length_factor(units: str) -> float | None:
-    """Nanometres in one such unit, or None for units that are no length."""
+    """Nanometres in one unit, or None for units that are no length."""
     return LENGTH_UNITS.get(units)
 
 
 def energy_kev(cube: xr.DataArray | xr.Dataset) -> np.ndarray[Any, np.dtype[np.float64]] | None:
-    """The energy axis in keV, or None where its units are no energy.
+    """The energy axis in keV, or None when its units are no energy.
 
     Examples
     --------
@@ -266,7 +267,7 @@ def same_axis(a: Any, b: Any) -> bool:
 
 
 def pixel_size_nm(cube: xr.DataArray | xr.Dataset, dim: str = X) -> float | None:
-    """Step of a pixel axis in nanometres, or None where there is no calibration.
+    """Step of a pixel axis in nanometres, or None without calibration.
 
     Examples
     --------
@@ -281,14 +282,24 @@ def pixel_size_nm(cube: xr.DataArray | xr.Dataset, dim: str = X) -> float | None
 
 
 def check_finite(cube: xr.DataArray) -> xr.DataArray:
-    """Read the whole cube once and give it back if every value is finite.
+    """Read the whole cube once and return it if every value is finite.
 
-    Cost: one reading of the data. Integer cubes are finite by their dtype and are not read.
+    Values of pixels that the mask excludes are ignored. Cubes of integers are always finite and are not read.
+
+    Parameters
+    ----------
+    cube : xarray.DataArray
+        Dims ``(..., "y", "x", "energy")``.
+
+    Returns
+    -------
+    xarray.DataArray
+        The same object.
 
     Raises
     ------
     InputError
-        With the number of bad values, the pixel and the energy of the first, and the line that masks them.
+        When a value is NaN or Inf, with their number, the pixel and energy of the first, and the line that masks them.
 
     Examples
     --------
@@ -326,7 +337,7 @@ def _finite_message(cube: xr.DataArray, bad: xr.DataArray, count: int) -> str:
 
 
 def describe(cube: xr.DataArray) -> dict[str, Any]:
-    """What the metadata say of a cube: sizes, axes, units, bytes, chunks, signal, history. Reads no values."""
+    """Metadata of a cube as a dict: shape, dtype, bytes, axes with units, chunks, mask, attributes, history."""
     check_cube(cube)
     axes = {}
     for dim in map(str, cube.dims):

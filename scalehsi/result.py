@@ -1,4 +1,4 @@
-"""A result is an `xarray.Dataset` that says of itself all that is needed to project, reconstruct, resume and report."""
+"""Assemble, check and read a result, an `xarray.Dataset` with all that projection, resume and report need."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ import xarray as xr
 from scalehsi.cube import history_of
 from scalehsi.schema import ABUNDANCES, ADVICE, COMPONENT, ENDMEMBERS, ENERGY, ITERATION, OBJECTIVE, InputError, Status
 
-CARRIED = ("signal", "title", "elements", "beam_energy_keV", "counts_per_pixel")
+KEPT_ATTRS = ("signal", "title", "elements", "beam_energy_keV", "counts_per_pixel")
 """Attributes of a cube that its results keep."""
 
 
@@ -30,30 +30,36 @@ def make_result(
     advice: str = "",
     source: str = "",
 ) -> xr.Dataset:
-    """Put the variables of a fit together with what it was and where it came from.
+    """Assemble the variables of a fit, its settings and its provenance as a result.
 
     Parameters
     ----------
     variables : mapping of str to xarray.DataArray
         At least ``endmembers`` and ``abundances``.
     cube : xarray.DataArray
-        What was fitted; its axes and description are carried over, its values are not touched. Pixels that its mask
-        leaves out are NaN in the maps.
-    model, settings, seed
-        The model's name and the fields of its dataclass.
+        The fitted cube. Its axes and description are copied, its values are not read. Pixels that its mask excludes
+        are NaN in the maps.
+    model : str
+        Name of the model.
+    settings : mapping
+        The fields of its dataclass.
+    seed : int
+        Of the fit.
     objective : list of float
-        One value an iteration.
+        One value for each iteration.
     status : {"converged", "max_iter", "stagnated", "nonfinite", "interrupted"}
-    advice : str
-        More than the standing sentence of that status, where there is more to say.
-    source : str
-        Where the cube came from.
+        How the fit ended.
+    advice : str, default ""
+        In place of the general advice for the status.
+    source : str, default ""
+        Path of the cube; default: that in its attributes.
 
     Returns
     -------
     xarray.Dataset
+        With the attributes of a result.
     """
-    # Spectra of another acquisition bring the energy axis along.
+    # The spectra of another acquisition have their own energy axis.
     own = {str(name) for v in variables.values() for name in v.coords if name in v.dims and name == ENERGY}
     axes = {d: cube.coords[d] for d in map(str, cube.dims) if d in cube.coords and d not in own}
     data = xr.Dataset(dict(variables), coords=axes)
@@ -69,13 +75,13 @@ def make_result(
         "history": [*history_of(cube.attrs), f"fit {model} to {describe_shape(cube)}, seed {seed}: {status}"],
         "status": status,
         "advice": advice or ADVICE[status],
-        **{k: cube.attrs[k] for k in CARRIED if k in cube.attrs},
+        **{k: cube.attrs[k] for k in KEPT_ATTRS if k in cube.attrs},
     }
     return data
 
 
 def describe_shape(cube: xr.DataArray) -> str:
-    """The sizes in words.
+    """The sizes by dim, as text.
 
     Examples
     --------
@@ -86,7 +92,7 @@ def describe_shape(cube: xr.DataArray) -> str:
 
 
 def versions() -> dict[str, str]:
-    """The versions of what computed a result."""
+    """Versions of Python, of scalehsi and of the libraries that computed a result."""
     names = ("scalehsi", "numpy", "scipy", "dask", "distributed", "xarray", "zarr", "numba")
     found = {"python": platform.python_version()}
     for name in names:
@@ -98,18 +104,18 @@ def versions() -> dict[str, str]:
 
 
 def check_result(result: Any, *, spectra: bool = True) -> xr.Dataset:
-    """Give back a result if it is one; read no values.
+    """Return a Dataset that is a result; refuse others. Reads no values.
 
     Parameters
     ----------
     result : xarray.Dataset
     spectra : bool, default True
-        False: one of maps alone will do (`scalehsi.ParallelGP` of maps), which has no endmembers.
+        False: also accept a result without endmembers, such as that of `scalehsi.ParallelGP` for maps alone.
 
     Raises
     ------
     InputError
-        With what is missing.
+        When it is no Dataset, or a variable or attribute is missing.
     """
     if isinstance(result, xr.DataArray):
         raise InputError("a result is an xarray.Dataset, got a DataArray (a cube?); fit it first with scalehsi.fit")
@@ -130,7 +136,7 @@ def check_result(result: Any, *, spectra: bool = True) -> xr.Dataset:
 
 
 def settings_of(result: xr.Dataset) -> dict[str, Any]:
-    """The model's settings as they were."""
+    """The settings of the model."""
     found: dict[str, Any] = json.loads(result.attrs.get("settings", "{}"))
     return found
 
@@ -141,10 +147,7 @@ def map_dims(result: xr.Dataset) -> tuple[str, ...]:
 
 
 def component_share(result: xr.Dataset) -> xr.DataArray:
-    """Share of the model's total signal that each component carries, dim ``component``; sums to one.
-
-    Cost: one reading of the maps.
-    """
+    """Share of each component in the total signal of the model, dim ``component``; sums to one. Reads the maps once."""
     maps = result[ABUNDANCES].fillna(0).sum(list(map_dims(result)))
     total = (maps * result[ENDMEMBERS].sum(ENERGY)).compute()
     whole = float(total.sum())

@@ -1,6 +1,6 @@
-"""Names that travel: dimensions, result variables, units, statuses, and the two error classes.
+"""Names that all modules share: dimensions, result variables, units, statuses, and the two error classes.
 
-Everything here is a constant or a pure function of text, so every layer may import it.
+All are constants or pure functions of text, so every layer may import this module.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ ENERGY: Final = "energy"
 COMPONENT: Final = "component"
 ITERATION: Final = "iteration"
 
-# The coordinate of a cube that says which pixels count (True = use).
+# The coordinate of a cube that marks the pixels to use (True = use).
 MASK: Final = "mask"
 
 # Result variables.
@@ -53,13 +53,13 @@ ADVICE: Final[dict[str, str]] = {
     "max_iter": "The iteration limit came first; raise max_iter or accept a looser tol.",
     "stagnated": "The objective stopped improving before the tolerance was met; try another seed or n_components.",
     "nonfinite": "NaN or Inf appeared; look at the cube with scalehsi.check_finite and at the scaling of the data.",
-    "interrupted": "The run was stopped; fit again with resume=True and the same checkpoint to go on.",
+    "interrupted": "The run was stopped; fit again with resume=True and the same checkpoint to continue.",
 }
 """One sentence of advice for each status."""
 
 
 class InputError(ValueError):
-    """The user's input is wrong: the message says what was got, what was expected and what to type."""
+    """Wrong input of the user. The message names what was got, what was expected and what to type."""
 
 
 class Interrupted(KeyboardInterrupt):
@@ -68,7 +68,7 @@ class Interrupted(KeyboardInterrupt):
     Attributes
     ----------
     checkpoint : str or None
-        Where the state was written, or None when the fit had no checkpoint.
+        Folder of the saved state, or None when the fit had no checkpoint.
     iteration : int
         The last finished iteration.
     """
@@ -80,7 +80,7 @@ class Interrupted(KeyboardInterrupt):
 
 
 def suggest(name: str, known: Iterable[str]) -> str:
-    """The part of an error message that names the nearest known word and lists the rest.
+    """Text for the end of an error message: the known word nearest to ``name``, and all known words.
 
     Examples
     --------

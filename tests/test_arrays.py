@@ -1,4 +1,4 @@
-"""Namespaces and devices: the library comes from the arguments, and there is no silent fallback."""
+"""Namespaces and devices: the library follows from the arguments, and there is no silent fallback."""
 
 from __future__ import annotations
 
@@ -22,33 +22,33 @@ def test_the_namespace_is_that_of_the_arrays() -> None:
         array_namespace(np.ones(2), strict.ones(2))
 
 
-def test_what_is_on_the_host_is_not_copied() -> None:
+def test_arrays_on_the_host_are_not_copied() -> None:
     x = np.arange(6).reshape(2, 3)[:, 1:]
     assert to_host(x) is x
     assert to_device(x, "cpu") is x
 
 
 @pytest.mark.parametrize("device", ["CPU_DEVICE", "device1"])
-def test_arrays_of_another_device_come_home(device: str) -> None:
-    home = to_host(strict.asarray([[1.5, 2.5]], device=strict.Device(device)))
-    assert type(home) is np.ndarray
-    assert home.tolist() == [[1.5, 2.5]]
+def test_arrays_of_another_device_are_copied_to_the_host(device: str) -> None:
+    host = to_host(strict.asarray([[1.5, 2.5]], device=strict.Device(device)))
+    assert type(host) is np.ndarray
+    assert host.tolist() == [[1.5, 2.5]]
 
 
 @pytest.mark.parametrize("number", [3, 2.5, True, np.int8(3), np.float32(2.5)])
-def test_numbers_come_home_as_arrays_without_dims(number: Any) -> None:
-    home = to_host(number)
-    assert type(home) is np.ndarray
-    assert home.shape == ()
-    assert home == number
-    assert home.dtype == np.asarray(number).dtype
+def test_numbers_are_copied_to_the_host_as_arrays_without_dims(number: Any) -> None:
+    host = to_host(number)
+    assert type(host) is np.ndarray
+    assert host.shape == ()
+    assert host == number
+    assert host.dtype == np.asarray(number).dtype
 
 
-def test_torch_tensors_come_home() -> None:
+def test_torch_tensors_are_copied_to_the_host() -> None:
     torch = pytest.importorskip("torch")
-    home = to_host(torch.ones(2, requires_grad=True))
-    assert type(home) is np.ndarray
-    assert home.tolist() == [1.0, 1.0]
+    host = to_host(torch.ones(2, requires_grad=True))
+    assert type(host) is np.ndarray
+    assert host.tolist() == [1.0, 1.0]
 
 
 # Devices.
@@ -59,7 +59,7 @@ class CUDARuntimeError(RuntimeError):
 
 
 def cupy_with(monkeypatch: pytest.MonkeyPatch, count: int | None) -> None:
-    """Put a CuPy in place that finds so many GPUs; None: it finds no driver."""
+    """Replace CuPy by one that finds this many GPUs; None: it finds no driver."""
 
     def devices() -> int:
         if count is None:
@@ -99,7 +99,7 @@ def test_auto_says_what_it_chose(monkeypatch: pytest.MonkeyPatch, caplog: pytest
 )
 def test_cuda_without_a_gpu_is_an_error(monkeypatch: pytest.MonkeyPatch, count: int | None, match: str) -> None:
     cupy_with(monkeypatch, count)
-    with pytest.raises(InputError, match=f"device='cuda' was asked for, but {match}; use device='cpu' or"):
+    with pytest.raises(InputError, match=f"device='cuda' was asked for, but {match}; type device='cpu' or"):
         resolve_device("cuda")
 
 

@@ -1,4 +1,4 @@
-"""Modules that are called."""
+"""Modules that can be called like a function."""
 
 from __future__ import annotations
 

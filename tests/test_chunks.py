@@ -1,4 +1,4 @@
-"""From bytes to storage chunks and work blocks."""
+"""Storage chunks and work blocks."""
 
 from __future__ import annotations
 
@@ -11,8 +11,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from scalehsi.chunks import (
-    SHARD_BYTES,
-    SHARD_FROM_CHUNKS,
+    MAX_SHARD_BYTES,
+    MIN_CHUNKS_FOR_SHARDS,
     STORAGE_CHUNK_BYTES,
     MiB,
     smallest_unsigned,
@@ -44,11 +44,11 @@ def test_a_storage_chunk_holds_whole_spectra_and_stays_within_its_bytes(
     assert math.prod(layout.chunks) * itemsize <= max(spectrum, chunk_bytes)
     counts = [math.ceil(n / c) for n, c in zip(shape, layout.chunks, strict=True)]
     if layout.shards is None:
-        assert math.prod(counts) < SHARD_FROM_CHUNKS
+        assert math.prod(counts) < MIN_CHUNKS_FOR_SHARDS
     else:
-        assert math.prod(counts) >= SHARD_FROM_CHUNKS
+        assert math.prod(counts) >= MIN_CHUNKS_FOR_SHARDS
         assert all(s % c == 0 for s, c in zip(layout.shards, layout.chunks, strict=True))
-        assert math.prod(layout.shards) * itemsize <= max(SHARD_BYTES, math.prod(layout.chunks) * itemsize)
+        assert math.prod(layout.shards) * itemsize <= max(MAX_SHARD_BYTES, math.prod(layout.chunks) * itemsize)
 
 
 @pytest.mark.parametrize(

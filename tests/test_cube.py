@@ -1,4 +1,4 @@
-"""The cube's metadata: what is refused, that each repair repairs, and that no value is read."""
+"""Metadata of a cube: wrong ones are refused with a repair that works, and no value is read."""
 
 from __future__ import annotations
 
@@ -57,7 +57,7 @@ def test_a_cube_has_named_axes_with_units(shape: tuple[int, ...], dims: tuple[st
     assert check_cube(cube) is cube
 
 
-def test_what_does_not_fit_is_refused() -> None:
+def test_shapes_that_do_not_agree_are_refused() -> None:
     with pytest.raises(InputError, match=r"got an array of shape \(3, 4\)"):
         make_cube(np.ones((3, 4)), energy=range(4), energy_units="eV")
     with pytest.raises(InputError, match=r"the energy axis has shape \(5,\), the data have 4 channels"):
@@ -117,7 +117,7 @@ BROKEN: dict[str, tuple[Callable[[], xr.DataArray], str]] = {
 
 
 @pytest.mark.parametrize(("make", "match"), BROKEN.values(), ids=BROKEN)
-def test_what_the_message_says_repairs_the_cube(make: Callable[[], xr.DataArray], match: str) -> None:
+def test_the_repair_in_the_message_repairs_the_cube(make: Callable[[], xr.DataArray], match: str) -> None:
     cube = make()
     with pytest.raises(InputError, match=match) as caught:
         check_cube(cube)
@@ -237,7 +237,7 @@ def test_pixel_size_in_nanometres(units: str, size: float, nm: float | None) -> 
     assert pixel_size_nm(cube.drop_vars("x")) is None
 
 
-def test_the_description_says_what_the_metadata_say() -> None:
+def test_the_description_agrees_with_the_metadata() -> None:
     cube = counts_cube((2, 3, 4, 5), dtype="u2", mask=random_mask((2, 3, 4)))
     cube = cube.assign_coords(frame=("frame", np.array(["2024-01-01", "2024-01-02"], "M8[ns]")))
     said = describe(with_history(cube, "crop"))

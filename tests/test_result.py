@@ -1,4 +1,4 @@
-"""A result says of itself what is needed to use it again."""
+"""A result has all that its use needs, and other objects are refused."""
 
 from __future__ import annotations
 
@@ -61,7 +61,7 @@ def made(given: xr.DataArray | None = None, **kwargs: Any) -> xr.Dataset:
     return make_result(variables(given), **(settings | kwargs))
 
 
-def test_a_result_carries_axes_units_description_and_provenance() -> None:
+def test_a_result_has_axes_units_description_and_provenance() -> None:
     result = made()
     assert [result[d].attrs["units"] for d in ("y", "x", "energy")] == ["nm", "nm", "keV"]
     assert_array_equal(result.energy, cube().energy)
@@ -91,12 +91,12 @@ def test_the_fitted_cube_is_neither_read_nor_changed() -> None:
     assert result.sizes["iteration"] == 0
 
 
-def test_own_words_and_own_source_come_first() -> None:
+def test_given_advice_and_source_take_precedence() -> None:
     result = made(advice="look at channel 3", source="elsewhere.zarr", status="stagnated")
     assert (result.attrs["advice"], result.attrs["source"]) == ("look at channel 3", "elsewhere.zarr")
 
 
-def test_a_history_that_a_store_gave_back_as_one_string_is_one_line() -> None:
+def test_a_history_of_one_string_is_one_line() -> None:
     given = cube()
     given.attrs["history"] = "bin(y=2)"
     assert made(given).attrs["history"][0] == "bin(y=2)"
@@ -116,13 +116,13 @@ def test_the_mask_is_no_coordinate_of_the_result() -> None:
     assert "mask" not in made(given).coords
 
 
-def test_versions_name_what_computed() -> None:
+def test_versions_are_those_of_the_libraries() -> None:
     found = versions()
     assert {"python", "scalehsi", "numpy", "dask", "xarray", "zarr"} <= set(found)
     assert all(isinstance(v, str) and v for v in found.values())
 
 
-def test_a_result_is_told_from_what_is_none() -> None:
+def test_other_objects_are_no_result() -> None:
     result = made()
     assert check_result(result) is result
     with pytest.raises(InputError, match=r"a result is an xarray\.Dataset, got a DataArray .*fit it first"):
@@ -135,14 +135,14 @@ def test_a_result_is_told_from_what_is_none() -> None:
         check_result(result.drop_vars("abundances"))
 
 
-def test_settings_that_are_not_there_are_empty() -> None:
+def test_missing_settings_are_empty() -> None:
     result = made()
     del result.attrs["settings"]
     assert settings_of(result) == {}
 
 
 @pytest.mark.parametrize("lazy", [False, True])
-def test_shares_of_the_signal_weigh_maps_by_their_spectra_and_leave_masked_pixels_out(lazy: bool) -> None:
+def test_shares_of_the_signal_weigh_maps_by_their_spectra_without_masked_pixels(lazy: bool) -> None:
     result = made()
     result["abundances"][:, 0, 0] = np.nan
     maps = result.abundances.values
@@ -153,7 +153,7 @@ def test_shares_of_the_signal_weigh_maps_by_their_spectra_and_leave_masked_pixel
     assert_allclose(share.sum(), 1.0)
 
 
-def test_a_model_of_nothing_has_shares_of_nothing() -> None:
+def test_shares_of_an_empty_model_are_zero() -> None:
     result = made()
     result["abundances"] = 0 * result.abundances
     assert component_share(result).values.tolist() == [0.0, 0.0]

@@ -1,4 +1,4 @@
-"""What is done to a cube before it is fitted. Every step is lazy, keeps counts as integers, and signs the history."""
+"""Crop, bin and mask a cube. Each step is lazy, keeps counts as integers, and adds a line to the history."""
 
 from __future__ import annotations
 
@@ -23,6 +23,7 @@ def crop(cube: xr.DataArray, **ranges: Range) -> xr.DataArray:
     Parameters
     ----------
     cube : xarray.DataArray
+        Dims ``(..., "y", "x", "energy")``.
     **ranges : (low, high)
         By dim: ``energy=(200, 900)``, ``y=(0, 50)``, in the units of the axis (nm, eV, keV), both ends included. None
         leaves an end open.
@@ -30,11 +31,12 @@ def crop(cube: xr.DataArray, **ranges: Range) -> xr.DataArray:
     Returns
     -------
     xarray.DataArray
+        The range, with its mask and coordinates; a view of the cube.
 
     Raises
     ------
     InputError
-        When a range misses the axis, or the dim is not there.
+        When the cube has no such dim, or a range is empty or outside the axis.
 
     Examples
     --------
@@ -48,25 +50,32 @@ def crop(cube: xr.DataArray, **ranges: Range) -> xr.DataArray:
     for dim, given in ranges.items():
         if dim not in cube.dims:
             raise InputError(f"crop: the cube has no axis {dim!r}; {suggest(dim, map(str, cube.dims))}")
-        keep = np.flatnonzero(_within("crop", out[dim], given))
+        keep = np.flatnonzero(_in_range("crop", out[dim], given))
         out = out.isel({dim: slice(int(keep[0]), int(keep[-1]) + 1)})
-    return with_history(out, f"crop({_said(ranges)})")
+    return with_history(out, f"crop({_arguments_text(ranges)})")
 
 
 def bin(cube: xr.DataArray, **factors: int) -> xr.DataArray:
-    """Add up neighbouring pixels or channels.
+    """Sum neighbouring pixels or channels.
 
     Parameters
     ----------
     cube : xarray.DataArray
+        Dims ``(..., "y", "x", "energy")``.
     **factors : int
-        By dim: ``y=2, x=2``, ``energy=4``. What does not fill a last bin is left out.
+        Pixels or channels of a bin by dim, from 1 to the size of the axis: ``y=2, x=2``, ``energy=4``. An incomplete
+        last bin is omitted.
 
     Returns
     -------
     xarray.DataArray
-        Sums, unsigned counts in the smallest dtype that cannot overflow; coordinates are bin centres. With a mask the
-        sums run over used pixels, and a bin is used if any of its pixels is.
+        Sums, for counts in the smallest unsigned dtype that cannot overflow; coordinates are bin centres. With a mask
+        only used pixels are summed, and a bin is used if any of its pixels is.
+
+    Raises
+    ------
+    InputError
+        When the cube has no such dim, or a factor is out of range.
 
     Examples
     --------
@@ -97,13 +106,13 @@ def bin(cube: xr.DataArray, **factors: int) -> xr.DataArray:
     if MASK in cube.coords:
         used: Any = cube[MASK]
         out = out.assign_coords({MASK: used.coarsen(pixel_sizes, boundary="trim").any() if pixel_sizes else used})
-    return with_history(out, f"bin({', '.join(f'{d}={f}' for d, f in sizes.items())})")
+    return with_history(out, f"bin({_arguments_text(sizes)})")
 
 
 def _window_sums(cube: xr.DataArray, sizes: dict[Any, int]) -> Any:
-    """The sums of `bin`, lazy where the cube is."""
+    """The sums of `bin`, lazy for a lazy cube; ``sizes`` are the factors by dim."""
     factors = [sizes.get(dim, 1) for dim in cube.dims]
-    wide = _wide(cube.dtype, math.prod(factors))
+    wide = _sum_dtype(cube.dtype, math.prod(factors))
     used = cube[MASK] if MASK in cube.coords else None
     if cube.chunks is None:
         return window_sums(cube.values, None if used is None else used.values, factors=factors, dtype=wide)
@@ -120,23 +129,29 @@ def mask(
     max_counts: float | None = None,
     **ranges: Range,
 ) -> xr.DataArray:
-    """Say which pixels count; the values stay as they are.
+    """Choose the pixels that a fit uses; the values of the cube do not change.
 
     Parameters
     ----------
     cube : xarray.DataArray
+        Dims ``(..., "y", "x", "energy")``.
     where : array of bool, shape (..., y, x), optional
         True = use.
     min_counts, max_counts : float, optional
-        Leave out pixels whose total is below or above. Cost: one reading of the cube, block by block, when the mask is
-        used.
+        Exclude pixels whose total is below or above. The cube is read once for it, block by block, when the mask is
+        computed.
     **ranges : (low, high)
-        Use pixels within, by dim: ``y=(0, 50)``, in the units of the axis.
+        Use pixels in a range, by dim: ``y=(0, 50)``, in the units of the axis, both ends included.
 
     Returns
     -------
     xarray.DataArray
-        With the coordinate ``mask``: all conditions and the mask that was there, joined by "and".
+        With the coordinate ``mask``: True where all conditions and an earlier mask are true.
+
+    Raises
+    ------
+    InputError
+        When a condition has the wrong shape or type, a range is empty or outside the axis, or no pixel remains.
 
     Examples
     --------
@@ -160,20 +175,21 @@ def mask(
     for dim, given in ranges.items():
         if dim not in dims:
             raise InputError(f"mask: the cube has no pixel axis {dim!r}; {suggest(dim, dims)}")
-        used = used & xr.DataArray(_within("mask", cube[dim], given), dims=dim)
+        used = used & xr.DataArray(_in_range("mask", cube[dim], given), dims=dim)
     used = used.drop_vars(MASK, errors="ignore").transpose(*dims)
     used.attrs = {"long_name": "pixels to use"}
-    said = {
+    arguments = {
         "where": "array" if where is not None else None,
         "min_counts": min_counts,
         "max_counts": max_counts,
         **ranges,
     }
     marked = cube.drop_vars(MASK, errors="ignore").assign_coords({MASK: used})
-    return with_history(check_cube(marked), f"mask({_said({k: v for k, v in said.items() if v is not None})})")
+    return with_history(check_cube(marked), f"mask({_arguments_text(arguments)})")
 
 
 def _given_mask(cube: xr.DataArray, where: Any) -> xr.DataArray:
+    """The argument ``where`` of `mask` over the pixel dims of the cube, checked."""
     dims = navigation_dims(cube)
     if isinstance(where, xr.DataArray):
         sizes = {d: cube.sizes[d] for d in dims}
@@ -193,20 +209,20 @@ def _given_mask(cube: xr.DataArray, where: Any) -> xr.DataArray:
         values = np.asarray(where)
         if values.shape != cube.shape[:-1]:
             raise InputError(f"mask: an array of shape {cube.shape[:-1]} is expected, got {values.shape}")
-    # By position: coordinates that differ in their last digit would leave pixels out.
+    # By position: coordinates that differ by rounding would exclude pixels.
     found = xr.DataArray(values, dims=dims)
     if found.dtype != bool:
         raise InputError(f"mask: booleans are expected (True = use), got {found.dtype}; type array.astype(bool)")
     return found
 
 
-def _within(step: str, axis: xr.DataArray, given: Any) -> np.ndarray[Any, np.dtype[np.bool_]]:
-    """Which values of an axis lie in a range, its ends included; refuses a range with none."""
-    low, high = _pair(step, str(axis.name), given)
+def _in_range(step: str, axis: xr.DataArray, given: Any) -> np.ndarray[Any, np.dtype[np.bool_]]:
+    """Which values of an axis are in the ``given`` range, ends included; ``step`` begins the messages."""
+    low, high = _limits(step, str(axis.name), given)
     if low > high:
         raise InputError(f"{step}: {axis.name}={low:g}:{high:g} is empty; the lower end comes first")
     values = np.asarray(axis.values, dtype=np.float64)
-    # 0.3 is meant where the axis says 0.30000000000000004.
+    # A limit of 0.3 includes the axis value 0.30000000000000004.
     slack = 1e-3 * float(np.abs(np.diff(values)).min()) if values.size > 1 else 0.0
     inside = (values >= low - slack) & (values <= high + slack)
     if not inside.any():
@@ -215,7 +231,8 @@ def _within(step: str, axis: xr.DataArray, given: Any) -> np.ndarray[Any, np.dty
     return np.asarray(inside)
 
 
-def _pair(step: str, dim: str, given: Any) -> tuple[float, float]:
+def _limits(step: str, dim: str, given: Any) -> tuple[float, float]:
+    """The range of a ``dim`` as two numbers, infinite for an open end; ``step`` begins the message."""
     try:
         low, high = given
         return (-math.inf if low is None else float(low), math.inf if high is None else float(high))
@@ -223,8 +240,8 @@ def _pair(step: str, dim: str, given: Any) -> tuple[float, float]:
         raise InputError(f"{step}: {dim}={given!r}; a range (low, high) is expected, None for an open end") from error
 
 
-def _wide(dtype: np.dtype[Any], factor: int) -> np.dtype[Any]:
-    """The smallest dtype that holds sums of so many values, or the largest there is."""
+def _sum_dtype(dtype: np.dtype[Any], factor: int) -> np.dtype[Any]:
+    """The smallest dtype that holds sums of this many values, or else the largest dtype."""
     if dtype.kind == "f":
         return np.result_type(dtype, np.float32)
     low, high = np.iinfo(dtype).min * factor, np.iinfo(dtype).max * factor
@@ -235,12 +252,13 @@ def _wide(dtype: np.dtype[Any], factor: int) -> np.dtype[Any]:
     return np.dtype(f"{dtype.kind}8")
 
 
-def _said(ranges: Any) -> str:
+def _arguments_text(arguments: dict[str, Any]) -> str:
+    """The arguments of a step as the history has them, a range as ``low:high``; without those that are None."""
     words = []
-    for name, value in ranges.items():
+    for name, value in arguments.items():
         if isinstance(value, (tuple, list)):
-            ends = ["" if v is None else f"{float(v):.10g}" for v in value]
-            words.append(f"{name}={ends[0]}:{ends[1]}")
-        else:
+            low, high = ("" if v is None else f"{float(v):.10g}" for v in value)
+            words.append(f"{name}={low}:{high}")
+        elif value is not None:
             words.append(f"{name}={value}")
     return ", ".join(words)

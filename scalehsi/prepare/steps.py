@@ -1,4 +1,4 @@
-"""Preparation steps as the command line writes them."""
+"""Preparation steps written as text, for the command line."""
 
 from __future__ import annotations
 
@@ -12,14 +12,32 @@ from scalehsi.prepare.crop_bin_mask import bin, crop, mask
 from scalehsi.schema import InputError, suggest
 
 STEPS: Final[dict[str, Callable[..., xr.DataArray]]] = {"crop": crop, "bin": bin, "mask": mask}
-"""Steps by name, as the command line knows them."""
+"""Steps of the command line by name."""
 
 
 def apply_step(cube: xr.DataArray, text: str) -> xr.DataArray:
-    """Do one step that is written as text: ``name:key=value,key=value``; a range is ``low:high``.
+    """Apply one step that is written as text, such as ``crop:energy=200:900``.
+
+    Parameters
+    ----------
+    cube : xarray.DataArray
+        Dims ``(..., "y", "x", "energy")``.
+    text : str
+        ``name:key=value,key=value``, with a name of `STEPS` and the arguments of its function; a range is ``low:high``.
+
+    Returns
+    -------
+    xarray.DataArray
+        The cube after the step.
+
+    Raises
+    ------
+    InputError
+        When the step or an argument is unknown, or a value is wrong.
 
     Examples
     --------
+    >>> import numpy as np
     >>> from scalehsi.cube import make_cube
     >>> cube = make_cube(np.ones((4, 4, 5), "u1"), energy=[1, 2, 3, 4, 5], energy_units="keV")
     >>> apply_step(apply_step(cube, "crop:energy=2:4"), "bin:y=2,x=2").shape
@@ -37,7 +55,7 @@ def apply_step(cube: xr.DataArray, text: str) -> xr.DataArray:
             raise InputError(f"step {text!r}: {key.strip()} is given twice; write two steps")
         arguments[key.strip()] = _value(text, value.strip())
     if not arguments:
-        raise InputError(f"step {text!r} says nothing to do; key=value is expected, for example crop:energy=200:900")
+        raise InputError(f"step {text!r} has no arguments; key=value is expected, for example crop:energy=200:900")
     known = [p for p in inspect.signature(STEPS[name]).parameters if p not in ("cube", "ranges", "factors")]
     allowed = {*known, *map(str, cube.dims)}
     for key in arguments:
@@ -47,6 +65,8 @@ def apply_step(cube: xr.DataArray, text: str) -> xr.DataArray:
 
 
 def _value(text: str, value: str) -> Any:
+    """A number, or a range as two of them; ``text`` is the whole step, for the messages."""
+
     def number(word: str) -> float | None:
         if not word:
             return None

@@ -1,4 +1,4 @@
-"""Split counts at random into independent parts."""
+"""Split the counts of a cube at random into two independent cubes."""
 
 from __future__ import annotations
 
@@ -14,27 +14,28 @@ from scalehsi.schema import ENERGY, MASK, InputError
 
 
 def thin(cube: xr.DataArray, *, fraction: float = 0.5, seed: int = 0) -> tuple[xr.DataArray, xr.DataArray]:
-    """Divide the counts at random between two cubes that are independent measurements of the same thing.
+    """Divide the counts at random between two cubes, which are then independent measurements of the same sample.
 
-    What is found in both halves is in the sample; and a model that is fitted to one half is tested by the other.
+    A feature that is found in both is real, and a model that is fitted to one is tested on the other.
 
     Parameters
     ----------
     cube : xarray.DataArray
-        Counts, unsigned integers.
+        Dims ``(..., "y", "x", "energy")``; counts, unsigned integers.
     fraction : float, default 0.5
-        Chance of each count to go to the first cube, between 0 and 1.
-    seed : int
+        Probability of each count to be in the first cube, above 0 and below 1.
+    seed : int, default 0
+        Of the random numbers.
 
     Returns
     -------
     kept, rest : xarray.DataArray
-        Lazy when the cube is; their sum is the cube. The same whatever the chunks.
+        Lazy for a lazy cube; their sum is the cube. The result does not depend on the chunks.
 
     Raises
     ------
     InputError
-        For a cube that holds no unsigned integers.
+        When the cube holds no unsigned integers, or ``fraction`` is out of range.
 
     Examples
     --------
@@ -51,17 +52,16 @@ def thin(cube: xr.DataArray, *, fraction: float = 0.5, seed: int = 0) -> tuple[x
     if not chance:
         raise InputError(f"thin: fraction={fraction!r}; a number between 0 and 1 is expected")
     dims = navigation_dims(cube)
-    number: Any = xr.zeros_like(cube.isel({ENERGY: 0}, drop=True), dtype=np.int64).drop_vars(MASK, errors="ignore")
+    pixel: Any = xr.zeros_like(cube.isel({ENERGY: 0}, drop=True), dtype=np.int64).drop_vars(MASK, errors="ignore")
     for dim in dims:
-        along = xr.DataArray(np.arange(cube.sizes[dim], dtype=np.int64), dims=dim)
-        number = number * cube.sizes[dim] + along
+        pixel = pixel * cube.sizes[dim] + xr.DataArray(np.arange(cube.sizes[dim], dtype=np.int64), dims=dim)
     plain = cube.drop_vars(MASK, errors="ignore")
     if plain.chunks is not None:
         plain = plain.chunk({ENERGY: -1})
     kept: xr.DataArray = xr.apply_ufunc(
         divide,
         plain,
-        number.transpose(*dims),
+        pixel.transpose(*dims),
         kwargs={"seed": int(seed), "fraction": float(fraction)},
         input_core_dims=[[ENERGY], []],
         output_core_dims=[[ENERGY]],
@@ -69,15 +69,25 @@ def thin(cube: xr.DataArray, *, fraction: float = 0.5, seed: int = 0) -> tuple[x
         output_dtypes=[cube.dtype],
     ).assign_attrs(cube.attrs)
     rest = (plain - kept).astype(cube.dtype).assign_attrs(cube.attrs)
-    halves = [kept, rest]
-    for i, half in enumerate(halves):
-        same = half.assign_coords({n: c for n, c in cube.coords.items() if n not in half.coords})
-        halves[i] = with_history(same, thinned(fraction=fraction, seed=seed)[i])
-    return halves[0], halves[1]
+    lines = thinned(fraction=fraction, seed=seed)
+    kept, rest = (with_history(c.assign_coords(cube.coords), line) for c, line in zip((kept, rest), lines, strict=True))
+    return kept, rest
 
 
 def thinned(*, fraction: float = 0.5, seed: int = 0) -> tuple[str, str]:
-    """What the history of each cube of `thin` says, and so that of a result that was fitted to it.
+    """The lines that `thin` adds to the history of its two cubes, and so to that of a result fitted to one.
+
+    Parameters
+    ----------
+    fraction : float, default 0.5
+        As for `thin`.
+    seed : int, default 0
+        As for `thin`.
+
+    Returns
+    -------
+    kept, rest : str
+        One line for each cube.
 
     Examples
     --------

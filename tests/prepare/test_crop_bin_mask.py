@@ -1,9 +1,8 @@
-"""Preparation: the values are numpy's, counts stay counts, lazy stays lazy, and the history can be read."""
+"""Crop, bin and mask: the values are those of numpy, counts stay counts, and wrong arguments are refused."""
 
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
 from typing import Any
 
 import dask.array as da
@@ -17,63 +16,9 @@ from numpy.testing import assert_allclose, assert_array_equal
 from scalehsi import prepare
 from scalehsi.cube import make_cube
 from scalehsi.schema import InputError
-from tests.helpers import CountingStore, counts_cube, raise_if_dask_computes, random_mask
+from tests.helpers import CountingStore, raise_if_dask_computes, random_mask
+from tests.prepare.cubes import cube
 from tests.strategies import Case, cases
-
-Step = Callable[[xr.DataArray], xr.DataArray]
-
-STEPS: dict[str, Step] = {
-    "crop": lambda c: prepare.crop(c, y=(1, 4), energy=(0.1, 0.5)),
-    "bin": lambda c: prepare.bin(c, y=2, x=3, energy=2),
-    "mask": lambda c: prepare.mask(c, min_counts=20, y=(1, 4)),
-    "thin": lambda c: prepare.thin(c, fraction=0.3, seed=2)[0],
-    "thin, the rest": lambda c: prepare.thin(c, fraction=0.3, seed=2)[1],
-}
-
-
-def cube(shape: tuple[int, ...] = (6, 7, 8), **kwargs: Any) -> xr.DataArray:
-    made = counts_cube(shape, **kwargs)
-    made.attrs |= {"title": "a title", "beam_energy_keV": 200.0, "history": ["read"]}
-    return made
-
-
-# What all steps promise.
-
-
-@pytest.mark.parametrize("name", STEPS)
-def test_a_step_computes_nothing_for_a_lazy_cube_and_gives_the_same_values(name: str) -> None:
-    masked = cube(mask=random_mask((6, 7)))
-    lazy = masked.chunk({"y": 4, "x": 3})
-    with raise_if_dask_computes(0):
-        found = STEPS[name](lazy)
-    want = STEPS[name](masked)
-    assert isinstance(found.data, da.Array)
-    xr.testing.assert_identical(found.compute(), want)
-
-
-@pytest.mark.parametrize("name", STEPS)
-def test_a_step_leaves_its_argument_and_keeps_what_is_known(name: str) -> None:
-    given_ = cube(mask=random_mask((6, 7)))
-    before = given_.copy(deep=True)
-    given_.values.flags.writeable = False
-    found = STEPS[name](given_)
-    xr.testing.assert_identical(given_, before)
-    assert given_.attrs == before.attrs
-    assert {k: v for k, v in found.attrs.items() if k != "history"} == {
-        k: v for k, v in before.attrs.items() if k != "history"
-    }
-    assert found.attrs["history"][0] == "read"
-    assert len(found.attrs["history"]) == 2
-    assert found.dtype.kind == "u"
-    assert [found[d].attrs.get("units") for d in ("y", "x", "energy")] == ["nm", "nm", "keV"]
-    assert found.name == given_.name
-
-
-@pytest.mark.parametrize("name", STEPS)
-def test_a_step_takes_a_cube_alone(name: str) -> None:
-    with pytest.raises(InputError, match="a cube ends in the dims"):
-        STEPS[name](cube().transpose("energy", "y", "x"))
-
 
 # crop
 
@@ -125,6 +70,12 @@ def test_crop_is_a_slice_of_numpy(case: Case, data: st.DataObject) -> None:
 def test_crop_says_what_is_wrong(ranges: dict[str, Any], message: str) -> None:
     with pytest.raises(InputError, match=message):
         prepare.crop(cube(), **ranges)
+
+
+def test_the_history_has_numbers_to_ten_digits() -> None:
+    axis = 123456.7 + np.arange(5)
+    given_ = make_cube(np.ones((1, 1, 5), "u1"), energy=axis, energy_units="eV")
+    assert prepare.crop(given_, energy=(123457.7, None)).attrs["history"] == ["crop(energy=123457.7:)"]
 
 
 # bin
@@ -290,97 +241,3 @@ def test_mask_says_what_is_wrong(settings: dict[str, Any], message: str) -> None
 def test_a_range_outside_of_a_lazy_cube_is_refused_at_once() -> None:
     with raise_if_dask_computes(0), pytest.raises(InputError, match="leaves nothing"):
         prepare.mask(cube().chunk({"y": 2}), y=(10, 20))
-
-
-# thin
-
-
-@given(case=cases(dtypes=("u1", "u2")), fraction=st.floats(0.05, 0.95), seed=st.integers(0, 2**33))
-def test_the_parts_make_the_cube_whatever_the_chunks(case: Case, fraction: float, seed: int) -> None:
-    kept, rest = prepare.thin(case.cube, fraction=fraction, seed=seed)
-    assert_array_equal(kept.values.astype(int) + rest.values, case.counts)
-    assert kept.dtype == rest.dtype == case.counts.dtype
-    plain = make_cube(case.counts, energy=case.cube.energy.values, energy_units="keV")
-    assert_array_equal(kept, prepare.thin(plain, fraction=fraction, seed=seed)[0])
-    if "mask" in case.cube.coords:
-        assert_array_equal(kept["mask"], case.used)
-
-
-def test_a_chance_is_the_share_of_the_counts_that_is_kept() -> None:
-    given_ = counts_cube((40, 40, 50))
-    kept, rest = prepare.thin(given_, fraction=0.2, seed=1)
-    assert float(kept.sum()) == pytest.approx(0.2 * float(given_.sum()), rel=0.01)
-    assert kept.attrs["history"][-1] == "thin(fraction=0.2, seed=1), kept"
-    assert rest.attrs["history"][-1] == "thin(fraction=0.2, seed=1), rest"
-    assert not np.array_equal(kept, prepare.thin(given_, fraction=0.2, seed=2)[0])
-
-
-@pytest.mark.parametrize(
-    ("change", "fraction", "message"),
-    [
-        (lambda c: c.astype("f4"), 0.5, r"thin: .* unsigned integers, got float32; type cube.astype\('uint16'\)"),
-        (lambda c: c.astype("i4"), 0.5, "unsigned integers, got int32"),
-        (lambda c: c, 0.0, "thin: fraction=0.0; a number between 0 and 1 is expected"),
-        (lambda c: c, 1, "thin: fraction=1; a number between 0 and 1"),
-        (lambda c: c, True, "thin: fraction=True"),
-        (lambda c: c, "half", "thin: fraction='half'"),
-        (lambda c: c, math.nan, "thin: fraction=nan"),
-    ],
-)
-def test_thin_takes_counts_and_a_chance(change: Step, fraction: Any, message: str) -> None:
-    with pytest.raises(InputError, match=message):
-        prepare.thin(change(cube()), fraction=fraction)
-
-
-# Steps as text.
-
-
-@pytest.mark.parametrize(
-    ("text", "step"),
-    [
-        ("crop:energy=0.2:0.5", lambda c: prepare.crop(c, energy=(0.2, 0.5))),
-        ("crop:y=1:,x=:3", lambda c: prepare.crop(c, y=(1, None), x=(None, 3))),
-        ("crop: y = 1:4 , x=0:2", lambda c: prepare.crop(c, y=(1, 4), x=(0, 2))),
-        ("crop:y=-1e3:2.5e0", lambda c: prepare.crop(c, y=(-1000, 2.5))),
-        ("bin:y=2,x=2,energy=4", lambda c: prepare.bin(c, y=2, x=2, energy=4)),
-        ("mask:min_counts=20", lambda c: prepare.mask(c, min_counts=20)),
-        ("mask:max_counts=2.5e1,y=1:3", lambda c: prepare.mask(c, max_counts=25, y=(1, 3))),
-    ],
-)
-def test_a_step_as_text_is_the_step(text: str, step: Step) -> None:
-    xr.testing.assert_identical(prepare.apply_step(cube(), text), step(cube()))
-
-
-@pytest.mark.parametrize(
-    ("text", "message"),
-    [
-        ("", "there is no step ''; Known: bin, crop, mask"),
-        ("cropp:y=1:2", "there is no step 'cropp'; did you mean 'crop'"),
-        ("crop", "step 'crop' says nothing to do; key=value is expected"),
-        ("bin:", "step 'bin:' says nothing to do"),
-        ("crop:y", "step 'crop:y': key=value is expected, got 'y'; for example crop:energy=200:900"),
-        ("crop:=1:2", "key=value is expected, got '=1:2'"),
-        ("crop:z=1:2", "step 'crop:z=1:2': crop has no setting 'z'; .*Known: energy, x, y"),
-        ("mask:min_count=3", "did you mean 'min_counts'"),
-        ("crop:y=1:b", "step 'crop:y=1:b': a number is expected, got 'b'"),
-        ("crop:y=1:2:3", "a number is expected, got '2:3'"),
-        ("crop:y=3", r"crop: y=3; a range \(low, high\) is expected"),
-        ("bin:y=", "step 'bin:y=': a value is missing after '='"),
-        ("bin:y=two", "a number is expected, got 'two'"),
-        ("bin:y=2:4", r"bin: y=\(2.0, 4.0\); a whole number from 1 to 6 is expected"),
-        ("bin:y=inf", "bin: y=inf; a whole number from 1 to 6 is expected"),
-        ("bin:y=nan", "bin: y=nan; a whole number from 1 to 6 is expected"),
-        ("bin:y=2,y=3", "step 'bin:y=2,y=3': y is given twice; write two steps"),
-        ("mask:min_counts=1:2", r"mask: min_counts=\(1.0, 2.0\); a number is expected"),
-        ("mask:where=1", r"mask: an array of shape \(6, 7\) is expected"),
-    ],
-)
-def test_a_wrong_step_as_text_is_answered_with_what_to_type(text: str, message: str) -> None:
-    with pytest.raises(InputError, match=message):
-        prepare.apply_step(cube(), text)
-
-
-def test_histories_tell_the_numbers_to_ten_digits() -> None:
-    axis = 123456.7 + np.arange(5)
-    given_ = make_cube(np.ones((1, 1, 5), "u1"), energy=axis, energy_units="eV")
-    assert prepare.crop(given_, energy=(123457.7, None)).attrs["history"] == ["crop(energy=123457.7:)"]
