@@ -65,12 +65,14 @@ class InputError(ValueError):
 class Interrupted(KeyboardInterrupt):
     """A fit was stopped by SIGINT or SIGTERM.
 
-    Attributes
+    Parameters
     ----------
+    message : str
+        Where the state is saved and how to continue.
     checkpoint : str or None
-        Folder of the saved state, or None when the fit had no checkpoint.
-    iteration : int
-        The last finished iteration.
+        Folder of the saved state, or None when the fit had no checkpoint; also an attribute.
+    iteration : int, default 0
+        The last finished iteration; also an attribute.
     """
 
     def __init__(self, message: str, *, checkpoint: str | None = None, iteration: int = 0) -> None:

@@ -146,10 +146,10 @@ def test_shares_of_the_signal_weigh_maps_by_their_spectra_without_masked_pixels(
     result = made()
     result["abundances"][:, 0, 0] = np.nan
     maps = result.abundances.values
-    carried = np.nansum(maps, axis=(1, 2)) * result.endmembers.values.sum(axis=1)
+    signal = np.nansum(maps, axis=(1, 2)) * result.endmembers.values.sum(axis=1)
     share = component_share(result.chunk({"y": 2}) if lazy else result)
     assert share.dims == ("component",)
-    assert_allclose(share, carried / carried.sum())
+    assert_allclose(share, signal / signal.sum())
     assert_allclose(share.sum(), 1.0)
 
 

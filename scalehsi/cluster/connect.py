@@ -183,6 +183,7 @@ def connect(
     Returns
     -------
     Cluster
+        Its client is the current one.
 
     Raises
     ------

@@ -1,4 +1,4 @@
-"""A full disk: told in plain words, and nothing half written stays."""
+"""A full disk is reported in plain words, and no partly written data remain."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ from tests.refusals import refused, tree
 
 
 def no_room(write: Callable[..., Any], where: Callable[[Any], Path], place: Path) -> Callable[..., Any]:
-    """A method that writes, but not below a place."""
+    """The method ``write``, which fails for paths in a folder; ``where`` returns the path of its object."""
 
     def refuse(thing: Any, *given: Any, **options: Any) -> Any:
         if where(thing).resolve().is_relative_to(place.resolve()):
@@ -33,7 +33,7 @@ def no_room(write: Callable[..., Any], where: Callable[[Any], Path], place: Path
 
 @pytest.fixture
 def full_disk(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
-    """A folder with no room: a real file system where this user may mount one, and a store that says so elsewhere."""
+    """A full folder: a small file system if this user may mount one, otherwise writing methods that fail."""
     place = tmp_path / "full"
     place.mkdir()
     words = ["mount", "-t", "tmpfs", "-o", "size=200k", "tmpfs", str(place)]
@@ -62,7 +62,7 @@ FULL = {
 
 @pytest.fixture
 def big(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """A cube and a result that take more than some kilobytes."""
+    """A cube and a result of more than some kilobytes."""
     monkeypatch.chdir(tmp_path)
     data = np.random.default_rng(0).integers(0, 255, (40, 40, 50), dtype="u1")
     cube = make_cube(data, energy=np.linspace(1, 3, 50), energy_units="keV", signal="EDS")
@@ -72,7 +72,7 @@ def big(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 
 @pytest.mark.parametrize("command", FULL)
-def test_a_full_disk_is_told_and_nothing_half_written_stays(big, full_disk, capsys, command):
+def test_a_full_disk_is_reported_and_no_partial_data_remain(big, full_disk, capsys, command):
     before = tree(big)
     assert "no space left on the disk" in refused(capsys, FULL[command].split(), status=1)
     assert {k: size for k, (size, _) in tree(big).items()} == {k: size for k, (size, _) in before.items()}
