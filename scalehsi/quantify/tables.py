@@ -25,6 +25,7 @@ def lines(
     Parameters
     ----------
     elements : sequence of str, or one symbol
+        Symbols of the elements.
     energy_range : (float, float), keV
         Range of the lines.
     beam_kev : float
