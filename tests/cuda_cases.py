@@ -1,4 +1,4 @@
-"""What the tests of the GPU's passes share: where they run, what they are given, and how near is near."""
+"""Fixtures and helpers for tests of the GPU passes: CuPy or its stand-in, test data, and a comparison of sums."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ SUMS_OF = {"frobenius": ("N", "M", "C", "norm"), "poisson": ("N", "H", "C", "lik
 
 @pytest.fixture(scope="session")
 def built(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Where compiled kernels lie for the whole session."""
+    """Folder of compiled kernels for the whole session."""
     if shutil.which("g++") is None:
         pytest.skip("needs g++ to compile kernels for the CPU")
     return tmp_path_factory.mktemp("kernels")
@@ -49,7 +49,7 @@ def host(built: Path, monkeypatch: pytest.MonkeyPatch) -> Host:
 
 
 def _in_place(host: Host, monkeypatch: pytest.MonkeyPatch) -> Host:
-    """The stand-in as the module ``cupy``; but for xarray, which looks for CuPy once and remembers what it found."""
+    """Install the stand-in as the module ``cupy``, after xarray has searched for CuPy, which it does only once."""
     xr.DataArray([0.0], coords={"x": [0.0]}, dims="x")
     monkeypatch.setitem(sys.modules, "cupy", host)
     return host
@@ -57,7 +57,7 @@ def _in_place(host: Host, monkeypatch: pytest.MonkeyPatch) -> Host:
 
 @pytest.fixture
 def device(cupy: Any, monkeypatch: pytest.MonkeyPatch) -> Any:
-    """CuPy or its stand-in, and a package that takes it for a usable GPU."""
+    """CuPy or its stand-in, which the package then accepts as a usable GPU."""
     if isinstance(cupy, Host):
         monkeypatch.setattr(arrays, "_cuda_problem", lambda: "")
     return cupy
@@ -73,7 +73,7 @@ def scene(pixels: int, channels: int, components: int, *, seed: int = 0, level: 
 
 
 def assert_close(found: dict[str, Any], wanted: dict[str, Any], names: tuple[str, ...], *, rtol: float) -> None:
-    """Relative to the largest of each kind of number."""
+    """Compare the entries ``names`` of two dicts, with a tolerance relative to the largest value of each."""
     assert set(names) <= set(found)
     for name in names:
         assert np.shape(found[name]) == np.shape(wanted[name]), name

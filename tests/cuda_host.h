@@ -1,10 +1,10 @@
-// Runs CUDA kernels on a CPU, one thread after the other, to check their arithmetic and their use of barriers.
+// Run CUDA kernels on a CPU, one thread after the other, to test their arithmetic and their use of barriers.
 //
-// Every thread of a block is a fiber on its own stack. It runs until it meets a barrier or an exchange between lanes,
-// and goes on when all threads concerned have come to the same one; a thread that leaves early, or meets another one,
-// is an error and not a hang. Threads, warps and blocks run first to last, or last to first: a kernel that relies on an
-// order which a GPU does not promise gives two results. Shared memory starts as NaN.
-// What this cannot show: speed, registers, caches, and races between two warps that both orders hide.
+// Every thread of a block is a fiber on its own stack. It runs until it reaches a barrier or an exchange between lanes,
+// and continues when all threads concerned have reached the same one; a thread that returns early, or reaches another
+// one, is an error instead of a hang. Threads, warps and blocks run first to last, or last to first: a kernel that
+// depends on an order which a GPU does not guarantee returns two results. Shared memory starts as NaN.
+// This does not test speed, registers, caches, and races between two warps that both orders hide.
 #pragma once
 
 #include <csetjmp>
@@ -50,8 +50,8 @@ struct Thread {
     std::vector<unsigned char> stack;
     State state;
     bool started;
-    int kind;        // of the exchange that it waits in
-    unsigned turn;   // exchanges so far: two slots in turn, so that nobody overwrites what another has yet to read
+    int kind;        // kind of the exchange in which it waits
+    unsigned turn;   // exchanges so far: two slots alternate, so that no thread overwrites a value before it is read
     Bytes slot[2];
 };
 
@@ -98,7 +98,7 @@ T exchange(int kind, unsigned mask, T value, unsigned from) {
     return found;
 }
 
-// Runs the lanes of a warp until all have left or wait for the block.
+// Run the lanes of a warp until all have returned or wait for the block.
 static bool run_warp(unsigned warp, bool backwards) {
     for (;;) {
         unsigned waiting = 0, left = 0;
@@ -176,7 +176,7 @@ const char* launch(void (*kernel)(A...), unsigned columns, unsigned rows, unsign
 
 }  // namespace host
 
-// A function that ctypes can call, for a kernel with any arguments; gives what went wrong, or null.
+// Define a function that ctypes can call for a kernel with any arguments; it returns an error message or null.
 #define HOST_KERNEL(name)                                                                            \
     extern "C" HOST_VISIBLE const char* host_##name(unsigned columns, unsigned rows, unsigned size,  \
                                                     std::size_t shared, int backwards, void** args) { \
@@ -198,7 +198,7 @@ T __shfl_xor_sync(unsigned mask, T value, int bits, int = 32) {
 }
 
 inline unsigned __ballot_sync(unsigned mask, bool value) {
-    // The value of one lane after the other would be 32 exchanges: all slots are read at once instead.
+    // All slots are read at once; reading one lane after the other would take 32 exchanges.
     const unsigned me = host::current;
     const unsigned turn = host::threads[me].turn % 2;
     host::exchange<int>(4, mask, value ? 1 : 0, 0);

@@ -1,7 +1,7 @@
-"""A stand-in for CuPy where there is no GPU: numpy's arrays, and kernels that g++ compiles for the CPU.
+"""A stand-in for CuPy on machines without a GPU: numpy arrays, and kernels compiled for the CPU by g++.
 
-A kernel is the same text that a GPU gets. `cuda_host.h`, beside this file, gives it threads, barriers and exchanges
-between lanes, one thread after the other in one order or its reverse.
+The text of a kernel is that for a GPU. `cuda_host.h` in this folder provides threads, barriers and exchanges between
+lanes; threads run one after the other, in one order or its reverse.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ H100 = {"MaxSharedMemoryPerBlockOptin": 232448, "MaxSharedMemoryPerMultiprocesso
 
 
 class HostArray(np.ndarray[Any, Any]):
-    """A numpy array that tells its address in CuPy's way."""
+    """A numpy array with CuPy's attribute for its address."""
 
     @property
     def data(self) -> Any:  # type: ignore[override]
@@ -30,7 +30,7 @@ class HostArray(np.ndarray[Any, Any]):
 
 
 class HostModule:
-    """In place of ``cupy.RawModule``: compiled by g++, once for a text and its macros."""
+    """Replacement for ``cupy.RawModule``, compiled by g++ once for a text and its macros."""
 
     def __init__(self, folder: Path, *, backwards: bool, code: str, options: tuple[str, ...]) -> None:
         names = KERNELS.findall(code)
@@ -57,7 +57,7 @@ class HostModule:
 
 
 class HostKernel:
-    """In place of a kernel of CuPy: the same call."""
+    """Replacement for a CuPy kernel, with the same call."""
 
     max_dynamic_shared_size_bytes = 0
 
@@ -68,15 +68,15 @@ class HostKernel:
         assert shared_mem <= self.max_dynamic_shared_size_bytes
         assert all(isinstance(argument, np.generic) or argument.flags.c_contiguous for argument in arguments)
         values = [np.intp(a.ctypes.data) if isinstance(a, np.ndarray) else a for a in arguments]
-        held = [np.array(value) for value in values]
-        table = (ctypes.c_void_p * len(held))(*(value.ctypes.data for value in held))
+        copies = [np.array(value) for value in values]
+        table = (ctypes.c_void_p * len(copies))(*(value.ctypes.data for value in copies))
         columns, rows = (*grid, 1)[:2]
         problem = self._function(columns, rows, block[0], shared_mem, self._backwards, table)
         assert problem is None, problem.decode()
 
 
 class Host:
-    """In place of the module ``cupy``: what the wrappers use of it, and two multiprocessors."""
+    """Replacement for the module ``cupy``: the functions that the wrappers use, and a device of two multiprocessors."""
 
     ndarray = HostArray
 

@@ -163,6 +163,6 @@ def _unmasked(view: Blocks, factors: dict[Any, int]) -> Any:
 
 
 def without_zeros(view: Blocks) -> Blocks:
-    """The view with blocks of `Counts`, on a GPU of `cuda.Resident`; its dense blocks may be released afterwards."""
-    make = Counts.from_dense if view.device == "cpu" else cuda.resident
+    """The view with blocks of `Counts`, on a GPU `cuda.DeviceCounts`; its dense blocks may be released afterwards."""
+    make = Counts.from_dense if view.device == "cpu" else cuda.counts_to_device
     return branch(view, "sparse", lambda: view.derive(make, name="nmf-counts"))

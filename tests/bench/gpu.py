@@ -121,7 +121,7 @@ def least_squares(x: Any, s: np.ndarray, dtype: str, repeats: int) -> str:
 
 
 def counts_of(x: np.ndarray) -> Any:
-    """Counts without zeros, as `cuda.resident` takes them."""
+    """Counts without zeros, as `cuda.counts_to_device` takes them."""
     rows = sparse.csr_array(x)
     channel, value = rows.indices.astype(np.uint16), np.minimum(rows.data, 255).astype(np.uint8)
     return SimpleNamespace(indptr=rows.indptr.astype(np.int64), channel=channel, value=value, n_channels=x.shape[1])
@@ -130,7 +130,7 @@ def counts_of(x: np.ndarray) -> Any:
 def counting(x: Any, s: np.ndarray, repeats: int) -> str:
     cupy = importlib.import_module("cupy")
     host = cupy.asnumpy(x)
-    counts = cuda.resident(counts_of(host))
+    counts = cuda.counts_to_device(counts_of(host))
     filled = len(counts.value)
     ours = gpu_time(lambda: cuda.poisson_update(counts, s=s), repeats)
     ends = cupy.asarray(s, dtype=np.float32)

@@ -1,4 +1,4 @@
-"""Where kernels must run: numpy, numpy that nobody may write to, and the stand-in for a GPU."""
+"""A fixture for tests of kernels with three kinds of arrays: numpy, read-only numpy, and a stand-in for a GPU."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ def _read_only(values: Any) -> Any:
 
 
 def _strict(values: Any) -> Any:
-    """On "device1" the strict namespace refuses numpy functions and arithmetic with arrays of the CPU, like CuPy."""
+    """Move an array to "device1", where array_api_strict refuses numpy functions and CPU arrays, as CuPy does."""
     if not isinstance(values, np.ndarray):
         return values
     return array_api_strict.asarray(values, device=array_api_strict.Device("device1"))
@@ -33,6 +33,6 @@ def _strict(values: Any) -> Any:
 
 @pytest.fixture(params=[_writable, _read_only, _strict], ids=["numpy", "read-only", "device1"])
 def put(request: pytest.FixtureRequest) -> Put:
-    """Puts a numpy array where a kernel shall run; passes everything else through."""
+    """A function that converts a numpy array to the kind under test; other values are returned unchanged."""
     made: Put = request.param
     return made

@@ -1,4 +1,4 @@
-"""Short rows in registers, and functions without counted references."""
+"""Tests of the numba helpers: addition of short rows, aligned tables, compilation without reference counts."""
 
 from __future__ import annotations
 
@@ -40,8 +40,8 @@ def test_rows_are_added_where_they_belong_and_nowhere_else(width: int, kind: str
 
 
 def test_a_table_need_not_be_aligned() -> None:
-    room = np.zeros(4 * LANES + 1)
-    table = room[1:].reshape(4, LANES)
+    buffer = np.zeros(4 * LANES + 1)
+    table = buffer[1:].reshape(4, LANES)
     add_rows(table, np.array([2]), np.array([3.0]), np.arange(float(LANES)))
     assert_array_equal(table[2], 3.0 * np.arange(LANES))
     assert not table[[0, 1, 3]].any()
@@ -56,7 +56,7 @@ def test_tables_begin_with_a_line_of_the_cache(rows: int, width: int) -> None:
     assert rows == 0 or table.ctypes.data % 64 == 0
 
 
-def test_whole_rows() -> None:
+def test_widths_are_padded_to_whole_lanes() -> None:
     assert [padded_width(n, 4) for n in (0, 1, 4, 5)] == [0, 4, 4, 8]
 
 

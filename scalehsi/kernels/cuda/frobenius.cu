@@ -1,35 +1,35 @@
-// Least squares over a block of pixels: the twin of scalehsi/kernels/least_squares/passes.py.
+// Least-squares passes over a block of pixels: the twin of scalehsi/kernels/least_squares/passes.py.
 //
-// A block of threads takes a tile of pixels into shared memory, as the integers or floats that they are, and passes it
-// through both products and the solver: b = x s', exact non-negative c, then N += v c'x and M += v c'c. Where N of a
-// thread block fits into registers the data are read once (`fused_pass`); else c is written down and the second
-// product reads the data again (`solve_pass`, `outer_pass`). Sums are float32 over at most 64 pixels, then float64, and
-// every number has one writer: results do not depend on which block runs first.
+// A thread block copies a tile of pixels to shared memory, without conversion, and uses it for both products and the
+// solver: b = x s', exact non-negative c, then N += v c'x and M += v c'c. If N of a thread block fits into registers,
+// the data are read once (`fused_pass`); otherwise c is stored, and the second product reads the data again
+// (`solve_pass`, `outer_pass`). Sums are float32 over at most 64 pixels, then float64. Every number has one writer, so
+// results do not depend on the order of the thread blocks.
 //
-// Set at compile time: DATA, the type of x; COMPONENTS, K padded to 4, 8, 16 or 32; TILE_PIXELS, pixels of a thread's
-// share of b = x s'; PACKS, groups of channels of a thread in the second product.
+// Set at compile time: DATA, the type of x; COMPONENTS, K padded to 4, 8, 16 or 32; TILE_PIXELS, pixels per warp in the
+// product b = x s'; PACKS, groups of channels per thread in the second product.
 #include "tiles.cu"
 
-// The small sums, in registers: the pairs (k, j) of M that a thread has, and sum v c of its component.
-struct Small {
+// The small sums in registers: the elements of M that belong to a thread, and sum v c of its component.
+struct SmallSums {
     double pairs[PAIRS];
     double used;
 };
 
-__device__ void add_small(const Problem& problem, const Room& room, Small& small) {
+__device__ void add_small(const Problem& problem, const SharedTile& tile, SmallSums& small) {
 #pragma unroll
     for (int i = 0; i < PAIRS; ++i) {
         const int pair = threadIdx.x + i * THREADS;
         if (pair < K * K)
             for (int p = 0; p < problem.rows; ++p)
-                small.pairs[i] += static_cast<double>(room.weighted[p * K + pair / K]) * room.c[p * K + pair % K];
+                small.pairs[i] += static_cast<double>(tile.weighted[p * K + pair / K]) * tile.c[p * K + pair % K];
     }
     if (threadIdx.x < K)
-        for (int p = 0; p < problem.rows; ++p) small.used += room.weighted[p * K + threadIdx.x];
+        for (int p = 0; p < problem.rows; ++p) small.used += tile.weighted[p * K + threadIdx.x];
 }
 
-// One row of `small` a block: M (K, K), then sum v c (K,).
-__device__ void write_small(const Small& small, double* out) {
+// Write the small sums of a thread block as one row of `out`: M (K, K), then sum v c (K,).
+__device__ void write_small(const SmallSums& small, double* out) {
     double* to = out + static_cast<long long>(blockIdx.x) * (K * K + K);
 #pragma unroll
     for (int i = 0; i < PAIRS; ++i) {
@@ -39,27 +39,27 @@ __device__ void write_small(const Small& small, double* out) {
     if (threadIdx.x < K) to[K * K + threadIdx.x] = small.used;
 }
 
-__device__ Small start(const Problem& problem, const Room& room) {
+__device__ SmallSums start(const Problem& problem, const SharedTile& tile) {
     for (int i = threadIdx.x; i < K * K; i += THREADS) {
-        room.gram[i] = problem.gram[i];
-        room.inverse[i] = problem.inverse[i];
+        tile.gram[i] = problem.gram[i];
+        tile.inverse[i] = problem.inverse[i];
     }
-    Small small;
+    SmallSums small;
     for (int i = 0; i < PAIRS; ++i) small.pairs[i] = 0.0;
     small.used = 0.0;
     return small;
 }
 
-// Both products and the solver with one reading of x (pixels, channels). big_n (blocks, K, pitch) must be zero, small
-// (blocks, K K + K). Channels: at most PACKS WIDE THREADS.
+// Both products and the solver with one reading of x (pixels, channels). big_n (blocks, K, pitch) must be zero at the
+// start; small is (blocks, K K + K). There are at most PACKS WIDE THREADS channels.
 extern "C" __global__ void __launch_bounds__(THREADS, KEPT* K <= 32 ? 2 : 1)
     fused_pass(const DATA* x, const float* s, const double* gram, const double* inverse, const double* shift,
                long long pixels, int channels, int pitch, int rows, int weigh_pixels, int aligned,
                double* big_n, double* small) {
     DYNAMIC_SHARED(shared);
     const Problem problem = {s, gram, inverse, shift, pixels, channels, pitch, rows, weigh_pixels, aligned};
-    const Room room = rooms(shared, problem);
-    Small mine = start(problem, room);
+    const SharedTile tile = place_tile(shared, problem);
+    SmallSums mine = start(problem, tile);
     float sums[KEPT][K];
 #pragma unroll
     for (int i = 0; i < KEPT; ++i)
@@ -69,32 +69,32 @@ extern "C" __global__ void __launch_bounds__(THREADS, KEPT* K <= 32 ? 2 : 1)
     const long long stride = static_cast<long long>(gridDim.x) * rows;
     int spanned = 0;
     for (long long first = static_cast<long long>(blockIdx.x) * rows; first < pixels; first += stride) {
-        solve_tile(x, problem, room, first);
-        add_small(problem, room, mine);
+        solve_tile(x, problem, tile, first);
+        add_small(problem, tile, mine);
 #pragma unroll 2
         for (int p = 0; p < rows; ++p) {
-            float x_here[KEPT];
+            float x_row[KEPT];
 #pragma unroll
             for (int pack = 0; pack < PACKS; ++pack) {
                 const int e = (pack * THREADS + static_cast<int>(threadIdx.x)) * WIDE;
                 Pack<DATA, WIDE> read;
                 for (int i = 0; i < WIDE; ++i) read.v[i] = 0;
-                const DATA* row = room.tile + static_cast<long long>(p) * pitch;
+                const DATA* row = tile.x + static_cast<long long>(p) * pitch;
                 if (e < pitch) read = *reinterpret_cast<const Pack<DATA, WIDE>*>(row + e);
 #pragma unroll
-                for (int i = 0; i < WIDE; ++i) x_here[pack * WIDE + i] = static_cast<float>(read.v[i]);
+                for (int i = 0; i < WIDE; ++i) x_row[pack * WIDE + i] = static_cast<float>(read.v[i]);
             }
 #pragma unroll
             for (int k = 0; k < K; k += 4) {
-                const Pack<float, 4> c = *reinterpret_cast<const Pack<float, 4>*>(room.weighted + p * K + k);
+                const Pack<float, 4> c = *reinterpret_cast<const Pack<float, 4>*>(tile.weighted + p * K + k);
 #pragma unroll
                 for (int j = 0; j < 4; ++j)
 #pragma unroll
-                    for (int i = 0; i < KEPT; ++i) sums[i][k + j] += x_here[i] * c.v[j];
+                    for (int i = 0; i < KEPT; ++i) sums[i][k + j] += x_row[i] * c.v[j];
             }
         }
         spanned += rows;
-        if (spanned + rows > FLUSH || first + stride >= pixels) {
+        if (spanned + rows > MAX_FLOAT32_PIXELS || first + stride >= pixels) {
             spanned = 0;
 #pragma unroll
             for (int i = 0; i < KEPT; ++i) {
@@ -110,43 +110,43 @@ extern "C" __global__ void __launch_bounds__(THREADS, KEPT* K <= 32 ? 2 : 1)
     write_small(mine, small);
 }
 
-// Abundances alone: c and v c (pixels, K), and the small sums.
+// The first product and the solver: writes c and v c (pixels, K), and the small sums.
 extern "C" __global__ void __launch_bounds__(THREADS, 2)
     solve_pass(const DATA* x, const float* s, const double* gram, const double* inverse, const double* shift,
                long long pixels, int channels, int pitch, int rows, int weigh_pixels, int aligned,
                float* c, float* weighted, double* small) {
     DYNAMIC_SHARED(shared);
     const Problem problem = {s, gram, inverse, shift, pixels, channels, pitch, rows, weigh_pixels, aligned};
-    const Room room = rooms(shared, problem);
-    Small mine = start(problem, room);
+    const SharedTile tile = place_tile(shared, problem);
+    SmallSums mine = start(problem, tile);
     const long long stride = static_cast<long long>(gridDim.x) * rows;
     for (long long first = static_cast<long long>(blockIdx.x) * rows; first < pixels; first += stride) {
-        solve_tile(x, problem, room, first);
-        add_small(problem, room, mine);
+        solve_tile(x, problem, tile, first);
+        add_small(problem, tile, mine);
         for (int i = threadIdx.x; i < rows * K; i += THREADS) {
             if (first + i / K < pixels) {
-                c[first * K + i] = room.c[i];
-                weighted[first * K + i] = room.weighted[i];
+                c[first * K + i] = tile.c[i];
+                weighted[first * K + i] = tile.weighted[i];
             }
         }
     }
     write_small(mine, small);
 }
 
-// N = (v c)' x from c that is known: blockIdx.y is a run of THREADS WIDE channels, blockIdx.x every gridDim.x-th run of
-// FLUSH pixels. big_n (gridDim.x, K, pitch).
+// The second product, N = (v c)' x: blockIdx.y selects THREADS WIDE consecutive channels, blockIdx.x every gridDim.x-th
+// group of MAX_FLOAT32_PIXELS pixels. big_n is (gridDim.x, K, pitch).
 extern "C" __global__ void __launch_bounds__(THREADS, 2)
     outer_pass(const DATA* x, const float* weighted, long long pixels, int channels, int pitch, double* big_n) {
-    __shared__ __align__(16) float c[FLUSH * K];
+    __shared__ __align__(16) float c[MAX_FLOAT32_PIXELS * K];
     double total[WIDE][K];
 #pragma unroll
     for (int i = 0; i < WIDE; ++i)
 #pragma unroll
         for (int k = 0; k < K; ++k) total[i][k] = 0.0;
     const int start = blockIdx.y * THREADS * WIDE + threadIdx.x;
-    const long long stride = static_cast<long long>(gridDim.x) * FLUSH;
-    for (long long first = static_cast<long long>(blockIdx.x) * FLUSH; first < pixels; first += stride) {
-        const int rows = pixels - first < FLUSH ? static_cast<int>(pixels - first) : FLUSH;
+    const long long stride = static_cast<long long>(gridDim.x) * MAX_FLOAT32_PIXELS;
+    for (long long first = static_cast<long long>(blockIdx.x) * MAX_FLOAT32_PIXELS; first < pixels; first += stride) {
+        const int rows = pixels - first < MAX_FLOAT32_PIXELS ? static_cast<int>(pixels - first) : MAX_FLOAT32_PIXELS;
         __syncthreads();
         for (int i = threadIdx.x; i < rows * K; i += THREADS) c[i] = weighted[first * K + i];
         __syncthreads();
@@ -158,11 +158,11 @@ extern "C" __global__ void __launch_bounds__(THREADS, 2)
 #pragma unroll 4
         for (int p = 0; p < rows; ++p) {
             const DATA* row = x + (first + p) * channels;
-            float x_here[WIDE];
+            float x_row[WIDE];
 #pragma unroll
             for (int i = 0; i < WIDE; ++i) {
                 const int e = start + i * THREADS;
-                x_here[i] = e < channels ? static_cast<float>(row[e]) : 0.0f;
+                x_row[i] = e < channels ? static_cast<float>(row[e]) : 0.0f;
             }
 #pragma unroll
             for (int k = 0; k < K; k += 4) {
@@ -170,7 +170,7 @@ extern "C" __global__ void __launch_bounds__(THREADS, 2)
 #pragma unroll
                 for (int j = 0; j < 4; ++j)
 #pragma unroll
-                    for (int i = 0; i < WIDE; ++i) sums[i][k + j] += x_here[i] * four.v[j];
+                    for (int i = 0; i < WIDE; ++i) sums[i][k + j] += x_row[i] * four.v[j];
             }
         }
 #pragma unroll
@@ -200,8 +200,9 @@ __device__ void block_sum(double mine, double* out) {
     }
 }
 
-// What the model c s leaves of x, with c and s (components, channels) in the units of the data. A warp takes a pixel:
-// rms (pixels,) unless it is null, and loss (blocks,) = sum v w rest^2. With no components that is the norm of x.
+// Residual x - c s, with c (pixels, components) and s (components, channels) in the units of the data, one pixel per
+// warp: rms (pixels,) unless it is null, and loss (blocks,) = sum v w residual^2. Without components that is the norm
+// of x.
 extern "C" __global__ void __launch_bounds__(THREADS)
     residual_pass(const DATA* x, const float* c, const float* s, const double* w, long long pixels, int channels,
                   int components, int weigh_pixels, float* rms, double* loss) {
@@ -212,11 +213,11 @@ extern "C" __global__ void __launch_bounds__(THREADS)
         double square = 0.0, costs = 0.0, total = 0.0;
         for (int e = lane; e < channels; e += WARP) {
             const float value = static_cast<float>(x[p * channels + e]);
-            float rest = value;
+            float residual = value;
             for (int k = 0; k < components; ++k)
-                rest -= c[p * components + k] * s[static_cast<long long>(k) * channels + e];
-            square += static_cast<double>(rest) * rest;
-            costs += w[e] * rest * rest;
+                residual -= c[p * components + k] * s[static_cast<long long>(k) * channels + e];
+            square += static_cast<double>(residual) * residual;
+            costs += w[e] * residual * residual;
             total += value;
         }
         square = group_sum<WARP>(square);

@@ -1,9 +1,8 @@
-"""Least squares on a GPU: the sums and abundances of `scalehsi.kernels.least_squares.passes`, from one reading of the
-data.
+"""Least-squares passes on a GPU: sums and abundances as in `scalehsi.kernels.least_squares.passes`.
 
-A thread block keeps a tile of pixels in its shared memory through both products and the solver. Where the sums of
-``N = sum v c' x`` fit into the registers of the block (K E up to 16384) that is all; beyond, the second product is a
-kernel of its own, which reads the data again. Nothing here has run on a GPU yet: see `scalehsi.kernels.cuda`.
+A thread block keeps a tile of pixels in shared memory for both products and the solver. If the sums ``N = sum v c' x``
+fit into the registers of the block (K E up to 16384), the data are read once; otherwise the second product is a
+separate kernel, which reads the data again. Nothing here has run on a GPU yet: see `scalehsi.kernels.cuda`.
 """
 
 from __future__ import annotations
@@ -13,26 +12,55 @@ from typing import Any, Final, NamedTuple
 import numpy as np
 
 from scalehsi.arrays import Float
-from scalehsi.kernels.cuda.sources import C_TYPES, add, current_device, launch, module, padded, runtime, to_host
+from scalehsi.kernels.cuda.sources import (
+    C_TYPES,
+    add,
+    current_device,
+    launch,
+    module,
+    padded_components,
+    runtime,
+    to_host,
+)
 from scalehsi.schema import InputError
 
 THREADS: Final = 256
 WARPS: Final = THREADS // 32
-FLUSH: Final = 64
-"""Pixels that float32 sums span, at most. THREADS, WARPS and FLUSH are those of frobenius.cu."""
-SUMS: Final = 64
-"""Sums of N that a thread keeps in registers, at most."""
-RIDGE: Final = 1e-12
-"""Added to the diagonal relative to itself: equal endmembers do not break the solver. That of `kernels.nnls`."""
-ALIGN: Final = 16
-"""Channels, and bytes, to whose multiples rows are padded so that 16 bytes are read at once."""
-RESERVED: Final = 1024
-"""Bytes of shared memory that the system takes of every block."""
-READY: Final = frozenset({"u1", "u2", "f4"})
+MAX_FLOAT32_PIXELS: Final = 64
+"""Pixels summed in float32 before the sum is added in float64. THREADS, WARPS and this are as in tiles.cu."""
+MAX_SUMS_PER_THREAD: Final = 64
+"""Sums of N that a thread keeps in registers."""
+RELATIVE_RIDGE: Final = 1e-12
+"""As in `kernels.quadratic.nnls`, whose import would load numba."""
+ALIGNMENT: Final = 16
+"""Rows are padded to multiples of this many channels and bytes, so that 16 bytes are read at once."""
+RESERVED_BYTES: Final = 1024
+"""Bytes of shared memory that the system reserves for every block."""
+READABLE_DTYPES: Final = frozenset({"u1", "u2", "f4"})
 
 
 class Plan(NamedTuple):
-    """How a pass is cut: numbers that a kernel is compiled with, and numbers that it is started with."""
+    """Division of a pass into tiles and thread blocks: constants for the compilation and the launch of a kernel.
+
+    Attributes
+    ----------
+    components : int
+        K, padded.
+    tile_pixels : int
+        Pixels per warp in the first product.
+    packs : int
+        Groups of channels per thread in the second product.
+    pitch : int
+        Channels of a padded row.
+    rows : int
+        Pixels of a tile.
+    shared : int
+        Bytes of shared memory per thread block.
+    fused : bool
+        True if one kernel computes both products.
+    blocks_per_processor : int
+        Thread blocks that run on a multiprocessor at a time.
+    """
 
     components: int
     tile_pixels: int
@@ -41,7 +69,7 @@ class Plan(NamedTuple):
     rows: int
     shared: int
     fused: bool
-    resident: int
+    blocks_per_processor: int
 
     @property
     def macros(self) -> tuple[tuple[str, int], ...]:
@@ -49,26 +77,26 @@ class Plan(NamedTuple):
 
     @property
     def wide(self) -> int:
-        """Channels of a thread that lie together."""
+        """Adjacent channels of a thread."""
         return _wide(self.components)
 
 
 def plan(n: int, channels: int, itemsize: int, *, per_block: int, per_processor: int) -> Plan:
-    """Cut a pass to the shared memory of a device.
+    """Fit the tiles of a pass to the shared memory of a device.
 
     Parameters
     ----------
     n, channels : int
         K and E.
     itemsize : int
-        Bytes of a value of x.
+        Bytes per value of x.
     per_block, per_processor : int
-        Shared memory in bytes that a block may have, and that all blocks of a multiprocessor have together.
+        Limits of shared memory in bytes, for a block and for all blocks of a multiprocessor.
 
     Raises
     ------
     InputError
-        Where one pixel does not fit.
+        If one pixel does not fit.
 
     Examples
     --------
@@ -76,22 +104,22 @@ def plan(n: int, channels: int, itemsize: int, *, per_block: int, per_processor:
     reading of the data.
 
     >>> cut = plan(6, 1024, 4, per_block=232448, per_processor=233472)
-    >>> cut.components, cut.rows, cut.resident, cut.fused
+    >>> cut.components, cut.rows, cut.blocks_per_processor, cut.fused
     (8, 24, 2, True)
     >>> plan(20, 4096, 4, per_block=232448, per_processor=233472).fused
     False
     """
-    k = padded(n)
-    pitch = -(-channels // ALIGN) * ALIGN
+    k = padded_components(n)
+    pitch = -(-channels // ALIGNMENT) * ALIGNMENT
     packs = -(-pitch // (THREADS * _wide(k)))
-    fused = packs * _wide(k) * k <= SUMS
-    # Two blocks on a multiprocessor: one reads while the other computes. A kernel with 64 sums has registers for one.
-    most = 1 if fused and packs * _wide(k) * k > SUMS // 2 else 2
-    whole = 32 // k
-    shares = [(most, whole), *((1, whole >> halvings) for halvings in range(whole.bit_length()))]
-    for blocks, tile_pixels in shares:
-        limit = min(per_block, per_processor // blocks - RESERVED)
-        for rows in range(FLUSH // tile_pixels * tile_pixels, 0, -tile_pixels):
+    fused = packs * _wide(k) * k <= MAX_SUMS_PER_THREAD
+    # Two blocks on a multiprocessor: one reads while the other computes. With 64 sums, the registers suffice for one.
+    max_blocks = 1 if fused and packs * _wide(k) * k > MAX_SUMS_PER_THREAD // 2 else 2
+    max_pixels = 32 // k
+    choices = [(max_blocks, max_pixels), *((1, max_pixels >> i) for i in range(max_pixels.bit_length()))]
+    for blocks, tile_pixels in choices:
+        limit = min(per_block, per_processor // blocks - RESERVED_BYTES)
+        for rows in range(MAX_FLOAT32_PIXELS // tile_pixels * tile_pixels, 0, -tile_pixels):
             shared = _bytes(k, rows, tile_pixels, pitch, itemsize)
             if shared <= limit:
                 return Plan(k, tile_pixels, packs if fused else 1, pitch, rows, shared, fused, blocks)
@@ -106,7 +134,7 @@ def _wide(k: int) -> int:
 
 
 def _bytes(k: int, rows: int, tile_pixels: int, pitch: int, itemsize: int) -> int:
-    """Of `Room` in frobenius.cu."""
+    """Size of the struct `SharedTile` in tiles.cu: k components, and the numbers of a `Plan` and of `plan`."""
     partial = max(rows, WARPS * tile_pixels)
     return 16 * k * k + rows * pitch * itemsize + 4 * (partial * k + 2 * rows * k + rows)
 
@@ -121,12 +149,12 @@ def frobenius_update(
     shift: Float | None = None,
     norm: bool = True,
 ) -> tuple[dict[str, Any], dict[str, Any]]:
-    """One pass over a block: the sums that the next ``s`` and the objective need.
+    """Solve the abundances of a block, and return the sums for the objective and the next ``s``.
 
     Parameters
     ----------
     x : CuPy array, shape (P, E)
-        On the current device. uint8, uint16 and float32 are read as they are; other types become float32 first.
+        On the current device. uint8, uint16 and float32 are read directly; other types are first copied to float32.
     s : array, shape (K, E)
         On the host; K up to 32.
     w : array, shape (E,), optional
@@ -134,11 +162,11 @@ def frobenius_update(
     weigh_pixels : bool
         Divide by the mean of each pixel.
     gram : array, shape (K, K), optional
-        Matrix of the quadratic problem of a pixel, where it is not ``s w s'``; symmetric.
+        Matrix of the quadratic problem of a pixel if it is not ``s w s'``; symmetric.
     shift : array, shape (K,), optional
         Linear cost of the abundances, subtracted from ``x w s'``.
     norm : bool
-        False leaves out ``sum v w x^2``, which does not depend on ``s`` and costs a reading of the data.
+        False skips ``sum v w x^2``, which does not depend on ``s`` and costs a reading of the data.
 
     Returns
     -------
@@ -150,13 +178,13 @@ def frobenius_update(
     Raises
     ------
     InputError
-        Without CuPy, for more than 32 components, for a matrix that is not symmetric, and where a pixel does not fit
-        into shared memory (beyond 32768 channels of float32 on an A100).
+        Without CuPy, for more than 32 components, for a matrix that is not symmetric, and if a pixel does not fit into
+        shared memory (beyond 32768 channels of float32 on an A100).
 
     Notes
     -----
     float32 sums span at most 64 pixels and are then added in float64; the quadratic problems are solved in float64. No
-    sum depends on the order in which blocks run. GPUs made for games have few float64 units and are held back by them.
+    sum depends on the order in which blocks run. Consumer GPUs have few float64 units, which limit the speed there.
     """
     cupy = runtime()
     block = _Block(cupy, x, s, w, weigh_pixels=weigh_pixels, gram=gram, shift=shift)
@@ -167,8 +195,8 @@ def frobenius_update(
         big_n = block.outer(weighted)
     sums = block.sums(big_n, small)
     if norm:
-        none = cupy.zeros(1, dtype=np.float32)
-        sums["norm"] = np.float64(block.losses(none, none, 0, None).sum())
+        unused = cupy.zeros(1, dtype=np.float32)
+        sums["norm"] = np.float64(block.losses(unused, unused, 0, None).sum())
     return {}, sums
 
 
@@ -182,14 +210,14 @@ def frobenius_abundances(
     shift: Float | None = None,
     residual: bool = True,
 ) -> tuple[dict[str, Any], dict[str, Any]]:
-    """The last pass over a block: exact abundances, and what the model leaves.
+    """Solve the abundances of a block exactly in the last pass, and return the residuals of the model.
 
     Parameters
     ----------
     x, s, w, weigh_pixels, gram, shift
         As in `frobenius_update`.
     residual : bool
-        False leaves out the residuals, which cost two more readings of the data.
+        False skips the residuals, which cost two more readings of the data.
 
     Returns
     -------
@@ -206,25 +234,27 @@ def frobenius_abundances(
         return {"abundances": c}, {}
     rms = cupy.empty(len(x), dtype=np.float32)
     loss = block.losses(c, cupy.asarray(s, dtype=np.float32), len(s), rms).sum()
-    # The sum of all pixels is their product with ones.
+    # The sum over pixels is a product with ones.
     total = block.outer(cupy.ones((len(x), block.cut.components), dtype=np.float32))[0, : block.channels]
     spectrum = total - to_host(cupy, cupy.sum(c, axis=0, dtype=np.float64)) @ np.asarray(s, dtype=np.float64)
     return {"abundances": c, "residual": rms}, {"residual_spectrum": spectrum, "objective": np.float64(0.5 * loss)}
 
 
 class _Block:
-    """Data on the device, the problem in units in which every component has length one, and the kernels."""
+    """Data on the device, the problem scaled to components of unit length, and the kernels."""
 
     def __init__(self, cupy: Any, x: Any, s: Any, w: Any, *, weigh_pixels: bool, gram: Any, shift: Any) -> None:
         ends = np.asarray(s, dtype=np.float64)
         weighted = ends if w is None else ends * w
         matrix = weighted @ ends.T if gram is None else np.asarray(gram, dtype=np.float64)
         if not np.allclose(matrix, matrix.T, rtol=1e-12, atol=0.0):
-            raise InputError("the GPU kernels need a symmetric matrix; fit coupled components with device='cpu'")
+            raise InputError(
+                "the GPU kernels need a symmetric matrix; fit penalties between components on device='cpu'"
+            )
         length = np.sqrt(np.diag(matrix))
         self.unit = np.where(length > 0, length, 1.0)
         self.n, self.channels = ends.shape
-        ready = x.dtype.isnative and x.dtype.str[1:] in READY
+        ready = x.dtype.isnative and x.dtype.str[1:] in READABLE_DTYPES
         self.x = cupy.ascontiguousarray(x if ready else x.astype(np.float32))
         self.w = cupy.asarray(np.ones(self.channels) if w is None else np.asarray(w, dtype=np.float64))
         self.weigh_pixels = weigh_pixels
@@ -239,32 +269,32 @@ class _Block:
         self._cupy = cupy
         self._processors = device.processors
         self._kernels = module(cupy, "frobenius", (("DATA", C_TYPES[self.x.dtype.str[1:]]), *self.cut.macros))
-        self._problem = self._padded(weighted, matrix, np.zeros(self.n) if shift is None else np.asarray(shift))
+        self._problem = self._padded_problem(weighted, matrix, np.zeros(self.n) if shift is None else np.asarray(shift))
 
-    def _padded(self, weighted: Float, matrix: Float, shift: Float) -> tuple[Any, ...]:
-        """Padded with components that the unit matrix keeps at zero."""
+    def _padded_problem(self, weighted: Float, matrix: Float, shift: Float) -> tuple[Any, ...]:
+        """Scale the problem (K, E), (K, K), (K,) and pad it with components that a unit matrix keeps at zero."""
         k, n = self.cut.components, self.n
         scaled = matrix / np.outer(self.unit, self.unit)
         rows, gram, linear = np.zeros((k, self.cut.pitch), dtype=np.float32), np.eye(k), np.zeros(k)
         rows[:n, : self.channels] = weighted / self.unit[:, None]
-        gram[:n, :n] = scaled + np.diag(np.where(np.diag(scaled) > 0, RIDGE * np.diag(scaled), 1.0))
+        gram[:n, :n] = scaled + np.diag(np.where(np.diag(scaled) > 0, RELATIVE_RIDGE * np.diag(scaled), 1.0))
         linear[:n] = shift / self.unit
-        # The inverse only finds the first set: where it is no good, its place is taken by nothing.
+        # The inverse only provides the first passive set; if it is inaccurate, zeros take its place.
         inverse = np.linalg.inv(gram) if np.linalg.cond(gram) < 1e14 else np.zeros((k, k))
         return tuple(self._cupy.asarray(part) for part in (rows, gram, inverse, linear))
 
     def _solver_arguments(self) -> tuple[Any, ...]:
         cut = self.cut
-        # Rows of 16 bytes each, from an address that is one too, are read 16 bytes at a time.
-        aligned = self.channels * self.x.dtype.itemsize % ALIGN == 0 and self.x.data.ptr % ALIGN == 0
+        # If rows and the start address are multiples of 16 bytes, 16 bytes are read at a time.
+        aligned = self.channels * self.x.dtype.itemsize % ALIGNMENT == 0 and self.x.data.ptr % ALIGNMENT == 0
         numbers = (self.channels, cut.pitch, cut.rows, int(self.weigh_pixels), int(aligned))
         return (self.x, *self._problem, np.int64(len(self.x)), *(np.int32(number) for number in numbers))
 
     def _grid(self) -> int:
-        return max(min(-(-len(self.x) // self.cut.rows), self.cut.resident * self._processors), 1)
+        return max(min(-(-len(self.x) // self.cut.rows), self.cut.blocks_per_processor * self._processors), 1)
 
     def fused(self) -> tuple[Float, Float]:
-        """N (K, pitch) and the small sums, from one reading of the data."""
+        """Compute N (K, pitch) and the small sums with one reading of the data."""
         blocks, k = self._grid(), self.cut.components
         big_n = self._cupy.zeros((blocks, k, self.cut.pitch), dtype=np.float64)
         small = self._cupy.empty((blocks, k * k + k), dtype=np.float64)
@@ -273,7 +303,7 @@ class _Block:
         return add(self._cupy, self._kernels, big_n), add(self._cupy, self._kernels, small)
 
     def solve(self) -> tuple[Any, Any, Float]:
-        """c and v c (P, K) on the device, and the small sums."""
+        """Solve c (P, K); returns c and v c on the device, and the small sums."""
         blocks, k = self._grid(), self.cut.components
         c = self._cupy.empty((len(self.x), k), dtype=np.float32)
         weighted = self._cupy.empty((len(self.x), k), dtype=np.float32)
@@ -283,30 +313,33 @@ class _Block:
         return c, weighted, add(self._cupy, self._kernels, small)
 
     def outer(self, weighted: Any) -> Float:
-        """``weighted' x`` (K, pitch)."""
+        """Compute ``weighted' x`` (K, pitch)."""
         runs = -(-self.cut.pitch // (THREADS * self.cut.wide))
-        blocks = max(min(-(-len(self.x) // FLUSH), -(-4 * self._processors // runs)), 1)
+        blocks = max(min(-(-len(self.x) // MAX_FLOAT32_PIXELS), -(-4 * self._processors // runs)), 1)
         big_n = self._cupy.empty((blocks, self.cut.components, self.cut.pitch), dtype=np.float64)
         arguments = (self.x, weighted, np.int64(len(self.x)), np.int32(self.channels), np.int32(self.cut.pitch), big_n)
         launch(self._kernels.get_function("outer_pass"), (blocks, runs), THREADS, arguments)
         return add(self._cupy, self._kernels, big_n)
 
     def losses(self, c: Any, s: Any, components: int, rms: Any) -> Float:
-        """``sum v w (x - c s)^2`` (blocks,), and the root mean square of each pixel into ``rms``, unless None."""
+        """Compute ``sum v w (x - c s)^2`` (blocks,), and the root mean square of each pixel in ``rms`` unless None.
+
+        c is (P, components) and s (components, E), both float32 on the device; with no components the residual is x.
+        """
         blocks = max(min(-(-len(self.x) // WARPS), 8 * self._processors), 1)
         loss = self._cupy.empty(blocks, dtype=np.float64)
         numbers = (np.int64(len(self.x)), *(np.int32(v) for v in (self.channels, components, self.weigh_pixels)))
-        nowhere = np.intp(0) if rms is None else rms
+        output = np.intp(0) if rms is None else rms
         launch(
             self._kernels.get_function("residual_pass"),
             (blocks,),
             THREADS,
-            (self.x, c, s, self.w, *numbers, nowhere, loss),
+            (self.x, c, s, self.w, *numbers, output, loss),
         )
         return to_host(self._cupy, loss)
 
     def sums(self, big_n: Float, small: Float) -> dict[str, Any]:
-        """In the units of the data, without what was padded."""
+        """Remove the scaling and the padding from ``big_n`` and the ``small`` sums."""
         k, n = self.cut.components, self.n
         pairs = small[: k * k].reshape(k, k)[:n, :n]
         return {

@@ -1,8 +1,8 @@
-// What the kernels share: sums over the lanes of a warp, and small non-negative quadratic programmes.
+// Device functions for both losses: sums over the lanes of a warp, and small non-negative quadratic programmes.
 //
-// A group is K neighbouring lanes of a warp, K a power of two up to 32. It works on one problem: lane k holds what
-// belongs to component k, so a set of components is a ballot, and a matrix is read a column at a time without bank
-// conflicts. All lanes of a warp take part in every call, groups without work too.
+// A group is K neighbouring lanes of a warp, K a power of two up to 32, and solves one problem. Lane k holds the values
+// of component k, so a set of components is a ballot, and a matrix is read column by column without bank conflicts. All
+// lanes of a warp must take part in every call, also groups without work.
 #ifndef SCALEHSI_LANES
 #define SCALEHSI_LANES
 
@@ -13,8 +13,8 @@
 constexpr unsigned EVERY_LANE = 0xffffffffu;
 constexpr int WARP = 32;
 
-// Sum N values over the 32 lanes. At each step a lane gives away one half and adds to the other, so that N values cost
-// N shuffles and not 5 N. Afterwards value i is v[i % R] of the lanes around 32 i / N, with R = N / 32 or 1.
+// Sum N values over the 32 lanes. At each step a lane sends one half of its values and adds to the other half, so that
+// N values cost N shuffles instead of 5 N. Sum i is then v[i % R] of the lanes around 32 i / N, with R = N / 32 or 1.
 template <int N>
 __device__ __forceinline__ void sum_lanes(float (&v)[N]) {
     const int lane = threadIdx.x % WARP;
@@ -38,7 +38,7 @@ __device__ __forceinline__ void sum_lanes(float (&v)[N]) {
     }
 }
 
-// The lanes of a group see the same bits: addition commutes, and every lane adds the same pairs.
+// All lanes of a group return the same bits: addition commutes, and every lane adds the same pairs.
 template <int K>
 __device__ __forceinline__ double group_sum(double v) {
 #pragma unroll
@@ -59,7 +59,7 @@ __device__ __forceinline__ unsigned group_ballot(bool v) {
     return (__ballot_sync(EVERY_LANE, v) >> first) & (EVERY_LANE >> (WARP - K));
 }
 
-// Column k of a symmetric matrix (K, K) times a vector that is spread over the group.
+// Product of column k of a symmetric matrix (K, K) and a vector with one value per lane of the group.
 template <int K>
 __device__ __forceinline__ double times(const double* matrix, double v) {
     const int me = threadIdx.x % K;
@@ -69,8 +69,8 @@ __device__ __forceinline__ double times(const double* matrix, double v) {
     return total;
 }
 
-// Solve the equations of the members of a set, by elimination without pivots (the matrix is positive definite); zero
-// for the others, whose rows are replaced by those of the unit matrix so that all groups go through the same steps.
+// Solve the equations of the members of a set by elimination without pivoting (the matrix is positive definite). The
+// others are zero: their rows are replaced by those of the unit matrix, so that all groups take the same steps.
 template <int K>
 __device__ double solve_members(const double* matrix, double right, unsigned members) {
     const int me = threadIdx.x % K;
@@ -99,8 +99,9 @@ __device__ double solve_members(const double* matrix, double right, unsigned mem
     return z;
 }
 
-// Minimise 1/2 c'Gc - b'c over c >= 0 by an active set, the same as `scalehsi.kernels.quadratic.nnls.solve_one`: from a feasible
-// start c, whose components in use are the first set. `matrix` is G (K, K), symmetric, in shared memory.
+// Minimise 1/2 c'Gc - b'c over c >= 0 by the active set of `scalehsi.kernels.quadratic.nnls.solve_one`, from a feasible
+// start c; its positive components are the first passive set. `matrix` is G (K, K), symmetric, in shared memory;
+// `right` is b.
 template <int K>
 __device__ double non_negative(const double* matrix, double right, double c) {
     const int me = threadIdx.x % K;
@@ -112,7 +113,7 @@ __device__ double non_negative(const double* matrix, double right, double c) {
         if (__any_sync(EVERY_LANE, busy) == 0) break;
         const double z = solve_members<K>(matrix, right, members);
         const bool inside = (members >> me & 1u) != 0;
-        // How far towards z before some component reaches zero?
+        // Longest step towards z before a component reaches zero.
         const bool low = inside && z <= 0.0;
         const double ratio = low ? (c > 0.0 ? c / (c - z) : 0.0) : 2.0;
         const double step = -group_max<K>(-ratio);
@@ -121,17 +122,17 @@ __device__ double non_negative(const double* matrix, double right, double c) {
         const int blocking = __ffs(static_cast<int>(lowest)) - 1;
         const double moved = inside ? (blocked ? c + step * (z - c) : z) : c;
         const bool leaves = blocked && inside && (moved <= 0.0 || me == blocking);
-        const unsigned left = group_ballot<K>(leaves);
+        const unsigned leaving = group_ballot<K>(leaves);
         const double value = leaves ? 0.0 : moved;
-        // Optimal unless a component at zero would lower the objective.
-        const double pull = right - times<K>(matrix, value);
-        const double best = group_max<K>(inside ? 0.0 : pull);
-        const unsigned winner = group_ballot<K>(!inside && pull == best && best > tolerance);
+        // Optimal unless increasing a component from zero lowers the objective.
+        const double slope = right - times<K>(matrix, value);
+        const double best = group_max<K>(inside ? 0.0 : slope);
+        const unsigned winner = group_ballot<K>(!inside && slope == best && best > tolerance);
         if (busy) {
             c = value;
             if (blocked) {
-                members &= ~left;
-                busy = blocking != added || step != 0.0;  // else rounding alone asked for this component
+                members &= ~leaving;
+                busy = blocking != added || step != 0.0;  // else the component was added because of rounding
             } else if (winner != 0) {
                 added = __ffs(static_cast<int>(winner)) - 1;
                 members |= 1u << added;
@@ -143,14 +144,14 @@ __device__ double non_negative(const double* matrix, double right, double c) {
     return c;
 }
 
-// Sums over blocks of threads, one block after the other: `parts` (blocks, size) -> `out` (size,).
+// Sum over thread blocks in a fixed order: `parts` (blocks, size) -> `out` (size,).
 extern "C" __global__ void add_blocks(const double* parts, int blocks, long long size, double* out) {
     const long long i = static_cast<long long>(blockIdx.x) * blockDim.x + threadIdx.x;
     if (i >= size) return;
     double total[4] = {0.0, 0.0, 0.0, 0.0};
     int b = 0;
     for (; b + 4 <= blocks; b += 4)
-        for (int j = 0; j < 4; ++j) total[j] += parts[(b + j) * size + i];  // four loads on their way at a time
+        for (int j = 0; j < 4; ++j) total[j] += parts[(b + j) * size + i];  // four loads in flight at a time
     for (; b < blocks; ++b) total[0] += parts[b * size + i];
     out[i] = (total[0] + total[1]) + (total[2] + total[3]);
 }

@@ -1,11 +1,11 @@
-// Counts and the Poisson likelihood over a block of pixels: the twin of scalehsi/kernels/poisson/passes.py.
+// Poisson passes over a block of pixels: the twin of scalehsi/kernels/poisson/passes.py.
 //
-// `solve_counts`: a warp takes a pixel. For sums over its filled channels the lanes share these out, and gather the
-// endmembers there from cache; for its small problem lane k holds component k. Expectation maximisation, then Newton
-// with the same safeguards as on the CPU. Endmembers are scaled to a sum of one, so the linear term is one for each.
-// `sum_channels`, `join_channels`: what a Newton step of s needs, channel by channel over counts in the order of their
-// channels. The model is evaluated once more there, which costs less than to write x / y and x / y^2 down for every
-// count and gather them again; and as every number has one writer, results do not depend on which block runs first.
+// `solve_counts`: a warp solves a pixel by expectation maximisation, then by Newton steps with the safeguards of the
+// CPU. The lanes divide the filled channels and gather the endmembers there from cache; for the small problem lane k
+// holds component k. Endmembers are scaled to a sum of one, so the linear term is one for each.
+// `sum_channels`, `join_channels`: sums for a Newton step of s, from counts ordered by channel. The model is evaluated
+// again there, which costs less than to store x / y and x / y^2 for every count and gather them. Every number has one
+// writer, so results do not depend on the order of the thread blocks.
 //
 // Set at compile time: COMPONENTS, K padded to 4, 8, 16 or 32; CHANNEL and VALUE, the types of the counts.
 #include "lanes.cu"
@@ -13,23 +13,23 @@
 constexpr int K = COMPONENTS;
 constexpr int THREADS = 128;
 constexpr int WARPS = THREADS / WARP;
-constexpr int TILE = K < 8 ? 4 : 8;  // of the Hessian: as many sums as fit into the registers of a thread
+constexpr int TILE = K < 8 ? 4 : 8;  // side of a tile of the Hessian, whose sums fit into the registers of a thread
 constexpr int TILES = K / TILE;
 constexpr int SQUARE = TILE * TILE;
 
 constexpr int EM_STEPS = 3;
 constexpr int NEWTON_STEPS = 24;
 constexpr int HALVINGS = 40;
-constexpr double PAST = 0.5;         // a step may end where the objective rises by at most so much of its first slope
-constexpr double DECREMENT = 1e-10;  // predicted gain, relative to the counts of the pixel, at which Newton stops
-constexpr double RIDGE = 1e-10;      // added to the diagonal relative to itself, for equal endmembers
-constexpr float DARK = 1e-17f;       // smallest value of the model: its square still has an inverse in float32
+constexpr double MAX_END_SLOPE = 0.5;  // a step is shortened if its last slope exceeds this part of its first slope
+constexpr double DECREMENT = 1e-10;    // predicted gain, relative to the counts of the pixel, at which Newton stops
+constexpr double RIDGE = 1e-10;        // added to each diagonal element in proportion to it, for equal endmembers
+constexpr float MIN_MODEL = 1e-17f;    // smallest value of the model: its square still has an inverse in float32
 
 struct alignas(16) Four {
     float v[4];
 };
 
-// The filled channels of a pixel, and the endmembers (channels, K), float32, zero beyond the components there are.
+// Filled channels of a pixel, and the endmembers (channels, K), float32, zero for padded components.
 struct Pixel {
     const CHANNEL* channel;
     const VALUE* value;
@@ -53,13 +53,13 @@ __device__ __forceinline__ float dot(const float (&c)[K], const float (&s)[K]) {
     return y;
 }
 
-// What lane k holds, to all lanes.
+// Send the value of lane k to c[k] of all lanes.
 __device__ __forceinline__ void share(double mine, float (&c)[K]) {
 #pragma unroll
     for (int k = 0; k < K; ++k) c[k] = static_cast<float>(__shfl_sync(EVERY_LANE, mine, k, K));
 }
 
-// gradient_k = sum (x / y) s_k, to lane k.
+// Return gradient_k = sum (x / y) s_k to lane k.
 __device__ double slope(const Pixel& pixel, double now) {
     float c[K];
     share(now, c);
@@ -69,7 +69,7 @@ __device__ double slope(const Pixel& pixel, double now) {
     for (int i = threadIdx.x % WARP; i < pixel.filled; i += WARP) {
         float s[K];
         gather(pixel.st + static_cast<long long>(pixel.channel[i]) * K, s);
-        const float r = static_cast<float>(pixel.value[i]) / fmaxf(dot(c, s), DARK);
+        const float r = static_cast<float>(pixel.value[i]) / fmaxf(dot(c, s), MIN_MODEL);
 #pragma unroll
         for (int k = 0; k < K; ++k) sums[k] += r * s[k];
     }
@@ -77,7 +77,7 @@ __device__ double slope(const Pixel& pixel, double now) {
     return __shfl_sync(EVERY_LANE, sums[0], threadIdx.x % K * (WARP / K));
 }
 
-// One tile of hessian = sum (x / y^2) s s', which two warps never share; on the diagonal also its part of the gradient.
+// Compute one tile of hessian = sum (x / y^2) s s', one hessian per warp; on the diagonal also a part of the gradient.
 template <bool DIAGONAL>
 __device__ __forceinline__ void tile(const Pixel& pixel, const float (&c)[K], int a, int b, double* hessian,
                                      double& gradient) {
@@ -91,12 +91,12 @@ __device__ __forceinline__ void tile(const Pixel& pixel, const float (&c)[K], in
         const float* row = pixel.st + static_cast<long long>(pixel.channel[i]) * K;
         float s[K];
         gather(row, s);
-        const float y = fmaxf(dot(c, s), DARK);
+        const float y = fmaxf(dot(c, s), MIN_MODEL);
         const float r = static_cast<float>(pixel.value[i]) / y;
         const float q = r / y;
 #pragma unroll
         for (int k = 0; k < TILE; ++k) {
-            const float left = TILES == 1 ? s[k] : row[a * TILE + k];  // a register has no number known at run time
+            const float left = TILES == 1 ? s[k] : row[a * TILE + k];  // registers cannot be indexed at run time
             if (DIAGONAL) line[k] += r * left;
             const float share = q * left;
 #pragma unroll
@@ -125,7 +125,7 @@ __device__ __forceinline__ void tile(const Pixel& pixel, const float (&c)[K], in
     }
 }
 
-// Gradient to lane k, and hessian (K, K) in the shared memory of the warp.
+// Return gradient_k to lane k, and write hessian (K, K) to the shared memory of the warp.
 __device__ double derivatives(const Pixel& pixel, double now, double* hessian) {
     float c[K];
     share(now, c);
@@ -139,8 +139,8 @@ __device__ double derivatives(const Pixel& pixel, double now, double* hessian) {
     return gradient;
 }
 
-// How far to go from `before` along `d`: to where the slope of the objective is small, found by halving.
-__device__ double shorter(const Pixel& pixel, double before, double d, double fall) {
+// Find the part of step `d` from `before` at which the slope of the objective is small, by bisection.
+__device__ double step_length(const Pixel& pixel, double before, double d, double fall) {
     float c[K], change[K];
     share(before, c);
     share(d, change);
@@ -152,14 +152,14 @@ __device__ double shorter(const Pixel& pixel, double before, double d, double fa
         for (int i = threadIdx.x % WARP; i < pixel.filled; i += WARP) {
             float s[K];
             gather(pixel.st + static_cast<long long>(pixel.channel[i]) * K, s);
-            const float along = dot(change, s);
-            end -= static_cast<float>(pixel.value[i]) * along /
-                   fmaxf(fmaxf(dot(c, s), DARK) + static_cast<float>(step) * along, DARK);
+            const float change_here = dot(change, s);
+            end -= static_cast<float>(pixel.value[i]) * change_here /
+                   fmaxf(fmaxf(dot(c, s), MIN_MODEL) + static_cast<float>(step) * change_here, MIN_MODEL);
         }
         end = level + group_sum<WARP>(end);
-        if (end > -PAST * fall)
+        if (end > -MAX_END_SLOPE * fall)
             high = step;
-        else if (end < PAST * fall)
+        else if (end < MAX_END_SLOPE * fall)
             low = step;
         else
             return step;
@@ -167,12 +167,12 @@ __device__ double shorter(const Pixel& pixel, double before, double d, double fa
     return low;
 }
 
-// Newton steps from `now` to the maximum of the likelihood.
+// Maximise the likelihood by Newton steps from `now`.
 __device__ double newton(const Pixel& pixel, double now, double total, double* hessian) {
     const int me = threadIdx.x % K;
     double gradient = derivatives(pixel, now, hessian);
     for (int turn = 0; turn < NEWTON_STEPS; ++turn) {
-        // Minimise g.d + 1/2 d'Hd over now + d >= 0, written for the new value itself.
+        // Minimise g.d + 1/2 d'Hd over now + d >= 0, written for the new value now + d.
         if (threadIdx.x % WARP < K) hessian[me * K + me] *= 1.0 + RIDGE;
         __syncwarp();
         const double right = times<K>(hessian, now) + gradient - 1.0;
@@ -184,20 +184,21 @@ __device__ double newton(const Pixel& pixel, double now, double total, double* h
         now = target;
         if (decrement < DECREMENT * total || !(fall < 0.0)) break;
         gradient = derivatives(pixel, now, hessian);
-        if (group_sum<K>(d * (1.0 - gradient)) > -PAST * fall) {
-            now = before + shorter(pixel, before, d, fall) * d;
+        if (group_sum<K>(d * (1.0 - gradient)) > -MAX_END_SLOPE * fall) {
+            now = before + step_length(pixel, before, d, fall) * d;
             gradient = derivatives(pixel, now, hessian);
         }
     }
     return now;
 }
 
-// Abundances c (pixels, K) of endmembers st (channels, K) whose columns sum to one, or to nothing where `alive`
-// (K,) is zero; components: how many share the first guess. left (pixels,): sum of x (x - 2 y) over filled channels.
+// Solve the abundances c (pixels, K) for endmembers st (channels, K), whose columns sum to one, or to zero if `alive`
+// (K,) is zero; components is K without padding. filled_squares (pixels,): sum of x (x - 2 y) over filled channels.
 // sums (blocks WARPS, K + 1): sum c, then sum x log y.
 extern "C" __global__ void __launch_bounds__(THREADS)
     solve_counts(const long long* indptr, const CHANNEL* channel, const VALUE* value, const float* st,
-                 const float* alive, long long pixels, int components, float* c, double* left, double* sums) {
+                 const float* alive, long long pixels, int components, float* c, double* filled_squares,
+                 double* sums) {
     __shared__ double hessians[WARPS][K * K];
     const int lane = threadIdx.x % WARP;
     const int warp = threadIdx.x / WARP;
@@ -216,21 +217,21 @@ extern "C" __global__ void __launch_bounds__(THREADS)
             for (int turn = 0; turn < EM_STEPS; ++turn) now *= slope(pixel, now);
             now = newton(pixel, now, total, hessians[warp]);
         }
-        // Rounded here, so that all sums are those of the abundances that are written down.
+        // Rounded here, so that all sums use the abundances that are stored.
         const float rounded = static_cast<float>(now);
         float shares[K];
         share(rounded, shares);
-        double rest = 0.0;
+        double squares = 0.0;
         for (int i = lane; i < pixel.filled; i += WARP) {
             float s[K];
             gather(st + static_cast<long long>(pixel.channel[i]) * K, s);
-            const float y = fmaxf(dot(shares, s), DARK);
+            const float y = fmaxf(dot(shares, s), MIN_MODEL);
             const double x = pixel.value[i];
             likelihood += x * logf(y);
-            rest += x * (x - 2.0 * y);
+            squares += x * (x - 2.0 * y);
         }
-        rest = group_sum<WARP>(rest);
-        if (lane == 0) left[p] = rest;
+        squares = group_sum<WARP>(squares);
+        if (lane == 0) filled_squares[p] = squares;
         if (lane < K) c[p * K + me] = rounded;
         used += rounded;
     }
@@ -239,7 +240,7 @@ extern "C" __global__ void __launch_bounds__(THREADS)
     if (lane == 0) sums[mine * (K + 1) + K] = likelihood;
 }
 
-// One tile of the sums of one piece of a channel, from registers by the warps' shared memory to `out`.
+// Sum one tile of one piece of a channel, from registers through shared memory to `out`.
 template <bool DIAGONAL>
 __device__ __forceinline__ void channel_tile(const int* pixel, const VALUE* value, long long first, long long last,
                                              const float* c, const float (&s)[K], int a, int b,
@@ -255,7 +256,7 @@ __device__ __forceinline__ void channel_tile(const int* pixel, const VALUE* valu
         const float* row = c + static_cast<long long>(pixel[i]) * K;
         float shares[K];
         gather(row, shares);
-        const float y = fmaxf(dot(shares, s), DARK);
+        const float y = fmaxf(dot(shares, s), MIN_MODEL);
         const float r = static_cast<float>(value[i]) / y;
         const float q = r / y;
 #pragma unroll
@@ -288,8 +289,8 @@ __device__ __forceinline__ void channel_tile(const int* pixel, const VALUE* valu
     __syncthreads();
 }
 
-// A block takes a piece of a channel: counts start[piece] to start[piece + 1] of all counts in the order of their
-// channels, each with its pixel. out (pieces, K + K (K + 1) / 2): sum c r, and the lower triangle of sum c c' q.
+// A thread block sums a piece of a channel: counts start[piece] to start[piece + 1] of all counts ordered by channel,
+// each with its pixel. out (pieces, K + K (K + 1) / 2): sum c x / y, and the lower triangle of sum c c' x / y^2.
 extern "C" __global__ void __launch_bounds__(THREADS)
     sum_channels(const int* pixel, const VALUE* value, const long long* start, const int* channel, const float* st,
                  const float* c, double* out) {
@@ -305,7 +306,7 @@ extern "C" __global__ void __launch_bounds__(THREADS)
     }
 }
 
-// Pieces of a channel, one after the other: first_piece (channels + 1,), parts (pieces, size) -> out (channels, size).
+// Sum the pieces of each channel in order: first_piece (channels + 1,), parts (pieces, size) -> out (channels, size).
 extern "C" __global__ void join_channels(const double* parts, const long long* first_piece, int channels, int size,
                                          double* out) {
     const long long i = static_cast<long long>(blockIdx.x) * blockDim.x + threadIdx.x;

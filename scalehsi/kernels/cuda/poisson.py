@@ -1,8 +1,7 @@
-"""The Poisson likelihood on a GPU: the sums and abundances of `scalehsi.kernels.poisson.passes`, from counts without
-zeros.
+"""Poisson passes on a GPU: sums and abundances as in `scalehsi.kernels.poisson.passes`, from sparse counts.
 
-The counts lie on the device twice: by pixels for the abundances, and by channels for the sums over pixels, so that each
-sum has one writer and needs no atomics. Nothing here has run on a GPU yet: see `scalehsi.kernels.cuda`.
+The device holds the counts twice: ordered by pixel for the abundances, and by channel for the sums over pixels, so that
+each sum has one writer and needs no atomics. Nothing here has run on a GPU yet: see `scalehsi.kernels.cuda`.
 """
 
 from __future__ import annotations
@@ -20,34 +19,36 @@ from scalehsi.kernels.cuda.sources import (
     current_device,
     launch,
     module,
-    padded,
+    padded_components,
     runtime,
     to_host,
 )
 
 THREADS: Final = 128
 WARPS: Final = THREADS // 32
-"""Those of poisson.cu."""
-TINY: Final = 1e-12
-"""Smallest value of an endmember relative to its mean: where a count meets none. That of `kernels.poisson`."""
-NARROW: Final = 65536
-"""Up to so many channels their numbers fit in two bytes. That of `kernels.counts`."""
-PIECE: Final = 4096
-"""Counts of a channel that a block of threads adds up: float32 sums of a thread span 32 of them."""
+"""THREADS and WARPS are as in poisson.cu."""
+MIN_ENDMEMBER: Final = 1e-12
+"""As in `kernels.poisson.passes`."""
+MAX_UINT16_CHANNELS: Final = 65536
+"""As in `kernels.pixel_rows.sparse_counts`. Importing either would load numba."""
+COUNTS_PER_PIECE: Final = 4096
+"""Counts of a channel that a thread block sums; each float32 sum of a thread spans 32 of them."""
 
 
 @dataclass(frozen=True, eq=False, slots=True)
-class Resident:
-    """Counts of a block of pixels on the device, by pixels and by channels: see `resident`.
+class DeviceCounts:
+    """Counts of a block of pixels on the device, ordered by pixel and by channel; `counts_to_device` makes them.
 
     Parameters
     ----------
     indptr : CuPy array of int64, shape (P + 1,)
+        Start of each pixel in the next two arrays.
     channel, value : CuPy arrays, shape (filled,)
-        In the order of their pixels.
+        Channels and counts, ordered by pixel.
     pixel : CuPy array of int32, shape (filled,)
+        Pixels, ordered by channel.
     value_by_channel : CuPy array, shape (filled,)
-        Both in the order of their channels.
+        Counts, ordered by channel.
     pieces : tuple of CuPy arrays
         First count of each piece of a channel (and the end of the last), the channel of each piece, and the first piece
         of each channel (and the end of the last).
@@ -70,27 +71,27 @@ class Resident:
 
     @property
     def nbytes(self) -> int:
-        """On the device."""
+        """Bytes on the device."""
         parts = (self.indptr, self.channel, self.value, self.pixel, self.value_by_channel, *self.pieces)
         return int(sum(part.nbytes for part in parts))
 
 
-def resident(counts: Any) -> Resident:
-    """Put counts on the current device, and sort them by channel: once for all passes over them.
+def counts_to_device(counts: Any) -> DeviceCounts:
+    """Copy counts to the current device and sort them by channel, once for all passes over them.
 
     Parameters
     ----------
-    counts : Counts, the same of CuPy arrays, or a CuPy array (P, E)
+    counts : Counts, the same with CuPy arrays, a CuPy array (P, E), or DeviceCounts
         ``indptr`` (P + 1,) int64, ``channel`` (filled,) uint16 or int32, ``value`` (filled,) uint8, uint16, uint32 or
-        float32, ``n_channels``. Of a dense block what is above zero is taken, on the device.
+        float32, ``n_channels``. From a dense block the values above zero are selected on the device.
 
     Returns
     -------
-    Resident
-        At 2048 channels and counts up to 255: 8 bytes a filled channel, and 40 while it is made; from a dense block a
-        byte for each of its values more while it is made.
+    DeviceCounts
+        At 2048 channels and counts up to 255 it takes 8 bytes per filled channel, and 40 during the sort; with a dense
+        block, also one byte for each value during the selection.
     """
-    if isinstance(counts, Resident):
+    if isinstance(counts, DeviceCounts):
         return counts
     cupy = runtime()
     if hasattr(counts, "n_channels"):
@@ -105,20 +106,20 @@ def resident(counts: Any) -> Resident:
     pixel = (cupy.searchsorted(indptr, order, side="right") - 1).astype(np.int32)
     filled = to_host(cupy, cupy.bincount(channel, minlength=channels)).astype(np.int64)
     pieces = tuple(cupy.asarray(part) for part in cut(filled))
-    return Resident(indptr, channel, value, pixel, value[order], (pieces[0], pieces[1], pieces[2]), channels)
+    return DeviceCounts(indptr, channel, value, pixel, value[order], (pieces[0], pieces[1], pieces[2]), channels)
 
 
 def _rows(cupy: Any, x: Any) -> tuple[Any, Any, Any]:
-    """What is above zero in a dense block (P, E), row after row: ``indptr``, channels, values."""
+    """Select the values above zero of a dense block (P, E) row by row: returns ``indptr``, channels, values."""
     filled = x > 0
     indptr = cupy.zeros(len(x) + 1, dtype=np.int64)
     indptr[1:] = cupy.cumsum(cupy.count_nonzero(filled, axis=1))
     _, channel = cupy.nonzero(filled)
-    return indptr, channel.astype(np.uint16 if x.shape[1] <= NARROW else np.int32), x[filled]
+    return indptr, channel.astype(np.uint16 if x.shape[1] <= MAX_UINT16_CHANNELS else np.int32), x[filled]
 
 
 def cut(filled: np.ndarray[Any, np.dtype[np.int64]]) -> tuple[Any, Any, Any]:
-    """Cut channels with ``filled`` (E,) counts into pieces of 4096: see `Resident`.
+    """Divide channels with ``filled`` (E,) counts into pieces of 4096; returns ``pieces`` of `DeviceCounts`.
 
     Examples
     --------
@@ -126,21 +127,21 @@ def cut(filled: np.ndarray[Any, np.dtype[np.int64]]) -> tuple[Any, Any, Any]:
     >>> start.tolist(), channel.tolist(), first.tolist()
     ([0, 3, 4099, 5003], [0, 2, 2], [0, 1, 1, 3])
     """
-    number = -(-filled // PIECE)
+    number = -(-filled // COUNTS_PER_PIECE)
     first = np.concatenate([[0], np.cumsum(number)]).astype(np.int64)
     channel = np.repeat(np.arange(len(filled), dtype=np.int32), number)
     begin = np.cumsum(filled) - filled
-    start = begin[channel] + PIECE * (np.arange(len(channel)) - first[channel])
+    start = begin[channel] + COUNTS_PER_PIECE * (np.arange(len(channel)) - first[channel])
     return np.concatenate([start, [filled.sum()]]).astype(np.int64), channel, first
 
 
 def poisson_update(counts: Any, *, s: Float) -> tuple[dict[str, Any], dict[str, Any]]:
-    """One pass over a block: the sums that the next ``s`` and the objective need.
+    """Solve the abundances of a block, and return the sums for the objective and the next ``s``.
 
     Parameters
     ----------
-    counts : Resident, or what `resident` takes
-        Sorting them by channel costs more than a pass: do it once, with `resident`, and hold that.
+    counts : DeviceCounts, or an argument of `counts_to_device`
+        Sorting by channel costs more than a pass; pass the result of `counts_to_device` to sort only once.
     s : array, shape (K, E)
         On the host; K up to 32.
 
@@ -158,10 +159,10 @@ def poisson_update(counts: Any, *, s: Float) -> tuple[dict[str, Any], dict[str, 
 
     Notes
     -----
-    The model of a count is float32, sums over a lane's counts too; the quadratic models of Newton's steps are solved in
-    float64, and all sums over pixels are float64. No sum depends on the order in which blocks run.
+    The model of a count and sums over the counts of a lane are float32; the quadratic models of Newton's steps are
+    solved in float64, and all sums over pixels are float64. No sum depends on the order in which blocks run.
     """
-    work = _Pass(runtime(), resident(counts), s)
+    work = _Pass(runtime(), counts_to_device(counts), s)
     c, _, small = work.solve()
     table = work.channel_sums(c)
     n, k, unit = work.n, work.k, work.unit
@@ -175,12 +176,14 @@ def poisson_update(counts: Any, *, s: Float) -> tuple[dict[str, Any], dict[str, 
 
 
 def poisson_abundances(counts: Any, *, s: Float, residual: bool = True) -> tuple[dict[str, Any], dict[str, Any]]:
-    """The last pass over a block: maximum-likelihood abundances, and what the model leaves.
+    """Solve the maximum-likelihood abundances of a block in the last pass, and return the residuals of the model.
 
     Parameters
     ----------
     counts, s
         As in `poisson_update`.
+    residual : bool
+        False skips the residuals.
 
     Returns
     -------
@@ -190,16 +193,16 @@ def poisson_abundances(counts: Any, *, s: Float, residual: bool = True) -> tuple
         On the host: ``residual_spectrum`` (E,) sum of data minus model, ``likelihood``, ``C``.
     """
     cupy = runtime()
-    work = _Pass(cupy, resident(counts), s)
-    c, left, small = work.solve()
+    work = _Pass(cupy, counts_to_device(counts), s)
+    c, filled_squares, small = work.solve()
     scaled = cupy.ascontiguousarray(c[:, : work.n] / cupy.asarray(work.unit, dtype=np.float32))
     sums: dict[str, Any] = {"likelihood": np.float64(small[work.k]), "C": small[: work.n] / work.unit}
     if not residual:
         return {"abundances": scaled}, sums
-    # Where there are no counts the residual is the model, whose square needs no channels: c s s' c.
+    # The square of the model over all channels is c s s' c, without a sum over channels.
     ends = work.columns.T
-    wide = scaled.astype(np.float64)
-    square = left + cupy.sum((wide @ cupy.asarray(ends @ ends.T)) * wide, axis=1)
+    floats = scaled.astype(np.float64)
+    square = filled_squares + cupy.sum((floats @ cupy.asarray(ends @ ends.T)) * floats, axis=1)
     rms = cupy.sqrt(cupy.maximum(square, 0.0) / work.channels).astype(np.float32)
     sums["residual_spectrum"] = work.totals() - sums["C"] @ ends
     return {"abundances": scaled, "residual": rms}, sums
@@ -208,12 +211,12 @@ def poisson_abundances(counts: Any, *, s: Float, residual: bool = True) -> tuple
 class _Pass:
     """Endmembers on the device, scaled to a sum of one, and the kernels of a pass."""
 
-    def __init__(self, cupy: Any, counts: Resident, s: Any) -> None:
+    def __init__(self, cupy: Any, counts: DeviceCounts, s: Any) -> None:
         self.columns = np.ascontiguousarray(np.asarray(s, dtype=np.float64).T)
-        # Nowhere zero but for empty endmembers, which stay empty: as on the CPU.
-        self.columns = np.maximum(self.columns, TINY * self.columns.mean(axis=0))
+        # Above zero, except for empty endmembers, which stay empty, as on the CPU.
+        self.columns = np.maximum(self.columns, MIN_ENDMEMBER * self.columns.mean(axis=0))
         self.channels, self.n = self.columns.shape
-        self.k = padded(self.n)
+        self.k = padded_components(self.n)
         sums = self.columns.sum(axis=0)
         self.unit = np.where(sums > 0, sums, 1.0)
         table, alive = np.zeros((self.channels, self.k), dtype=np.float32), np.zeros(self.k, dtype=np.float32)
@@ -225,24 +228,28 @@ class _Pass:
         self._kernels = module(cupy, "poisson", (("COMPONENTS", self.k), *types))
 
     def solve(self) -> tuple[Any, Any, Float]:
-        """Scaled abundances (P, K) and what is `left` (P,), on the device; sums (K + 1,) of c and ``x log y``."""
+        """Solve the scaled abundances (P, K), and return further sums.
+
+        Returns also ``sum x (x - 2 y)`` (P,) over the filled channels, on the device, and the sums over pixels (K + 1,)
+        of c and of ``x log y``, on the host.
+        """
         counts, cupy = self._counts, self._cupy
         pixels = counts.shape[0]
         blocks = max(min(-(-pixels // WARPS), 16 * current_device(cupy).processors), 1)
         c = cupy.empty((pixels, self.k), dtype=np.float32)
-        left = cupy.empty(pixels, dtype=np.float64)
+        filled_squares = cupy.empty(pixels, dtype=np.float64)
         sums = cupy.empty((blocks * WARPS, self.k + 1), dtype=np.float64)
         numbers = np.int64(pixels), np.int32(self.n)
         launch(
             self._kernels.get_function("solve_counts"),
             (blocks,),
             THREADS,
-            (counts.indptr, counts.channel, counts.value, self._st, self._alive, *numbers, c, left, sums),
+            (counts.indptr, counts.channel, counts.value, self._st, self._alive, *numbers, c, filled_squares, sums),
         )
-        return c, left, add(cupy, self._kernels, sums)
+        return c, filled_squares, add(cupy, self._kernels, sums)
 
     def channel_sums(self, c: Any) -> Float:
-        """N and the triangle of H, side by side (E, K + K (K + 1) / 2), on the host."""
+        """Sum N and the lower triangle of H for ``c`` (P, K): side by side, (E, K + K (K + 1) / 2), on the host."""
         counts, cupy = self._counts, self._cupy
         start, channel, first = counts.pieces
         size = self.k + self.k * (self.k + 1) // 2
@@ -260,7 +267,7 @@ class _Pass:
         return to_host(cupy, out)
 
     def totals(self) -> Float:
-        """Counts of each channel (E,)."""
+        """Sum the counts of each channel (E,)."""
         counts, cupy = self._counts, self._cupy
         start, _, first = counts.pieces
         running = cupy.zeros(len(counts.value) + 1, dtype=np.float64)

@@ -1,4 +1,4 @@
-"""From the text of a ``.cu`` file to kernels on the current device, and what the wrappers share."""
+"""Compilation and launch of CUDA kernels: from the text of a ``.cu`` file to kernels on the current device."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ import numpy as np
 from scalehsi.schema import InputError
 
 MAX_COMPONENTS: Final = 32
-"""Components, at most: one a lane of a warp."""
+"""Each lane of a warp processes one component."""
 C_TYPES: Final = {
     "u1": "unsigned char",
     "u2": "unsigned short",
@@ -21,13 +21,13 @@ C_TYPES: Final = {
     "i4": "int",
     "f4": "float",
 }
-"""Types of numpy that kernels read as they are."""
+"""C types of the numpy dtypes that kernels read without conversion."""
 THREADS_TO_ADD: Final = 128
-"""Of a block of the kernels that only add."""
+"""Threads per block of the kernels that only add."""
 
 
 def source(name: str) -> str:
-    """Give the text of ``name``.cu with the text of what it includes in place, as CuPy compiles no other files.
+    """Return the text of ``name``.cu with its included files inserted, because CuPy compiles a single text.
 
     Examples
     --------
@@ -38,17 +38,17 @@ def source(name: str) -> str:
     return re.sub(r'^#include "(\w+)\.cu"$', lambda found: source(found.group(1)), text, flags=re.MULTILINE)
 
 
-def padded(n: int) -> int:
-    """Components that a kernel is compiled for.
+def padded_components(n: int) -> int:
+    """Round n components up to a number for which kernels are compiled.
 
     Raises
     ------
     InputError
-        For none, or for more than 32.
+        For no components, or for more than 32.
 
     Examples
     --------
-    >>> [padded(n) for n in (1, 4, 5, 12, 32)]
+    >>> [padded_components(n) for n in (1, 4, 5, 12, 32)]
     [4, 4, 8, 16, 32]
     """
     if not 1 <= n <= MAX_COMPONENTS:
@@ -59,12 +59,12 @@ def padded(n: int) -> int:
 
 
 def runtime() -> Any:
-    """CuPy.
+    """Import CuPy.
 
     Raises
     ------
     InputError
-        Where it is not installed.
+        If CuPy is not installed.
     """
     try:
         return importlib.import_module("cupy")
@@ -76,9 +76,10 @@ def runtime() -> Any:
 
 @functools.cache
 def module(cupy: Any, name: str, macros: tuple[tuple[str, str | int], ...]) -> Any:
-    """Kernels of one source, compiled with some macros; the second call gives the same module.
+    """Compile the kernels of source ``name`` with macros (name, value); a second call returns the same module.
 
-    The text is handed over whole, so that it also works from a zipped package; CuPy keeps what it compiles on disk.
+    The text is passed to CuPy, not a path, so that this also works from a zipped package. CuPy caches the result on
+    disk.
     """
     options = ("-std=c++17", *(f"-D{key}={value}" for key, value in macros))
     return cupy.RawModule(code=source(name), options=options)
@@ -87,7 +88,8 @@ def module(cupy: Any, name: str, macros: tuple[tuple[str, str | int], ...]) -> A
 def launch(kernel: Any, grid: tuple[int, ...], threads: int, arguments: tuple[Any, ...], *, shared: int = 0) -> None:
     """Start a kernel on the current stream.
 
-    Numbers are passed by their numpy type (the C types ``int`` and ``long long``): it must be the kernel's.
+    grid is the number of thread blocks along each axis, threads the threads per block, shared the bytes of dynamic
+    shared memory. Numbers in arguments must have the numpy type of the C parameter (``int`` or ``long long``).
     """
     if shared > 0:
         kernel.max_dynamic_shared_size_bytes = shared
@@ -95,7 +97,7 @@ def launch(kernel: Any, grid: tuple[int, ...], threads: int, arguments: tuple[An
 
 
 def add(cupy: Any, kernels: Any, parts: Any) -> np.ndarray[Any, np.dtype[np.float64]]:
-    """Sum the rows of ``parts`` (blocks, ...) in their order, and bring the sum to the host."""
+    """Sum ``parts`` (blocks, ...) over blocks, in order, with ``kernels`` of `module`, and copy the sum to the host."""
     size = int(np.prod(parts.shape[1:]))
     out = cupy.empty(parts.shape[1:], dtype=np.float64)
     grid = (-(-size // THREADS_TO_ADD),)
@@ -105,13 +107,13 @@ def add(cupy: Any, kernels: Any, parts: Any) -> np.ndarray[Any, np.dtype[np.floa
 
 
 def to_host(cupy: Any, values: Any) -> np.ndarray[Any, Any]:
-    """A copy in host memory."""
+    """Copy an array to host memory."""
     host: np.ndarray[Any, Any] = cupy.asnumpy(values)
     return host
 
 
 class Device(NamedTuple):
-    """What a pass is cut to: multiprocessors, and bytes of shared memory of a block and of a multiprocessor."""
+    """Limits of a GPU: multiprocessors, and bytes of shared memory per thread block and per multiprocessor."""
 
     processors: int
     per_block: int
@@ -119,7 +121,7 @@ class Device(NamedTuple):
 
 
 def current_device(cupy: Any) -> Device:
-    """The device that CuPy uses."""
+    """Limits of the device that CuPy uses."""
     return _device(cupy, int(cupy.cuda.Device().id))
 
 

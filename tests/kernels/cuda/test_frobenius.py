@@ -1,7 +1,7 @@
-"""Least squares on a GPU against the CPU's: on a GPU where there is one, and everywhere else on the stand-in.
+"""Least-squares passes for a GPU against those of the CPU: on a GPU if there is one, and always on the stand-in.
 
-`cuda_host.Host` stands in for CuPy: it compiles the same text by g++ and runs the threads one after the other. That
-checks the arithmetic, the barriers and the wrappers, not the speed.
+`cuda_host.Host` stands in for CuPy: it compiles the same text by g++ and runs the threads one after the other. This
+tests the arithmetic, the barriers and the wrappers, but not the speed.
 """
 
 from __future__ import annotations
@@ -134,8 +134,8 @@ def test_nearly_equal_endmembers_are_solved_as_on_the_cpu(cupy: Any) -> None:
 def test_data_of_no_whole_words_are_read_rightly(host: Host) -> None:
     x, s = scene(60, 64, 3)
     wanted = cuda.frobenius_update(host.asarray(x.astype("u1")), s=s)[1]
-    room = np.zeros(x.size + 16, dtype="u1")
-    shifted = room[3 : 3 + x.size].reshape(x.shape)
+    buffer = np.zeros(x.size + 16, dtype="u1")
+    shifted = buffer[3 : 3 + x.size].reshape(x.shape)
     shifted[:] = x
     found = cuda.frobenius_update(host.asarray(shifted), s=s)[1]
     assert shifted.ctypes.data % 16 != 0
@@ -162,7 +162,7 @@ def test_plans_fit_the_shared_memory(components: int, channels: int, itemsize: i
             assert channels * itemsize > 0.8 * per_block
             continue
         assert cut.shared <= per_block
-        assert (cut.shared + 1024) * cut.resident <= per_processor
+        assert (cut.shared + 1024) * cut.blocks_per_processor <= per_processor
         assert 0 < cut.rows <= 64
         assert cut.rows % cut.tile_pixels == 0
         assert not cut.fused or cut.packs * cut.wide * 256 >= cut.pitch
@@ -175,5 +175,5 @@ def test_a_pixel_too_long_for_shared_memory_is_refused() -> None:
 
 def test_a_matrix_that_is_not_symmetric_is_refused(host: Host) -> None:
     x, s = scene(5, 20, 2)
-    with pytest.raises(InputError, match="symmetric matrix; fit coupled components with device='cpu'"):
+    with pytest.raises(InputError, match="symmetric matrix; fit penalties between components on device='cpu'"):
         cuda.frobenius_update(host.asarray(x), s=s, gram=np.array([[1.0, 0.5], [0.0, 1.0]]))

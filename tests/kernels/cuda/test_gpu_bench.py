@@ -1,4 +1,4 @@
-"""The benchmark of the GPU's passes: what it says without a GPU, and its table on the stand-in."""
+"""Tests of the benchmark of the GPU passes: its message without a GPU, and its table on the stand-in."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ def test_the_benchmark_says_that_there_is_no_gpu(monkeypatch: pytest.MonkeyPatch
 
 
 def test_the_benchmark_prints_a_table(host: Host, monkeypatch: pytest.MonkeyPatch, capsys: Any) -> None:
-    """On the stand-in, with a clock that always shows a millisecond."""
+    """Run on the stand-in, with a clock that always returns a millisecond."""
     gpu = benchmark()
     host.random = np.random
     monkeypatch.setattr(gpu, "usable", lambda: "stand-in")

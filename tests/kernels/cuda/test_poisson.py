@@ -1,4 +1,4 @@
-"""Counts on a GPU against the CPU's: on a GPU where there is one, and everywhere else on the stand-in."""
+"""Poisson passes for a GPU against those of the CPU: on a GPU if there is one, and always on the stand-in."""
 
 from __future__ import annotations
 
@@ -58,10 +58,10 @@ def test_poisson_takes_channel_numbers_of_four_bytes(cupy: Any) -> None:
 
 
 def test_channels_of_many_pieces_are_added_up(cupy: Any, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(importlib.import_module("scalehsi.kernels.cuda.poisson"), "PIECE", 150)
+    monkeypatch.setattr(importlib.import_module("scalehsi.kernels.cuda.poisson"), "COUNTS_PER_PIECE", 150)
     rng = np.random.default_rng(3)
     x, s = rng.poisson(2.0, (700, 3)).astype(np.float64), rng.random((2, 3)) + 0.1
-    counts = cuda.resident(Counts.from_dense(x.astype("u1")))
+    counts = cuda.counts_to_device(Counts.from_dense(x.astype("u1")))
     assert counts.shape == (700, 3)
     assert len(counts.pieces[1]) == 3 * 4
     assert_close(cuda.poisson_update(counts, s=s)[1], poisson.update(x, s=s)[1], SUMS_OF["poisson"], rtol=2e-6)
@@ -69,7 +69,7 @@ def test_channels_of_many_pieces_are_added_up(cupy: Any, monkeypatch: pytest.Mon
 
 def test_abundances_of_poisson_are_those_of_the_cpu(cupy: Any) -> None:
     x, s = scene(150, 70, 3)
-    counts = cuda.resident(Counts.from_dense(x.astype("u1")))
+    counts = cuda.counts_to_device(Counts.from_dense(x.astype("u1")))
     pixels, sums = cuda.poisson_abundances(counts, s=s)
     wanted_pixels, wanted = poisson.abundances(x, s=s)
     pixels = {name: cupy.asnumpy(values) for name, values in pixels.items()}
@@ -94,7 +94,7 @@ def test_poisson_with_equal_and_empty_endmembers_finds_the_same_model(cupy: Any,
 
 
 def test_counts_that_meet_hardly_any_endmember_stay_finite(cupy: Any) -> None:
-    """Newton's steps go too far here, and are shortened."""
+    """Newton's steps overshoot here and are shortened."""
     rng = np.random.default_rng(1)
     s = np.where(rng.random((5, 80)) < 0.15, rng.random((5, 80)), 0.0)
     x = rng.poisson(1.5, (60, 80)).astype(np.float64)
@@ -117,14 +117,14 @@ def test_a_block_without_counts_has_sums_of_zero(cupy: Any) -> None:
     assert all((sums[name] == 0).all() for name in SUMS_OF["poisson"])
 
 
-# What lies on the device, and who takes it.
+# Counts on the device, and the kernels that process them.
 
 
 @pytest.mark.parametrize("dtype", ["u1", "u2", "f4"])
 def test_counts_of_a_dense_block_are_those_of_its_rows(cupy: Any, dtype: str) -> None:
     x, _ = scene(40, 30, 2)
-    dense = cuda.resident(cupy.asarray(x.astype(dtype)))
-    rows = cuda.resident(Counts.from_dense(x.astype(dtype)))
+    dense = cuda.counts_to_device(cupy.asarray(x.astype(dtype)))
+    rows = cuda.counts_to_device(Counts.from_dense(x.astype(dtype)))
     assert dense.shape == rows.shape == (40, 30)
     for name in ("indptr", "channel", "value", "pixel", "value_by_channel"):
         assert_array_equal(cupy.asnumpy(getattr(dense, name)), cupy.asnumpy(getattr(rows, name)), err_msg=name)
@@ -137,7 +137,7 @@ def test_the_kernels_for_counts_take_what_lies_on_a_gpu(device: Any) -> None:
     x, s = scene(60, 40, 3)
     wanted = poisson.update(x, s=s)[1]
     dense = device.asarray(x.astype("u1"))
-    for block in (dense, cuda.resident(dense)):
+    for block in (dense, cuda.counts_to_device(dense)):
         pixels, found = poisson.update(block, s=device.asarray(s))
         assert pixels == {}
         assert_close(found, wanted, SUMS_OF["poisson"], rtol=2e-6)
@@ -159,4 +159,4 @@ def test_what_the_gpu_does_not_do_is_done_on_the_host_or_refused(device: Any, mo
     for name, value in wanted.items():
         assert_array_equal(found[name], value, err_msg=name)
     with pytest.raises(InputError, match=r"fitted without costs and constraints.*device='cpu'"):
-        poisson.update(cuda.resident(dense), s=s, **more)
+        poisson.update(cuda.counts_to_device(dense), s=s, **more)

@@ -1,4 +1,4 @@
-"""Sources of the GPU's kernels: nvcc takes them, both languages agree, and what they cannot do is said."""
+"""Tests of the CUDA sources: nvcc compiles them, constants agree with Python, and unsupported input is refused."""
 
 from __future__ import annotations
 
@@ -15,6 +15,7 @@ import pytest
 
 from scalehsi.kernels import cuda, poisson
 from scalehsi.kernels.cuda import sources
+from scalehsi.kernels.pixel_rows import sparse_counts
 from scalehsi.kernels.pixel_rows.sparse_counts import Counts
 from scalehsi.schema import InputError
 from tests.cuda_host import Host
@@ -53,16 +54,16 @@ def test_constants_of_both_languages_agree() -> None:
     text = sources.source("frobenius")
     from_c = {name: int(value) for name, value in re.findall(r"constexpr int (\w+) = (\d+);", text)}
     wrappers = importlib.import_module("scalehsi.kernels.cuda.frobenius")
-    assert (from_c["THREADS"], from_c["FLUSH"]) == (wrappers.THREADS, wrappers.FLUSH)
+    assert (from_c["THREADS"], from_c["MAX_FLOAT32_PIXELS"]) == (wrappers.THREADS, wrappers.MAX_FLOAT32_PIXELS)
     text = sources.source("poisson")
     from_c = dict(re.findall(r"constexpr \w+ (\w+) = ([\d.e-]+)f?;", text))
     rows = importlib.import_module("scalehsi.kernels.poisson.pixel_solver")
-    for name in ("EM_STEPS", "NEWTON_STEPS", "HALVINGS", "PAST", "DECREMENT", "RIDGE"):
+    for name in ("EM_STEPS", "NEWTON_STEPS", "HALVINGS", "MAX_END_SLOPE", "DECREMENT", "RIDGE"):
         assert float(from_c[name]) == getattr(rows, name), name
     wrappers = importlib.import_module("scalehsi.kernels.cuda.poisson")
     assert int(from_c["THREADS"]) == wrappers.THREADS
-    assert wrappers.TINY == poisson.TINY
-    assert wrappers.NARROW == importlib.import_module("scalehsi.kernels.pixel_rows.sparse_counts").NARROW
+    assert wrappers.MIN_ENDMEMBER == poisson.MIN_ENDMEMBER
+    assert wrappers.MAX_UINT16_CHANNELS == sparse_counts.MAX_UINT16_CHANNELS
 
 
 def test_without_cupy_the_repair_is_named(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -1,4 +1,4 @@
-"""The stand-in for a GPU finds what would go wrong on one: barriers that are missing, or that not all threads meet."""
+"""Tests of the stand-in for a GPU: it detects missing barriers, and barriers that not all threads reach."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ from tests.cuda_host import Host
 def test_no_order_of_threads_and_blocks_changes_a_bit(
     built: Path, monkeypatch: pytest.MonkeyPatch, which: str, channels: int, components: int
 ) -> None:
-    """A missing barrier shows here: a warp that runs first overwrites what another has yet to read."""
+    """With a missing barrier this fails: the first warp overwrites a value before another has read it."""
     x, s = scene(700 if which == "frobenius" else 90, channels, components)
     found = []
     for backwards in (False, True):

@@ -72,7 +72,7 @@ def test_auto_takes_the_gpu_for_counts(device: Any, cube: xr.DataArray, monkeypa
         hsi.fit(cube, hsi.NMF(3, loss="poisson", bin_factor=1, max_iter=3, tol=0), device="auto", seed=0)
     assert len(passes) == 3
     # Put on the device once, and held there from pass to pass.
-    assert all(isinstance(x, cuda.Resident) for x in passes)
+    assert all(isinstance(x, cuda.DeviceCounts) for x in passes)
     assert passes[0] is passes[1] is passes[2]
 
 
