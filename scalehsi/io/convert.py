@@ -13,14 +13,7 @@ import xarray as xr
 
 from scalehsi.cube import check_cube, with_history
 from scalehsi.io.atomic import check_destination, replacing
-from scalehsi.io.by_region import (
-    CHUNKS_PER_REGION,
-    Listener,
-    PixelProgress,
-    regions_of,
-    smallest_dtype,
-    write_regions,
-)
+from scalehsi.io.by_region import CHUNKS_PER_REGION, Listener, PixelProgress, regions_of, smallest_dtype, write_regions
 from scalehsi.io.open import LARGE_BLOCK_BYTES, PathLike, logger, open_raw
 from scalehsi.io.save import as_dataset, chunk_bytes_of, destination_path
 from scalehsi.io.zarr_layout import layout_of

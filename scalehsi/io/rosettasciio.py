@@ -21,16 +21,7 @@ import numpy as np
 import xarray as xr
 
 from scalehsi.chunks import STORAGE_CHUNK_BYTES, work_chunks
-from scalehsi.io.vendor_signal import (
-    UNKNOWN_UNITS,
-    AxisRoles,
-    axis_roles,
-    image_axes,
-    merge_mapping,
-    signal_of,
-    to_cube,
-    to_image,
-)
+from scalehsi.io.vendor_signal import UNKNOWN_UNITS, AxisRoles, axis_roles, image_axes, signal_type, to_cube, to_image
 from scalehsi.schema import ENERGY, InputError
 
 logger = logging.getLogger("scalehsi")
@@ -82,7 +73,7 @@ def read_vendor(
         "source": path.name,
         "history": [f"open: {path.name}, {name} file, {shape} {original.dtype}"],
     }
-    if signal and signal_of(merge_mapping(chosen)) != signal:
+    if signal and signal_type(chosen) != signal:
         attrs["signal"] = signal
     cube = to_cube(chosen, roles, attrs=attrs)
     stored = getattr(_array_on_disk(original), "chunks", None) if isinstance(original, da.Array) else None
@@ -253,7 +244,7 @@ def _choose(
     fitting = [(i, roles) for i, roles in enumerate(candidates) if roles is not None]
     if not fitting:
         raise InputError(f"{path.name!r} holds no spectrum image; {_contents(found)}")
-    kinds = [signal_of(merge_mapping(s)) for s in found]
+    kinds = [signal_type(s) for s in found]
 
     def preference(candidate: tuple[int, AxisRoles]) -> tuple[bool, bool, bool, int]:
         i, roles = candidate

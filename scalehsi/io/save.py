@@ -17,17 +17,13 @@ COUNTS: Final = "counts"
 """Name of a cube's variable in its store, for a cube without a name."""
 
 OTHER_FORMATS: Final = frozenset(
-    f".{ending}"
-    for ending in (
-        # What RosettaSciIO reads or writes; a .zspy store is HyperSpy's.
-        "ali app5 asw bcf blo bmp csv de5 dens dib dm3 dm4 eds elid emd emi ems emsa gif h5 hdf5 hspy img jpe jpeg jpg "
-        "lsd map mas mib mrc mrcz msa msp nc npy nxs pbm pcx pgm png ppm pro prz pts raw rpl sac sbc ser spc spd spi "
-        "spx sur tif tiff tvf tvips unf wdf xbm xml zspy "
-        # Other files of arrays, tables and pages.
-        "dat gz h5ad hdf html json mat netcdf npz parquet pickle pkl svg tar txt zip"
-    ).split()
+    # The formats of RosettaSciIO (.zspy is HyperSpy's Zarr store), then other arrays, tables and documents.
+    ".ali .app5 .asw .bcf .blo .bmp .csv .de5 .dens .dib .dm3 .dm4 .eds .elid .emd .emi .ems .emsa .gif .h5 .hdf5 "
+    ".hspy .img .jpe .jpeg .jpg .lsd .map .mas .mib .mrc .mrcz .msa .msp .nc .npy .nxs .pbm .pcx .pgm .png .ppm .pro "
+    ".prz .pts .raw .rpl .sac .sbc .ser .spc .spd .spi .spx .sur .tif .tiff .tvf .tvips .unf .wdf .xbm .xml .zspy "
+    ".dat .gz .h5ad .hdf .html .json .mat .netcdf .npz .parquet .pickle .pkl .svg .tar .txt .zip".split()
 )
-"""Endings of other programs' files, under which nobody expects a Zarr store."""
+"""Endings of files of other programs, which are no names of a Zarr store."""
 
 
 def save(data: xr.DataArray | xr.Dataset, path: PathLike, *, overwrite: bool = False, chunk_mb: float = 16) -> Path:

@@ -280,8 +280,12 @@ def merge_mapping(signal: Mapping[str, Any]) -> dict[str, Any]:
     return tree
 
 
-def signal_of(tree: Mapping[str, Any]) -> str:
+def signal_type(signal: Mapping[str, Any]) -> str:
     """The signal type: "EDS", "EELS", another one as the file names it, or an empty text."""
+    return _signal_type(merge_mapping(signal))
+
+
+def _signal_type(tree: Mapping[str, Any]) -> str:
     given = str(_get(tree, "Signal.signal_type") or "")
     return "EDS" if given.upper().startswith(("EDS", "EDX")) else given
 
@@ -290,7 +294,7 @@ def metadata_attrs(signal: Mapping[str, Any]) -> dict[str, Any]:
     """Acquisition parameters as attributes of a cube: text, numbers and lists of text."""
     tree = merge_mapping(signal)
     instrument = next(iter(_get(tree, "Acquisition_instrument") or {}), "TEM")
-    attrs: dict[str, Any] = {"signal": signal_of(tree), "title": str(_get(tree, "General.title") or "")}
+    attrs: dict[str, Any] = {"signal": _signal_type(tree), "title": str(_get(tree, "General.title") or "")}
     if _get(tree, "Signal.signal_type"):
         attrs["signal_type"] = str(_get(tree, "Signal.signal_type"))
     beam = _number(_get(tree, f"Acquisition_instrument.{instrument}.beam_energy"))
