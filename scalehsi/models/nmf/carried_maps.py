@@ -1,6 +1,7 @@
-"""Fits that carry the maps from pass to pass: the rules of the textbooks, and maps whose neighbours hold together.
+"""Fits whose state contains the maps: ALS, HALS and multiplicative updates, and spatially smoothed maps.
 
-The maps travel with the state, so that a checkpoint holds them and a lost worker loses nothing; that bounds their size.
+The maps are part of the state on the client, so a checkpoint contains them and a lost worker loses nothing; this limits
+their size.
 """
 
 from __future__ import annotations
@@ -22,33 +23,33 @@ from scalehsi.kernels.least_squares import endmember_update, textbook_rules
 from scalehsi.models.nmf.settings import Settings
 from scalehsi.schema import COMPONENT
 
-MOST: Final = 256 * 2**20
-"""Bytes of maps that may travel with the state."""
-RIDGE: Final = 1.0
-"""First weight with which "mals" holds a step near the last; it falls while few values are clipped, and rises again."""
-SHARP: Final = 1e-3
-"""Steps between neighbours below this part of a map's root mean square are smoothed, larger ones are edges."""
+LARGEST_MAPS_BYTES: Final = 256 * 2**20
+"""Largest maps that may be part of the state."""
+FIRST_RIDGE: Final = 1.0
+"""First weight of the distance to the last step in "mals"; it falls while few values are clipped, else it rises."""
+EDGE_SCALE: Final = 1e-3
+"""With "tv", differences of neighbours below this fraction of the map's root mean square are smoothed."""
 
 
 def needed(model: Settings) -> bool:
-    """Whether a fit with these settings carries maps."""
+    """Whether the state of a fit with these settings contains the maps."""
     return bool(model.smoothness) or model.solver in textbook_rules.RULES
 
 
 def check(model: Settings, cube: xr.DataArray) -> None:
-    """Refuse maps that are too many to travel."""
+    """Refuse a cube whose maps are too large for the state."""
     if needed(model):
-        size = 4 * model.n_components * math.prod(cube.shape[:-1])
+        size, most = 4 * model.n_components * math.prod(cube.shape[:-1]), LARGEST_MAPS_BYTES
         what = f"smoothness={model.smoothness}" if model.smoothness else f"solver={model.solver!r}"
         require(
-            size <= MOST,
-            f"{what} carries maps of {size / 2**20:.0f} MiB from pass to pass, at most {MOST / 2**20:.0f} MiB do; "
+            size <= most,
+            f"{what} keeps maps of {size / 2**20:.0f} MiB on the client, at most {most / 2**20:.0f} MiB are possible; "
             "bin the cube, or use solver='exact' without smoothness",
         )
 
 
 def step(model: Settings, view: Blocks, state: State) -> tuple[State, Stats]:
-    """One pass with the maps of the last one, and the step of the endmembers that goes with it."""
+    """One pass that starts from the last maps, and the step of the endmembers."""
     s, norm = state["s"], not np.isfinite(state["norm"])
     if model.smoothness:
         return _smooth_step(model, view, state, norm=norm)
@@ -60,15 +61,15 @@ def step(model: Settings, view: Blocks, state: State) -> tuple[State, Stats]:
     state, sums = _pass(fn, view, given, {"s": s, "norm": norm}, state, name=f"nmf-{model.solver}")
     value = least_squares.objective({**sums, "norm": state["norm"]}, s)
     new, clipped = textbook_rules.improve(sums, s, rule=model.solver, ridge=ridge)
-    held = ~state["free"]
-    new[held] = s[held]
+    fixed = ~state["free"]
+    new[fixed] = s[fixed]
     clipped = max(clipped, float(sums["clipped"]) / (float(state["pixels"]) * len(s)))
-    ridge = min(RIDGE, 2 * ridge) if clipped > 0.3 else max(1e-6, 0.7 * ridge)
+    ridge = min(FIRST_RIDGE, 2 * ridge) if clipped > 0.3 else max(1e-6, 0.7 * ridge)
     return {**state, "s": new, "kept": new, "ridge": np.asarray(ridge), "objective": np.asarray(value)}, Stats(value)
 
 
 def _multiplicative_step(view: Blocks, state: State) -> tuple[State, Stats]:
-    """The rule of Lee and Seung for counts; the first maps share every pixel's counts out evenly."""
+    """The rule of Lee and Seung for counts; the first maps divide the counts of a pixel equally."""
     s = state["s"]
     given = [_maps(view, state["c"])] if "c" in state else []
     state, sums = _pass(_multiplied, view, given, {"s": s}, state, name="nmf-mu")
@@ -85,11 +86,12 @@ def _multiplied(x: Any, c: Any = None, *, s: Float) -> tuple[dict[str, Any], dic
 
 
 def _smooth_step(model: Settings, view: Blocks, state: State, *, norm: bool) -> tuple[State, Stats]:
+    """A step with smoothed maps. norm: also sum the squares of the data."""
     s = state["s"]
     diagonal, target = _pull(model, state) if "c" in state else (np.zeros((*view.shape, len(s))),) * 2
     given = [_maps(view, diagonal), _maps(view, target)]
     state, sums = _pass(textbook_rules.penalised, view, given, {"s": s, "norm": norm}, state, name="nmf-smooth")
-    # The spectra feel the differences of their maps as a ridge: the penalty is on the product of both.
+    # The penalty is on the product of map and spectrum, so map differences act as a ridge on the spectra.
     weights, bonds = _bonds(model, state)
     rough = np.zeros(len(s))
     for axis, weight in weights.items():
@@ -103,6 +105,10 @@ def _smooth_step(model: Settings, view: Blocks, state: State, *, norm: bool) -> 
 def _pass(
     fn: Any, view: Blocks, given: list[xr.DataArray], shared: dict[str, Any], state: State, *, name: str
 ) -> tuple[State, dict[str, Any]]:
+    """One pass; returns the state with the new maps, and the sums.
+
+    fn: block function. given: arrays aligned with the pixels. shared: its shared arguments. name: of the tasks.
+    """
     handles, sums = map_fold(fn, view, *given, shared=shared, keep=["c"], name=name)
     maps = handles["c"].to_dataarray({COMPONENT: len(shared["s"])}, dtype=np.float32)
     c = np.moveaxis(np.asarray(maps.compute().values), 0, -1)
@@ -115,7 +121,7 @@ def _maps(view: Blocks, values: np.ndarray[Any, Any]) -> xr.DataArray:
 
 
 def _bonds(model: Settings, state: State) -> tuple[dict[int, Float], dict[int, Float]]:
-    """Weights and differences of neighbours along y and x; pixels that are masked out (NaN) hold nobody."""
+    """Weights and differences of neighbouring pixels along y and x; masked pixels (NaN) have no weight."""
     c = np.asarray(state["c"], dtype=np.float64)
     axes = (c.ndim - 3, c.ndim - 2)
     differences = {a: np.diff(c, axis=a) for a in axes}
@@ -125,14 +131,17 @@ def _bonds(model: Settings, state: State) -> tuple[dict[int, Float], dict[int, F
         if model.smoothness_kind == "quadratic":
             weight = np.full(step_.shape, model.smoothness)
         else:
-            weight = model.smoothness * size / np.maximum(np.abs(step_), SHARP * size)
+            weight = model.smoothness * size / np.maximum(np.abs(step_), EDGE_SCALE * size)
         weights[axis] = np.where(np.isfinite(step_), weight, 0.0)
         differences[axis] = np.nan_to_num(step_)
     return weights, differences
 
 
 def _pull(model: Settings, state: State) -> tuple[Float, Float]:
-    """The separable bound of the penalty at the last maps (De Pierro 1995, doi:10.1109/42.370409): ``d`` and ``t``."""
+    """Diagonal and target of the separable bound of the penalty at the last maps.
+
+    De Pierro 1995, doi:10.1109/42.370409.
+    """
     c = np.asarray(state["c"], dtype=np.float64)
     power = np.sum(state["s"] ** 2, axis=1)
     diagonal, target = np.zeros(c.shape), np.zeros(c.shape)

@@ -1,6 +1,7 @@
-"""Accept or reject a point, and go a little further than the improvement: few passes where alternation needs many.
+"""Extrapolation of the endmembers, with rejection of steps that raise the objective.
 
-Ang and Gillis 2019 (doi:10.1162/neco_a_01157), on the endmembers alone: the abundances are a function of them.
+It needs far fewer passes than plain alternation. Ang and Gillis 2019 (doi:10.1162/neco_a_01157), applied to the
+endmembers alone, because the abundances are a function of them.
 """
 
 from __future__ import annotations
@@ -13,39 +14,42 @@ import numpy as np
 from scalehsi.arrays import Float
 from scalehsi.fitting.model import State, Stats
 
-BETA: Final = 0.5
-"""First extrapolation; it grows by GROWTH while the objective falls, up to a cap that grows by CAP_GROWTH to one."""
-GROWTH: Final = 1.1
+FIRST_FACTOR: Final = 0.5
+"""First extrapolation factor, relative to the last step."""
+FACTOR_GROWTH: Final = 1.1
+"""The factor grows by this much while the objective falls, up to its cap."""
 CAP_GROWTH: Final = 1.05
-SHRINK: Final = 1.5
+"""The cap grows by this much, up to one."""
+FACTOR_SHRINK: Final = 1.5
+"""The factor is divided by this when a step is rejected."""
 
 
 def start(s: Float) -> State:
-    """The part of a state that this module looks after.
+    """The part of the state that this module owns.
 
-    ``s`` is where the next pass goes, ``kept`` the last new ``s`` before extrapolation, ``safe`` one that cannot raise
-    the objective.
+    ``s`` is the point of the next pass, ``kept`` the last improved point before extrapolation, ``safe`` a point that
+    cannot raise the objective.
     """
     return {
         "s": s,
         "kept": s,
         "safe": s,
         "objective": np.asarray(np.inf),
-        "beta": np.asarray(BETA),
+        "beta": np.asarray(FIRST_FACTOR),
         "cap": np.asarray(1.0),
     }
 
 
 def accepted(value: float, slack: float, state: State) -> bool:
-    """Whether the pass at ``state["s"]`` found a value that is no worse than the best one."""
+    """Whether the value of the pass at ``state["s"]`` is not above the best one by more than the slack."""
     return value <= float(state["objective"]) + slack
 
 
 def back(state: State) -> tuple[State, Stats]:
-    """Rejected: from an extrapolated point go back to the point itself, from that to the safe one."""
+    """After a rejected pass: return from the extrapolated point to the improved one, from that to the safe one."""
     s = state["s"]
     point = state["safe"] if np.array_equal(s, state["kept"]) else state["kept"]
-    shrunk = np.asarray(float(state["beta"]) / SHRINK)
+    shrunk = np.asarray(float(state["beta"]) / FACTOR_SHRINK)
     new = {**state, "s": point, "kept": point, "cap": state["beta"], "beta": shrunk}
     return new, Stats(float(state["objective"]), done=np.array_equal(point, s), progressing=False)
 
@@ -53,19 +57,19 @@ def back(state: State) -> tuple[State, Stats]:
 def ahead(
     value: float, better: Float, safe: Float, state: State, unit: Callable[[Float, Float], Float], *, far: bool = True
 ) -> tuple[State, Stats]:
-    """Accepted: the next point lies beyond the better one.
+    """After an accepted pass: extrapolate beyond the improved point.
 
     Parameters
     ----------
     value : float
         Objective at ``state["s"]``.
     better, safe : array, shape (K, E)
-        As the loss gives them, in its norm.
+        Improved and safe points of the loss, in its norm.
     state : State
     unit : callable
-        ``unit(s, fallback)`` puts rows into the norm of the loss.
+        ``unit(s, fallback)`` normalises rows as the loss does.
     far : bool
-        False goes to the better point itself.
+        False: the next point is the improved one, without extrapolation.
     """
     best, beta, cap = float(state["objective"]), float(state["beta"]), float(state["cap"])
     point = better
@@ -78,7 +82,7 @@ def ahead(
         "kept": better,
         "safe": safe,
         "objective": np.asarray(value),
-        "beta": np.asarray(min(cap, beta * GROWTH)),
+        "beta": np.asarray(min(cap, beta * FACTOR_GROWTH)),
         "cap": np.asarray(min(1.0, cap * CAP_GROWTH)),
     }
     return new, Stats(value)

@@ -1,7 +1,7 @@
-"""Maps of abundances that are known and stay: what they must be, their way into the passes, and where a fit starts.
+"""Fixed abundance maps: their checks, their rows for each pass, and the start of a fit that has them.
 
-In a result the fixed endmembers come first, then the components whose maps are fixed, then the others. Maps go along
-with the pixels block by block, so that they may be lazy, and larger than the client.
+In a result the fixed endmembers come first, then the components whose maps are fixed, then the others. The maps are
+aligned with the pixels block by block, so they may be lazy and larger than the memory of the client.
 """
 
 from __future__ import annotations
@@ -24,8 +24,8 @@ from scalehsi.schema import ABUNDANCES, COMPONENT, ENDMEMBERS, MASK, X, Y
 Fixed = Mapping[str, Any] | str | None
 
 NAME: Final = f"fixed[{ABUNDANCES!r}]"
-FAINT: Final = 1e-3
-"""A spectrum starts with at least so much of an average component's signal: steps for counts never leave zero."""
+LEAST_SIGNAL: Final = 1e-3
+"""A spectrum starts with at least this fraction of an average component's signal, because Poisson steps keep zeros."""
 
 
 def maps_of(fixed: Fixed) -> xr.DataArray | None:
@@ -50,7 +50,7 @@ def mapped(fixed: Fixed, n_components: int) -> np.ndarray[Any, np.dtype[np.bool_
 
 
 def check(fixed: Fixed, n_components: int) -> None:
-    """Refuse what are not maps, more of them than components, and components that are fixed twice. Reads nothing."""
+    """Refuse fixed maps of the wrong kind, too many of them, or of components with a fixed spectrum. Reads nothing."""
     if not isinstance(fixed, Mapping) or ABUNDANCES not in fixed:
         return
     maps = fixed[ABUNDANCES]
@@ -62,10 +62,10 @@ def check(fixed: Fixed, n_components: int) -> None:
     require(count >= 1, f"{NAME} has no map; leave it out")
     spectra = fixed.get(ENDMEMBERS)
     others = 0 if spectra is None else int(spectra.sizes[COMPONENT])
-    beside = f" beside {others} fixed endmembers" if others else ""
+    also = f" and {others} fixed endmembers" if others else ""
     require(
         count + others <= n_components,
-        f"{NAME} has {count} maps{beside}, more than n_components={n_components}; type n_components={count + others}",
+        f"{NAME} has {count} maps{also}, more than n_components={n_components}; type n_components={count + others}",
     )
     if spectra is None or COMPONENT not in spectra.coords or COMPONENT not in maps.coords:
         return
@@ -78,12 +78,12 @@ def check(fixed: Fixed, n_components: int) -> None:
 
 
 def check_grid(fixed: Fixed, cube: xr.DataArray) -> None:
-    """Refuse maps that do not lie on the pixels of the cube. Reads nothing.
+    """Refuse maps that are not on the pixels of the cube. Reads nothing.
 
     Raises
     ------
     InputError
-        With what to type.
+        When dims, sizes or coordinates differ; says what to type.
     """
     maps = maps_of(fixed)
     if maps is None:
@@ -114,10 +114,12 @@ def _numeric(*coordinates: xr.DataArray) -> bool:
     return all(c.dtype.kind in "uif" for c in coordinates)
 
 
-def along(fixed: Fixed, view: Blocks, bins: int = 1) -> tuple[Pixels | xr.DataArray, ...]:
-    """What goes along with the pixels of a view, or of its bins: nothing, or the maps as one array of rows (P, F).
+def aligned_maps(fixed: Fixed, view: Blocks, bins: int = 1) -> tuple[Pixels | xr.DataArray, ...]:
+    """The maps as one array of rows (P, F), aligned with the pixels of a view or of its bins; empty without fixed maps.
 
-    With a resident cube the maps stay with the workers too; with one that is read again each pass they are as well.
+    With a resident cube the workers keep the maps too; with a streamed cube they are read again each pass.
+
+    fixed: the setting. view: the cube. bins: pixels of a bin along y and x.
     """
     maps = maps_of(fixed)
     if maps is None:
@@ -131,7 +133,7 @@ def along(fixed: Fixed, view: Blocks, bins: int = 1) -> tuple[Pixels | xr.DataAr
 
 
 def _rows(maps: xr.DataArray, cube: xr.DataArray, bins: int) -> xr.DataArray:
-    """The maps over the pixels, or added up as the cube is; negative values become NaN, which `begin` refuses."""
+    """The maps on the pixels, or summed over bins like the cube; negative values become NaN, which `begin` refuses."""
     dims = navigation_dims(cube)
     rows = maps.drop_vars(list(maps.coords)).transpose(*dims, COMPONENT).astype(np.float32)
     rows = rows.where(rows >= 0)
@@ -141,7 +143,7 @@ def _rows(maps: xr.DataArray, cube: xr.DataArray, bins: int) -> xr.DataArray:
         used = cube[MASK]
         rows = rows.where(used.drop_vars(list(used.coords)), np.float32(0))
     windows: Any = rows.coarsen({Y: bins, X: bins}, boundary="trim")
-    added: xr.DataArray = windows.reduce(np.sum)  # what xarray calls a sum passes over NaN
+    added: xr.DataArray = windows.reduce(np.sum)  # the sum of xarray skips NaN
     return added
 
 
@@ -156,9 +158,9 @@ def begin(
     solve: Callable[..., Any],
     pair: bool,
 ) -> Float:
-    """Endmembers to start from, those of the fixed maps in the scale of the data. One reading.
+    """Endmembers for the start, those of the fixed maps in the scale of the data. One reading.
 
-    Where all components are to be found, the maps of those of the start show which of them each fixed map is.
+    With ``pair`` each fixed map is assigned to the component of the start whose map is most similar.
 
     Parameters
     ----------
@@ -166,10 +168,10 @@ def begin(
     target : Blocks
         The cube, or its bins.
     rows : tuple
-        As `along` gives.
+        From `aligned_maps`.
     s : array, shape (K, E), or None
-        The start, with the fixed endmembers in front. None where maps or endmembers of all components are fixed: then
-        any start does.
+        The start, with the fixed endmembers first. None where maps or endmembers of all components are fixed: then any
+        start is good enough.
     mean : array, shape (E,)
         Mean spectrum of the target.
     n_components : int
@@ -177,7 +179,7 @@ def begin(
     solve : callable
         The last pass of the loss, see `scalehsi.kernels.least_squares.passes.abundances`.
     pair : bool
-        False where the rows of ``s`` stand in their order already.
+        False where the rows of ``s`` are already in their order.
 
     Returns
     -------
@@ -211,7 +213,7 @@ def begin(
     new: Float = s[order]
     signal = float((sums["c"] @ s.sum(axis=1)) / sums["pixels"]) / n_components
     best = np.diag(sums["cross"][:, order[own]]) / sums["square"]
-    faint = FAINT * signal / (level * np.maximum(new[own].sum(axis=1), 1e-300))
+    faint = LEAST_SIGNAL * signal / (level * np.maximum(new[own].sum(axis=1), 1e-300))
     new[own] *= np.maximum(best, faint)[:, None]
     return new
 
@@ -219,7 +221,10 @@ def begin(
 def _overlap(
     x: Any, given: Any, *, solve: Callable[..., Any], s: Float | None = None
 ) -> tuple[dict[str, Any], dict[str, Any]]:
-    """How the given maps go together with those of a start."""
+    """Sums of products of the fixed maps with the maps of a start.
+
+    x: pixels. given: fixed maps (P, F). solve: gives the maps of the start. s: the start (K, E).
+    """
     sound = np.isfinite(given)
     rows = np.where(sound, given, 0.0).astype(np.float64)
     sums = {"bad": (~sound).sum(), "given": rows.sum(axis=0), "square": (rows**2).sum(axis=0), "pixels": len(rows)}
@@ -230,7 +235,10 @@ def _overlap(
 
 
 def _paired(sums: Mapping[str, Any], first: int, n_components: int) -> np.ndarray[Any, np.dtype[np.int64]]:
-    """Components of the start in their new order: each fixed map with the one that is most like it."""
+    """Order of the components of the start, so that each fixed map is that of the most similar component.
+
+    sums: of `_overlap`. first: number of fixed endmembers. n_components: K.
+    """
     pixels = sums["pixels"]
     covariance = sums["cross"] - np.outer(sums["given"], sums["c"]) / pixels
     here = sums["square"] - sums["given"] ** 2 / pixels

@@ -1,4 +1,4 @@
-"""Spectra that are known and shall not change in a fit."""
+"""Fixed endmembers: spectra that are known and do not change in a fit."""
 
 from __future__ import annotations
 
@@ -15,11 +15,11 @@ from scalehsi.models.nmf.settings import GIVEN
 from scalehsi.schema import ABUNDANCES, COMPONENT, ENDMEMBERS, ENERGY, suggest
 
 NAMES: Final = (ENDMEMBERS, ABUNDANCES)
-"""What may be fixed; the maps are looked after by `scalehsi.models.nmf.known_maps`."""
+"""What may be fixed; `scalehsi.models.nmf.known_maps` handles the maps."""
 
 
 def check(fixed: Mapping[str, Any] | str | None, n_components: int) -> None:
-    """Refuse what is not a mapping, and endmembers that are not at most K non-negative spectra (component, energy)."""
+    """Refuse ``fixed`` if it is not a mapping, or if its endmembers are not up to K non-negative spectra."""
     if fixed is None or (isinstance(fixed, str) and fixed == GIVEN):
         return
     require(isinstance(fixed, Mapping), f"fixed is a mapping such as {{'endmembers': spectra}}, got {fixed!r}")

@@ -1,8 +1,8 @@
-"""What NMF minimises, as the loop sees it: what a pass needs, the value it found, and the next endmembers.
+"""The losses of NMF: arguments of a pass, value of the objective, and the next endmembers.
 
-Each loss is a small object made of the settings; what changes from pass to pass is in the state. The problem of a
-pixel is ``1/2 c' G c - (b - shift)' c`` for least squares; priors enter as a linear cost ``shift``, as a ridge on the
-diagonal of ``G`` and as a pull beside it, so that they cost nothing.
+A loss is a small object made from the settings; everything that changes from pass to pass is in the state. The problem
+of a pixel in least squares is ``1/2 c' G c - (b - shift)' c``. Priors enter as a linear cost ``shift``, as a ridge on
+the diagonal of ``G`` and as off-diagonal elements of ``G``, so they need no extra time.
 """
 
 from __future__ import annotations
@@ -22,14 +22,14 @@ from scalehsi.models.nmf.settings import Settings
 
 Sums = dict[str, Any]
 
-SETTLED: Final = 20
-"""Iterations before relevance switches components off for good. Until then pulls are taken at their word: they swing,
-and a swing drives out what is there twice, which eased from the first they do not (measured: 3 of 8 components of a
-mixture of 3 against 4 to 6)."""
+UNDAMPED_ITERATIONS: Final = 20
+"""Iterations before components are removed for good and before the orthogonality multipliers are damped. Undamped
+multipliers oscillate, which removes duplicate components; damped from the start they do not (measured on a mixture of
+3, fitted with 8: 3 components remain, otherwise 4 to 6)."""
 
 
 class Loss(Protocol):
-    """What the steps of NMF ask of a loss. ``s`` (K, E) is the point of the pass."""
+    """Interface of a loss. ``s`` (K, E) is the point of the pass."""
 
     update: BlockFunction
 
@@ -40,16 +40,16 @@ class Loss(Protocol):
         """The objective at the point of the pass."""
 
     def slack(self, sums: Sums, state: State) -> float:
-        """What the objective may rise by without meaning anything."""
+        """Rise of the objective that rounding alone can explain."""
 
     def lag(self, sums: Sums, s: Float, state: State) -> State:
-        """What the next pass takes over from this one: scales of priors, and the like."""
+        """Numbers that the next pass takes from this one, such as the scales of priors."""
 
     def improve(self, sums: Sums, s: Float, state: State) -> tuple[Float, Float]:
         """A better ``s``, and one that cannot raise the objective."""
 
     def unit(self, s: Float, fallback: Float, state: State) -> Float:
-        """``s`` in its norm; rows that vanished are the fallback's."""
+        """``s`` normalised; rows of zeros are replaced by those of the fallback."""
 
 
 class LeastSquares:
@@ -60,6 +60,7 @@ class LeastSquares:
         self.update: BlockFunction = least_squares.update
 
     def weights(self, state: State) -> Float | None:
+        """Weight of each channel, shape (E,); None without weighting."""
         if not self.model.weighting:
             return None
         return channel_weights(state["spectrum"] / float(state["pixels"]))
@@ -90,7 +91,7 @@ class LeastSquares:
 
     def ridge(self, s: Float, state: State) -> Float:
         """Quadratic cost of each component's abundance, shape (K,)."""
-        ridge = self.model.spectral_smoothness * endmember_update.bend(s)
+        ridge = self.model.spectral_smoothness * endmember_update.roughness(s)
         if self.model.ard == "half-normal" and np.isfinite(state["lam"]).all():
             ridge = ridge + float(state["sigma2"]) / state["lam"]
         return np.asarray(ridge)
@@ -101,7 +102,7 @@ class LeastSquares:
         return None if not extra.any() else self._plain(s, state) + extra
 
     def extra(self, s: Float, state: State) -> Float:
-        """What priors add to the matrix."""
+        """What the priors add to the matrix of the pixel's problem."""
         found = np.diag(self.ridge(s, state))
         if self.model.orthogonality:
             pull = self.model.orthogonality * np.repeat(state["xi"][:, None], len(s), axis=1)
@@ -125,7 +126,7 @@ class LeastSquares:
         return 0.5 * number * float(np.log(2 * np.pi * sigma2)) + 0.5 * number + prior
 
     def slack(self, sums: Sums, state: State) -> float:
-        # A small difference of large sums of float32 products, whose roundings average out over many tiles of pixels.
+        # A small difference of large sums of float32 products, whose roundings average out over tiles of pixels.
         tiles = max(1.0, float(state["pixels"]) / 64)
         return (1e-9 + 1e-7 / float(np.sqrt(tiles))) * float(state["norm"])
 
@@ -138,10 +139,10 @@ class LeastSquares:
             w = self.weights(state)
             weighted = s if w is None else s * w
             pull = relevance.orthogonality_pull(sums, weighted, weighted @ s.T, self.shift(state))
-            if int(state["passes"]) < SETTLED:
+            if int(state["passes"]) < UNDAMPED_ITERATIONS:
                 found |= {"xi": pull, "drift": pull - state["xi"]}
             else:
-                found |= relevance.eased(pull, state["xi"], state["ease"], state["drift"])
+                found |= relevance.damped_multipliers(pull, state["xi"], state["ease"], state["drift"])
         return found
 
     def _prior(self, state: State) -> dict[str, float]:
@@ -183,7 +184,7 @@ class LeastSquares:
 
 
 class Incomplete(LeastSquares):
-    """Least squares over the voxels that were measured; the others are NaN."""
+    """Least squares over the measured voxels; the others are NaN."""
 
     def __init__(self, model: Settings) -> None:
         super().__init__(model)
@@ -221,7 +222,7 @@ class Counts:
         return found
 
     def shift(self, state: State) -> Float:
-        """Linear cost of each component's abundance, shape (K,), beside the sum of its spectrum."""
+        """Linear cost of each component's abundance, shape (K,), in addition to the sum of its spectrum."""
         shift = np.full(len(state["s"]), float(self.model.sparsity))
         if self.model.ard == "exponential" and np.isfinite(state["lam"]).all():
             shift = shift + 1.0 / state["lam"]
@@ -250,7 +251,7 @@ class Counts:
         return {"lam": self._scales(sums, state)} if self.model.ard else {}
 
     def _prior(self, state: State) -> dict[str, float]:
-        # Of what the passes run over, which may be bins.
+        # Number of pixels of the passes, which may be bins.
         pixels = float(state["pixels"]) / float(state["bin"]) ** 2
         return {"pixels": pixels, "shape": self.model.ard_shape, "scale": float(state["prior"])}
 
@@ -258,12 +259,12 @@ class Counts:
         return relevance.scales(str(self.model.ard), sums["C"], _square(sums), **self._prior(state))
 
     def improve(self, sums: Sums, s: Float, state: State) -> tuple[Float, Float]:
-        # With unit sums held by multipliers the cost of the abundances joins the sum of the spectrum.
+        # Multipliers keep the spectra at unit sum, so the cost of the abundances is added to the sum of the spectrum.
         level = np.maximum(s.sum(axis=1), 1e-300)
         used = sums["C"] if self.model.simplex else sums["C"] * (1.0 + self.shift(state) / level)
         newton, safe = poisson.improve({**sums, "C": used}, s)
-        held = ~state["free"][:, None]
-        return np.where(held, s, newton), np.where(held, s, safe)
+        fixed = ~state["free"][:, None]
+        return np.where(fixed, s, newton), np.where(fixed, s, safe)
 
     def unit(self, s: Float, fallback: Float, state: State) -> Float:
         if self.model.simplex:
@@ -272,14 +273,14 @@ class Counts:
 
 
 def normed(model: Settings, state: State) -> np.ndarray[Any, np.dtype[np.bool_]]:
-    """Components whose endmembers have a norm, shape (K,): neither they nor their abundances were given."""
+    """True for components whose endmembers are normalised, shape (K,): neither spectrum nor map is fixed."""
     return np.asarray(state["free"] & ~known_maps.mapped(model.fixed, len(state["free"])))
 
 
 def channel_weights(mean: Float) -> Float:
     """One over the mean of each channel, shape (E,).
 
-    The mean is floored at a millionth of the average channel, or an empty channel would explode.
+    The mean is at least a millionth of the average channel, so that the weight of an empty channel stays finite.
 
     Examples
     --------
@@ -290,7 +291,7 @@ def channel_weights(mean: Float) -> Float:
 
 
 def unit_rows(s: Float, fallback: Float, free: Any) -> Float:
-    """Rows of unit sum; a row that vanished is the fallback's; rows that are not free stay."""
+    """Rows of unit sum; a row of zeros is replaced by that of the fallback; rows that are not free do not change."""
     total = s.sum(axis=1, keepdims=True)
     filled = np.where(total > 0, s, fallback)
     sums = filled.sum(axis=1, keepdims=True)

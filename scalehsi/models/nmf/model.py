@@ -24,17 +24,25 @@ from scalehsi.kernels.pixel_rows.strips import PIXELS_PER_STRIP
 from scalehsi.kernels.priors import relevance
 from scalehsi.kernels.quadratic.nnls import nnls
 from scalehsi.models.nmf import carried_maps, extrapolation, known_maps, known_spectra, setting_rules, subspace
-from scalehsi.models.nmf.losses import SETTLED, Counts, Incomplete, LeastSquares, Loss, channel_weights, normed
+from scalehsi.models.nmf.losses import (
+    UNDAMPED_ITERATIONS,
+    Counts,
+    Incomplete,
+    LeastSquares,
+    Loss,
+    channel_weights,
+    normed,
+)
 from scalehsi.models.nmf.settings import GIVEN
 from scalehsi.models.nmf.starts import READINGS, brightness, first_endmembers, given_endmembers
 from scalehsi.schema import ABUNDANCES, COMPONENT, ENDMEMBERS, ENERGY, MEAN_SPECTRUM, InputError
 
 SHIFT: Final = "abundance_cost"
 EXTRA: Final = "abundance_coupling"
-STILL: Final = 1e-4
-"""Largest change of an endmember, relative to the largest value, at which a fixed point counts as reached."""
-SETTLING: Final = 0.01
-"""Largest change of a pull at which it does: relative to the largest of them, or to so small a one."""
+FIXED_POINT_CHANGE: Final = 1e-4
+"""Largest change of an endmember at a fixed point, relative to its largest value."""
+MULTIPLIER_CHANGE: Final = 0.01
+"""Largest change of an orthogonality multiplier there, relative to the largest one, or to this value if larger."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -44,28 +52,29 @@ class NMF(IterativeModel):
     Parameters
     ----------
     n_components : int
-        K, the number of endmembers; with ``ard`` the largest that is thought possible.
+        K, the number of endmembers; with ``ard`` the largest number that is possible.
     loss : {"frobenius", "poisson"}, default "frobenius"
-        - "frobenius": least squares. For intensities, background-subtracted EELS, and counts by the hundred. An
-          iteration reads the cube once, at 4 P E K flops.
+        - "frobenius": least squares. For intensities, background-subtracted EELS, and counts in the hundreds. An
+          iteration reads the cube once and needs 4 P E K flops.
         - "poisson": the likelihood of counts (generalised Kullback-Leibler). For EDX and other sparse counts, where
-          least squares follows the noise of the strong lines. An iteration costs by the channels that hold counts.
+          least squares follows the noise of the strong lines. The cost of an iteration is proportional to the number of
+          channels with counts.
     weighting : {None, "poisson"}
         With "frobenius", divide by the mean of each pixel and of each channel, which makes counting noise uniform
         (Keenan and Kotula 2004). Costs nothing, and is worth a factor of 3 to 10 in the error of maps of counts.
     bin_factor : int or "auto", default "auto"
-        With "poisson", fit the spectra to bins of so many pixels along y and x, and the maps to the single pixels in
-        one pass. Counts are too few a pixel for spectra and maps at once: at 18 counts the spectra of the full
-        likelihood are wrong by 16 to 49 degrees, those of 8 x 8 bins by 3 to 6. "auto" takes bins of 500 to 1500
+        With "poisson", pixels of a bin along y and x: the spectra are fitted to bins, the maps to single pixels in one
+        pass. Single pixels have too few counts for spectra and maps at once: at 18 counts the spectra of the full
+        likelihood are wrong by 16 to 49 degrees, those of 8 x 8 bins by 3 to 6. "auto" uses bins of 500 to 1500
         counts, and 1 where a pixel has as many. Always 1 with "frobenius".
     simplex : bool, default False
         Abundances of every pixel sum to one, exactly (not by renormalising). Endmembers then carry the intensity.
     orthogonality : float, 0 to 1, default 0
         Soft orthogonality of the maps, "frobenius" only: the weight ``w`` of Shiga et al. 2016. 0.01 to 0.1 separates
-        phases that lie apart and share much of their spectra; 1 allows no overlap.
+        phases that do not overlap but have similar spectra; 1 allows no overlap.
     ard : {None, "exponential", "half-normal"}
-        Automatic relevance determination: a prior on the abundances whose scale is learned for each component, so that
-        those that the data do not need switch off. The result holds those that are left, with their ``relevance``.
+        Automatic relevance determination: a prior on the abundances with a scale for each component, which is
+        estimated; components that the data do not need vanish. The result has the others, with their ``relevance``.
     ard_shape : float, default 1 + 1e-15
         Shape ``a`` of the inverse-gamma prior of these scales, above 1; its scale follows from the data.
     sparsity : float, default 0
@@ -73,37 +82,37 @@ class NMF(IterativeModel):
         is mild), with "poisson" in units of one count. With ``weighting`` it is a cost of shares of the pixel's mean,
         so that bright pixels do not pay more.
     smoothness : float, default 0
-        Pull between the abundances of neighbours along y and x, "frobenius" only, in units of the endmember's own
-        power: 0.1 is mild, 10 strong. Carries the maps from pass to pass.
+        Penalty on the differences of neighbouring abundances along y and x, "frobenius" only, in units of the
+        endmember's own power: 0.1 is mild, 10 strong. The maps become part of the state.
     smoothness_kind : {"quadratic", "tv"}
-        "quadratic" blurs all differences; "tv" (total variation) keeps steps.
+        "quadratic" blurs all differences; "tv" (total variation) keeps edges.
     missing : bool, default False
-        Take NaN in a cube of floats for voxels that were not measured: they have no weight. With "frobenius" it goes
-        without other options of the loss; with "poisson" together with ``simplex``, ``ard`` and ``sparsity``, and
-        ``bin_factor`` is 1. A channel that no pixel measured becomes zero with "poisson" and keeps its start with
-        "frobenius".
+        NaN in a cube of floats marks voxels that were not measured; they have no weight. With "frobenius" no other
+        option of the loss is possible; with "poisson" ``simplex``, ``ard`` and ``sparsity`` are, and ``bin_factor`` is
+        1. A channel without any measured voxel becomes zero with "poisson" and keeps its start with "frobenius".
     solver : {"exact", "als", "mals", "hals", "mu"}, default "exact"
-        "exact" solves the abundances of each pixel and extrapolates the spectra: fewest readings, nothing kept between
-        them. The others are the rules of the textbooks, one cheap step of both factors a reading, for comparison:
-        alternating least squares clipped at zero ("als"), held near the last step ("mals"), hierarchical ("hals"),
-        multiplicative ("mu"; with "poisson" that of Lee and Seung). They carry the maps from pass to pass.
+        "exact" solves the abundances of each pixel and extrapolates the spectra: it needs the fewest readings and keeps
+        nothing between them. The others are the textbook rules, one cheap step of both factors per reading, for
+        comparison: alternating least squares clipped at zero ("als"), the same with a penalty on the distance to the
+        last step ("mals"), hierarchical ("hals"), multiplicative ("mu"; with "poisson" that of Lee and Seung). Their
+        maps are part of the state.
     spectral_smoothness : float, default 0
-        Penalty on the second differences of endmembers, "frobenius" without weighting only; 1 halves, roughly, what
-        alternates from channel to channel.
+        Penalty on the second differences of endmembers, "frobenius" without weighting only; 1 roughly halves the part
+        that alternates from channel to channel.
     compress : bool or "auto", default "auto"
-        "frobenius" without costs and smoothness: fit in a subspace of 3 K + 8 directions and check the end
-        against the cube, with four readings of it in all in place of one an iteration. When the check
-        fails the fit goes on with the cube. "auto" does so for cubes that are read again each pass.
+        "frobenius" without costs and smoothness: fit in a subspace of 3 K + 8 directions, and compare the end with the
+        cube; four readings in all instead of one per iteration. If they disagree, the fit continues on the cube. "auto"
+        does this for cubes that are read again each pass.
     fixed : mapping, optional
-        What is known and does not change, one of these or both. In the result the fixed endmembers come first, then the
-        components whose maps are fixed, then the others; a component has one or the other fixed.
+        Known spectra, known maps, or both. In the result the fixed endmembers come first, then the components whose
+        maps are fixed, then the others; a component has either its spectrum or its map fixed.
 
         - ``"endmembers"``: DataArray (component, energy), spectra.
-        - ``"abundances"``: DataArray (component, ..., y, x) on the pixels of the cube, maps, also lazy ones: they go
-          along block by block. Each spectrum has the scale that the data give it; the others are the best beside them.
-          With the maps of all components least squares ends after two iterations. Not with ``simplex``, ``ard``,
+        - ``"abundances"``: DataArray (component, ..., y, x) on the pixels of the cube, maps, which may be lazy. Each
+          spectrum has the scale of the data; the other components explain the rest. With the maps of all components
+          least squares ends after two iterations. Not with ``simplex``, ``ard``,
           ``orthogonality``, ``smoothness``, ``missing`` and textbook solvers. Maps belong to their cube:
-          `scalehsi.project` to another one finds all abundances. To resume, give them again.
+          `scalehsi.project` to another cube fits all abundances. To resume, give them again.
     start : str or result, default "sample"
         One of "sample" (a factorisation of a sample spread over the whole cube), "nndsvd", "nndsvda", "vca", "random",
         "multistart"; or a result, a DataArray (component, energy) or an array (K, E) to start from.
@@ -112,24 +121,24 @@ class NMF(IterativeModel):
     max_iter : int, default 200
         Readings of the cube, at most.
     tol : float, default 1e-6
-        Stop when the objective gains less than this, relative, an iteration, judged over five of them.
+        Stop when the mean relative gain of the objective over five iterations is smaller.
 
     Notes
     -----
     Minimised is ``1/2 sum_pe v_p w_e (x - c s)^2`` (``v = w = 1`` without weighting) or ``sum_pe c s - x log(c s)``,
     and the costs of priors. Each iteration is a function of ``s`` alone: the abundances of each pixel are solved
-    exactly, block by block, and only sums of size K x E leave a block. ``s`` is then updated from the sums,
-    extrapolated, and taken back when the objective rises. So nothing per pixel is kept between iterations, and a lost
-    worker costs its blocks of one pass.
+    exactly, block by block, and only sums of size K x E leave a block. ``s`` is then updated from the sums and
+    extrapolated; a step that raises the objective is rejected. Nothing per pixel is kept between iterations, and a
+    lost worker costs its blocks of one pass.
 
     The start is a factorisation of a sample spread over the whole cube, never of a part of it: a start from the first
-    chunk ruins maps whose phases lie apart.
+    chunk ruins maps whose phases are in separate places.
 
     With ``ard`` the objective is the negative logarithm of the posterior; with ``orthogonality`` the update is a fixed
     point, not a descent, and the objective may rise a little.
 
-    Scale: every endmember has the total of the mean spectrum, so abundances are shares of an average pixel's signal.
-    With ``simplex``, and for what is ``fixed``, the spectra have the scale that the data or the user gave them.
+    Scale: every endmember has the total of the mean spectrum, so abundances are fractions of an average pixel's signal.
+    With ``simplex`` the spectra have the scale of the data; ``fixed`` spectra keep their own.
 
     References
     ----------
@@ -184,13 +193,13 @@ class NMF(IterativeModel):
         """True where the iterations can run in a subspace of the data."""
         special = self.smoothness or self.missing or self.textbook or self.spectral_smoothness
         own = known_maps.numbers(self.fixed)
-        # The subspace holds pixels divided by their means, which maps are not; and one step ends where all are fixed.
+        # The pixels of the subspace are divided by their means, maps are not; with all maps fixed one step is enough.
         given = bool(own) and (self.weighting is not None or len(own) == self.n_components)
         return self.loss == "frobenius" and not (self.costly or special or given)
 
     @property
     def textbook(self) -> bool:
-        """True where the rules of the textbooks take the place of exact pixels."""
+        """True for the textbook rules, in place of exact pixels."""
         return self.solver != "exact"
 
     @property
@@ -200,10 +209,10 @@ class NMF(IterativeModel):
 
     @property
     def devices(self) -> tuple[arrays.Device, ...]:
-        """Least squares but for what is listed, and counts alone, have kernels for a GPU; not run on one yet."""
+        """Plain least squares and plain Poisson fits have GPU kernels, which have not run on a GPU yet."""
         special = self.simplex or self.orthogonality or self.smoothness or self.missing or self.textbook
         if self.loss == "poisson":
-            special = special or self.ard or self.sparsity or self.n_components > cuda.MOST
+            special = special or self.ard or self.sparsity or self.n_components > cuda.MAX_COMPONENTS
         return ("cpu",) if special or known_maps.numbers(self.fixed) else ("cpu", "cuda")
 
     def to_settings(self) -> dict[str, Any]:
@@ -216,7 +225,7 @@ class NMF(IterativeModel):
         check_components(self.n_components, cube)
         require(
             not isinstance(self.fixed, str),
-            f"fixed={self.fixed!r} is how a result tells of what was fixed; give the spectra or maps themselves",
+            f"fixed={self.fixed!r} stands for fixed spectra or maps in a stored result; give these themselves",
         )
         known_spectra.known_endmembers(self.fixed, cube)
         known_maps.check_grid(self.fixed, cube)
@@ -242,7 +251,7 @@ class NMF(IterativeModel):
             target = binning.binned(view, factor, whole=self.simplex)
             fitted = survey(target, seed=seed, counts=self.counts, least=4 * k)
         known = known_spectra.known_endmembers(self.fixed, view.cube)
-        # On the simplex a bin of so many pixels shows as many times the spectrum of one.
+        # On the simplex the spectrum of a bin is that of a pixel times the number of its pixels.
         known = known * (factor**2 if self.simplex else 1)
         s = self._begin(view, target, fitted, known, factor=factor, seed=seed)
         level, mean = self._scale(seen)
@@ -258,11 +267,11 @@ class NMF(IterativeModel):
             "lam": np.full(k, np.nan),
             "sigma2": np.asarray(np.nan),
             "xi": np.zeros(k),
-            "ease": np.full(k, relevance.EASE),
+            "ease": np.full(k, relevance.FIRST_STEP),
             "drift": np.zeros(k),
             "prior": np.asarray(relevance.prior_scale(mean * factor**2, k, view.n_energies, self.ard_shape)),
             "passes": np.asarray(0),
-            "ridge": np.asarray(carried_maps.RIDGE),
+            "ridge": np.asarray(carried_maps.FIRST_RIDGE),
         }
         state["s"] = s
         s = self._loss.unit(s, s, state)
@@ -270,8 +279,12 @@ class NMF(IterativeModel):
         return subspace.begin(self, seen, state) if subspace.wanted(self, view) else state
 
     def _begin(self, view: Blocks, target: Blocks, seen: Survey, known: Float, *, factor: int, seed: int) -> Float:
-        """The first endmembers, with those that are fixed, and in the scale of the maps that are."""
-        rows = known_maps.along(self.fixed, view, factor)
+        """The starting endmembers, including fixed ones, in the scale of fixed maps.
+
+        view: the cube. target: the cube or its bins. seen: survey of the target. known: fixed endmembers (F, E).
+        factor: pixels of a bin along y and x. seed: of the start.
+        """
+        rows = known_maps.aligned_maps(self.fixed, view, factor)
         sought = self.n_components - len(known) - len(known_maps.numbers(self.fixed))
         s = None
         if sought or not rows or not isinstance(self.start, str):
@@ -289,7 +302,10 @@ class NMF(IterativeModel):
 
     def _first(self, target: Blocks, seen: Survey, cube: xr.DataArray, seed: int) -> Float:
         if isinstance(self.start, str):
-            require(self.start != GIVEN, "start='given' is how a result tells of its start; give the start itself")
+            require(
+                self.start != GIVEN,
+                "start='given' stands for a given start in a stored result; give the start itself",
+            )
             with one_blas_thread():  # skinny products: more threads take three times as long
                 s = first_endmembers(
                     target, seen, self.start, self.n_components, counts=self.counts, seed=seed, restarts=self.restarts
@@ -301,17 +317,17 @@ class NMF(IterativeModel):
         return np.array(s, dtype=np.float64)
 
     def _scale(self, seen: Survey) -> tuple[float, float]:
-        """Root mean square length of a pixel's spectrum, and mean value, both as the loss weighs them."""
+        """Root mean square length of a pixel's spectrum, and mean value, both in the weights of the loss."""
         spectrum = seen.spectrum / max(1, seen.pixels)
         if not self.weighting:
             return float(np.sqrt(seen.norm / max(1, seen.pixels))), float(spectrum.mean())
         w = channel_weights(spectrum)
         square = float(np.mean(seen.sample.astype(np.float64) ** 2 @ w)) * seen.filled / max(1, seen.pixels)
-        # Abundances are costed as shares of their pixel's mean.
+        # The cost of abundances is relative to the mean of their pixel.
         return float(np.sqrt(square)), float(np.mean(spectrum * np.sqrt(w)) / max(float(spectrum.mean()), 1e-300))
 
     def step(self, view: Blocks, state: State) -> tuple[State, Stats]:
-        """One pass at ``s``; then a better, extrapolated ``s``, or back to the last one known to be good."""
+        """One pass at ``s``; then an improved and extrapolated ``s``, or back to the last good one."""
         if carried_maps.needed(self):
             return carried_maps.step(self, view, {**state, "passes": state["passes"] + 1})
         loss, s, phase = self._loss, state["s"], int(state.get("phase", subspace.FULL))
@@ -319,7 +335,7 @@ class NMF(IterativeModel):
             sums = subspace.sums_of(self, view, s, state)
         else:
             target = self._target(view, state)
-            rows = known_maps.along(self.fixed, view, int(state["bin"]))
+            rows = known_maps.aligned_maps(self.fixed, view, int(state["bin"]))
             _, sums = map_fold(loss.update, target, *rows, shared=loss.shared(s, state), name=f"nmf-{self.loss}")
         if "norm" in sums:
             state = {**state, "norm": np.asarray(sums["norm"])}
@@ -341,12 +357,12 @@ class NMF(IterativeModel):
         return subspace.followed(self, new, stats) if phase else (new, stats)
 
     def _target(self, view: Blocks, state: State) -> Blocks:
-        """What the passes run over: the cube, its bins, its counts without their zeros."""
+        """The data of the passes: the cube, its bins, or its counts without zeros."""
         target = binning.binned(view, int(state["bin"]), whole=self.simplex)
         return binning.without_zeros(target) if bool(state["sparse"]) else target
 
     def _checked(self, sums: dict[str, Any], value: float, state: State) -> tuple[State, Stats]:
-        """The reading that checks a fit in the subspace: the end, or the first iteration with the cube itself."""
+        """Compare a fit in the subspace with the cube: the end of the fit, or its first iteration on the cube."""
         loss, s = self._loss, state["s"]
         better = loss.unit(loss.improve(sums, s, state)[0], s, state)
         agreed = subspace.agreed(value, loss.value(sums, better, state), state)
@@ -355,34 +371,39 @@ class NMF(IterativeModel):
         return new, Stats(value, done=agreed, settled=False)
 
     def _fixed_point(self, sums: dict[str, Any], value: float, state: State) -> tuple[State, Stats]:
-        """With relevances and pulls of the last pass: no descent, so nothing to reject; components may leave."""
+        """A step with relevances and orthogonality multipliers of the last pass; components may be removed.
+
+        It is not a descent, so no step is rejected.
+        """
         loss, s = self._loss, state["s"]
         state = {**state, **loss.lag(sums, s, state)}
         better = loss.unit(loss.improve(sums, s, state)[0], s, state)
-        still = float(np.abs(better - s).max()) <= STILL * float(s.max())
-        if self.orthogonality and int(state["passes"]) >= SETTLED:
-            better = loss.unit(s + relevance.pace(state["ease"]) * (better - s), s, state)
+        steady = float(np.abs(better - s).max()) <= FIXED_POINT_CHANGE * float(s.max())
+        if self.orthogonality and int(state["passes"]) >= UNDAMPED_ITERATIONS:
+            better = loss.unit(s + relevance.endmember_step(state["ease"]) * (better - s), s, state)
         new, _ = extrapolation.ahead(
             value, better, better, state, lambda at, fallback: loss.unit(at, fallback, state), far=False
         )
-        still = still and float(np.abs(state["drift"]).max()) <= SETTLING * max(float(state["xi"].max()), SETTLING)
+        steady = steady and float(np.abs(state["drift"]).max()) <= MULTIPLIER_CHANGE * max(
+            float(state["xi"].max()), MULTIPLIER_CHANGE
+        )
         if not self.ard:
-            return new, Stats(value, settled=still)
+            return new, Stats(value, settled=steady)
         keep = self._kept(new, sums)
         for name in ("s", "kept", "safe", "free", "lam", "xi", "ease", "drift"):
             new[name] = new[name][keep]
-        settled = still and bool(keep.all()) and int(state["passes"]) >= SETTLED
-        left = f"The objective settled; {len(new['s'])} of {self.n_components} components are relevant."
-        return new, Stats(value, settled=settled, advice=left)
+        settled = steady and bool(keep.all()) and int(state["passes"]) >= UNDAMPED_ITERATIONS
+        advice = f"The objective settled; {len(new['s'])} of {self.n_components} components are relevant."
+        return new, Stats(value, settled=settled, advice=advice)
 
     def _kept(self, state: State, sums: dict[str, Any]) -> np.ndarray[Any, np.dtype[np.bool_]]:
-        """Components that stay: relevant ones, and of near copies the heavier; fixed ones always do."""
+        """Components to keep: relevant ones, the stronger of near duplicates, and fixed ones."""
         lam = state["lam"]
         floor = relevance.scales(
             str(self.ard), 0 * lam, 0 * lam, pixels=float(state["pixels"]), shape=self.ard_shape,
             scale=float(state["prior"]),
         ).min()  # fmt: skip
-        keep = relevance.needed(lam, float(floor)) if int(state["passes"]) >= SETTLED else sums["C"] > 0
+        keep = relevance.needed(lam, float(floor)) if int(state["passes"]) >= UNDAMPED_ITERATIONS else sums["C"] > 0
         if int(state["passes"]) > 3:
             keep = keep & relevance.distinct(state["s"], sums["C"])
         if not keep.any():
@@ -390,14 +411,14 @@ class NMF(IterativeModel):
         return np.asarray(keep | ~state["free"])
 
     def finish(self, view: Blocks, state: State) -> Variables:
-        """Endmembers, scaled and sorted by what they carry in the mean spectrum; the fixed ones first, as given."""
+        """Endmembers, scaled and sorted by their share of the mean spectrum; fixed ones first and unchanged."""
         mean = state["spectrum"] / float(state["pixels"])
         s, free = state["kept"], normed(self, state)
         scale = np.full(len(s), 1.0 / int(state["bin"]) ** 2)
         if not self.simplex:
             total = abs(float(mean.sum())) or 1.0
             scale = np.where(free, total / np.maximum(s.sum(axis=1), 1e-300), 1.0)
-        # What was given is in front already: endmembers, then maps.
+        # Fixed endmembers and components with fixed maps are already first.
         order = np.lexsort((np.where(free, -_share(mean, s), np.arange(len(s))), free))
         dims = (COMPONENT, ENERGY)
         found: Variables = {
@@ -408,7 +429,7 @@ class NMF(IterativeModel):
             maps = np.moveaxis(state["c"] / scale, -1, 0)[order]
             found[ABUNDANCES] = xr.DataArray(maps, dims=(COMPONENT, *navigation_dims(view.cube)))
         loss = self._loss
-        # Scales that were learned from bins are those of so many pixels together.
+        # Scales that were estimated on bins are those of a whole bin.
         power = 2.0 if self.ard == "half-normal" else 1.0
         single = {**state, "lam": state["lam"] / float(state["bin"]) ** (2 * power)}
         shift, extra = loss.shift(single), loss.extra(s, single)
@@ -422,7 +443,7 @@ class NMF(IterativeModel):
             text = {"long_name": "scale of the abundances relative to the largest"}
             found["relevance"] = xr.DataArray(shown[order], dims=(COMPONENT,), attrs=text)
         if int(state["bin"]) > 1:
-            text = {"long_name": "pixels along y and x that were added up for the spectra"}
+            text = {"long_name": "pixels of a bin along y and x for the spectra"}
             found["bin_factor"] = xr.DataArray(int(state["bin"]), attrs=text)
         return found
 
@@ -454,21 +475,21 @@ class NMF(IterativeModel):
         return least_squares.abundances, {**shared, "w": w}
 
     def map_pass(self, view: Blocks, found: xr.Dataset) -> MapPass:
-        return (*self.projector(found), known_maps.along(self.fixed, view))
+        return (*self.projector(found), known_maps.aligned_maps(self.fixed, view))
 
     def cost(self, shape: tuple[int, ...], itemsize: int) -> Cost:
         k, channels = self.n_components, shape[-1]
-        # One for the survey (a second where nearly all pixels are masked or empty), one for the maps.
+        # One for the survey (two where nearly all pixels are masked or empty), one for the maps.
         passes = self.max_iter + 2 + (READINGS.get(self.start, 0) if isinstance(self.start, str) else 0)
         own = known_maps.numbers(self.fixed)
-        passes += bool(own)  # one shows which components the maps are of
+        passes += bool(own)  # one assigns fixed maps to components
         kept = 0
         if self.loss == "poisson":
             sums = 8 * channels * (k + k * (k + 1) // 2)
-            work = poisson.STRIP * channels * (itemsize + 12) + 8 * channels * (16 * k + k * (k + 1))
+            work = poisson.STRIP_PIXELS * channels * (itemsize + 12) + 8 * channels * (16 * k + k * (k + 1))
             if self.missing:
-                sums, work = sums + 8 * channels * k, work + 8 * channels * (poisson.STRIP + 3 * k)
-            # The bins have a survey of their own.
+                sums, work = sums + 8 * channels * k, work + 8 * channels * (poisson.STRIP_PIXELS + 3 * k)
+            # The bins have their own survey.
             passes += self.bin_factor != 1 and not self.textbook and not self.missing
         else:
             sums = 8 * channels * k
@@ -483,6 +504,6 @@ class NMF(IterativeModel):
 
 
 def _share(mean: Float, s: Float) -> Float:
-    """How much of the mean spectrum each endmember explains, by non-negative least squares."""
+    """Part of the mean spectrum that each endmember explains, by non-negative least squares."""
     found = nnls(s @ s.T, (s @ mean)[None])[0]
     return np.asarray(found * s.sum(axis=1))

@@ -1,4 +1,4 @@
-"""Which settings of NMF there are, and which of them go together."""
+"""Validity of the settings of NMF, each alone and in combination."""
 
 from __future__ import annotations
 
@@ -16,16 +16,16 @@ from scalehsi.models.nmf.starts import STARTS
 
 LOSSES: Final = ("frobenius", "poisson")
 SOLVERS: Final = ("exact", *textbook_rules.RULES)
-KINDS: Final = ("quadratic", "tv")
+SMOOTHNESS_KINDS: Final = ("quadratic", "tv")
 
 
 def check(model: Settings) -> None:
-    """Refuse settings that are not what they must be, or that have no meaning, or no method here, in combination.
+    """Refuse settings that are not valid, or that cannot be combined.
 
     Raises
     ------
     InputError
-        With what was got and what is allowed.
+        When a setting is not valid; says what was got and what is allowed.
     """
     _check_each(model)
     _check_together(model)
@@ -45,7 +45,7 @@ def _check_each(model: Settings) -> None:
     require(model.compress in (True, False, "auto"), f"compress is True, False or 'auto', got {model.compress!r}")
     for name in ("simplex", "missing"):
         require(isinstance(getattr(model, name), bool), f"{name} is True or False, got {getattr(model, name)!r}")
-    choice("smoothness_kind", model.smoothness_kind, KINDS)
+    choice("smoothness_kind", model.smoothness_kind, SMOOTHNESS_KINDS)
     for name in ("orthogonality", "sparsity", "smoothness", "spectral_smoothness"):
         value = getattr(model, name)
         require(is_number(value, numbers.Real) and value >= 0, f"{name} is a number of at least 0, got {value!r}")
@@ -73,12 +73,12 @@ def _check_together(model: Settings) -> None:
     for name, on in special.items():
         require(
             plain or not on or (name == "missing" and not squares),
-            f"{name}={getattr(model, name)!r} goes with plain least squares alone: without weighting, simplex, "
-            "sparsity, ard, orthogonality and spectral_smoothness",
+            f"{name}={getattr(model, name)!r} needs plain least squares, without weighting, simplex, sparsity, ard, "
+            "orthogonality and spectral_smoothness",
         )
     require(
         squares or not model.missing or model.bin_factor in ("auto", 1),
-        "missing=True takes single pixels, as bins would be of different numbers of them; leave bin_factor out",
+        "missing=True needs single pixels, because bins would have different numbers of them; leave bin_factor out",
     )
     if known_maps.maps_of(model.fixed) is not None:
         for name in ("simplex", "ard", "orthogonality", *special):
@@ -90,8 +90,8 @@ def _check_together(model: Settings) -> None:
     require(count <= 1, "of smoothness, missing and a textbook solver take one")
     require(
         model.compress is not True or model.compressible,
-        "compress=True goes with loss='frobenius' without costs, smoothness, missing and textbook solvers, and where "
-        "maps are fixed without weighting and for fewer than all components",
+        "compress=True needs loss='frobenius' without costs, smoothness, missing and textbook solvers; with fixed maps "
+        "also without weighting and with at least one component whose map is not fixed",
     )
     require(squares or model.solver in ("exact", "mu"), f"solver={model.solver!r} belongs to loss='frobenius'")
     require(
@@ -104,7 +104,7 @@ def _check_together(model: Settings) -> None:
     )
     require(
         not (model.simplex and model.costly),
-        "simplex=True fixes the sum of the abundances, so that sparsity, ard and orthogonality have no hold on it; "
+        "simplex=True fixes the sum of the abundances, so that sparsity, ard and orthogonality have no effect on it; "
         "leave one of them out",
     )
     require(

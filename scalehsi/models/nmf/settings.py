@@ -1,4 +1,4 @@
-"""The settings of NMF as its parts see them: what the parts may ask, without importing the model itself."""
+"""The settings of NMF as a protocol, so that the files of this folder need not import the model itself."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from typing import Any, Final, Protocol
 
 GIVEN: Final = "given"
-"""What settings say of a start or of fixed endmembers that were handed over as arrays."""
+"""The stored settings have this word for a start or fixed endmembers that were given as arrays."""
 
 
 class Settings(Protocol):

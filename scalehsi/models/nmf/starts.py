@@ -1,7 +1,7 @@
-"""Where a factorisation of a cube starts: by name, or from spectra that are given.
+"""Starting endmembers of a factorisation: a method by name, or given spectra.
 
-Every start looks at the whole cube, at least through a sample that is spread over it: a start from a part of the cube
-ruins maps whose phases lie apart.
+Every start uses the whole cube, at least by a sample that is spread over it: a start from a part of the cube ruins maps
+whose phases are in separate places.
 """
 
 from __future__ import annotations
@@ -31,26 +31,26 @@ from scalehsi.kernels.subspace import nndsvd as kernels
 from scalehsi.schema import COMPONENT, ENDMEMBERS, ENERGY, InputError
 
 READINGS: Final = {"sample": 0, "nndsvd": 2, "nndsvda": 2, "vca": 1, "random": 0, "multistart": 1}
-"""How often each start reads the cube, after the survey."""
+"""Readings of the cube by each start, after the survey."""
 STARTS: Final = tuple(READINGS)
 
 OVERSAMPLE: Final = 8
-"""Columns beside K that meet the cube in the search for singular vectors; half of them random."""
-SIDE: Final = 8
-"""Pixels of a bin along y and x: the bins of 256 x 256 pixels are then few, and their noise an eighth."""
-BINS: Final = 1024
-"""Bins that a short fit should have; smaller maps get smaller bins."""
-COUNTS: Final = 1000.0
-"""Counts that an average of random pixels should have."""
-NEIGHBOURS: Final = 64
-SHORT: Final = 30
+"""Columns in addition to K in the search for singular vectors; half of them are random."""
+BIN_SIDE: Final = 8
+"""Pixels of a bin along y and x: 256 x 256 pixels give 1024 bins with an eighth of the noise."""
+LEAST_BINS: Final = 1024
+"""A short fit has at least this many bins; smaller maps get smaller bins."""
+AVERAGED_COUNTS: Final = 1000.0
+"""Target for the counts of an average of similar pixels."""
+MOST_AVERAGED_PIXELS: Final = 64
+SHORT_ITERATIONS: Final = 30
 """Iterations of each of several starts, on bins; a millisecond each."""
-LONG: Final = 100
-"""More of the best one, at most."""
-BRIGHTEST: Final = 100.0
-"""An endmember is at most so many times brighter or darker than the mean of the data."""
-SAME: Final = 1e-6
-"""Objectives that differ by less, relative, are equal: the start of the lower number is taken."""
+LONG_ITERATIONS: Final = 100
+"""Further iterations of the best start, at most."""
+BRIGHTNESS_RANGE: Final = 100.0
+"""An endmember is at most this many times brighter or darker than the mean of the data."""
+EQUAL_OBJECTIVES: Final = 1e-6
+"""Objectives with a smaller relative difference are equal: the start with the lower number is chosen."""
 
 log = logging.getLogger("scalehsi")
 
@@ -58,26 +58,26 @@ log = logging.getLogger("scalehsi")
 def first_endmembers(
     view: Blocks, seen: Survey, how: str, n_components: int, *, counts: bool, seed: int, restarts: int = 10
 ) -> Float:
-    """Endmembers to start from.
+    """Starting endmembers by one of several methods.
 
     Parameters
     ----------
     view : Blocks
     seen : Survey
-        Of the same view: its sample and sums are used.
+        Survey of the same view: its sample and sums are used.
     how : str
         - "sample": a factorisation of the sample, itself started by NNDSVD. Reads nothing more.
         - "nndsvd", "nndsvda": non-negative parts of the singular vectors of the whole cube, with zeros or with the mean
           in their place. Two readings, the first of 4 P E (K + 8) flops.
-        - "vca": vertex component analysis of the sample and of the extreme pixels of the whole cube: nearly pure pixels
-          of rare phases are found. One reading.
-        - "random": random pixels of the sample, each averaged with those most like it. Reads nothing more.
-        - "multistart": short fits to the cube in bins, from NNDSVD and from random bins, side by side on the workers;
-          the best one is fitted on. One reading.
+        - "vca": vertex component analysis of the sample and of the extreme pixels of the whole cube, which finds nearly
+          pure pixels of rare phases. One reading.
+        - "random": random pixels of the sample, each averaged with the most similar ones. Reads nothing more.
+        - "multistart": short fits to the binned cube, from NNDSVD and from random bins, in parallel on the workers; the
+          best one is continued. One reading.
     n_components : int
         K.
     counts : bool
-        Weigh pixels and channels as counts ask for (Keenan and Kotula 2004, doi:10.1002/sia.1657).
+        Weight pixels and channels for counting noise (Keenan and Kotula 2004, doi:10.1002/sia.1657).
     seed : int
     restarts : int, default 10
         Short fits of "multistart".
@@ -90,7 +90,7 @@ def first_endmembers(
     Raises
     ------
     InputError
-        For a name that is not known, and for missing values with "nndsvd" and "nndsvda".
+        For an unknown name, and for missing values with "nndsvd" and "nndsvda".
     """
     choice("start", how, STARTS)
     mean = seen.spectrum / max(1, seen.pixels)
@@ -114,11 +114,11 @@ def first_endmembers(
 
 
 def brightness(seen: Survey, s: Float, *, counts: bool) -> Float:
-    """What a whole pixel of each endmember would show in all, shape (K,): the scale of a start on the simplex.
+    """Total of a pure pixel of each endmember, shape (K,): the scale of a start on the simplex.
 
-    In the sample the abundances over these should sum to one: their inverses are the non-negative least squares of it.
-    Noise in the abundances makes all of them too large, so their mean is that of the sample. An endmember that the
-    sample does not tell about has the mean of the data.
+    Divided by these totals, the abundances of the sample should sum to one; their inverses are found by non-negative
+    least squares. Noise makes all of them too large, so their mean is set to that of the sample. An endmember that is
+    absent from the sample has the mean of the data.
 
     Parameters
     ----------
@@ -134,14 +134,18 @@ def brightness(seen: Survey, s: Float, *, counts: bool) -> Float:
     mean = float(seen.spectrum.sum()) / max(1, seen.pixels)
     inverse = nnls(c.T @ c, c.sum(axis=0)[None])[0]
     inverse /= max(float((c @ inverse).mean()), 1e-300)
-    least = 1.0 / (BRIGHTEST * mean)
-    return 1.0 / np.where(inverse > least, np.minimum(inverse, BRIGHTEST / mean), 1.0 / mean)
+    least = 1.0 / (BRIGHTNESS_RANGE * mean)
+    return 1.0 / np.where(inverse > least, np.minimum(inverse, BRIGHTNESS_RANGE / mean), 1.0 / mean)
 
 
 def _singular(
     view: Blocks, seen: Survey, sample: Any, n_components: int, *, counts: bool, seed: int, fill: bool
 ) -> Float:
-    """NNDSVD of the whole cube: its singular vectors from one reading, the signs of their parts from another."""
+    """NNDSVD of the whole cube: singular vectors from one reading, signs of their parts from another.
+
+    view: the cube. seen: its survey. sample: its sampled pixels. n_components: K. counts: weight for counting noise.
+    seed: of the random columns. fill: replace zeros by the mean (NNDSVDa).
+    """
     column = kernels.root_mean(seen.spectrum) if counts else np.ones(view.n_energies)
     width = min(n_components + OVERSAMPLE, view.n_energies)
     known = max(1, width - OVERSAMPLE // 2)
@@ -157,16 +161,19 @@ def _singular(
     )
     _, vectors = singular_vectors.nystrom(sums["moment"] / column[:, None], probe, n_components)
     shared = {"vectors": vectors, "column": column, "weigh_pixels": counts}
-    _, sums = map_fold(singular_vectors.halves, view, shared=shared, name="nndsvd-signs")
+    _, sums = map_fold(singular_vectors.sign_parts, view, shared=shared, name="nndsvd-signs")
     level = max(0.0, float(sums["total"]) / (float(sums["pixels"]) * view.n_energies))
-    # As if the data had a mean of one: another unit of intensity must not change what the fill is worth.
+    # Scaled to data with a mean of one, so that the unit of intensity does not change the effect of the fill.
     parts = [sums[name] / level**2 if level > 0 else sums[name] for name in ("positive", "negative")]
     rows = singular_vectors.nonnegative_rows(vectors, *parts, fill=1.0 if fill and level > 0 else 0.0)
     return np.asarray(rows * column)
 
 
 def _corners(view: Blocks, sample: Any, n_components: int, *, counts: bool, seed: int) -> Float:
-    """Corners among the sample and the extreme pixels of the whole cube."""
+    """Vertices among the sample and the extreme pixels of the whole cube.
+
+    view: the cube. sample: its sampled pixels. n_components: K. counts: weight channels for counting noise.
+    """
     column = kernels.root_mean(np.maximum(sample.mean(axis=0, dtype=np.float64), 0.0)) if counts else 1.0
     column = np.broadcast_to(column, view.n_energies)
     scaled = sample / column.astype(sample.dtype)
@@ -176,8 +183,8 @@ def _corners(view: Blocks, sample: Any, n_components: int, *, counts: bool, seed
     if len(points) == 0:
         return np.zeros((0, view.n_energies))
     found = vca.corners(points, n_components, seed=seed)
-    along = vca.directions(points, found, seed=seed)
-    shared = {"cloud": cloud, "along": along, "scale": column}
+    axes = vca.directions(points, found, seed=seed)
+    shared = {"cloud": cloud, "axes": axes, "scale": column}
     _, far = map_fold(_extremes, view, shared=shared, tile=True, combine=vca.farther, name="vca-extremes")
     reached = far["point"][np.isfinite(far["far"])]
     together = np.concatenate([points[found], reached])
@@ -190,14 +197,17 @@ def _extremes(x: Any, *, tile: Tile, **shared: Any) -> tuple[dict[str, Any], dic
 
 
 def _neighbours(x: Any, n_components: int, *, counts: bool) -> int:
-    """Pixels to average, so that an average of counts has enough of them and of no phase takes all."""
+    """Number of similar pixels to average: enough counts, but not all pixels of a phase."""
     level = float(np.maximum(x, 0).sum(axis=1, dtype=np.float64).mean())
-    wanted = COUNTS / level if counts and level > 0 else 8.0
-    return int(np.clip(math.ceil(wanted), 1, max(1, min(NEIGHBOURS, len(x) // (4 * n_components)))))
+    wanted = AVERAGED_COUNTS / level if counts and level > 0 else 8.0
+    return int(np.clip(math.ceil(wanted), 1, max(1, min(MOST_AVERAGED_PIXELS, len(x) // (4 * n_components)))))
 
 
 def _best_of(view: Blocks, n_components: int, *, counts: bool, seed: int, restarts: int) -> Float:
-    """The start of the lowest objective after a few iterations on bins, and after a few more."""
+    """The best of several starts after a few iterations on bins, continued for some more.
+
+    view: the cube. n_components: K. counts: weight for counting noise. seed: of the starts. restarts: their number.
+    """
     require(restarts >= 1, f"restarts is a whole number of at least 1, got {restarts!r}")
     sides = bin_sides(view.shape, view.n_energies)
     shared: dict[str, Any] = {"shape": view.shape, "sides": sides}
@@ -208,14 +218,16 @@ def _best_of(view: Blocks, n_components: int, *, counts: bool, seed: int, restar
     short = [partial(attempt, n_components=n_components, number=i, seed=seed) for i in range(restarts)]
     ends = _side_by_side(view, scaled, short)
     values = np.array([value for value, _ in ends])
-    best = int(np.flatnonzero(values <= values.min() + SAME * abs(values.min()))[0])
+    best = int(np.flatnonzero(values <= values.min() + EQUAL_OBJECTIVES * abs(values.min()))[0])
     spread = (values - values.min()) / max(abs(float(values.min())), 1e-300)
     log.info(
         "multistart: %d starts on %d bins of %s pixels; number %d is best, the others are %.2g to %.2g above it",
         restarts, len(bins), " x ".join(map(str, sides)), best, np.sort(spread)[min(1, restarts - 1)], spread.max(),
     )  # fmt: skip
     ((_, s),) = _side_by_side(
-        view, scaled, [partial(kernels.descend, s=ends[best][1], iterations=LONG, tol=kernels.SETTLED / 10)]
+        view,
+        scaled,
+        [partial(kernels.descend, s=ends[best][1], iterations=LONG_ITERATIONS, tol=kernels.SAMPLE_TOLERANCE / 10)],
     )
     return np.asarray(s * column)
 
@@ -225,9 +237,9 @@ def _bin_sums(x: Any, *, tile: Tile, **shared: Any) -> tuple[dict[str, Any], dic
 
 
 def bin_sides(shape: tuple[int, ...], n_energies: int) -> tuple[int, ...]:
-    """Pixels of a bin along each navigation dim: few enough bins for a client's memory, enough for a fit.
+    """Pixels of a bin along each navigation dim: bins that fit the memory of the client, and enough of them for a fit.
 
-    Bins grow along y and x first, and along what comes before these only when a whole map is one bin.
+    Bins grow along y and x first, and along the leading dims only when a whole map is one bin.
 
     Examples
     --------
@@ -243,7 +255,7 @@ def bin_sides(shape: tuple[int, ...], n_energies: int) -> tuple[int, ...]:
         return math.prod(-(-n // side) for n, side in zip(shape, sides, strict=True))
 
     side = 1
-    while side < max(shape[-2:]) and (number() > most or (number() > BINS and side < SIDE)):
+    while side < max(shape[-2:]) and (number() > most or (number() > LEAST_BINS and side < BIN_SIDE)):
         side += 1
         sides[-2:] = [min(side, n) for n in shape[-2:]]
     for axis in reversed(range(len(shape) - 2)):
@@ -253,7 +265,7 @@ def bin_sides(shape: tuple[int, ...], n_energies: int) -> tuple[int, ...]:
 
 
 def _side_by_side(view: Blocks, x: Any, calls: list[Any]) -> list[tuple[float, Float]]:
-    """Fits to the same pixels, each a task of its own on the current scheduler."""
+    """Fits to the same pixels in parallel, each a task of the current scheduler."""
     (data,) = tasks(view.key("nmf-start-data"), [(partial(np.asarray, x), ())])
     fits = tasks(view.key("nmf-start"), [(partial(_alone, call), (data,)) for call in calls])
     (root,) = tasks(view.key("nmf-start-all"), [(_listed, fits)])
@@ -272,20 +284,20 @@ def _listed(*found: tuple[float, Float]) -> list[tuple[float, Float]]:
 
 
 def attempt(x: Any, *, n_components: int, number: int, seed: int) -> tuple[float, Float]:
-    """A short fit from one of many starts: number 0 is NNDSVD, the others random bins."""
+    """A short fit to the rows ``x`` from one of many starts: number 0 is NNDSVD, the others are random bins."""
     if number == 0:
         _, s = kernels.nndsvd(np.maximum(x, 0), n_components, seed=seed)
     else:
         s = kernels.pixel_endmembers(x, n_components, seed=[seed, number])
         s = np.concatenate([s, np.zeros((n_components - len(s), x.shape[1]))])
     s = kernels.distinct(s.astype(np.float64), x.mean(axis=0, dtype=np.float64), seed=seed)
-    return kernels.descend(x, s, iterations=SHORT)
+    return kernels.descend(x, s, iterations=SHORT_ITERATIONS)
 
 
 def given_endmembers(
     start: xr.Dataset | xr.DataArray | np.ndarray[Any, Any], cube: xr.DataArray, n_components: int
 ) -> Float:
-    """Endmembers to start from that the user has: a result, a DataArray or an array.
+    """Starting endmembers that the user gives: a result, a DataArray or an array.
 
     Parameters
     ----------
@@ -303,7 +315,7 @@ def given_endmembers(
     Raises
     ------
     InputError
-        When it does not fit the cube or the model.
+        When they do not fit the cube or the model.
     """
     if isinstance(start, xr.Dataset):
         require(

@@ -1,8 +1,9 @@
-"""A fit in a small subspace: a few readings of the cube in place of one an iteration.
+"""Fit in a subspace of the data: a few readings of the cube instead of one per iteration.
 
-The subspace is that of the strongest directions of the sample, which is spread over the whole cube. One reading leaves
-L numbers a pixel with the workers, and all iterations run on these. Another, at the end, checks the objective against
-the cube itself, and is an iteration of the full fit too; when it disagrees, or would still gain, the full fit goes on.
+The subspace is spanned by the strongest directions of the sample, which is spread over the whole cube. One reading
+projects each pixel to L numbers, which the workers keep, and all iterations use these. A last reading compares the
+objective with that of the cube, and is also an iteration of the full fit. If the two differ, or if the step would still
+gain, the fit continues with the cube.
 """
 
 from __future__ import annotations
@@ -25,23 +26,24 @@ from scalehsi.models.nmf.settings import Settings
 FULL: Final = 0
 SMALL: Final = 1
 CHECK: Final = 2
-"""Phases of a fit: passes over the cube; over the subspace; the reading that checks."""
-BOUND: Final = 1e-3
-"""Largest disagreement, relative, between the objective in the subspace and that of the cube."""
-GAIN: Final = 1e-3
-"""Largest relative gain of the step that the check takes on the cube, at which the fit counts as done."""
-WINDOW: Final = 5
+"""Phases of a fit: passes over the cube; passes over the subspace; the reading that compares both."""
+LARGEST_DIFFERENCE: Final = 1e-3
+"""Largest relative difference between the objective in the subspace and that of the cube."""
+LARGEST_GAIN: Final = 1e-3
+"""Largest relative gain of the last step on the cube at which the fit is finished."""
+TOLERANCE_ITERATIONS: Final = 5
+"""The tolerance is compared with the mean gain of this many iterations."""
 
 log = logging.getLogger("scalehsi")
 
 
 def size(n_components: int) -> int:
-    """L, the numbers a pixel."""
+    """L, the dimension of the subspace."""
     return 3 * n_components + 8
 
 
 def wanted(model: Settings, view: Blocks) -> bool:
-    """Whether a fit goes by the subspace: on request, or because the cube is read again each pass."""
+    """Whether a fit uses the subspace: on request, or because the cube is read again each pass."""
     if not model.compress or not model.compressible or view.n_energies <= 2 * size(model.n_components):
         return False
     fits = 4 * int(np.prod(view.shape)) * size(model.n_components) <= capacity().memory // 2
@@ -49,42 +51,42 @@ def wanted(model: Settings, view: Blocks) -> bool:
 
 
 def begin(model: Settings, seen: Survey, state: State) -> State:
-    """Start in the subspace of the sample's strongest directions; reads nothing."""
-    basis, share = projection.strongest(seen.sample, size(model.n_components), **_weights(model, state))
+    """Start in the subspace of the strongest directions of the sample; reads nothing."""
+    basis, share = projection.leading_directions(seen.sample, size(model.n_components), **_weights(model, state))
     return {
         **state,
         "phase": np.asarray(SMALL),
         "basis": basis,
         "share": np.asarray(share),
-        "trace": np.full(WINDOW + 1, np.nan),
+        "trace": np.full(TOLERANCE_ITERATIONS + 1, np.nan),
     }
 
 
 def sums_of(model: Settings, view: Blocks, s: Float, state: State) -> dict[str, Any]:
-    """The sums of a pass at ``s``, from the subspace."""
+    """The sums of a pass at ``s``, computed in the subspace."""
     weights, basis = _weights(model, state), state["basis"]
     given = {"basis": basis, **weights}
     small = branch(view, "compress", lambda: view.derive(projection.compress, shared=given, name="nmf-compress"))
     root = np.sqrt(weights["w"]) if weights else np.ones(s.shape[1])
     scaled = s * root
-    # The power of the whole data, which the objective starts from, is a guess until the reading that checks.
+    # The sum of squares of the whole data is estimated until the last reading measures it.
     new = not np.isfinite(state["norm"])
     shared = {"s": scaled @ basis, "gram": scaled @ scaled.T, "norm": new}
     if model.simplex:
         shared["simplex"] = True
     if own := known_maps.numbers(model.fixed):
         shared["known"] = own
-    rows = known_maps.along(model.fixed, view)
+    rows = known_maps.aligned_maps(model.fixed, view)
     _, sums = map_fold(least_squares.update, small, *rows, shared=shared, name="nmf-subspace")
     guess = {"norm": sums["norm"] / float(state["share"])} if new else {}
     return {**sums, **guess, "N": (sums["N"] @ basis.T) / root}
 
 
 def followed(model: Settings, state: State, stats: Stats) -> tuple[State, Stats]:
-    """After a step in the subspace: whether it is time to check."""
+    """After a step in the subspace: decide whether to compare with the cube now."""
     trace = np.append(state["trace"][1:], stats.objective)
     gain = trace[0] - trace[-1]
-    flat = bool(np.isfinite(trace).all()) and bool(gain <= model.tol * WINDOW * abs(trace[-1]))
+    flat = bool(np.isfinite(trace).all()) and bool(gain <= model.tol * TOLERANCE_ITERATIONS * abs(trace[-1]))
     check = stats.done or (flat and stats.progressing)
     new = {**state, "trace": trace, "phase": np.asarray(CHECK if check else SMALL)}
     if check:
@@ -93,20 +95,20 @@ def followed(model: Settings, state: State, stats: Stats) -> tuple[State, Stats]
 
 
 def agreed(value: float, after: float, state: State) -> bool:
-    """Whether the cube agrees with the subspace; says so when it does not.
+    """Whether the cube agrees with the subspace; logs when it does not.
 
     Parameters
     ----------
     value, after : float
-        The objective of the cube where the subspace ended, and after one more step of the endmembers.
+        Objective of the cube at the end of the fit in the subspace, and after one more step of the endmembers.
     state : State
     """
     promised = float(state["objective"] + 0.5 * (state["norm"] - state["guess"]))
     scale = max(abs(value), 1e-300)
     apart, gain = abs(value - promised) / scale, (value - after) / scale
-    if apart <= BOUND and gain <= GAIN:
+    if apart <= LARGEST_DIFFERENCE and gain <= LARGEST_GAIN:
         return True
-    text = "the fit in the subspace is off by %.1e, and a step on the cube gains %.1e; going on with the cube itself"
+    text = "the objective of the subspace differs by %.1e, a step on the cube gains %.1e; the fit continues on the cube"
     log.info(text, apart, gain)
     return False
 

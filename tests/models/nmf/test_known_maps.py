@@ -235,7 +235,7 @@ def test_bins_take_the_sum_of_the_maps_over_the_pixels_that_are_used() -> None:
     used = np.ones((6, 6), dtype=bool)
     used[0, 0] = False
     view = open_blocks(cube.assign_coords(mask=(("y", "x"), used)), resident=False)
-    (rows,) = known_maps.along({"abundances": as_maps(np.where(used, c[:2], np.nan))}, view, 4)
+    (rows,) = known_maps.aligned_maps({"abundances": as_maps(np.where(used, c[:2], np.nan))}, view, 4)
     want = np.where(used, c[:2], 0.0)[:, :4, :4].sum(axis=(1, 2))
     values = rows if isinstance(rows, xr.DataArray) else rows.to_dataarray({"component": 2}).transpose("y", "x", ...)
     assert values.shape == (1, 1, 2)
@@ -271,7 +271,7 @@ def test_a_fit_resumes_with_the_maps_given_again(tmp_path: Path) -> None:
     assert_array_equal(again["endmembers"], whole["endmembers"])
     with pytest.raises(InputError, match="of another fit"):
         hsi.fit(cube, hsi.NMF(3, max_iter=8, tol=0), seed=0, checkpoint=folder, resume=True)
-    with pytest.raises(InputError, match="fixed='given' is how a result tells"):
+    with pytest.raises(InputError, match="fixed='given' stands for fixed spectra"):
         hsi.fit(cube, hsi.NMF(3, max_iter=8, tol=0, fixed="given"), seed=0, checkpoint=folder, resume=True)
 
 
@@ -306,7 +306,7 @@ def test_what_known_maps_do_not_go_together_with(settings: dict[str, Any], words
 
 def test_a_subspace_takes_maps_only_where_pixels_are_not_weighed_and_not_all_are_known() -> None:
     for maps, settings in ((1, {"weighting": "poisson"}), (3, {})):
-        with pytest.raises(InputError, match="where maps are fixed without weighting and for fewer than all"):
+        with pytest.raises(InputError, match="with fixed maps also without weighting"):
             hsi.NMF(3, compress=True, **fixed(np.ones((maps, 4, 4))), **settings)
 
 
@@ -332,7 +332,7 @@ def test_a_component_is_fixed_by_its_map_or_by_its_spectrum() -> None:
     with pytest.raises(InputError, match=r"component \[2\] is in fixed\['endmembers'\] and .*drop_vars\('component'\)"):
         hsi.NMF(3, fixed={"abundances": maps, "endmembers": spectra})
     assert hsi.NMF(3, fixed={"abundances": maps.drop_vars("component"), "endmembers": spectra}).n_components == 3
-    with pytest.raises(InputError, match="has 2 maps beside 2 fixed endmembers, more than n_components=3"):
+    with pytest.raises(InputError, match="has 2 maps and 2 fixed endmembers, more than n_components=3"):
         hsi.NMF(3, fixed={"abundances": as_maps(np.ones((2, 4, 4))), "endmembers": spectra})
     with pytest.raises(InputError, match="fixed is empty"):
         hsi.NMF(3, fixed={})

@@ -273,7 +273,7 @@ def test_every_rule_comes_near_the_exact_solver_in_more_readings(solver: str) ->
         ({"missing": True, "smoothness": 1.0}, "take one"),
         ({"missing": True, "simplex": True}, "plain least squares alone"),
         ({"loss": "poisson", "missing": True, "solver": "mu"}, "take one"),
-        ({"loss": "poisson", "missing": True, "bin_factor": 2}, "takes single pixels"),
+        ({"loss": "poisson", "missing": True, "bin_factor": 2}, "needs single pixels"),
         ({"compress": "yes"}, "compress is True, False or 'auto'"),
         ({"compress": True, "loss": "poisson"}, "compress=True goes with"),
         ({"bin_factor": 4}, "belongs to loss='poisson'"),

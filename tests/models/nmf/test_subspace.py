@@ -68,7 +68,7 @@ def test_a_subspace_that_misses_the_signal_is_noticed(cube: xr.DataArray) -> Non
 def test_the_basis_holds_the_sample() -> None:
     rng = np.random.default_rng(0)
     sample = rng.random((50, 4)) @ rng.random((4, 30))
-    basis, share = projection.strongest(sample, 6)
+    basis, share = projection.leading_directions(sample, 6)
     assert basis.shape == (30, 4)
     np.testing.assert_allclose(basis.T @ basis, np.eye(4), atol=1e-10)
     np.testing.assert_allclose(projection.compress(sample, basis=basis) @ basis.T, sample, rtol=1e-5)
