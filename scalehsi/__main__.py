@@ -1,4 +1,4 @@
-"""``python -m scalehsi`` is ``scalehsi``."""
+"""Makes ``python -m scalehsi`` the same as ``scalehsi``."""
 
 from __future__ import annotations
 

@@ -38,7 +38,7 @@ def refused(capsys: pytest.CaptureFixture[str], words: list[str], *, status: int
     assert main([*words, "--json", "--quiet"]) == status
     out, err = capsys.readouterr()
     assert len(err.splitlines()) == 1, err
-    said = json.loads(out.splitlines()[-1])
+    said = json.loads(out)
     assert said["exit"] == status
     assert err == f"scalehsi {words[0]}: {said['error']}\n"
     return str(said["error"])

@@ -1,6 +1,7 @@
-"""What a command shows: results on standard output; progress, remarks and errors on standard error.
+"""Output of the command line: results on standard output; progress, remarks and errors on standard error.
 
-Colours and bars are for terminals only, and `NO_COLOR` is respected; a log file gets a line now and then instead.
+With ``--json`` standard output gets one JSON value and nothing else. Colours and bars are for terminals only, and
+`NO_COLOR` is respected; a log file gets a line now and then instead.
 """
 
 from __future__ import annotations
@@ -8,6 +9,7 @@ from __future__ import annotations
 import contextlib
 import json
 import math
+import sys
 import time
 import traceback
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -17,10 +19,14 @@ from rich.console import Console as RichConsole
 from rich.progress import BarColumn, Progress, SpinnerColumn, TaskProgressColumn, TextColumn, TimeElapsedColumn
 from rich.table import Table
 
+DONE: Final = 0
+FAILED: Final = 1
+WRONG_INPUT: Final = 2
+INTERRUPTED: Final = 130
 PIPE_WIDTH: Final = 160
 """Characters in a line where standard output is no terminal: wide enough for every table."""
 REMARK_SECONDS: Final = 60.0
-"""How often a long computation tells a log file how far it is."""
+"""Seconds between two lines in a log file about the progress of a long computation."""
 
 Listener = Callable[[int, int], None]
 
@@ -31,12 +37,15 @@ class Console:
     Parameters
     ----------
     quiet : bool
-        Leave out everything but answers and errors.
+        Leave out everything but answers, warnings and errors.
+    as_json : bool
+        Keep standard output free for `json`; the answers in words go to standard error, or nowhere with ``quiet``.
     """
 
-    def __init__(self, *, quiet: bool = False) -> None:
-        self.quiet = quiet
-        self._out = _rich(stderr=False)
+    def __init__(self, *, quiet: bool = False, as_json: bool = False) -> None:
+        self.quiet, self.as_json = quiet, as_json
+        self._out = _rich(stderr=as_json)
+        self._out.quiet = quiet and as_json
         self._err = _rich(stderr=True)
 
     @property
@@ -54,51 +63,71 @@ class Console:
             self.answer(text)
 
     def remark(self, text: str) -> None:
-        """A line about how it goes."""
+        """A line about the progress of a command."""
         if not self.quiet:
-            self._err.print(text, soft_wrap=True)
+            self.warn(text)
 
-    def error(self, command: str, text: str) -> None:
-        """The one line that says what went wrong."""
-        self._err.print(f"[bold red]{command}:[/] ", markup=True, end="")
+    def warn(self, text: str) -> None:
+        """A line on standard error that `quiet` keeps."""
         self._err.print(text, soft_wrap=True)
+
+    def fail(self, words: Sequence[str], status: int, text: str, **more: Any) -> None:
+        """Show an error in one line, and as JSON where that was asked for.
+
+        Parameters
+        ----------
+        words : sequence of str
+            What the user typed after ``scalehsi``.
+        status : int
+            The exit status.
+        text : str
+            The error.
+        **more
+            Further values of the JSON object.
+        """
+        command = next((word for word in words if not word.startswith("-")), "")
+        text = " ".join(text.split())
+        self._err.print(f"[bold red]{f'scalehsi {command}'.strip()}:[/] ", markup=True, end="")
+        self.warn(text)
+        if self.as_json:
+            self.json({"error": text, "exit": status, **more})
 
     def traceback(self) -> None:
         """Where the error that is being handled came from."""
         self._err.print(traceback.format_exc().rstrip(), soft_wrap=True)
 
-    def json(self, values: Mapping[str, Any]) -> None:
-        """One JSON object on one line."""
-        self._out.file.write(json.dumps(plain(values)) + "\n")
-        self._out.file.flush()
+    def json(self, values: Any) -> None:
+        """One JSON value on one line."""
+        sys.stdout.write(json.dumps(plain(values)) + "\n")
+        sys.stdout.flush()
 
     def facts(self, rows: Sequence[tuple[str, str]]) -> None:
         """Names and values in two columns."""
         grid = Table.grid(padding=(0, 2))
         grid.add_column(no_wrap=True)
         grid.add_column(overflow="fold")
-        for name, value in rows:
-            grid.add_row(name, value)
-        self._lay_out(grid)
+        self._fill(grid, rows)
 
-    def table(self, heads: Sequence[str], rows: Sequence[Sequence[str]]) -> None:
-        """A table: the first column is text, the others are set flush right."""
+    def table(self, heads: Sequence[str], rows: Sequence[Sequence[str]], *, text: bool = False) -> None:
+        """A table: the first column is text, the others are set flush right; with ``text`` all are text, in lines."""
         table = Table(box=None, pad_edge=False, padding=(0, 3, 0, 0), header_style="bold")
         for position, head in enumerate(heads):
-            table.add_column(head, justify="right" if position else "left", no_wrap=True)
+            wraps = text and position > 0
+            table.add_column(head, justify="left" if text or not position else "right", no_wrap=not wraps)
+        self._fill(table, rows)
+
+    def _fill(self, table: Table, rows: Sequence[Sequence[str]]) -> None:
+        """Print a table of these rows without the blanks that fill its lines."""
         for row in rows:
             table.add_row(*row)
-        self._lay_out(table)
-
-    def _lay_out(self, table: Table) -> None:
-        """Print a table without the blanks that fill its lines."""
-        with self._out.capture() as held:
+        with self._out.capture() as captured:
             self._out.print(table)
-        self._out.file.write("".join(f"{line.rstrip()}\n" for line in held.get().splitlines()))
+        for line in captured.get().splitlines():
+            self._out.file.write(f"{line.rstrip()}\n")
 
     @contextlib.contextmanager
     def bar(self, words: str) -> Iterator[Listener]:
-        """Show how far something is; gives a callable that is told the parts done and their total."""
+        """Show the progress of a computation; yields a callable that takes the parts done and their total."""
         if not self.drawing:
             yield _Remarks(self, words).parts
             return
@@ -124,7 +153,7 @@ class Console:
 
     @contextlib.contextmanager
     def busy(self, words: str) -> Iterator[None]:
-        """Show that something goes on whose length nobody knows."""
+        """Show that a computation of unknown length is running."""
         if not self.drawing:
             yield
             return
@@ -142,7 +171,7 @@ class Console:
 
 
 class _Remarks:
-    """Tells a log file how far a computation is, once in a while."""
+    """Writes the progress of a computation into a log file, once in a while."""
 
     def __init__(self, console: Console, words: str) -> None:
         self._console, self._words = console, words
@@ -220,21 +249,6 @@ def duration(seconds: float) -> str:
     minutes, rest = divmod(round(seconds), 60)
     hours, minutes = divmod(minutes, 60)
     return f"{hours} h {minutes:02d} min" if hours else f"{minutes} min {rest:02d} s"
-
-
-def size(count: float) -> str:
-    """Bytes in a unit that fits.
-
-    Examples
-    --------
-    >>> size(900), size(64_000_000)
-    ('900 B', '61.0 MiB')
-    """
-    for unit in ("B", "KiB", "MiB", "GiB"):
-        if count < 1024:
-            return f"{count:.0f} B" if unit == "B" else f"{count:.1f} {unit}"
-        count /= 1024
-    return f"{count:.1f} TiB"
 
 
 def number(value: float) -> str:

@@ -1,4 +1,4 @@
-"""Sizes on disk, and what a command says about a store that it wrote."""
+"""Sizes on disk, and the line about a store that a command wrote."""
 
 from __future__ import annotations
 
@@ -6,8 +6,8 @@ from pathlib import Path
 from typing import Any
 
 import xarray as xr
+from dask.utils import format_bytes
 
-from scalehsi.cli.console import size
 from scalehsi.cli.session import Session
 
 
@@ -17,8 +17,10 @@ def disk_bytes(path: Path) -> int:
     return sum(p.stat().st_size for p in files)
 
 
-def tell_written(session: Session, path: Path, cube: xr.DataArray) -> dict[str, Any]:
+def show_written(session: Session, path: Path, cube: xr.DataArray) -> dict[str, Any]:
+    """Show shape and size of a cube that was written to a path, and return them for ``--json``."""
     shape = " x ".join(f"{n:,}" for n in cube.shape)
     disk = disk_bytes(session.path(path))
-    session.console.say(f"{path}: {shape} {cube.dtype}, {size(cube.nbytes)} in memory, {size(disk)} on disk")
+    sizes = f"{format_bytes(cube.nbytes)} in memory, {format_bytes(disk)} on disk"
+    session.console.say(f"{path}: {shape} {cube.dtype}, {sizes}")
     return {"written": str(path), "shape": list(cube.shape), "dtype": str(cube.dtype), "disk_bytes": disk}

@@ -1,4 +1,4 @@
-"""Models and data from the arguments of the command line."""
+"""Make the model, and open the data, that the arguments of the command line name."""
 
 from __future__ import annotations
 
@@ -6,37 +6,65 @@ from pathlib import Path
 from typing import Any
 
 import scalehsi as hsi
-from scalehsi.cli.session import Session, dataset_of
+from scalehsi.cli.arguments import dataset_of
+from scalehsi.cli.session import Session
 from scalehsi.fitting.model import Model
-from scalehsi.models.catalogue import model_class
+from scalehsi.models.catalogue import CATALOGUE, model_class
 from scalehsi.schema import InputError
 
 
-def make_model(name: str, components: int | None, settings: dict[str, Any]) -> Model:
-    """The model that the words of the command line stand for."""
+def make_model(name: str, n_components: int | None, settings: dict[str, Any]) -> Model:
+    """Make the model of a fit.
+
+    Parameters
+    ----------
+    name : str
+        A method of the catalogue.
+    n_components : int, optional
+        The value of ``-k``.
+    settings : dict
+        The values of ``--set``.
+    """
     kind = model_class(name)
     given = dict(settings)
-    if components is not None:
-        if given.get("n_components", components) != components:
-            raise InputError(f"-k {components} and --set n_components={given['n_components']} differ; leave one out")
-        given["n_components"] = components
+    if n_components is not None:
+        if given.get("n_components", n_components) != n_components:
+            raise InputError(f"-k {n_components} and --set n_components={given['n_components']} differ; leave one out")
+        given["n_components"] = n_components
     elif "n_components" in kind.__dataclass_fields__ and "n_components" not in given:
         raise InputError(f"{kind.name} needs the number of components; add for example -k 3")
     return kind.from_settings(given)
 
 
-def open_data(
-    session: Session, path: Path, chosen: Model, *, dataset: str | None, spectral: Path | None, image: Path | None
-) -> Any:
-    """What a model is to be fitted to, as `scalehsi.fit` takes it: a cube, or several acquisitions by name."""
-    several = isinstance(chosen, hsi.PanSharpen)
-    if several and spectral is None:
-        raise InputError(f"{chosen.name} takes a second cube, of large pixels and many counts; add --spectral CUBE")
-    if not several and (spectral is not None or image is not None):
-        word = "--spectral" if spectral is not None else "--image"
-        raise InputError(f"{chosen.name} takes one cube; leave {word} out, or fit with --model pansharpen")
+def open_data(session: Session, path: Path, model: Model, *, dataset: str | None, **further: Path | None) -> Any:
+    """Open what a model is fitted to, as `scalehsi.fit` takes it: a cube, or several inputs by name.
+
+    Parameters
+    ----------
+    session : Session
+    path : Path
+        The cube whose pixels the maps will have.
+    model : Model
+    dataset : str, optional
+        Which dataset of the file.
+    **further : Path, optional
+        The other inputs, by the name of their option.
+    """
+    given = {name: place for name, place in further.items() if place is not None}
+    for name in given:
+        if name not in model.inputs + model.optional_inputs:
+            kinds = {kind: model_class(kind) for kind in CATALOGUE}
+            others = [kind for kind, m in kinds.items() if name in m.inputs + m.optional_inputs]
+            advice = f"leave it out, or fit with --model {' or '.join(others)}"
+            raise InputError(f"{model.name} does not take --{name}; {advice}")
+    for name in model.inputs:
+        if name not in given:
+            raise InputError(f"{model.name} takes a {name} cube beside the {model.main_input} one; add --{name} CUBE")
     cube = hsi.open_cube(session.path(path), dataset=dataset_of(dataset))
-    if not several or spectral is None:
+    if not given:
         return cube
-    data = {"spatial": cube, "spectral": hsi.open_cube(session.path(spectral))}
-    return data if image is None else {**data, "image": hsi.open_image(session.path(image))}
+    opened = {
+        name: hsi.open_image(session.path(place)) if name == "image" else hsi.open_cube(session.path(place))
+        for name, place in given.items()
+    }
+    return {model.main_input: cube, **opened}

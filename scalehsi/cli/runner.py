@@ -1,4 +1,4 @@
-"""From a function to a command: the options that all commands share, and the exit status of whatever happens.
+"""Turn a function into a command: options that all commands share, exit status, and errors in plain words.
 
 Exit status: 0 done; 2 the user's input is wrong; 130 interrupted; 1 anything else.
 """
@@ -8,28 +8,23 @@ from __future__ import annotations
 import contextlib
 import errno
 import functools
-import importlib
 import inspect
 import logging
-import os
+import re
 import shlex
 import signal
-import sys
-import threading
-from collections.abc import Callable, Iterator
-from types import FrameType
-from typing import Annotated, Any, Final, get_type_hints
+from collections.abc import Callable, Iterator, Mapping
+from typing import Annotated, Any, Final, NamedTuple, get_type_hints
 
 import typer
+from typer.models import OptionInfo
 
-from scalehsi.cli.console import Console
+from scalehsi.cli.console import DONE, FAILED, INTERRUPTED, WRONG_INPUT, Console
+from scalehsi.cli.session import Session
+from scalehsi.fitting.interrupt import stoppable
 from scalehsi.schema import InputError, Interrupted
 
-DONE: Final = 0
-FAILED: Final = 1
-WRONG_INPUT: Final = 2
-INTERRUPTED: Final = 130
-_FULL: Final = (errno.ENOSPC, errno.EDQUOT)
+FULL_DISK: Final = (errno.ENOSPC, errno.EDQUOT)
 
 
 def _shared(
@@ -47,35 +42,40 @@ def _shared(
     ] = None,
     memory: Annotated[str | None, typer.Option(metavar="SIZE", help="Memory of one worker, such as 4GiB.")] = None,
     device: Annotated[str, typer.Option(metavar="auto|cpu|cuda", help="What a fit computes on.")] = "auto",
-    as_json: Annotated[bool, typer.Option("--json", help="Give the answer also as JSON, in the last line.")] = False,
-    quiet: Annotated[bool, typer.Option("--quiet", "-q", help="Leave out progress and remarks.")] = False,
+    as_json: Annotated[
+        bool, typer.Option("--json", help="Write JSON alone to standard output, everything else to standard error.")
+    ] = False,
+    quiet: Annotated[
+        bool, typer.Option("--quiet", "-q", help="Leave out progress and remarks; fits that do not converge say so.")
+    ] = False,
     debug: Annotated[bool, typer.Option("--debug", help="Show where an error comes from.")] = False,
 ) -> None:
     """The options that every command takes."""
 
 
-def command(function: Callable[..., dict[str, Any]]) -> Callable[..., int]:
+def command(function: Callable[..., Any]) -> Callable[..., int]:
     """Give a function, whose first argument is a `Session`, the shared options and an exit status.
 
-    What it returns is the answer for ``--json``.
+    What it returns is the answer for ``--json``. Its options have the names of the library's arguments, by which
+    `command_line_words` finds them in messages.
     """
     own, shared = _parameters(function)[1:], _parameters(_shared)
+    flags = {p.name: flag for p in (*own, *shared) if (flag := _flag(p))}
     context = inspect.Parameter("context", inspect.Parameter.KEYWORD_ONLY, annotation=typer.Context)
 
     @functools.wraps(function)
     def run(context: typer.Context, **given: Any) -> int:
         options = {p.name: given.pop(p.name) for p in shared}
-        return _run(functools.partial(function, **given), words=list(context.obj), **options)
+        return _run(functools.partial(function, **given), words=list(context.obj), flags=flags, **options)
 
     run.__signature__ = inspect.Signature([context, *own, *shared])  # type: ignore[attr-defined] # typer reads it
     run.__annotations__ = {p.name: p.annotation for p in [context, *own, *shared]}
-    del run.__wrapped__  # or typer would look at the function behind it
+    del run.__wrapped__  # or typer would read the signature of the function behind it
     return run
 
 
 def _parameters(function: Callable[..., Any]) -> list[inspect.Parameter]:
-    # The session's class is not loaded for the sake of its name.
-    hints = get_type_hints(function, localns={"Session": object}, include_extras=True)
+    hints = get_type_hints(function, include_extras=True)
     return [
         p.replace(annotation=hints[p.name], kind=inspect.Parameter.KEYWORD_ONLY)
         for p in inspect.signature(function).parameters.values()
@@ -83,66 +83,68 @@ def _parameters(function: Callable[..., Any]) -> list[inspect.Parameter]:
 
 
 def _run(
-    function: Callable[..., dict[str, Any]], *, words: list[str], as_json: bool, quiet: bool, debug: bool, **where: Any
+    function: Callable[..., Any],
+    *,
+    words: list[str],
+    flags: Mapping[str, Flag],
+    as_json: bool,
+    quiet: bool,
+    debug: bool,
+    **where: Any,
 ) -> int:
-    """Do it, and tell what came of it."""
-    console = Console(quiet=quiet)
+    """Run a command, and return its exit status.
+
+    Parameters
+    ----------
+    function : callable
+        Takes the session, returns the answer for ``--json``.
+    words : list of str
+        What the user typed after ``scalehsi``.
+    flags : mapping of str to Flag
+        The options of the command by the library's name.
+    as_json, quiet, debug : bool
+    **where
+        Fields of the session.
+    """
+    console = Console(quiet=quiet, as_json=as_json)
+    translate = functools.partial(command_line_words, flags=flags)
     try:
-        with _terminable(), _remarks(console):
-            session = importlib.import_module("scalehsi.cli.session").Session(console, **where)
+        with stoppable((signal.SIGTERM,), KeyboardInterrupt), _remarks(console, translate):
+            session = Session(console, translate=translate, **where)
             session.check()
             answer = function(session)
     except BrokenPipeError:
         raise
     except (Exception, KeyboardInterrupt) as error:
-        status, text, more = explain(error, words)
+        status, text, more = explain(error, words, translate)
         if debug:
             console.traceback()
-        fail(console, words, status, text, as_json=as_json, **more)
+        console.fail(words, status, text, **more)
         return status
     if as_json:
         console.json(answer)
     return DONE
 
 
-_UsageError: Any = typer.BadParameter.__base__
-"""What typer raises for words that it cannot read; it has no name that all versions of typer share."""
+def explain(
+    error: BaseException, words: list[str], translate: Callable[[str], str] = str
+) -> tuple[int, str, dict[str, Any]]:
+    """Exit status, one line in plain words, and further values for ``--json``.
 
-
-def start(app: Any, words: list[str]) -> int:
-    """Run the command that the words name, and give its exit status."""
-    try:
-        status = app.main(words or ["--help"], prog_name="scalehsi", standalone_mode=False, obj=words)
-        sys.stdout.flush()
-    except _UsageError as error:
-        path = error.ctx.command_path if error.ctx is not None else "scalehsi"
-        text = f"{error.format_message().rstrip('.')}; type {path} --help"
-        fail(Console(), words, WRONG_INPUT, text, as_json="--json" in words)
-        return WRONG_INPUT
-    except BrokenPipeError:
-        # Whoever read our output has left (scalehsi info map.zarr | head); nothing more can be said to them.
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        return FAILED
-    return int(status or DONE)
-
-
-def fail(console: Console, words: list[str], status: int, text: str, *, as_json: bool, **more: Any) -> None:
-    """The one line about an error, and the same for machines."""
-    name = next((w for w in words if not w.startswith("-")), "")
-    text = " ".join(text.split())
-    console.error(f"scalehsi {name}".strip(), text)
-    if as_json:
-        console.json({"error": text, "exit": status, **more})
-
-
-def explain(error: BaseException, words: list[str]) -> tuple[int, str, dict[str, Any]]:
-    """Exit status, one line in plain words, and more for machines."""
+    Parameters
+    ----------
+    error : exception
+    words : list of str
+        What the user typed after ``scalehsi``.
+    translate : callable
+        Turns the library's messages into words of the command line.
+    """
     notes = "".join(f"; {note}" for note in getattr(error, "__notes__", []))
     if isinstance(error, InputError):
-        return WRONG_INPUT, str(error), {}
+        return WRONG_INPUT, translate(str(error)), {}
     if isinstance(error, KeyboardInterrupt):
         return _explain_stop(error, words)
-    if isinstance(error, OSError) and error.errno in _FULL:
+    if isinstance(error, OSError) and error.errno in FULL_DISK:
         where = f" for {str(error.filename)!r}" if error.filename else ""
         what = "no space left on the disk" if error.errno == errno.ENOSPC else "no space left in the disk quota"
         return FAILED, f"{what}{where}; free some space, or write elsewhere{notes}", {}
@@ -162,50 +164,107 @@ def explain(error: BaseException, words: list[str]) -> tuple[int, str, dict[str,
 def _explain_stop(error: KeyboardInterrupt, words: list[str]) -> tuple[int, str, dict[str, Any]]:
     if not isinstance(error, Interrupted):
         return INTERRUPTED, "interrupted; what was half written is removed", {}
-    told = str(error).split(";")[0]
+    stop = str(error).split(";")[0]
     more = {"checkpoint": error.checkpoint, "iteration": error.iteration}
     if error.checkpoint:
         again = words if "--resume" in words else [*words, "--resume"]
-        text = f"{told}; the state is in {error.checkpoint!r}, go on with: {shlex.join(['scalehsi', *again])}"
+        text = f"{stop}; the state is in {error.checkpoint!r}, go on with: {shlex.join(['scalehsi', *again])}"
     elif any(w.split("=")[0] == "--checkpoint" for w in words):
-        text = f"{told}; there was no state to keep yet"
+        text = f"{stop}; there was no state to keep yet"
     else:
-        text = f"{told}; nothing is kept of it, name a folder with --checkpoint DIR next time"
+        text = f"{stop}; nothing is kept of it, name a folder with --checkpoint DIR next time"
     return INTERRUPTED, text, more
 
 
-@contextlib.contextmanager
-def _terminable() -> Iterator[None]:
-    """Let SIGTERM, as queues send it, do what Ctrl-C does: clean up and leave."""
-    default = signal.getsignal(signal.SIGTERM) in (signal.SIG_DFL, None)
-    if threading.current_thread() is not threading.main_thread() or not default:
-        yield
-        return
+class Flag(NamedTuple):
+    """How an option is typed: its first name, and what separates several values."""
 
-    def stop(number: int, frame: FrameType | None) -> None:
-        raise KeyboardInterrupt(signal.Signals(number).name)
+    name: str
+    separator: str
 
-    signal.signal(signal.SIGTERM, stop)
-    try:
-        yield
-    finally:
-        signal.signal(signal.SIGTERM, signal.SIG_DFL)
+
+def _flag(parameter: inspect.Parameter) -> Flag | None:
+    option = parameter.annotation.__metadata__[-1]
+    if not isinstance(option, OptionInfo):
+        return None
+    # In Annotated the first name is where a default would be.
+    names = (option.default, *(option.param_decls or ()), f"--{parameter.name.replace('_', '-')}")
+    name = next(name for name in names if isinstance(name, str) and name.startswith("-"))
+    return Flag(name, ":" if ":" in (option.metavar or "") else ",")
+
+
+_PYTHON: Final = re.compile(
+    r"""
+      (?P<kept> (?<!\w)'[^']*'(?!\w) | --[\w-]+[ ]\w+=\S+ | [\w.]+\((?:[^()]|\([^()]*\))*\) )  # text, options, calls
+    | scalehsi\.(?P<command>[a-z]+)\b(?![.(_])
+    | (?P<lead>\b(?:got|type)[ ])(?P<numbers>\([-+.,\d\ e]+\))
+    | \b(?P<name>[a-z]\w*)
+      (?: =(?P<value> \([^()]*\) | \[[^][]*\] | '[^']*' | \.\.\. | [^][\s,;:()']*[^][\s,;:().'] | (?=[\s,;.)]|$) )
+          (?: [ ]\((?P<typed>--[^)]*?)(?:[ ]on[ ]the[ ]command[ ]line)?\) )? )?
+    """,
+    re.VERBOSE,
+)
+
+
+def command_line_words(message: str, flags: Mapping[str, Flag]) -> str:
+    """Turn a message of the library into what a user of the command line types.
+
+    Text in quotation marks and function calls stay.
+
+    Parameters
+    ----------
+    message : str
+    flags : mapping of str to Flag
+        The options of the command by the library's name; other names are keys of ``--set``.
+
+    Examples
+    --------
+    >>> flags = {"overwrite": Flag("--overwrite", ","), "lengthscale": Flag("--lengthscale", ":")}
+    >>> command_line_words("replace it with overwrite=True (--overwrite)", flags)
+    'replace it with --overwrite'
+    >>> command_line_words("lengthscale=(5, 2) is upside down for shape=(64, 64), loss='poisson'", flags)
+    '--lengthscale 5:2 is upside down for shape=64,64, loss=poisson'
+    """
+
+    def typed(found: re.Match[str]) -> str:
+        if found["command"]:
+            return f"scalehsi {found['command']}"
+        if found["lead"]:
+            return found["lead"] + _value(found["numbers"], ",")
+        name, value = found["name"], found["value"]
+        if found["typed"] or name is None:
+            return found["typed"] or found[0]
+        flag = flags.get(name)
+        if flag is None:
+            return name if value is None else f"{name}={_value(value, ',')}"
+        if value is None:
+            return flag.name if "_" in name else name
+        return flag.name if value in ("", "True") else f"{flag.name} {_value(value, flag.separator)}"
+
+    return _PYTHON.sub(typed, message)
+
+
+def _value(text: str, separator: str) -> str:
+    """A Python literal as it is typed on the command line."""
+    if text[:1] in ("(", "["):
+        return separator.join(_value(part.strip(), separator) for part in text[1:-1].split(",") if part.strip())
+    return text[1:-1] if re.fullmatch(r"'[^\s']+'", text) else text
 
 
 class _ToConsole(logging.Handler):
-    def __init__(self, console: Console) -> None:
+    def __init__(self, console: Console, translate: Callable[[str], str]) -> None:
         super().__init__()
-        self._console = console
+        self._console, self._translate = console, translate
 
     def emit(self, record: logging.LogRecord) -> None:
-        self._console.remark(record.getMessage())
+        self._console.remark(self._translate(record.getMessage()))
 
 
 @contextlib.contextmanager
-def _remarks(console: Console) -> Iterator[None]:
-    """Show what the library logs, as remarks."""
+def _remarks(console: Console, translate: Callable[[str], str]) -> Iterator[None]:
+    """Show the log of the library as remarks."""
     log = logging.getLogger("scalehsi")
-    level, handler = log.level, _ToConsole(console)
+    level, handler = log.level, _ToConsole(console, translate)
     log.setLevel(logging.INFO)
     log.addHandler(handler)
     try:

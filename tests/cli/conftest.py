@@ -16,7 +16,7 @@ from scalehsi.cli import main
 
 @pytest.fixture
 def run(capsys: pytest.CaptureFixture[str]):
-    """Run one command in this process; gives its exit status, standard output and standard error."""
+    """A function that runs one command in this process: its exit status, standard output and standard error."""
 
     def once(*words: Any) -> tuple[int, str, str]:
         capsys.readouterr()
@@ -29,12 +29,12 @@ def run(capsys: pytest.CaptureFixture[str]):
 
 @pytest.fixture
 def answer(run):
-    """Run a command that shall succeed, with ``--json``; gives the object of the last line."""
+    """A function that runs a command with ``--json``, which must succeed, and returns the values on standard output."""
 
-    def once(*words: Any) -> dict[str, Any]:
+    def once(*words: Any) -> Any:
         status, out, err = run(*words, "--json")
         assert status == 0, err
-        return json.loads(out.splitlines()[-1])
+        return json.loads(out)
 
     return once
 

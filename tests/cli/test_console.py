@@ -56,8 +56,10 @@ def test_a_terminal_gets_a_bar_and_a_pipe_gets_none(scene, tmp_path):
     assert "\x1b[" in shown
     assert "\x1b[" not in out
     assert "fitting" not in out
-    out, shown = on_a_terminal(*words, "--overwrite", "--quiet")
-    assert (out, shown) == ("", "")
+    out, shown = on_a_terminal(*words[:-3], "max_iter=2", "--overwrite", "--quiet")
+    assert out == ""
+    assert shown.startswith("NMF: stopped at the iteration limit after 2 iterations.")
+    assert len(shown.splitlines()) == 1
 
 
 def test_a_log_file_gets_a_line_now_and_then(run, scene, tmp_path, monkeypatch):

@@ -1,23 +1,32 @@
-"""The command ``scalehsi compare``."""
+"""Compare results with a known truth.
+
+Spectra by their angle, maps by correlation and error.
+"""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any
 
 import numpy as np
+import typer
 import xarray as xr
 
 import scalehsi as hsi
 from scalehsi import metrics
+from scalehsi.cli.runner import command
 from scalehsi.cli.session import Session
 from scalehsi.io import open_dataset
 from scalehsi.schema import COMPONENT
 
 
-def compare(session: Session, truth: Path, results: Sequence[Path]) -> dict[str, Any]:
-    """Hold results against a known truth."""
+@command
+def run(
+    session: Session,
+    truth: Annotated[Path, typer.Argument(metavar="TRUTH", help="What scalehsi simulate wrote beside its cube.")],
+    results: Annotated[list[Path], typer.Argument(metavar="RESULT...", help="One or more results.")],
+) -> dict[str, Any]:
     known = open_dataset(session.path(truth))
     opened = [(path, hsi.open_result(session.path(path))) for path in results]
     found = []
@@ -29,7 +38,7 @@ def compare(session: Session, truth: Path, results: Sequence[Path]) -> dict[str,
     for each in found:
         session.console.answer(f"{each['result']} ({each['model']}) against {truth}")
         session.console.answer()
-        tell_scores(session, each["components"])
+        show_scores(session, each["components"])
         session.console.answer()
     session.console.answer(
         "Spectral angle: 0° for a spectrum of the true shape. Map correlation: 1 for a perfect map. Map error: squared "
@@ -50,8 +59,8 @@ def score_rows(result: xr.Dataset, truth: xr.Dataset) -> list[dict[str, Any]]:
     return rows
 
 
-def tell_scores(session: Session, rows: Sequence[dict[str, Any]], *, names: dict[str, str] | None = None) -> None:
-    """The table of scores."""
+def show_scores(session: Session, rows: Sequence[dict[str, Any]], *, names: dict[str, str] | None = None) -> None:
+    """Show the table of `score_rows` in a session's console, with longer names for some components."""
     heads = ["Phase", "Found as component", "Spectral angle"]
     with_maps = "map_similarity" in rows[0]
     body = []

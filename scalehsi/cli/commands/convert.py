@@ -1,28 +1,38 @@
-"""Commands that make a store of a cube, of maps or of a simulation."""
+"""Write any spectrum image as a chunked Zarr store.
+
+Counts become the smallest integers that hold them; memory stays bounded where the format can be read in parts.
+"""
 
 from __future__ import annotations
 
-from pathlib import Path
-from typing import Any
+from typing import Annotated, Any
+
+import typer
 
 import scalehsi as hsi
-from scalehsi.cli.disk import tell_written
-from scalehsi.cli.session import Session, dataset_of
+from scalehsi.cli.arguments import Dataset, Destination, Overwrite, Source, dataset_of, settings_of
+from scalehsi.cli.disk import show_written
+from scalehsi.cli.runner import command
+from scalehsi.cli.session import Session
 
 
-def convert(
+@command
+def run(
     session: Session,
-    source: Path,
-    destination: Path,
+    source: Source,
+    destination: Destination,
     *,
-    chunk_mb: float,
-    overwrite: bool,
-    dataset: str | None,
-    options: dict[str, Any],
+    chunk_mb: Annotated[float, typer.Option(metavar="N", help="Size of a chunk in MiB.")] = 16.0,
+    dataset: Dataset = None,
+    assignments: Annotated[
+        list[str] | None,
+        typer.Option("--set", metavar="KEY=VALUE", help="For the file's reader, such as sum_frames=false."),
+    ] = None,
+    overwrite: Overwrite = False,
 ) -> dict[str, Any]:
-    """Write any spectrum image as a chunked cube."""
+    options = settings_of(assignments)
     target = session.destination(destination, overwrite=overwrite, source=source)
-    with session.connected(), session.console.bar(f"converting {source.name}") as tell:
+    with session.connected(), session.console.bar(f"converting {source.name}") as listener:
         hsi.convert(
             session.path(source),
             target,
@@ -30,6 +40,6 @@ def convert(
             overwrite=overwrite,
             dataset=dataset_of(dataset),
             reader_options=options,
-            progress=tell,
+            progress=listener,
         )
-    return tell_written(session, destination, hsi.open_cube(target))
+    return show_written(session, destination, hsi.open_cube(target))

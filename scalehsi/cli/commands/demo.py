@@ -1,4 +1,8 @@
-"""The main job on a scene whose truth is known: cube, unmix, report."""
+"""Run the whole way once: cube, unmix, report.
+
+Simulates an EDX map of three mantle minerals, unmixes it by PSNMF and, to compare, by standard NMF and PCA, and
+says how near to the truth each came. The last line is the path of the report.
+"""
 
 from __future__ import annotations
 
@@ -7,16 +11,20 @@ import json
 import shutil
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any, Final
+from typing import Annotated, Any, Final
 
+import typer
 import xarray as xr
+from dask.utils import format_bytes
 
 import scalehsi as hsi
-from scalehsi.cli.commands.compare import score_rows, tell_scores
+from scalehsi.cli.arguments import Seed
+from scalehsi.cli.commands.compare import score_rows, show_scores
 from scalehsi.cli.commands.simulate import save_scene, truth_beside
-from scalehsi.cli.console import duration, number, several, size
+from scalehsi.cli.console import duration, number
 from scalehsi.cli.disk import disk_bytes
-from scalehsi.cli.run_fit import STATUS, run_fit
+from scalehsi.cli.run_fit import run_fit, status_of
+from scalehsi.cli.runner import command
 from scalehsi.cli.session import Session
 from scalehsi.cube import pixel_size_nm
 from scalehsi.io import open_dataset
@@ -37,16 +45,24 @@ LINE: Final = "Nd La"
 """A trace of 0.1 % in the matrix and 1 % in the rare phase: what the counts of a single pixel cannot show."""
 
 
-def demo(session: Session, folder: Path, *, pixels: int, counts: float, seed: int, overwrite: bool) -> dict[str, Any]:
-    """Simulate an EDX map of three minerals, unmix it by PSNMF and by the usual methods, and report."""
-    scene = hsi.simulate.phases((pixels, pixels), counts_per_pixel=counts, seed=seed)
-    settings = {"size": pixels, "counts": counts, "seed": seed}
+@command
+def run(
+    session: Session,
+    folder: Annotated[Path, typer.Argument(metavar="DIR", help="Folder to make.")] = Path("scalehsi-demo"),
+    *,
+    size: Annotated[int, typer.Option(metavar="N", help="Pixels along y and x.")] = 180,
+    counts: Annotated[float, typer.Option(metavar="N", help="Counts per pixel.")] = 147.0,
+    seed: Seed = 0,
+    overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace an earlier demo.")] = False,
+) -> dict[str, Any]:
+    scene = hsi.simulate.phases((size, size), counts_per_pixel=counts, seed=seed)
+    settings = {"size": size, "counts": counts, "seed": seed}
     place = session.path(folder)
     with session.connected(), _own_folder(place, settings, overwrite=overwrite):
         _make_cube(session, scene, place)
         seconds = _unmix(session, place, seed=seed)
         result = hsi.open_result(place / RESULT)
-        told, page = _report(session, place, result)
+        judged, page = _report(session, place, result)
     shown = {"cube": CUBE, "truth": truth_beside(Path(CUBE)).name, "result": RESULT, "report": page}
     shown |= {"standard_nmf": STANDARD, "pca": PCA}
     return {
@@ -55,8 +71,8 @@ def demo(session: Session, folder: Path, *, pixels: int, counts: float, seed: in
         "iterations": result.sizes["iteration"],
         "seconds": round(seconds, 3),
         "bin_factor": result["bin_factor"].values.tolist(),
-        **told,
-        "largest_angle_deg": max(row["spectral_angle_deg"] for row in told["components"]),
+        **judged,
+        "largest_angle_deg": max(row["spectral_angle_deg"] for row in judged["components"]),
     }
 
 
@@ -70,11 +86,12 @@ def _make_cube(session: Session, scene: Any, folder: Path) -> None:
         f"{number(cube.attrs['counts_per_pixel'])} counts a pixel"
     )
     save_scene(session, scene, folder / CUBE, overwrite=True)
-    out.say(f"   {folder / CUBE}: {size(cube.nbytes)} of counts, {size(disk_bytes(folder / CUBE))} on disk")
+    disk = format_bytes(disk_bytes(folder / CUBE))
+    out.say(f"   {folder / CUBE}: {format_bytes(cube.nbytes)} of counts, {disk} on disk")
 
 
 def _unmix(session: Session, folder: Path, *, seed: int) -> float:
-    """Fit every method and write what they found; gives the seconds of PSNMF."""
+    """Fit every method and write the results; return the seconds of PSNMF."""
     out = session.console
     out.say(f"2. Unmix: which {COMPONENTS} spectra explain every pixel, and how much of each is in it?")
     models = {
@@ -87,13 +104,8 @@ def _unmix(session: Session, folder: Path, *, seed: int) -> float:
     for file, (words, model) in models.items():
         # PSNMF runs on the CPU; nobody needs to choose, and the others are no faster elsewhere at this size.
         device = "cpu" if session.device == "auto" else session.device
-        fitted, seconds = run_fit(session, cube, model, seed=seed, device=device)
-        with session.computing(f"writing {file}"):
-            hsi.save(fitted, folder / file, overwrite=True)
-        ended = STATUS[fitted.attrs["status"]]
-        if fitted.attrs["model"] != "PCA":
-            ended = f"{ended} after {several(fitted.sizes['iteration'], 'iteration')}"
-        out.say(f"   {words}: {ended}, {duration(seconds)}")
+        fitted, seconds = run_fit(session, cube, model, folder / file, overwrite=True, seed=seed, device=device)
+        out.say(f"   {words}: {status_of(fitted)}, {duration(seconds)}")
         if "bin_factor" in fitted:
             rows, columns = fitted["bin_factor"].values
             out.say(f"   bins of {rows} x {columns} pixels, as the data chose")
@@ -102,6 +114,7 @@ def _unmix(session: Session, folder: Path, *, seed: int) -> float:
 
 
 def _report(session: Session, folder: Path, result: xr.Dataset) -> tuple[dict[str, Any], str]:
+    """Score the results in a folder and write the report of one; return the scores and the page."""
     out = session.console
     cube, truth = hsi.open_cube(folder / CUBE), open_dataset(truth_beside(folder / CUBE))
     others = {name: hsi.open_result(folder / file) for name, file in OTHERS.items()}
@@ -111,7 +124,7 @@ def _report(session: Session, folder: Path, result: xr.Dataset) -> tuple[dict[st
         denoised = hsi.metrics.denoise_report(cube, {**others, "PSNMF": result}, lines=[LINE], truth=truth)
         page = hsi.report(result, folder / REPORT, truth=truth, others=others, cube=cube, line=LINE, overwrite=True)
     out.answer()
-    tell_scores(session, rows, names=NAMES)
+    show_scores(session, rows, names=NAMES)
     out.answer()
     judged = _judged(denoised, {"Standard NMF": standard, "PSNMF": rows})
     out.table(
@@ -126,7 +139,7 @@ def _report(session: Session, folder: Path, result: xr.Dataset) -> tuple[dict[st
 
 
 def _judged(denoised: xr.Dataset, scores: dict[str, list[dict[str, Any]]]) -> list[dict[str, Any]]:
-    """A row for each method: angles where it has spectra of phases, and how near its cube is."""
+    """A row for each method: angles where it has spectra of phases, and the error of its cube."""
     rows = []
     for name in denoised["method"].values.tolist():
         here = denoised.sel({"method": name})
@@ -149,7 +162,16 @@ def _line(row: dict[str, Any]) -> list[str]:
 
 @contextlib.contextmanager
 def _own_folder(folder: Path, settings: dict[str, Any], *, overwrite: bool) -> Iterator[None]:
-    """A folder that holds nothing of anybody else; what a first run leaves when it fails is removed."""
+    """Make the folder of the demo, or refuse one with files of others; remove what a first run that fails has written.
+
+    Parameters
+    ----------
+    folder : Path
+    settings : dict
+        What `MARK` will say of the demo.
+    overwrite : bool
+        Whether an earlier demo may be replaced.
+    """
     ours = (CUBE, truth_beside(Path(CUBE)).name, RESULT, STANDARD, PCA, REPORT)
     if not folder.parent.is_dir():
         raise InputError(f"the folder {str(folder.parent)!r} does not exist; make it first, or give another")
@@ -162,7 +184,7 @@ def _own_folder(folder: Path, settings: dict[str, Any], *, overwrite: bool) -> I
     if before and not overwrite:
         raise InputError(
             f"{str(folder)!r} holds an earlier demo (its report: {str(folder / REPORT / 'index.html')!r}); "
-            "make it anew with --overwrite, or give another folder: scalehsi demo DIR"
+            "replace it with --overwrite, or give another folder: scalehsi demo DIR"
         )
     fresh = not folder.exists()
     folder.mkdir(exist_ok=True)

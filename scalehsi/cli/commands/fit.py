@@ -1,84 +1,114 @@
-"""The command that fits, and the one that reports."""
+"""Unmix a spectrum image into spectra and their maps.
+
+For EDX counts, and for EELS with its background removed:
+
+\b
+scalehsi fit map.zarr result.zarr -k 3 --set loss=poisson
+scalehsi fit map.zarr result.zarr -k 3 --model psnmf --elements Mg,Si,O
+scalehsi fit map.zarr result.zarr -k 4 --checkpoint run.ckpt
+scalehsi fit fine.zarr result.zarr -k 4 --model pansharpen --spectral coarse.zarr
+
+The methods: scalehsi models. The settings of one, for --set: scalehsi models NAME.
+"""
 
 from __future__ import annotations
 
 import contextlib
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any
 
 import numpy as np
+import typer
 import xarray as xr
 
 import scalehsi as hsi
-from scalehsi.cli.commands.report import check_report_folder
+from scalehsi.cli.arguments import (
+    Components,
+    Cube,
+    Dataset,
+    Elements,
+    ModelName,
+    Overwrite,
+    ReportFolder,
+    Seed,
+    Settings,
+    Spectral,
+    elements_of,
+    settings_of,
+)
+from scalehsi.cli.commands.report import check_report_folder, suggest_report, write_report
 from scalehsi.cli.console import duration, several
 from scalehsi.cli.model_arguments import make_model, open_data
-from scalehsi.cli.run_fit import STATUS, run_fit
+from scalehsi.cli.run_fit import run_fit, status_of
+from scalehsi.cli.runner import command
 from scalehsi.cli.session import Session
 from scalehsi.fitting.checkpoint import FILE
 from scalehsi.result import component_share
 from scalehsi.schema import COMPONENT, ENDMEMBERS, OBJECTIVE, InputError, Interrupted
 
 
-def fit(
+@command
+def run(
     session: Session,
-    cube: Path,
-    result: Path,
+    cube: Cube,
+    result: Annotated[Path, typer.Argument(metavar="RESULT", help="The store to make, such as result.zarr.")],
     *,
-    model: str,
-    components: int | None,
-    settings: dict[str, Any],
-    seed: int,
-    checkpoint: Path | None,
-    checkpoint_every: int,
-    resume: bool,
-    overwrite: bool,
-    report: Path | None,
-    dataset: str | None,
-    spectral: Path | None,
-    image: Path | None,
+    model: ModelName = "nmf",
+    n_components: Components = None,
+    assignments: Settings = None,
+    elements: Elements = None,
+    seed: Seed = 0,
+    checkpoint: Annotated[
+        Path | None, typer.Option(metavar="DIR", help="Keep the state of the fit here, to go on from it.")
+    ] = None,
+    checkpoint_every: Annotated[int, typer.Option(min=1, metavar="N", help="Iterations between two states.")] = 1,
+    resume: Annotated[bool, typer.Option("--resume", help="Go on from the checkpoint.")] = False,
+    report: ReportFolder = None,
+    dataset: Dataset = None,
+    spectral: Spectral = None,
+    image: Annotated[
+        Path | None, typer.Option(metavar="IMAGE", help="For pansharpen: an image of the region, such as HAADF.")
+    ] = None,
+    overwrite: Overwrite = False,
 ) -> dict[str, Any]:
-    """Fit a model to a cube and write the result."""
-    chosen = make_model(model, components, settings)
+    chosen, named = make_model(model, n_components, settings_of(assignments)), elements_of(elements)
     if resume and checkpoint is None:
         raise InputError("--resume goes on from a checkpoint, and none is named; add --checkpoint DIR")
     target = session.destination(result, overwrite=overwrite, source=cube)
     if report is not None:
         check_report_folder(report, overwrite=overwrite)
     data = open_data(session, cube, chosen, dataset=dataset, spectral=spectral, image=image)
-    chosen.sources(data)
+    chosen.select_inputs(data)
     with session.connected():
         needs = hsi.plan(data, chosen)
-        held = "kept in memory" if needs.resident else "read again in each pass"
-        session.console.remark(f"{cube.name}: {several(needs.blocks, 'block')} of data, {held}")
-        with _kept(checkpoint):
-            fitted, seconds = run_fit(
+        place = "kept in memory" if needs.resident else "read again in each pass"
+        session.console.remark(f"{cube.name}: {several(needs.blocks, 'block')} of data, {place}")
+        with _keeping(checkpoint):
+            made, seconds = run_fit(
                 session,
                 data,
                 chosen,
+                target,
+                overwrite=overwrite,
+                elements=named,
                 seed=seed,
                 checkpoint=checkpoint,
                 checkpoint_every=checkpoint_every,
                 resume=resume,
             )
-            with session.computing(f"writing {result.name}"):
-                hsi.save(fitted, target, overwrite=overwrite)
-        made = hsi.open_result(target)
-        found = {"result": str(result), **summary(made), "seconds": round(seconds, 3), "report": None}
-        tell_summary(session, found)
+        found = {"result": str(result), **_summary(made), "seconds": round(seconds, 3), "report": None}
+        _show(session, found, status_of(made))
         if report is not None:
-            with session.console.busy("drawing the report"):
-                found["report"] = str(hsi.report(made, report, overwrite=overwrite))
-            session.console.say(f"report: {found['report']}")
+            found["report"] = write_report(session, made, report, overwrite=overwrite)
     if report is None:
-        session.console.say(f"next: scalehsi report {result} {result.with_name(result.stem + '_report')}")
+        suggest_report(session, result)
     return found
 
 
 @contextlib.contextmanager
-def _kept(checkpoint: Path | None) -> Iterator[None]:
-    """Say where the state is when something goes wrong after or in the middle of a fit."""
+def _keeping(checkpoint: Path | None) -> Iterator[None]:
+    """Name the checkpoint in the error when a fit, or the writing of its result, fails."""
     try:
         yield
     except Interrupted:
@@ -96,8 +126,8 @@ def _state_in(checkpoint: Path | None) -> str | None:
     return str(checkpoint) if checkpoint is not None and (checkpoint / FILE).is_file() else None
 
 
-def summary(result: xr.Dataset) -> dict[str, Any]:
-    """What a fit came to, in plain values."""
+def _summary(result: xr.Dataset) -> dict[str, Any]:
+    """Status and size of a fit, and the share of each component, in plain values."""
     found: dict[str, Any] = {
         "model": result.attrs["model"],
         "status": result.attrs["status"],
@@ -114,10 +144,10 @@ def summary(result: xr.Dataset) -> dict[str, Any]:
     return found
 
 
-def tell_summary(session: Session, found: dict[str, Any]) -> None:
-    """The same in words."""
-    after = f"{several(found['iterations'], 'iteration')}, {duration(found['seconds'])}"
-    session.console.say(f"{found['model']}: {STATUS[found['status']]} after {after}. {found['advice']}")
+def _show(session: Session, found: dict[str, Any], status: str) -> None:
+    """Show the values of `_summary`, and the status, in words."""
+    advice = session.translate(found["advice"])
+    session.console.say(f"{found['model']}: {status}, {duration(found['seconds'])}. {advice}")
     for key, words in (("signal_share", "of the signal"), ("explained_variance", "of the variance")):
         parts = [f"component {n}: {100 * v:.1f} %" for n, v in enumerate(found.get(key, []), start=1)]
         if parts:

@@ -1,63 +1,76 @@
-"""The command that reconstructs maps by a Gaussian process."""
+"""Smooth the maps of a result by a Gaussian process, with their uncertainty.
+
+All maps together, at the pixels or between them; pixels that were not measured are filled:
+
+\b
+scalehsi gp result.zarr smooth.zarr
+scalehsi gp result.zarr fine.zarr --upsample 2 --lengthscale 2:5 --report fine_report
+
+Further settings, for --set: scalehsi models parallelgp.
+"""
 
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any
 
+import typer
 import xarray as xr
 
 import scalehsi as hsi
-from scalehsi.cli.commands.report import check_report_folder
+from scalehsi.cli.arguments import Out, Overwrite, ReportFolder, Result, Seed, Settings, literal, settings_of
+from scalehsi.cli.commands.report import check_report_folder, suggest_report, write_report
 from scalehsi.cli.console import number
 from scalehsi.cli.run_fit import STATUS, run_fit
-from scalehsi.cli.session import Session, literal
+from scalehsi.cli.runner import command
+from scalehsi.cli.session import Session
 from scalehsi.io import open_dataset, open_maps
 from scalehsi.result import map_dims
 from scalehsi.schema import ABUNDANCES, COMPONENT, ENDMEMBERS, InputError
 
 
-def gp(
+@command
+def run(
     session: Session,
-    source: Path,
-    out: Path,
+    result: Result,
+    out: Out,
     *,
-    upsample: str,
-    kernel: str,
-    lengthscale: str | None,
-    settings: dict[str, Any],
-    seed: int,
-    scan: bool,
-    report: Path | None,
-    overwrite: bool,
+    upsample: Annotated[
+        str, typer.Option(metavar="N", help="Points a pixel, such as 2 or 2.5, or along y and x, such as 2,3.")
+    ] = "1",
+    kernel: Annotated[
+        str, typer.Option(metavar="NAME", help="matern12, matern32, matern52, rbf, periodic(P), or such as A*B+C.")
+    ] = "matern52",
+    lengthscale: Annotated[
+        str | None, typer.Option(metavar="LOW:HIGH", help="Interval for the length of the covariance, in pixels.")
+    ] = None,
+    assignments: Settings = None,
+    seed: Seed = 0,
+    scan: Annotated[bool, typer.Option("--scan", help="Also find the lengths that the maps show.")] = False,
+    report: ReportFolder = None,
+    overwrite: Overwrite = False,
 ) -> dict[str, Any]:
-    """Smooth the maps of a result, or maps alone, and store what comes out as a result."""
     interval = None if lengthscale is None else _interval(lengthscale)
     chosen = hsi.ParallelGP.from_settings(
-        {"kernel": kernel, "lengthscale": interval, "upsample": literal(upsample), **settings},
+        {"kernel": kernel, "lengthscale": interval, "upsample": literal(upsample), **settings_of(assignments)}
     )
-    target = session.destination(out, overwrite=overwrite, source=source)
-    maps = _open(session.path(source))
+    target = session.destination(out, overwrite=overwrite, source=result)
+    maps = _open(session.path(result))
     if report is not None:
         check_report_folder(report, overwrite=overwrite)
         if isinstance(maps, xr.DataArray) or ENDMEMBERS not in maps:
-            raise InputError(f"--report shows spectra, and {str(source)!r} holds maps alone; leave --report out")
+            raise InputError(f"--report shows spectra, and {str(result)!r} holds maps alone; leave --report out")
     with session.connected():
         scanned = _scan(session, maps, kernel, seed) if scan else None
-        fitted, seconds = run_fit(session, maps, chosen, seed=seed)
-        with session.computing(f"writing {out.name}"):
-            hsi.save(fitted, target, overwrite=overwrite)
-    made = hsi.open_result(target)
+        made, seconds = run_fit(session, maps, chosen, target, overwrite=overwrite, seed=seed)
     found = {**_summary(made), "result": str(out), "seconds": round(seconds, 3), "report": None}
     if scanned is not None:
         found["recommended"] = [float(v) for v in scanned["recommended"].values]
-    _tell(session, found)
+    _show(session, found)
     if report is not None:
-        with session.console.busy("drawing the report"):
-            found["report"] = str(hsi.report(made, report, scan=scanned, overwrite=overwrite))
-        session.console.say(f"report: {found['report']}")
+        found["report"] = write_report(session, made, report, scan=scanned, overwrite=overwrite)
     elif ENDMEMBERS in made:
-        session.console.say(f"next: scalehsi report {out} {out.with_name(out.stem + '_report')}")
+        suggest_report(session, out)
     return found
 
 
@@ -74,10 +87,10 @@ def _open(path: Path) -> xr.Dataset | xr.DataArray:
 
 
 def _scan(session: Session, maps: xr.Dataset | xr.DataArray, kernel: str, seed: int) -> xr.Dataset:
-    """Which lengths the maps show; says which interval is recommended."""
-    with session.computing("looking at lengths"):
+    """Scan the lengths of these maps with a kernel, and show the recommended interval."""
+    with session.computing("scanning lengths"):
         found = hsi.lengthscale_scan(maps, kernel=kernel, seed=seed)
-    session.console.say(str(found.attrs.get("advice", "")))
+    session.console.say(session.translate(str(found.attrs.get("advice", ""))))
     return found
 
 
@@ -91,7 +104,7 @@ def _interval(text: str) -> tuple[float, ...]:
 
 
 def _summary(result: xr.Dataset) -> dict[str, Any]:
-    """What was learned, in plain values."""
+    """Status, lengths and noise of a fit, in plain values."""
     return {
         "model": result.attrs["model"],
         "status": result.attrs["status"],
@@ -105,9 +118,9 @@ def _summary(result: xr.Dataset) -> dict[str, Any]:
     }
 
 
-def _tell(session: Session, found: dict[str, Any]) -> None:
-    """The same in words."""
-    session.console.say(f"{found['model']}: {STATUS[found['status']]}. {found['advice']}")
+def _show(session: Session, found: dict[str, Any]) -> None:
+    """Show the values of `_summary` in words."""
+    session.console.say(f"{found['model']}: {STATUS[found['status']]}. {session.translate(found['advice'])}")
     y, x = found["lengthscale"]
     nm = found["lengthscale_nm"]
     more = f" ({number(nm[0])} and {number(nm[1])} nm)" if nm else ""

@@ -1,18 +1,25 @@
-"""Commands that only look: what a file holds, what a fit will need, how far a result is from the truth."""
+"""Show what a spectrum image or a result holds.
+
+Axes and units, counts per pixel, size, chunks, and what was done to it so far.
+"""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any
 
 import numpy as np
+import typer
 import xarray as xr
+from dask.utils import format_bytes
 
 import scalehsi as hsi
-from scalehsi.cli.console import coordinate, number, plain, several, size
+from scalehsi.cli.arguments import Cube, Dataset, dataset_of
+from scalehsi.cli.console import coordinate, number, plain, several
 from scalehsi.cli.disk import disk_bytes
-from scalehsi.cli.session import Session, dataset_of
+from scalehsi.cli.runner import command
+from scalehsi.cli.session import Session
 from scalehsi.cube import describe, history_of, navigation_dims
 from scalehsi.io import open_dataset
 from scalehsi.io.atomic import is_store
@@ -20,25 +27,31 @@ from scalehsi.result import map_dims, settings_of
 from scalehsi.schema import COMPONENT, ENDMEMBERS, ENERGY, MASK, OBJECTIVE
 
 
-def info(session: Session, path: Path, *, dataset: str | None = None, quick: bool = False) -> dict[str, Any]:
-    """Tell what a cube, a result or a truth holds."""
-    place = session.path(path)
+@command
+def run(
+    session: Session,
+    cube: Cube,
+    *,
+    dataset: Dataset = None,
+    quick: Annotated[bool, typer.Option("--quick", help="Do not read the values to count them.")] = False,
+) -> dict[str, Any]:
+    place = session.path(cube)
     if place.is_dir() and is_store(place) and dataset is None:
         data = open_dataset(place)
         if ENDMEMBERS in data and "model" in data.attrs:
-            return _info_result(session, path, data)
-    cube = hsi.open_cube(place, dataset=dataset_of(dataset))
-    found = {"path": str(path), "kind": "cube", **describe(cube), "disk_bytes": disk_bytes(place)}
+            return _info_result(session, cube, data)
+    opened = hsi.open_cube(place, dataset=dataset_of(dataset))
+    found = {"path": str(cube), "kind": "cube", **describe(opened), "disk_bytes": disk_bytes(place)}
     if not quick:
         session.console.remark("reading all values once to count them (--quick leaves this out)")
-        with session.connected(), session.computing(f"reading {path.name}"):
-            found["values"] = values_of(cube)
-    _tell_cube(session, path, cube, found)
+        with session.connected(), session.computing(f"reading {cube.name}"):
+            found["values"] = values_of(opened)
+    _show_cube(session, cube, opened, found)
     return found
 
 
 def values_of(cube: xr.DataArray) -> dict[str, Any]:
-    """What one reading of a cube tells: of the pixels that are used, and of the values that are finite."""
+    """Statistics of a cube from one reading: of the pixels that are used, and of the values that are finite."""
     whole = cube.dtype.kind in "ui"
     mask = cube[MASK] if MASK in cube.coords else None
     used = cube if mask is None else cube.where(mask, 0)
@@ -63,12 +76,13 @@ def values_of(cube: xr.DataArray) -> dict[str, Any]:
     return found
 
 
-def _tell_cube(session: Session, path: Path, cube: xr.DataArray, found: dict[str, Any]) -> None:
+def _show_cube(session: Session, path: Path, cube: xr.DataArray, found: dict[str, Any]) -> None:
+    """Show the values that were found in the cube at a path, in words."""
     out, attrs = session.console, found["attrs"]
     kind = f"{attrs['signal']} spectrum image" if attrs.get("signal") else "spectrum image"
     out.answer(f"{path.name}: {kind}, {_sizes(cube.sizes)}")
     out.answer()
-    _tell_axes(session, found["axes"])
+    _show_axes(session, found["axes"])
     out.answer()
     counts = cube.dtype.kind in "ui"
     chunk = found["chunks"]
@@ -76,13 +90,13 @@ def _tell_cube(session: Session, path: Path, cube: xr.DataArray, found: dict[str
     if "values" in found:
         rows += _value_rows(found["values"], "counts" if counts else str(attrs.get("units", "intensity")))
     rows += [
-        ("Size", f"{size(found['bytes'])} in memory, {size(found['disk_bytes'])} on disk"),
+        ("Size", f"{format_bytes(found['bytes'])} in memory, {format_bytes(found['disk_bytes'])} on disk"),
         ("Chunks", "none, it is read whole" if chunk is None else _chunk_words(cube)),
         ("Mask", _mask_words(cube)),
     ]
     rows += _attribute_rows(attrs, path)
     out.facts(rows)
-    _tell_history(session, found["history"])
+    _show_history(session, found["history"])
 
 
 def _value_rows(values: dict[str, Any], unit: str) -> list[tuple[str, str]]:
@@ -109,7 +123,7 @@ def _mask_words(cube: xr.DataArray) -> str:
 def _chunk_words(cube: xr.DataArray) -> str:
     sizes = [max(c) for c in cube.chunks or ()]
     count = int(np.prod([len(c) for c in cube.chunks or ()]))
-    largest = size(float(np.prod(sizes)) * cube.dtype.itemsize)
+    largest = format_bytes(int(np.prod(sizes)) * cube.dtype.itemsize)
     return f"{several(count, 'block')} of up to {' x '.join(map(str, sizes))} ({largest})"
 
 
@@ -130,7 +144,7 @@ def _attribute_rows(attrs: dict[str, Any], path: Path) -> list[tuple[str, str]]:
     return rows
 
 
-def _tell_axes(session: Session, axes: dict[str, dict[str, Any]]) -> None:
+def _show_axes(session: Session, axes: dict[str, dict[str, Any]]) -> None:
     rows = []
     for name, axis in axes.items():
         if "first" not in axis:
@@ -142,7 +156,7 @@ def _tell_axes(session: Session, axes: dict[str, dict[str, Any]]) -> None:
     session.console.table(["Axis", "Size", "From", "To", "Step", "Unit"], rows)
 
 
-def _tell_history(session: Session, history: Sequence[str]) -> None:
+def _show_history(session: Session, history: Sequence[str]) -> None:
     if history:
         session.console.answer()
         session.console.answer("What was done so far")
@@ -181,7 +195,7 @@ def _info_result(session: Session, path: Path, data: xr.Dataset) -> dict[str, An
     sizes = {d: data.sizes[d] for d in (*dims, ENERGY)}
     out.answer(f"{path.name}: {what}, {several(len(names), 'component')}, {_sizes(sizes)}")
     out.answer()
-    _tell_axes(session, found["axes"])
+    _show_axes(session, found["axes"])
     out.answer()
     rows = [("Components", ", ".join(names))]
     if not truth:
@@ -192,15 +206,15 @@ def _info_result(session: Session, path: Path, data: xr.Dataset) -> dict[str, An
     rows += [
         ("Settings", ", ".join(f"{k}={v}" for k, v in found["settings"].items()) or "none"),
         ("Variables", "; ".join(f"{k} ({', '.join(v)})" for k, v in found["variables"].items())),
-        ("Size", f"{size(data.nbytes)} in memory, {size(found['disk_bytes'])} on disk"),
+        ("Size", f"{format_bytes(data.nbytes)} in memory, {format_bytes(found['disk_bytes'])} on disk"),
     ]
     out.facts(rows + _attribute_rows(data.attrs, path))
-    _tell_history(session, found["history"])
+    _show_history(session, found["history"])
     return found
 
 
 def describe_axes(data: xr.Dataset, dims: Sequence[str]) -> dict[str, dict[str, Any]]:
-    """Size, ends, step and unit of some axes, as `scalehsi.cube.describe` has them."""
+    """Size, ends, step and unit of some axes, with the keys of `scalehsi.cube.describe`."""
     axes: dict[str, dict[str, Any]] = {}
     for dim in dims:
         axes[dim] = {"size": data.sizes[dim]}

@@ -1,23 +1,40 @@
-"""The command ``scalehsi prepare``."""
+"""Crop, bin or mask a spectrum image.
+
+Steps are done in the order given, ranges are in the units of the axis:
+
+\b
+scalehsi prepare map.zarr small.zarr --step crop:energy=0.5:10 --step bin:y=2,x=2
+scalehsi prepare map.zarr used.zarr --step mask:min_counts=20
+"""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from pathlib import Path
-from typing import Any
+from typing import Annotated, Any
+
+import typer
 
 import scalehsi as hsi
-from scalehsi.cli.disk import tell_written
-from scalehsi.cli.session import Session, dataset_of
+from scalehsi.cli.arguments import Dataset, Destination, Overwrite, Source, dataset_of
+from scalehsi.cli.disk import show_written
+from scalehsi.cli.runner import command
+from scalehsi.cli.session import Session
 from scalehsi.cube import check_cube, history_of
 from scalehsi.prepare import apply_step
 from scalehsi.schema import MASK
 
 
-def prepare(
-    session: Session, source: Path, destination: Path, *, steps: Sequence[str], overwrite: bool, dataset: str | None
+@command
+def run(
+    session: Session,
+    source: Source,
+    destination: Destination,
+    *,
+    steps: Annotated[
+        list[str], typer.Option("--step", metavar="STEP", help="A step, such as crop:energy=0.5:10; may be repeated.")
+    ],
+    dataset: Dataset = None,
+    overwrite: Overwrite = False,
 ) -> dict[str, Any]:
-    """Do steps one after the other, and write what comes out."""
     target = session.destination(destination, overwrite=overwrite, source=source)
     cube = hsi.open_cube(session.path(source), dataset=dataset_of(dataset))
     before = len(history_of(cube.attrs))
@@ -26,10 +43,10 @@ def prepare(
             cube = apply_step(cube, step)
         if MASK in cube.coords:
             with session.computing("making the mask"):
-                # Known before anything is written: a mask may leave nothing.
+                # Checked before anything is written: a mask may leave no pixel.
                 cube = check_cube(cube.assign_coords({MASK: cube[MASK].compute()}))
         with session.computing(f"preparing {source.name}"):
             hsi.save(cube, target, overwrite=overwrite)
     for line in history_of(cube.attrs)[before:]:
         session.console.say(f"did {line}")
-    return {**tell_written(session, destination, cube), "steps": list(steps)}
+    return {**show_written(session, destination, cube), "steps": list(steps)}

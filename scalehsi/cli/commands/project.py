@@ -1,24 +1,28 @@
-"""The command ``scalehsi project``."""
+"""Find the spectra of a result in another image.
+
+OUT is a result too, with the maps of the other image: report and reconstruct take it.
+"""
 
 from __future__ import annotations
 
-from pathlib import Path
 from typing import Any
 
 import xarray as xr
 
 import scalehsi as hsi
+from scalehsi.cli.arguments import Cube, Dataset, Out, Overwrite, Result, dataset_of
 from scalehsi.cli.console import several
-from scalehsi.cli.session import Session, dataset_of
+from scalehsi.cli.runner import command
+from scalehsi.cli.session import Session
 from scalehsi.cube import history_of
 from scalehsi.result import map_dims
 from scalehsi.schema import ABUNDANCES, ENDMEMBERS
 
 
-def project(
-    session: Session, result: Path, cube: Path, out: Path, *, overwrite: bool, dataset: str | None
+@command
+def run(
+    session: Session, result: Result, cube: Cube, out: Out, *, dataset: Dataset = None, overwrite: Overwrite = False
 ) -> dict[str, Any]:
-    """Write the maps of another acquisition on the spectra of a result, as a result of its own."""
     target = session.destination(out, overwrite=overwrite, source=result)
     session.destination(out, overwrite=overwrite, source=cube)
     fitted = hsi.open_result(session.path(result))
@@ -32,11 +36,22 @@ def project(
 
 
 def _projected(fitted: xr.Dataset, maps: xr.DataArray, cube: xr.DataArray, *, origin: str) -> xr.Dataset:
-    """A result whose spectra come from one acquisition and whose maps come from another."""
+    """A result with the spectra of one acquisition and the maps of another.
+
+    Parameters
+    ----------
+    fitted : Dataset
+        The result with the spectra.
+    maps : DataArray
+        Their maps in the cube, dims (component, ..., y, x).
+    cube : DataArray
+    origin : str
+        Name of the result, for the history.
+    """
     known = [
         name for name, v in fitted.data_vars.items() if name == ENDMEMBERS or not set(map_dims(fitted)) & {*v.dims}
     ]
-    # What tells of the fit's own data says nothing of this cube.
+    # What describes the data of the fit does not describe this cube.
     kept = [name for name in known if name not in ("objective", "residual_spectrum", "mean_spectrum")]
     made = fitted[kept].drop_vars(map_dims(fitted), errors="ignore")
     made[ABUNDANCES] = maps

@@ -1,19 +1,30 @@
-"""The command that quantifies."""
+"""Compute compositions of EDX spectra in atomic and mass per cent.
+
+Of the components of a result, of the sum of a spectrum image, or with --maps of every pixel:
+
+\b
+scalehsi quantify result.zarr --elements Mg,Si,Al,Ca,Fe,O --extra Cu
+scalehsi quantify result.zarr -e Mg,Si,O --thickness 100 --density 4.5 --out table.csv --figure fit.png
+scalehsi quantify map.zarr -e Fe,Pt --maps --out composition.zarr
+"""
 
 from __future__ import annotations
 
 import csv
 import io
 from pathlib import Path
-from typing import Any, Final
+from typing import Annotated, Any, Final
 
 import numpy as np
+import typer
 import xarray as xr
 
 import scalehsi as hsi
 from scalehsi import plots
+from scalehsi.cli.arguments import Dataset, Elements, Overwrite, dataset_of, elements_of, settings_of
 from scalehsi.cli.console import number, plain
-from scalehsi.cli.session import Session, dataset_of
+from scalehsi.cli.runner import command
+from scalehsi.cli.session import Session
 from scalehsi.io import open_dataset
 from scalehsi.io.atomic import check_file, is_store, write_file
 from scalehsi.physics.identify import name_peaks
@@ -25,36 +36,81 @@ from scalehsi.quantify.sources import Spectra, of_cube, of_result, of_spectra
 from scalehsi.schema import ENDMEMBERS, InputError, X, Y
 
 COLUMNS: Final = ("atomic_percent", "atomic_percent_std", "weight_percent", "weight_percent_std", "intensity")
+K_FACTOR: Final = "--k-factor Fe_Ka=1.32"
 TABLE: Final = ".csv"
 PICTURES: Final = (".png", ".svg", ".pdf")
 
 
-def quantify(
+@command
+def run(
     session: Session,
-    source: Path,
+    source: Annotated[Path, typer.Argument(metavar="SOURCE", help="A result, or a spectrum image.")],
     *,
-    elements: str | None,
-    extra: str | None,
-    maps: bool,
-    out: Path | None,
-    figure: Path | None,
-    overwrite: bool,
-    dataset: str | None,
-    **options: Any,
+    elements: Elements = None,
+    extra: Annotated[
+        str | None,
+        typer.Option(metavar="A,B,...", help="In the spectrum but not in the sample, such as Cu of the grid."),
+    ] = None,
+    maps: Annotated[bool, typer.Option("--maps", help="Every pixel, into the store of --out.")] = False,
+    method: Annotated[str, typer.Option(metavar="fit|windows", help="How net counts are found.")] = "fit",
+    k_factors: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--k-factor", metavar="LINE=VALUE", help="Such as Fe_Ka=1.32; one for each element. Else computed."
+        ),
+    ] = None,
+    k_units: Annotated[
+        str, typer.Option(metavar="weight|atomic", help="What the k-factors convert counts to.")
+    ] = "weight",
+    counted: Annotated[
+        str, typer.Option(metavar="window|family", help="What the k-factors were measured for.")
+    ] = "window",
+    lines: Annotated[
+        list[str] | None, typer.Option("--line", metavar="LINE", help="A line to use, such as Pt_La; may be repeated.")
+    ] = None,
+    thickness_nm: Annotated[
+        float | None, typer.Option("--thickness", metavar="NM", help="Of the foil, to correct absorption.")
+    ] = None,
+    density: Annotated[float | None, typer.Option(metavar="G_CM3", help="Of the foil, to correct absorption.")] = None,
+    takeoff_deg: Annotated[
+        float | None, typer.Option("--takeoff", metavar="DEG", help="Elevation of the detector; 35.")
+    ] = None,
+    beam_kev: Annotated[
+        float | None, typer.Option("--beam", metavar="KEV", help="Beam energy; that of the file, else 200.")
+    ] = None,
+    fwhm: Annotated[
+        str | None, typer.Option(metavar="EV|estimate", help="Width of the peaks at Mn Ka, such as 130, or estimate.")
+    ] = None,
+    out: Annotated[Path | None, typer.Option(metavar="FILE", help="Write it: a .csv table or a .zarr store.")] = None,
+    figure: Annotated[Path | None, typer.Option(metavar="FILE.png", help="Draw the fitted spectra.")] = None,
+    dataset: Dataset = None,
+    overwrite: Overwrite = False,
 ) -> dict[str, Any]:
-    """Give the composition of components, of the sum of a cube, or of every pixel."""
+    options: dict[str, Any] = {
+        "extra": elements_of(extra) or (),
+        "method": method,
+        "k_factors": "computed" if k_factors in (None, [], ["computed"]) else settings_of(k_factors, option=K_FACTOR),
+        "k_units": k_units,
+        "counted": counted,
+        "lines": tuple(lines or ()),
+        "thickness_nm": thickness_nm,
+        "density": density,
+        "takeoff_deg": takeoff_deg,
+        "beam_kev": beam_kev,
+        "fwhm": float(fwhm) if fwhm and fwhm.replace(".", "", 1).isdigit() else fwhm,
+    }
+    wanted = elements_of(elements)
     _check_outputs(session, source, out, figure, maps=maps, overwrite=overwrite)
     given = _open(session, source, dataset)
-    wanted = _symbols(elements)
     with session.connected():
         if wanted is None and not given.attrs.get("elements"):
             with session.computing(f"reading {source.name}"):
                 raise InputError(_suggestion(given))
         with session.computing(f"quantifying {source.name}"):
-            found = composition_of(given, wanted, extra=_symbols(extra) or (), maps=maps, **options)
+            found = composition_of(given, wanted, maps=maps, **options)
         if maps:
             return _maps(session, source, found, out, overwrite=overwrite)
-    answer = _tell(session, source, found)
+    answer = _show(session, source, found)
     if out is not None:
         if out.suffix.lower() == TABLE:
             write_file(session.path(out), _csv(found), overwrite=overwrite)
@@ -71,7 +127,7 @@ def quantify(
 def _check_outputs(
     session: Session, source: Path, out: Path | None, figure: Path | None, *, maps: bool, overwrite: bool
 ) -> None:
-    """Refuse destinations before anything is computed."""
+    """Refuse destinations before anything is computed; the arguments are those of `run`."""
     if maps and (out is None or out.suffix.lower() == TABLE):
         raise InputError("--maps gives maps of every pixel; name a store for them with --out composition.zarr")
     if maps and figure is not None:
@@ -97,19 +153,8 @@ def _open(session: Session, source: Path, dataset: str | None) -> Any:
     return hsi.open_cube(place, dataset=dataset_of(dataset))
 
 
-def _symbols(words: str | None) -> list[str] | None:
-    """Symbols separated by commas or blanks.
-
-    Examples
-    --------
-    >>> _symbols("Mg, Si O")
-    ['Mg', 'Si', 'O']
-    """
-    return None if words is None else words.replace(",", " ").split()
-
-
 def _suggestion(given: Any) -> str:
-    """What to type when nobody said which elements there are: those whose lines explain the peaks."""
+    """The message where no elements are named: it suggests those whose lines explain the peaks."""
     spectra: Spectra
     if isinstance(given, xr.Dataset):
         spectra = of_result(given, None)
@@ -126,6 +171,7 @@ def _suggestion(given: Any) -> str:
 
 
 def _maps(session: Session, source: Path, found: xr.Dataset, out: Path | None, *, overwrite: bool) -> dict[str, Any]:
+    """Store the maps that were found, and return their means; the arguments are those of `run`."""
     assert out is not None
     target = session.path(out)
     with session.computing(f"quantifying the pixels of {source.name}"):
@@ -138,8 +184,8 @@ def _maps(session: Session, source: Path, found: xr.Dataset, out: Path | None, *
     return {"source": str(source), "written": str(out), "elements": names, "mean_atomic_percent": mean}
 
 
-def _tell(session: Session, source: Path, found: xr.Dataset) -> dict[str, Any]:
-    """The composition as tables, and in plain values."""
+def _show(session: Session, source: Path, found: xr.Dataset) -> dict[str, Any]:
+    """Show the composition that was found as tables, and return it in plain values."""
     out = session.console
     for quantity, words in (("atomic_percent", "Atomic per cent"), ("weight_percent", "Mass per cent")):
         head, rows = table_of(found, quantity)
@@ -152,8 +198,8 @@ def _tell(session: Session, source: Path, found: xr.Dataset) -> dict[str, Any]:
     out.say(f"k-factors {found.attrs['k_factor_source']}.")
     chi = np.atleast_1d(found["reduced_chi_square"].values)
     if np.isfinite(chi).all():
-        told = ", ".join(number(float(c)) for c in chi)
-        out.say(f"Reduced chi-square of the fit: {told} (1: counting noise alone is left)")
+        values = ", ".join(number(float(c)) for c in chi)
+        out.say(f"Reduced chi-square of the fit: {values} (1: the residual is counting noise)")
     names = names_of_spectra(found)
     dim = spectrum_dim(found)
     spectra = []

@@ -1,19 +1,23 @@
-"""The command ``scalehsi reconstruct``."""
+"""Write the denoised spectrum image: maps times spectra.
+
+As floats it is up to four times as large as the counts were.
+"""
 
 from __future__ import annotations
 
-from pathlib import Path
 from typing import Any
 
 import scalehsi as hsi
-from scalehsi.cli.disk import tell_written
+from scalehsi.cli.arguments import Out, Overwrite, Result
+from scalehsi.cli.disk import show_written
+from scalehsi.cli.runner import command
 from scalehsi.cli.session import Session
 
 
-def reconstruct(session: Session, result: Path, out: Path, *, overwrite: bool) -> dict[str, Any]:
-    """Write the denoised cube: maps times spectra."""
+@command
+def run(session: Session, result: Result, out: Out, *, overwrite: Overwrite = False) -> dict[str, Any]:
     target = session.destination(out, overwrite=overwrite, source=result)
     cube = hsi.reconstruct(hsi.open_result(session.path(result)))
     with session.connected(), session.computing(f"reconstructing {out.name}"):
         hsi.save(cube, target, overwrite=overwrite)
-    return tell_written(session, out, cube)
+    return show_written(session, out, cube)

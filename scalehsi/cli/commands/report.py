@@ -1,42 +1,81 @@
-"""The command ``scalehsi report``."""
+"""Write a page that shows a result.
+
+Spectra with their lines, maps with a scale bar, the quality of the fit, and where everything comes from. The page
+holds its pictures and can be sent by itself. Other methods may be set beside:
+
+\b
+scalehsi report psnmf.zarr page --cube map.zarr --line 'Nd La' --beside PCA=pca.zarr
+"""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any
+
+import typer
+import xarray as xr
 
 import scalehsi as hsi
-from scalehsi.cli.session import Session, literal
+from scalehsi.cli.arguments import Elements, Overwrite, Result, elements_of, literal
+from scalehsi.cli.runner import command
+from scalehsi.cli.session import Session
 from scalehsi.io import open_dataset
 from scalehsi.schema import InputError
 
 
-def report(
+@command
+def run(
     session: Session,
-    result: Path,
-    folder: Path,
+    result: Result,
+    folder: Annotated[Path, typer.Argument(metavar="DIR", help="The folder to make.")],
     *,
-    truth: Path | None,
-    beside: Sequence[str],
-    cube: Path | None,
-    line: str | None,
-    overwrite: bool,
-    title: str | None,
+    elements: Elements = None,
+    truth: Annotated[
+        Path | None, typer.Option(metavar="TRUTH", help="The truth of a simulation, to be set beside the result.")
+    ] = None,
+    beside: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--beside", metavar="[NAME=]RESULT", help="A result of another method on the same cube; may be repeated."
+        ),
+    ] = None,
+    cube: Annotated[
+        Path | None,
+        typer.Option(metavar="CUBE", help="The cube that was fitted, for the map of a line as measured and denoised."),
+    ] = None,
+    line: Annotated[
+        str | None, typer.Option(metavar="LINE", help="Of that map, such as 'Nd La' or 5.1,5.3; the faintest if not.")
+    ] = None,
+    title: Annotated[str | None, typer.Option(metavar="TEXT", help="Heading of the page.")] = None,
+    overwrite: Overwrite = False,
 ) -> dict[str, Any]:
-    """Write the page and the pictures of a result."""
+    named = elements_of(elements)
     check_report_folder(folder, overwrite=overwrite)
     fitted = hsi.open_result(session.path(result))
+    if named is not None:
+        fitted = fitted.assign_attrs(elements=named)
     known = None if truth is None else open_dataset(session.path(truth))
-    others = {name: hsi.open_result(session.path(path)) for name, path in _named(beside).items()}
+    others = {name: hsi.open_result(session.path(path)) for name, path in _named(beside or ()).items()}
     data = None if cube is None else hsi.open_cube(session.path(cube))
     window = None if line is None else literal(line)
-    with session.connected(), session.console.busy("drawing the report"):
-        page = hsi.report(
-            fitted, folder, truth=known, others=others, cube=data, line=window, overwrite=overwrite, title=title
-        )
+    more = {"truth": known, "others": others, "cube": data, "line": window, "title": title}
+    with session.connected():
+        page = write_report(session, fitted, folder, overwrite=overwrite, **more)
+    return {"report": page, "result": str(result)}
+
+
+def write_report(session: Session, result: xr.Dataset, folder: Path, *, overwrite: bool, **more: Any) -> str:
+    """Write the report of a result into a folder with further arguments of `scalehsi.report`, and return its page."""
+    with session.console.busy("drawing the report"):
+        page = str(hsi.report(result, folder, overwrite=overwrite, **more))
     session.console.say(f"report: {page}")
-    return {"report": str(page), "result": str(result)}
+    return page
+
+
+def suggest_report(session: Session, result: Path) -> None:
+    """Show the command that writes the report of a result."""
+    session.console.say(f"next: scalehsi report {result} {result.with_name(result.stem + '_report')}")
 
 
 def _named(words: Sequence[str]) -> dict[str, Path]:

@@ -1,41 +1,71 @@
-"""The command ``scalehsi simulate``."""
+"""Make a spectrum image, or maps of components, whose truth is known.
+
+The truth goes beside it: scene.zarr gets scene_truth.zarr. For example:
+
+\b
+scalehsi simulate chequerboard scene.zarr --set shape=64,64 --set n_channels=512
+
+A scene of two acquisitions is fine.zarr and fine_spectral.zarr, and fine_image.zarr with --set image_counts=100.
+"""
 
 from __future__ import annotations
 
 import inspect
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any
 
+import typer
 import xarray as xr
 
 import scalehsi as hsi
-from scalehsi.cli.disk import tell_written
-from scalehsi.cli.session import Session, check_known
+from scalehsi.cli.arguments import Destination, Overwrite, settings_of
+from scalehsi.cli.disk import show_written
+from scalehsi.cli.runner import command
+from scalehsi.cli.session import Session
 from scalehsi.io.atomic import replacing
 from scalehsi.schema import ENERGY, InputError, suggest
 from scalehsi.simulate import KINDS, Maps
 
 
-def simulate(
-    session: Session, kind: str, destination: Path, *, settings: dict[str, Any], overwrite: bool
+@command
+def run(
+    session: Session,
+    kind: Annotated[
+        str,
+        typer.Argument(
+            metavar="KIND",
+            help="chequerboard (EELS or EDX), phases (EDX of minerals), acquisitions (two, EELS), maps or sines (no "
+            "spectra).",
+        ),
+    ],
+    destination: Destination,
+    *,
+    assignments: Annotated[
+        list[str] | None,
+        typer.Option("--set", metavar="KEY=VALUE", help="Of the scene, such as shape=64,64; may be repeated."),
+    ] = None,
+    overwrite: Overwrite = False,
 ) -> dict[str, Any]:
-    """Make a cube or maps with a known truth, which is stored beside."""
+    settings = settings_of(assignments)
     if kind not in KINDS:
         raise InputError(f"there is no kind of scene {kind!r}; {suggest(kind, KINDS)}")
-    check_known(f"the scene {kind!r}", settings, list(inspect.signature(KINDS[kind]).parameters))
+    known = inspect.signature(KINDS[kind]).parameters
+    for name in settings:
+        if name not in known:
+            raise InputError(f"the scene {kind!r} has no setting {name!r}; {suggest(name, known)}")
     target = session.destination(destination, overwrite=overwrite)
     beside = truth_beside(destination)
     session.destination(beside, overwrite=overwrite)
     scene = KINDS[kind](**settings)
     others = {name: data for name, data in getattr(scene, "cubes", {}).items() if data is not _data(scene)}
     places = {name: destination.with_name(f"{destination.stem}_{name}.zarr") for name in others}
-    found = {name: session.destination(place, overwrite=overwrite) for name, place in places.items()}
+    targets = {name: session.destination(place, overwrite=overwrite) for name, place in places.items()}
     with session.connected():
         for name, data in others.items():
             with session.computing(f"simulating {places[name].name}"):
-                hsi.save(data if ENERGY in data.dims else data.to_dataset(), found[name], overwrite=overwrite)
+                hsi.save(data if ENERGY in data.dims else data.to_dataset(), targets[name], overwrite=overwrite)
         save_scene(session, scene, target, overwrite=overwrite)
-    answer = {**tell_written(session, destination, _data(scene)), "truth": str(beside)}
+    answer = {**show_written(session, destination, _data(scene)), "truth": str(beside)}
     for name, place in places.items():
         session.console.say(f"{place}: the {name} acquisition of the same region")
     of = "the maps without noise" if isinstance(scene, Maps) else "the spectra and maps that the cube was made from"
@@ -44,22 +74,21 @@ def simulate(
 
 
 def truth_beside(cube: Path) -> Path:
-    """Where the truth of a simulated cube lies."""
+    """The path of the truth of a simulated cube."""
     return cube.with_name(f"{cube.stem}_truth.zarr")
 
 
 def save_scene(session: Session, scene: Any, target: Path, *, overwrite: bool) -> None:
-    """Store a cube or maps and the truth, both or neither."""
-    data, truth = _data(scene), scene.truth
+    """Store the cube or maps of a scene at ``target`` and its truth beside, both or neither."""
     with replacing(truth_beside(target), overwrite=overwrite) as partial:
         partial.rmdir()
         with session.computing("writing the truth"):
-            hsi.save(truth, partial)
+            hsi.save(scene.truth, partial)
         with session.computing(f"simulating {target.name}"):
-            hsi.save(data, target, overwrite=overwrite)
+            hsi.save(_data(scene), target, overwrite=overwrite)
 
 
 def _data(scene: Any) -> xr.DataArray:
-    """What was simulated: a cube, the first of several, or maps."""
+    """The simulated cube, the first of several, or the maps."""
     made: xr.DataArray = scene.maps if isinstance(scene, Maps) else scene.cube
     return made

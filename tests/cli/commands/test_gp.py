@@ -25,7 +25,7 @@ def test_a_result_onto_a_finer_grid(run, stores, answer):
     assert all(1.5 <= length <= 6 for length in found["lengthscale"])
     assert np.allclose(found["lengthscale_nm"], 10 * np.array(found["lengthscale"]))
     assert np.array_equal(fine["endmembers"], coarse["endmembers"])
-    status, out, _ = run("gp", stores / "result.zarr", stores / "told.zarr", "--scan", "--report", stores / "page")
+    status, out, _ = run("gp", stores / "result.zarr", stores / "scanned.zarr", "--scan", "--report", stores / "page")
     assert status == 0
     assert "length along y and x" in out
     assert {"uncertainty.png", "lengths.png", "scan.png"} <= {p.name for p in (stores / "page").iterdir()}
@@ -44,7 +44,7 @@ def test_maps_alone(answer, stores):
 
 
 @pytest.mark.parametrize(
-    ("words", "told"),
+    ("words", "message"),
     [
         (["--lengthscale", "5:2"], "upside down"),
         (["--lengthscale", "5"], "--lengthscale 2:5"),
@@ -52,10 +52,10 @@ def test_maps_alone(answer, stores):
         (["--set", "halos=2"], "did you mean 'halo'"),
     ],
 )
-def test_what_is_refused(run, stores, words, told):
+def test_what_is_refused(run, stores, words, message):
     status, _, problem = run("gp", stores / "result.zarr", stores / "never.zarr", *words)
     assert status == 2
-    assert told in problem
+    assert message in problem
     assert not (stores / "never.zarr").exists()
 
 

@@ -103,7 +103,7 @@ def test_report_sets_other_methods_beside(answer, run, minerals, tmp_path):
         assert said in text, said
     status, _, err = run(*words, "--overwrite", "--line", "Nd La")
     assert status == 2
-    assert "line='Nd La' is drawn from the cube" in err
+    assert "--line 'Nd La' is drawn from the cube, as measured and as denoised; give --cube too" in err
     status, _, err = run(*words, "--overwrite", *beside, "--beside", minerals / "pca.zarr")
     assert status == 2
     assert "--beside gives 'pca' twice" in err
@@ -116,7 +116,7 @@ def test_report_sets_other_methods_beside(answer, run, minerals, tmp_path):
         (("bin_factor=100",), "bin_factor=100 is more than the 72 x 60 pixels of the map; take smaller bins"),
         (("bin_factor=2.5",), "bin_factor is 'auto', a whole number of at least 1 or two of them (y, x), got 2.5"),
         (("settings=papr",), "did you mean 'paper'?"),
-        (("settings=paper", "smoothing=1"), "settings='paper' sets smoothing itself"),
+        (("settings=paper", "smoothing=1"), "settings=paper sets smoothing itself"),
     ],
 )
 def test_wrong_settings_are_said_in_a_line(run, minerals, tmp_path, settings, words):

@@ -63,9 +63,12 @@ def test_plan_takes_both_cubes(answer, folder):
 @pytest.mark.parametrize(
     ("words", "said"),
     [
-        (("--model", "pansharpen"), "PanSharpen takes a second cube, of large pixels and many counts; add --spectral"),
-        (("--spectral", "fine_spectral.zarr"), "NMF takes one cube; leave --spectral out, or fit with --model pan"),
-        (("--image", "fine_image.zarr"), "NMF takes one cube; leave --image out"),
+        (("--model", "pansharpen"), "PanSharpen takes a spectral cube beside the spatial one; add --spectral CUBE"),
+        (
+            ("--spectral", "fine_spectral.zarr"),
+            "NMF does not take --spectral; leave it out, or fit with --model pansharpen",
+        ),
+        (("--image", "fine_image.zarr"), "NMF does not take --image; leave it out"),
         (("--model", "pansharpen", "--spectral", "fine_image.zarr"), "fine_image.zarr"),
         (
             ("--model", "pansharpen", "--spectral", "fine_spectral.zarr", "--image", "fine.zarr"),

@@ -1,0 +1,21 @@
+"""The command project."""
+
+from __future__ import annotations
+
+import numpy as np
+
+import scalehsi as hsi
+
+
+def test_project_gives_a_result_of_the_other_cube(answer, scene, tmp_path):
+    answer("simulate", "chequerboard", tmp_path / "o.zarr", "--set", "shape=12,10", "--set", "n_channels=64")
+    found = answer("project", scene / "result.zarr", tmp_path / "o.zarr", tmp_path / "p.zarr")
+    assert (found["model"], found["components"]) == ("NMF", 4)
+    projected, cube = hsi.open_result(tmp_path / "p.zarr"), hsi.open_cube(tmp_path / "o.zarr")
+    expected = hsi.project(hsi.open_result(scene / "result.zarr"), cube)
+    np.testing.assert_array_equal(projected["abundances"].values, expected.values)
+    assert projected["abundances"].dims == ("component", "y", "x")
+    assert projected.attrs["history"][-1] == "project: spectra of result.zarr (NMF), maps of o.zarr"
+    assert "objective" not in projected
+    denoised = hsi.open_cube(answer("reconstruct", tmp_path / "p.zarr", tmp_path / "d.zarr")["written"])
+    assert denoised.sizes == cube.sizes
