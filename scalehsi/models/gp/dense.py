@@ -16,9 +16,9 @@ import numpy as np
 from scalehsi.arrays import Bool, Float
 from scalehsi.blocks.compute import free_memory
 from scalehsi.kernels.gaussian_process.covariance import parse
-from scalehsi.kernels.gaussian_process.likelihood import SHORTEST, Hyper, standardised
-from scalehsi.kernels.gaussian_process.radial_kernel import ENDING, is_radial, radial
-from scalehsi.kernels.gaussian_process.sampling_points import Points, along, pixels, places
+from scalehsi.kernels.gaussian_process.likelihood import MIN_LENGTH_PIXELS, Hyper, standardised
+from scalehsi.kernels.gaussian_process.radial_kernel import RADIAL_SUFFIX, is_radial, radial_covariance
+from scalehsi.kernels.gaussian_process.sampling_points import Points, axis_points, nearest_pixels, positions
 from scalehsi.schema import InputError
 
 Bounds = tuple[tuple[float, float], tuple[float, float]]
@@ -58,7 +58,7 @@ def fit(
         True where all maps were measured.
     kernel : str
         With the ending "-radial" one of distance; else a product of one for each axis. See
-        `scalehsi.kernels.gaussian_process.radial_kernel.radial` and
+        `scalehsi.kernels.gaussian_process.radial_kernel.radial_covariance` and
         `scalehsi.kernels.gaussian_process.covariance.parse`.
     bounds : ((low, high), (low, high)), optional
         Of the lengths along y and x, in pixels. The search starts in the middle. Default: from half a pixel to the
@@ -173,13 +173,13 @@ def predict(
             half = torch.linalg.solve_triangular(root, torch.kron(cross, signal).T.contiguous(), upper=False)
             variances.append(signal.diagonal() - (half**2).sum(dim=0).reshape(-1, maps))
         mean, variance = torch.cat(means), torch.cat(variances).clamp_min(0.0)
-    shape = (*(len(pixels(along(upsample, axis), y.shape[axis])) for axis in (0, 1)), maps)
+    shape = (*(len(nearest_pixels(axis_points(upsample, axis), y.shape[axis])) for axis in (0, 1)), maps)
     return mean.cpu().numpy().reshape(shape) + hyper.mean, np.sqrt(variance.cpu().numpy().reshape(shape))
 
 
 def _points(shape: tuple[int, int], upsample: Points) -> Float:
     """Places of the points, shape (points along y * points along x, 2), in pixels."""
-    y, x = (places(along(upsample, axis), n) for axis, n in enumerate(shape))
+    y, x = (positions(axis_points(upsample, axis), n) for axis, n in enumerate(shape))
     return np.stack(np.meshgrid(y, x, indexing="ij"), axis=-1).reshape(-1, 2)
 
 
@@ -213,7 +213,10 @@ def _check_memory(torch: Any, device: str, copies: int, size: int, kernel: str) 
 
 def _limits(bounds: Bounds | None, shape: tuple[int, ...], *, isotropic: bool) -> Interval:
     """The least and the largest lengths, along y and x or of both."""
-    (a, b), (c, d) = bounds or ((SHORTEST, max(1.0, float(shape[0]))), (SHORTEST, max(1.0, float(shape[1]))))
+    (a, b), (c, d) = bounds or (
+        (MIN_LENGTH_PIXELS, max(1.0, float(shape[0]))),
+        (MIN_LENGTH_PIXELS, max(1.0, float(shape[1]))),
+    )
     low, high = ((max(a, c),), (min(b, d),)) if isotropic else ((a, c), (b, d))
     if any(one > other for one, other in zip(low, high, strict=True)):
         raise InputError(f"bounds={bounds}: no length is within both, as isotropic=True asks for")
@@ -229,8 +232,8 @@ def _spatial(torch: Any, gpytorch: Any, kernel: str, limits: Interval) -> Any:
         interval = gpytorch.constraints.Interval(torch.tensor([low]).double(), torch.tensor([high]).double())
     how = {"ard_num_dims": len(low), "lengthscale_constraint": interval}
     if is_radial(kernel):
-        radial(kernel, 0.0, 0.0, (1.0, 1.0))
-        name = kernel.removesuffix(ENDING)
+        radial_covariance(kernel, 0.0, 0.0, (1.0, 1.0))
+        name = kernel.removesuffix(RADIAL_SUFFIX)
         made = gpytorch.kernels.RBFKernel(**how) if name == "rbf" else gpytorch.kernels.MaternKernel(NU[name], **how)
     else:
         made = _product(torch, gpytorch)(parse(kernel), **how)

@@ -1,4 +1,4 @@
-"""The engines of `ParallelGP` behind one interface: learn the hyperparameters, then smooth a tile."""
+"""The three engines of `ParallelGP` behind one interface: fit the hyperparameters, then smooth each tile."""
 
 from __future__ import annotations
 
@@ -15,24 +15,23 @@ from scalehsi.models.gp import dense
 
 Bounds = tuple[tuple[float, float], tuple[float, float]]
 
-RADIAL: Final = radial_kernel.ENDING
-"""What the name of a kernel ends with that is a function of the distance, and no product of one for each axis."""
-LAST: Final = 20
-"""Steps of training whose gain is told."""
-INCOMPLETE: Final = 4
-"""Windows with missing pixels that are learned from, at most: each costs a hundred times what a complete one costs."""
+RADIAL: Final = radial_kernel.RADIAL_SUFFIX
+REPORTED_STEPS: Final = 20
+"""Last steps of the training, whose gain the advice reports."""
+MAX_INCOMPLETE_WINDOWS: Final = 4
+"""Most windows with missing pixels in a fit: each costs a hundred times as much as a complete one."""
 
 
 class Smoothed(NamedTuple):
-    """A tile without its noise.
+    """Posterior of the maps in one tile.
 
     Attributes
     ----------
-    mean, std : array of the library of the maps, shape (H * r, W * r, T)
+    mean, std : array of the library of the maps, shape (H * upsample, W * upsample, T)
     steps : int
-        Of conjugate gradients, at most; 0 where there was a closed form.
+        Of conjugate gradients, at most; 0 where there is a closed form.
     residual : float
-        Relative to the right side, at the end.
+        Of conjugate gradients at the end, relative to the right side.
     """
 
     mean: Any
@@ -42,15 +41,15 @@ class Smoothed(NamedTuple):
 
 
 class Learned(NamedTuple):
-    """Hyperparameters, and how they were come by.
+    """Fitted hyperparameters, and the course of the fit.
 
     Attributes
     ----------
     hyper : Hyper
     losses : array, shape (n,)
-        Negative logarithm of the evidence along the way; empty where the engine keeps none.
+        Negative log evidence before each training step; empty for engines that record none.
     advice : str
-        How far it came, in one sentence.
+        One sentence about the convergence.
     """
 
     hyper: Hyper
@@ -59,12 +58,26 @@ class Learned(NamedTuple):
 
 
 def learn(solver: str, tiles: list[Float], masks: list[Bool], *, steps: int, seed: int, **how: Any) -> Learned:
-    """The hyperparameters of windows, of one size; ``how`` is kernel, bounds, isotropic and rank."""
+    """Fit the hyperparameters to windows of the maps.
+
+    Parameters
+    ----------
+    solver : {"structured", "iterative", "dense"}
+    tiles : list of arrays, shape (H, W, T)
+        Windows of one size.
+    masks : list of bool arrays, shape (H, W)
+        True where all maps were measured.
+    steps : int
+        Training steps of "dense".
+    seed : int
+    **how
+        kernel, bounds, isotropic and rank, as of `scalehsi.kernels.gaussian_process.likelihood.fit`.
+    """
     complete = all(mask.all() for mask in masks)
     none = np.zeros(0)
     if solver == "dense":
         found, losses = dense.fit(tiles[0], masks[0], steps=steps, **how)
-        last = losses[-LAST:]
+        last = losses[-REPORTED_STEPS:]
         gained = f"After {steps} steps of Adam, of which the last {len(last)} gained {last[0] - last[-1]:.2g} nats."
         return Learned(found, losses, gained)
     with one_blas_thread():
@@ -73,22 +86,23 @@ def learn(solver: str, tiles: list[Float], masks: list[Bool], *, steps: int, see
         elif complete:
             found = likelihood.fit(tiles, **how)
         else:
-            found = missing_pixels.fit_missing(tiles[:INCOMPLETE], masks[:INCOMPLETE], seed=seed, **how)
+            windows = slice(MAX_INCOMPLETE_WINDOWS)
+            found = missing_pixels.fit_missing(tiles[windows], masks[windows], seed=seed, **how)
             count = len(found.history)
-            steady = "settled" if count < missing_pixels.ROUNDS else "did not settle"
+            steady = "settled" if count < missing_pixels.MAX_ROUNDS else "did not settle"
             rounds = f"Lengths and noise {steady} in {count} rounds in which missing pixels were drawn."
             return Learned(found, none, rounds)
     return Learned(found, none, f"The evidence settled within 0.01 nats after {found.evaluations} evaluations.")
 
 
 class How(NamedTuple):
-    """How tiles are made.
+    """Settings of the engine for all tiles.
 
     Attributes
     ----------
     solver : {"structured", "iterative", "dense"}
     uncertainty : {"auto", "draws", "density"}
-        Of tiles with missing pixels.
+        Method of the deviation of tiles with missing pixels.
     draws : int
     seed : int
     """
@@ -100,17 +114,31 @@ class How(NamedTuple):
 
 
 def smooth(y: Any, observed: Any, hyper: Hyper, how: How, *, upsample: Points, first: tuple[int, int]) -> Smoothed:
-    """Mean and standard deviation of a tile, in the precision of its maps; "structured" takes arrays of any library."""
+    """Compute mean and standard deviation of a tile, in the precision of its maps.
+
+    Parameters
+    ----------
+    y : array, shape (H, W, T)
+        Of any library for "structured", else of numpy.
+    observed : array of bool, shape (H, W)
+        True where all maps were measured.
+    hyper : Hyper
+    how : How
+    upsample : int or two tuples of float
+        Points per pixel, or the positions of points.
+    first : (int, int)
+        Identifies the tile; part of the seed of its draws.
+    """
     seed = int(np.random.default_rng([how.seed, *first]).integers(2**31))
     if how.solver == "dense":
         mean, std = dense.predict(y, observed, hyper, upsample=upsample)
         return Smoothed(mean, std, 0, 0.0)
     if how.solver == "iterative":
-        assert isinstance(upsample, int)  # the settings see to it
+        assert isinstance(upsample, int)  # checked with the settings
         found = radial_solver.solve(
             y, observed, hyper, upsample=upsample, draws=how.draws, seed=seed, tolerance=missing_pixels.TOLERANCE
         )
-        assert found.std is not None  # draws are at least two
+        assert found.std is not None  # there are at least two draws
         return Smoothed(found.mean, found.std, found.steps, found.residual)
     filled = missing_pixels.fill(y, observed, hyper)
     dtype = np.float32 if str(y.dtype).endswith("float32") else np.float64

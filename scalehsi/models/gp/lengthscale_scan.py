@@ -23,8 +23,9 @@ from scalehsi.blocks.graph import tasks
 from scalehsi.checks import is_number, require
 from scalehsi.cube import history_of, pixel_size_nm
 from scalehsi.kernels.gaussian_process.covariance import parse
-from scalehsi.kernels.gaussian_process.lengthscales import RADIAL, Losses, basins, ends, loss_at, recommend
-from scalehsi.kernels.gaussian_process.likelihood import SHORTEST, standardised
+from scalehsi.kernels.gaussian_process.lengthscales import Losses, converged_lengths, local_minima, loss_at, recommend
+from scalehsi.kernels.gaussian_process.likelihood import MIN_LENGTH_PIXELS, standardised
+from scalehsi.kernels.gaussian_process.radial_kernel import RADIAL_SUFFIX
 from scalehsi.models.gp.input_maps import maps_as_cube, windows
 from scalehsi.schema import ABUNDANCES, COMPONENT, X, Y
 
@@ -119,11 +120,11 @@ def lengthscale_scan(
     )
     require(is_number(seed, numbers.Integral) and seed >= 0, f"seed is a whole number of at least 0, got {seed!r}")
     name = str(kernel).replace(" ", "")
-    parse(name.removesuffix(RADIAL))
+    parse(name.removesuffix(RADIAL_SUFFIX))
     read_side = max(rows, columns) if rows * columns <= WHOLE**2 else TILE
     upper = _limits(limits, read_side / 2)
     steps = _lengths(lengths, float(upper[-1]))
-    tiles, masks, read = _read(cube, radial=name.endswith(RADIAL), seed=int(seed))
+    tiles, masks, read = _read(cube, radial=name.endswith(RADIAL_SUFFIX), seed=int(seed))
     scaled, _, scale = standardised(tiles, masks)
     found = _curves([np.moveaxis(tile, 0, -1) for tile in scaled], masks, name, steps)
     table = _table(cube, steps, upper, found, scale)
@@ -147,11 +148,11 @@ def _limits(given: Sequence[float] | None, half: float) -> Float:
 
 def _lengths(given: Sequence[float] | None, top: float) -> Float:
     if given is None:
-        return np.geomspace(SHORTEST, top, LENGTHS)
+        return np.geomspace(MIN_LENGTH_PIXELS, top, LENGTHS)
     values = _rising("lengths", given, least=5)
     require(float(values[0]) > 0, f"lengths are pixels above 0, got {float(values[0]):g}")
     require(
-        float(values[0]) <= SHORTEST * 2 and float(values[-1]) >= top,
+        float(values[0]) <= MIN_LENGTH_PIXELS * 2 and float(values[-1]) >= top,
         f"lengths go from {float(values[0]):g} to {float(values[-1]):g} and do not cover 1 to the last limit {top:g}; "
         "give more lengths, or other limits",
     )
@@ -216,16 +217,18 @@ def _together(*parts: Losses) -> tuple[Float, ...]:
 
 def _table(cube: xr.DataArray, lengths: Float, limits: Float, found: Losses, scale: Float) -> xr.Dataset:
     count = cube.shape[-1]
-    wells = [basins(lengths, found.loss[:, k]) for k in range(count)]
+    wells = [local_minima(lengths, found.loss[:, k]) for k in range(count)]
     most = max(1, *(len(own) for own in wells))
     place = np.full((2, count, most), np.nan)
     for k, own in enumerate(wells):
         place[0, k, : len(own)] = [w.length for w in own]
         place[1, k, : len(own)] = [w.loss - min(w.loss for w in own) for w in own]
-    converged = np.stack([ends(lengths, found.loss[:, k], limits, low=SHORTEST) for k in range(count)])
+    converged = np.stack(
+        [converged_lengths(lengths, found.loss[:, k], limits, low=MIN_LENGTH_PIXELS) for k in range(count)]
+    )
     best = np.argmin(found.loss, axis=0)
     plain = found.plain.min(axis=0)
-    interval = recommend(wells, plain, low=SHORTEST)
+    interval = recommend(wells, plain, low=MIN_LENGTH_PIXELS)
     pixel = {"units": "px"}
     table = xr.Dataset(
         {

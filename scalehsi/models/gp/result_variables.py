@@ -89,7 +89,7 @@ def described(hyper: Hyper, solved: dict[str, Any], cube: xr.DataArray) -> Varia
         words[LENGTHS_NM] = words[LENGTHS]
     for name, key, said in (
         (STEPS, "steps", "most steps of conjugate gradients of a tile"),
-        (RESIDUAL_LEFT, "leftover", "largest residual of conjugate gradients, relative to the right side"),
+        (RESIDUAL_LEFT, "residual", "largest residual of conjugate gradients, relative to the right side"),
     ):
         if key in solved:
             found[name] = xr.DataArray(solved[key])

@@ -1,4 +1,4 @@
-"""Maps made tile by tile, each with what lies around it, on the pixels or on a finer grid."""
+"""Maps that are computed tile by tile, each tile with its halo, on the pixels or on an upsampled grid."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from scalehsi.schema import COMPONENT
 
 
 def tile_grid(shape: Sequence[int], core: float) -> tuple[tuple[int, ...], ...]:
-    """Sizes of tiles along each pixel dim: one along leading dims, some ``core`` and all alike along y and x.
+    """Sizes of the tiles along each pixel dim: 1 along leading dims, equal ones of about ``core`` pixels along y and x.
 
     Examples
     --------
@@ -44,23 +44,35 @@ def tiled_maps(
     home: bool,
     name: str,
 ) -> tuple[dict[str, xr.DataArray], dict[str, Any]]:
-    """Run a function on tiles with their halo and put its maps together.
+    """Run a function on tiles with their halo and assemble its maps.
 
     Parameters
     ----------
     fn : callable
-        ``fn(x, tile=, **shared) -> (rows (P, T, slots along y, along x) by name, numbers)``; of the numbers the
-        largest are kept.
+        ``fn(x, tile=, **shared) -> (rows (P, T, slots along y, along x) by name, numbers)``.
     view : Blocks
+        Of the maps (..., y, x, T).
     grid : tuple of tuple of int
         Of `tile_grid`.
     halo : int
         Pixels around a tile, at least 1 so that ``x`` keeps its shape.
-    shared, names, components, finer
+    shared : mapping
+        Keyword arguments of ``fn``.
+    names : sequence of str
+        Of the maps that ``fn`` returns.
+    components : int
+        T.
+    finer : Finer
     home : bool
-        True: computed now. False: lazy, and no numbers.
+        True: compute the maps now. False: lazy maps, and no numbers.
     name : str
-        What the dashboard shows.
+        Name of the tasks on the dashboard.
+
+    Returns
+    -------
+    maps : dict of str to xarray.DataArray, dims (component, ..., y, x)
+    numbers : dict
+        The largest value over all tiles of each of the numbers of ``fn``.
     """
     tiles = open_tiles(view.cube, grid, device=view.device)
     tiles.report = view.report

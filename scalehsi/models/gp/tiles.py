@@ -1,4 +1,4 @@
-"""A tile of a Gaussian process, and a look at the seams between tiles."""
+"""Smooth one tile of the maps by a Gaussian process, and measure the seams between tiles."""
 
 from __future__ import annotations
 
@@ -15,14 +15,29 @@ from scalehsi.models.gp.upsampling import Finer
 from scalehsi.schema import ABUNDANCES, ABUNDANCES_STD, X, Y
 
 SEAM: Final = "seam_difference"
-SEAM_REACH: Final = 24
-"""Pixels on each side of a corner of tiles that are made again to look for seams."""
+SEAM_REACH_PIXELS: Final = 24
+"""Pixels on each side of a corner of tiles that are computed again to measure the seams."""
 
 
 def smoothed(
     x: Any, *, hyper: Hyper, finer: Finer, extent: tuple[int, int], nonnegative: bool, how: engines.How, tile: Any
 ) -> tuple[dict[str, Any], dict[str, Any]]:
-    """Mean and deviation of a tile, one row a pixel, and how far its solver came; where the tile lies."""
+    """Compute mean and deviation of a tile, one row a pixel, and the steps and residual of its solver.
+
+    Parameters
+    ----------
+    x : array, shape (P, T)
+        The maps in the tile and its halo; NaN where a pixel is missing.
+    hyper : Hyper
+    finer : Finer
+    extent : (int, int)
+        Pixels of the whole maps along y and x.
+    nonnegative : bool
+        Whether the mean is clipped at zero.
+    how : engines.How
+    tile : object
+        Shape and pixel indices of the tile, as `scalehsi.blocks` passes it.
+    """
     xp = array_namespace(x)
     frames = xp.reshape(xp.asarray(x, copy=True), (-1, *tile.shape[-2:], x.shape[-1]))
     first = int(tile.index[0])
@@ -34,14 +49,17 @@ def smoothed(
     rows = {ABUNDANCES: mean, ABUNDANCES_STD: xp.stack([f.std for f in found])}
     return (
         {name: finer.rows(xp.astype(values, xp.float32, copy=False)) for name, values in rows.items()},
-        {"steps": max(f.steps for f in found), "leftover": max(f.residual for f in found)},
+        {"steps": max(f.steps for f in found), "residual": max(f.residual for f in found)},
     )
 
 
 def smooth_frame(
     y: Any, hyper: Hyper, finer: Finer, how: engines.How, *, start: tuple[int, int], first: tuple[int, int]
 ) -> engines.Smoothed:
-    """Maps (H, W, T) from that pixel on, NaN where one is missing, on the slots of the finer grid."""
+    """Smooth maps ``y`` (H, W, T), NaN where one is missing, on the slots of the upsampled grid.
+
+    ``start`` is the first pixel (y, x) in the whole maps, and ``first`` identifies the tile; see `engines.smooth`.
+    """
     xp = array_namespace(y)
     observed = xp.all(xp.isfinite(y), axis=-1)
     here = xp.where(observed[..., None], y, xp.zeros_like(y))
@@ -57,26 +75,29 @@ def seam_difference(
     halo: int,
     grid: tuple[tuple[int, ...], ...],
 ) -> xr.DataArray:
-    """How far the maps around the most central corner of tiles are from those of one tile around it.
+    """Difference of the tiled maps, around the most central corner of tiles, from those of one tile around that corner.
 
-    Largest over the components, in standard deviations of the posterior. Costs one tile.
+    The largest over the components, in standard deviations of the posterior. Costs one tile.
 
     Parameters
     ----------
     cube : xarray.DataArray, shape (..., y, x, T)
+        The maps before.
     made : xarray.DataArray, dims (component, ..., y, x)
-        The maps, tiled.
+        The tiled maps.
     shared : dict
         Keyword arguments of `smoothed`.
-    halo, grid
-        Of the tiles.
+    halo : int
+        Of the tiles, in pixels.
+    grid : tuple of tuple of int
+        Sizes of the tiles along each pixel dim.
     """
     finer: Finer = shared["finer"]
     windows, outer, corner = [], [], []
     for sizes in grid[-2:]:
         edges, size = np.cumsum(sizes), int(sum(sizes))
         edge = int(edges[:-1][np.argmin(np.abs(edges[:-1] - size / 2))]) if len(sizes) > 1 else size // 2
-        low, high = max(0, edge - SEAM_REACH), min(size, edge + SEAM_REACH)
+        low, high = max(0, edge - SEAM_REACH_PIXELS), min(size, edge + SEAM_REACH_PIXELS)
         windows.append((low, high))
         outer.append((max(0, low - 2 * halo), min(size, high + 2 * halo)))
         corner.append(edge)
@@ -86,22 +107,22 @@ def seam_difference(
     whole = smooth_frame(y, shared["hyper"], finer, shared["how"], start=start, first=(0, 0))
     slots = [s.kept(b - a, a) for s, (a, b) in zip(finer.sides, outer, strict=True)]
     inner = [s.within(a, b) for s, (a, b) in zip(finer.sides, windows, strict=True)]
-    passed = [int(s.first(a)) for s, (a, _) in zip(finer.sides, outer, strict=True)]
-    index = np.ix_(*(k[w.start - p : w.stop - p] for k, w, p in zip(slots, inner, passed, strict=True)))
+    skipped = [int(s.first(a)) for s, (a, _) in zip(finer.sides, outer, strict=True)]
+    index = np.ix_(*(k[w.start - p : w.stop - p] for k, w, p in zip(slots, inner, skipped, strict=True)))
     mean, std = (np.moveaxis(values[index], -1, 0) for values in (whole.mean, whole.std))
     if shared["nonnegative"]:
         mean = np.maximum(mean, 0.0)
     own = dict(zip((Y, X), inner, strict=True))
-    off = np.abs(made.isel({**frame, **own}).values - mean)
+    difference = np.abs(made.isel({**frame, **own}).values - mean)
     least = 1e-12 * max(float(np.abs(mean).max()), 1e-300)
     coords = {
         f"seam_{d}": (f"seam_{d}", s.points(size)[at] - edge + 0.5, {"units": "px"})
         for d, s, size, at, edge in zip((Y, X), finer.sides, cube.shape[-3:-1], inner, corner, strict=True)
     }
-    said = "difference of the tiled maps from one tile around a corner, pixels counted from the corner"
+    long_name = "difference of the tiled maps from one tile around a corner, pixels counted from the corner"
     return xr.DataArray(
-        (off / np.maximum(std, least)).max(axis=0),
+        (difference / np.maximum(std, least)).max(axis=0),
         dims=tuple(coords),
         coords=coords,
-        attrs={"long_name": said, "units": "standard deviations of the posterior", "halo": halo},
+        attrs={"long_name": long_name, "units": "standard deviations of the posterior", "halo": halo},
     )

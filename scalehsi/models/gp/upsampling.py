@@ -1,4 +1,4 @@
-"""A finer grid over the pixels of maps: where its points lie, and how rows of pixels become maps on it."""
+"""Upsampled grids over the pixels of maps: positions of their points, and maps assembled from rows of pixels."""
 
 from __future__ import annotations
 
@@ -21,9 +21,9 @@ ROUNDING = 1e-9
 
 @dataclass(frozen=True)
 class Sampling:
-    """An axis with ``factor`` points a pixel, a number of at least 1: point j lies at ``(j + 1/2) / factor - 1/2``.
+    """An axis with ``factor`` points per pixel, a number of at least 1: point j is at ``(j + 1/2) / factor - 1/2``.
 
-    Each pixel has a row of slots for the points that lie in it; with a factor that is not whole some stay unused.
+    Each pixel has a row of slots for the points that lie in it. With a factor that is not whole, some slots are unused.
 
     Examples
     --------
@@ -37,68 +37,70 @@ class Sampling:
 
     @property
     def even(self) -> bool:
-        """Whether each pixel has as many points as any other."""
+        """Whether all pixels have the same number of points."""
         return float(self.factor).is_integer()
 
     @property
     def slots(self) -> int:
+        """Slots per pixel."""
         return math.ceil(self.factor - ROUNDING)
 
     def first(self, pixel: Any) -> Int:
-        """The first point in a pixel; of the pixel beyond the last one, the number of points."""
+        """Index of the first point in a pixel; of the pixel beyond the last one, the number of points."""
         return np.ceil(np.asarray(pixel) * self.factor - 0.5 - ROUNDING).astype(np.int64)
 
     def points(self, size: int) -> Float:
-        """Where the points of an axis of so many pixels lie, in pixels."""
+        """Positions, in pixels, of the points of an axis of ``size`` pixels."""
         return np.asarray((np.arange(int(self.first(size))) + 0.5) / self.factor - 0.5)
 
-    def _numbers(self, start: int, size: int) -> tuple[Int, np.ndarray[Any, np.dtype[np.bool_]]]:
-        """Number of the point in each slot of some pixels, shape (size, slots), and whether there is one."""
+    def _slot_points(self, start: int, size: int) -> tuple[Int, np.ndarray[Any, np.dtype[np.bool_]]]:
+        """Index of the point in each slot of ``size`` pixels from ``start``, shape (size, slots), and whether it exists."""
         pixel = np.arange(start, start + size)
         number = self.first(pixel)[:, None] + np.arange(self.slots)
         return number, number < self.first(pixel + 1)[:, None]
 
     def places(self, start: int, size: int) -> Float:
-        """Place of each slot, shape (size * slots,), counted from the first pixel; unused ones are in the middle."""
-        number, used = self._numbers(start, size)
-        middle = np.arange(size, dtype=np.float64)[:, None]
-        return np.asarray(np.where(used, (number + 0.5) / self.factor - 0.5 - start, middle).reshape(-1))
+        """Position of each slot, shape (size * slots,), relative to pixel ``start``; unused ones are at pixel centres."""
+        number, used = self._slot_points(start, size)
+        centre = np.arange(size, dtype=np.float64)[:, None]
+        return np.asarray(np.where(used, (number + 0.5) / self.factor - 0.5 - start, centre).reshape(-1))
 
     def kept(self, size: int, start: int = 0) -> Int:
-        """The slots of some pixels that hold a point."""
-        return np.flatnonzero(self._numbers(start, size)[1])
+        """Indices of the slots of ``size`` pixels from ``start`` that hold a point."""
+        return np.flatnonzero(self._slot_points(start, size)[1])
 
     def within(self, low: int, high: int) -> slice:
-        """The points in pixels from ``low`` to ``high``."""
+        """Range of the points in the pixels from ``low`` to ``high``."""
         return slice(int(self.first(low)), int(self.first(high)))
 
     def coordinate(self, axis: xr.DataArray) -> xr.DataArray:
-        """The coordinate of the points, from that of the pixels; straight on beyond the first and the last one."""
+        """Coordinate of the points, interpolated linearly from that of the pixels, and extrapolated at both ends."""
         if self.factor == 1:
             return axis
         values = np.asarray(axis.values, dtype=np.float64)
-        places = self.points(values.size)
-        if values.size == 1:  # the size of its pixel is not known: one of the axis' unit
-            return xr.DataArray(values + places, dims=axis.dims, attrs=axis.attrs)
-        left = np.clip(np.floor(places).astype(np.int64), 0, values.size - 2)
-        found = values[left] + (places - left) * (values[left + 1] - values[left])
+        positions = self.points(values.size)
+        if values.size == 1:  # The size of a single pixel is unknown: one unit of the axis.
+            return xr.DataArray(values + positions, dims=axis.dims, attrs=axis.attrs)
+        left = np.clip(np.floor(positions).astype(np.int64), 0, values.size - 2)
+        found = values[left] + (positions - left) * (values[left + 1] - values[left])
         return xr.DataArray(found, dims=axis.dims, attrs=axis.attrs)
 
 
 @dataclass(frozen=True)
 class Finer:
-    """Samplings along y and x."""
+    """Upsampling along y and x."""
 
     y: Sampling = Sampling()
     x: Sampling = Sampling()
 
     @classmethod
     def of(cls, upsample: Any) -> Finer:
-        """From a number of points a pixel of at least 1, or two of them for y and x.
+        """Make it from a number of points per pixel of at least 1, or from two of them for y and x.
 
         Raises
         ------
         InputError
+            For anything else.
         """
         pair = tuple(upsample) if isinstance(upsample, (tuple, list)) else (upsample, upsample)
         good = len(pair) == 2 and all(is_number(v, numbers.Real) and np.isfinite(v) and v >= 1 for v in pair)
@@ -107,7 +109,7 @@ class Finer:
 
     @property
     def alike(self) -> bool:
-        """Whether one whole number says it all."""
+        """Whether both axes have the same whole number of points per pixel."""
         return self.y == self.x and self.y.even
 
     @property
@@ -116,21 +118,22 @@ class Finer:
 
     @property
     def slots(self) -> int:
-        """Numbers a pixel."""
+        """Slots per pixel, along both axes together."""
         return self.y.slots * self.x.slots
 
     def shape(self, height: int, width: int) -> tuple[int, int]:
+        """Points along y and x of maps of ``height`` x ``width`` pixels."""
         return int(self.y.first(height)), int(self.x.first(width))
 
     def upsample(self, start: tuple[int, int], shape: tuple[int, int]) -> Points:
-        """The slots of a tile from that first pixel, as kernels take them."""
+        """Slots of a tile of ``shape`` with this first pixel, as the ``upsample`` argument of the kernels."""
         if self.alike:
             return int(self.y.factor)
         y, x = (s.places(a, n) for s, a, n in zip(self.sides, start, shape, strict=True))
         return tuple(y.tolist()), tuple(x.tolist())
 
     def coords(self, cube: xr.DataArray) -> dict[str, xr.DataArray]:
-        """Coordinates of the finer grid of a cube's pixels."""
+        """Coordinates of the upsampled grid of a cube's pixels."""
         found = {str(d): cube.coords[d] for d in cube.dims[:-1] if d in cube.coords}
         sides = {Y: self.y, X: self.x}
         return {d: sides[d].coordinate(axis) if d in sides else axis for d, axis in found.items()}
@@ -140,14 +143,17 @@ class Finer:
         return {FINE_Y: self.y.slots, FINE_X: self.x.slots}
 
     def rows(self, values: Any) -> Any:
-        """Maps on the slots of a tile (..., H a, W b, T) as one row a pixel (P, T, a, b)."""
+        """Reshape maps on the slots of a tile (..., H a, W b, T) to one row a pixel (P, T, a, b)."""
         a, b, xp = self.y.slots, self.x.slots, array_namespace(values)
         *_, height, width, maps = values.shape
         split = xp.reshape(values, (-1, height // a, a, width // b, b, maps))
         return xp.reshape(xp.permute_dims(split, (0, 1, 3, 5, 2, 4)), (-1, maps, a, b))
 
     def unfold(self, maps: xr.DataArray) -> xr.DataArray:
-        """What `Pixels.to_dataarray` gives, dims (component, fine_y, fine_x, ..., y, x), with the points in y and x."""
+        """Assemble maps (component, ..., y, x) of the points from those of `Pixels.to_dataarray`.
+
+        ``maps`` has the dims (component, fine_y, fine_x, ..., y, x) and may be lazy.
+        """
         leading = [d for d in maps.dims if d not in (COMPONENT, FINE_Y, FINE_X, Y, X)]
         dims = (COMPONENT, *leading, Y, X)
         if self.slots == 1:
@@ -166,7 +172,7 @@ class Finer:
 
 
 def _unfold(values: np.ndarray[Any, Any]) -> np.ndarray[Any, Any]:
-    """(T, a, b, ..., H, W) to (T, ..., H a, W b)."""
+    """Reshape (T, a, b, ..., H, W) to (T, ..., H a, W b)."""
     maps, a, b, *leading, height, width = values.shape
     n = len(leading)
     order = (0, *range(3, 3 + n), 3 + n, 1, 4 + n, 2)

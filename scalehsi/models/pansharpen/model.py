@@ -1,4 +1,4 @@
-"""Pan-sharpening: spectra from one acquisition, detail from another one, of few counts, of the same region."""
+"""Pan-sharpening: spectra from an acquisition with many counts, resolution from one with small pixels."""
 
 from __future__ import annotations
 
@@ -29,17 +29,16 @@ from scalehsi.fitting.model import (
 from scalehsi.fitting.sources import named_cubes
 from scalehsi.fitting.survey import survey
 from scalehsi.kernels import least_squares, poisson
-from scalehsi.kernels.priors.prior_maps import STRIP, unmixing
+from scalehsi.kernels.priors.prior_maps import STRIP_PIXELS, unmixing_matrix
 from scalehsi.models.nmf import NMF
 from scalehsi.models.pansharpen import prior_maps
 from scalehsi.models.pansharpen.overview import cells_of, look
 from scalehsi.models.pansharpen.panchromatic import detail_of, image_cube, image_shift, moved_image, read_image
-from scalehsi.models.pansharpen.purification import enough_counts, further_starts, remixed
+from scalehsi.models.pansharpen.purification import further_starts, purified, sample_pixels
 from scalehsi.models.pansharpen.shared_channels import Channels, shared_channels
 from scalehsi.registration.images import Images
-from scalehsi.registration.rasters import Placing, Raster, check_overlap, rasters
-from scalehsi.registration.register import Found
-from scalehsi.registration.register import register as find_place
+from scalehsi.registration.rasters import Placement, Raster, check_overlap, rasters
+from scalehsi.registration.register import Registration, register
 from scalehsi.schema import COMPONENT, ENDMEMBERS, ENERGY, MEAN_SPECTRUM, X, Y
 
 LOSSES: Final = ("poisson", "frobenius")
@@ -53,22 +52,22 @@ SCALE: Final = "registration_scale"
 IMAGE_SHIFT: Final = "image_shift"
 IMAGE_GAIN: Final = "image_gain"
 NESTED: Final = "spectral_"
-"""What the names in the state of the factorisation begin with."""
+"""Prefix of the state of the spectral factorisation within the state of the fit."""
 
 
 @dataclass(frozen=True, eq=False)
 class PanSharpen(IterativeModel):
-    """Fuse two acquisitions of one region: spectra of the one, resolution of the other.
+    """Fuse two acquisitions of one region: the spectra of one, the resolution of the other.
 
-    Fit it to ``{"spatial": a, "spectral": b}``: ``a`` has small pixels and few counts, ``b`` large pixels and many.
-    They may differ in raster, pixel size, dose and energy axis. Add ``"image": c``, a DataArray of dims (y, x) such as
-    HAADF, where there is one.
+    Fit it to ``{"spatial": a, "spectral": b}``: ``a`` has small pixels and few counts, ``b`` large pixels and many
+    counts. They may differ in raster, pixel size, dose and energy axis. An image such as HAADF, a DataArray of dims
+    (y, x), can be added as ``"image": c``.
 
     1. The spectral cube is factorised (`NMF`).
-    2. With counts, its spectra are mixed anew by the pixels of the spatial cube, which are purer.
-    3. The spectral cube is laid on the spatial one: shift and scale.
-    4. The abundances of every spatial pixel are solved with these spectra; what the spectral cube says of the place is
-       the prior, with the detail of the image.
+    2. With counts, its spectra are purified with pixels of the spatial cube, which are purer.
+    3. Shift and scale between the two cubes are estimated (registration).
+    4. The abundances of every spatial pixel are solved with these spectra; the upsampled maps of the spectral cube,
+       with the detail of the image, are the prior.
 
     Parameters
     ----------
@@ -78,39 +77,39 @@ class PanSharpen(IterativeModel):
         - "poisson": for counts. Weighted factorisation, abundances by the Poisson likelihood with a Gamma prior.
         - "frobenius": least squares with a Gaussian prior, for intensities such as EELS with its background removed.
     prior : "auto" or float, default "auto"
-        What the upsampled maps of the spectral cube are worth, in doses of a spatial pixel. "auto" tells it for each
-        component from how well they agree with the spatial pixels beyond noise (empirical Bayes), so that a bad
-        registration or a drifting sample does no harm. 0 does without; 0.1 is a careful value.
+        Weight of the prior maps, in doses of a spatial pixel. "auto" estimates it for each component from their
+        agreement with the spatial pixels beyond noise (empirical Bayes), so a bad registration or a drifting sample
+        does no harm. 0 switches the prior off; 0.1 is a careful value.
     registration : "auto", None or (float, float), default "auto"
-        How the coordinates of the spectral cube become those of the spatial one, by a shift along y and x in nm (or in
-        the unit of the axes, where these are no lengths). "auto" finds shift and scale from the data, up to a quarter
-        of the field and 5 %. None takes the axes as they are.
+        Shift of the spectral cube along y and x relative to the spatial one, in nm (or in the unit of the axes, where
+        these are not lengths). "auto" estimates shift and scale from the data, up to a quarter of the field and 5 %.
+        None uses the axes unchanged.
     remix : bool, default True
-        Step 2. With fewer than 60 counts in the area of half a spectral pixel, and with "frobenius", it is left out.
+        Do step 2. It is skipped with fewer than 60 counts in the area of half a spectral pixel, and with "frobenius".
     concentration : float, default 0.02
-        Of the Dirichlet prior of step 2: below one says that spatial pixels have few components.
+        Parameter of the Dirichlet prior of step 2; below one for spatial pixels with few components.
     max_iter : int, default 300
         Readings of the spectral cube, at most.
     tol : float, default 1e-7
-        Of its factorisation.
+        Tolerance of its factorisation.
 
     Notes
     -----
     The result has ``endmembers`` on the energy axis of the spectral cube, scaled so that they have the mean counts of
-    a spatial pixel, and ``abundances`` on the pixels of the spatial cube; so `scalehsi.reconstruct` gives the fused
-    cube, lazily, in counts of the spatial cube. Where the axes differ, spectra are brought to the channels of the
-    spatial cube that the other axis covers, so that counts stay what they are; ``residual`` is of these channels.
+    a spatial pixel, and ``abundances`` on the pixels of the spatial cube; `scalehsi.reconstruct` gives the lazy fused
+    cube in counts of the spatial cube. Where the axes differ, spectra are rebinned to the channels of the spatial cube
+    that the other axis covers, which preserves counts; ``residual`` is that of these channels.
 
-    Beside them there are ``coarse_abundances`` (component, coarse_y, coarse_x), in the same unit and in the spatial
+    It also has ``coarse_abundances`` (component, coarse_y, coarse_x), in the same unit and in the spatial
     cube's coordinates; ``registration_shift`` and ``registration_shift_error`` (y and x), ``registration_scale`` about
     the middle of the spectral field, ``registration_blur`` (standard deviation of its probe beyond the footprint),
     ``registration_residual`` (root mean square difference between coarse maps and means of fine ones, relative to
     their variation); ``dose_ratio``, counts of a spatial pixel for one of a spectral pixel; ``prior_weight``
     (component). With an image its values on the spatial pixels as ``image`` (y, x), ``image_shift``, and ``image_gain``
-    (component): how far the spatial pixels follow the image where the spectral map does.
+    (component): slope of the spatial pixels with the image relative to that of the spectral map.
 
-    The spatial cube is read four times: to check it, for step 2, to register, for the maps. Maps of the spectral cube,
-    and the image, are held by this process.
+    The spatial cube is read four times: for the survey, for step 2, for the registration, for the maps. The maps of the
+    spectral cube and the image are kept in this process.
 
     References
     ----------
@@ -198,12 +197,12 @@ class PanSharpen(IterativeModel):
         return ((others[SPECTRAL], self.coarse),)
 
     @property
-    def _given(self) -> Placing | None:
-        """A registration that need not be found."""
+    def _given(self) -> Placement | None:
+        """A given registration; None where it has to be estimated."""
         if isinstance(self.registration, str):
             return None
         dy, dx = self.registration or (0.0, 0.0)
-        return Placing((float(dy), float(dx)))
+        return Placement((float(dy), float(dx)))
 
     def init(self, view: Blocks, seed: int) -> State:
         seen = survey(view, seed=seed, counts=self.counts)
@@ -221,24 +220,28 @@ class PanSharpen(IterativeModel):
         s = self._spectra(view, state, np.asarray(first[ENDMEMBERS].values, dtype=np.float64), places)
         here = channels.here(s)
         weight = 1.0 / np.maximum(mean, 1e-3 * max(float(mean.mean()), 1e-300)) if self.counts else None
-        back = unmixing(here, weight)
+        back = unmixing_matrix(here, weight)
         cells = cells_of(places[SPATIAL], places[SPECTRAL])
         images, sample = look(view, places[SPATIAL], back, cells, seed=int(state["seed"]))
         maps = _solved(_spectral(view), s, counts=self.counts)
         coarse = Images(np.nan_to_num(maps), np.isfinite(maps[..., 0]).astype(np.float64), places[SPECTRAL])
-        found = find_place(images, coarse, whitening=_whitening(here, weight), given=self._given)
+        found = register(images, coarse, whitening=_whitening(here, weight), given=self._given)
         maps = maps * found.gain
         variables = _described(s, maps, found, places[SPECTRAL], view)
-        # What the spatial cube does not cover is as the spectral one says, in the other's dose.
+        # Channels that the spatial cube does not cover come from the spectral one, scaled to the dose of the spatial
+        # one.
         covered = channels.there(mean)
         elsewhere = np.asarray(first[MEAN_SPECTRUM].values) * found.gain
         variables[MEAN_SPECTRUM] = first[MEAN_SPECTRUM].copy(data=np.where(covered != 0, covered, elsewhere))
-        guess, at = prior_maps.make_guess(maps, found.placing.pixels(places[SPECTRAL], places[SPATIAL])), None
+        guess, at = (
+            prior_maps.make_guess(maps, found.placement.pixel_transform(places[SPECTRAL], places[SPATIAL])),
+            None,
+        )
         if IMAGE in places:
             given = read_image(view.branches[IMAGE].cube)
             move = image_shift(given, places[IMAGE], images) if self.registration == "auto" else (0.0, 0.0)
             image = moved_image(given, places[IMAGE], move, on=places[SPATIAL])
-            detail = detail_of(image, on=places[SPATIAL], coarse=places[SPECTRAL], placing=found.placing)
+            detail = detail_of(image, on=places[SPATIAL], coarse=places[SPECTRAL], placing=found.placement)
             slopes = prior_maps.slopes_of(maps, detail.coarse)
             at = detail.fine[sample.rows, sample.columns].astype(np.float64)
             gain = prior_maps.trusted(guess, slopes, sample, at, back=back)
@@ -254,17 +257,17 @@ class PanSharpen(IterativeModel):
         return variables
 
     def _spectra(self, view: Blocks, state: State, s: Float, places: dict[str, Raster]) -> Float:
-        """Spectra (K, E) of the factorisation, mixed anew and scaled to the mean counts of a spatial pixel."""
+        """Endmembers (K, E): purified, and scaled to the mean counts of a spatial pixel."""
         channels, total = _channels(view), float(state["spectrum"].sum())
         if self.remix and self.counts:
             fine, coarse = places[SPATIAL], places[SPECTRAL]
             most = int(min(abs(c / f) for c, f in zip(coarse.step, fine.step, strict=True))) // 2
             counts = total / max(1, int(state["filled"]))
-            sample = enough_counts(view, counts, most=most, seed=int(state["seed"]))
+            sample = sample_pixels(view, counts, most=most, seed=int(state["seed"]))
             if sample is not None:
                 others = further_starts(_spectral(view), self.coarse, seed=int(state["seed"]))
                 starts = [channels.here(each) for each in others]
-                s = remixed(s, channels.here(s), sample, starts=starts, concentration=self.concentration)
+                s = purified(s, channels.here(s), sample, starts=starts, concentration=self.concentration)
         mean = abs(total) / float(state["pixels"])
         return np.asarray(s * (mean / np.maximum(channels.here(s).sum(axis=1), 1e-300))[:, None])
 
@@ -275,9 +278,9 @@ class PanSharpen(IterativeModel):
         if not weight.any():
             return prior_maps.sharpened, shared, ()
         places, shift = _places(view), found[SHIFT].values
-        placing = Placing((float(shift[0]), float(shift[1])), float(found[SCALE]))
+        placing = Placement((float(shift[0]), float(shift[1])), float(found[SCALE]))
         maps = np.moveaxis(np.asarray(found[COARSE].values), 0, -1)
-        guess = prior_maps.make_guess(maps, placing.pixels(places[SPECTRAL], places[SPATIAL]))
+        guess = prior_maps.make_guess(maps, placing.pixel_transform(places[SPECTRAL], places[SPATIAL]))
         fine = None
         if IMAGE in found:
             image = np.asarray(found[IMAGE].values, dtype=np.float64)
@@ -292,7 +295,7 @@ class PanSharpen(IterativeModel):
 
     def cost(self, shape: tuple[int, ...], itemsize: int) -> Cost:
         k, channels = self.n_components, shape[-1]
-        work = STRIP * (channels + k) * 8 * 3 + 64 * k * 1024
+        work = STRIP_PIXELS * (channels + k) * 8 * 3 + 64 * k * 1024
         return Cost(passes=4, sums_bytes=16 * channels * k, work_bytes=work, columns=k + 1, aligned_bytes=4 * k)
 
 
@@ -339,14 +342,14 @@ def _solved(view: Blocks, s: Float, *, counts: bool) -> Float:
 
 
 def _whitening(s: Float, weight: Float | None) -> Float:
-    """What makes the noise of unmixed maps alike in all columns, (K, K)."""
+    """Matrix (K, K) that gives all columns of unmixed maps the same noise."""
     gram = (s if weight is None else s * weight) @ s.T
     return np.asarray(np.linalg.cholesky(gram + 1e-9 * np.diag(np.diag(gram))))
 
 
-def _described(s: Float, maps: Float, found: Found, raster: Raster, view: Blocks) -> Variables:
+def _described(s: Float, maps: Float, found: Registration, raster: Raster, view: Blocks) -> Variables:
     """Spectra, coarse maps and registration as variables of a result."""
-    placing = found.placing
+    placing = found.placement
     unit = str(view.cube[Y].attrs.get("units", ""))
     nm = {"units": "nm" if length_factor(unit) else unit}
     at = [placing.place(raster, raster.centres(axis), axis) for axis in (0, 1)]

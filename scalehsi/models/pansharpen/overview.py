@@ -1,4 +1,4 @@
-"""One reading of a fine cube that shows all of it from afar: maps over cells of pixels, and a sample of pixels."""
+"""Preview of the spatial cube from one pass: component maps averaged over square cells, and a random sample of pixels."""
 
 from __future__ import annotations
 
@@ -15,16 +15,16 @@ from scalehsi.kernels.statistics.survey import in_sample
 from scalehsi.registration.images import Images
 from scalehsi.registration.rasters import Raster
 
-CELLS: Final = 2**20
-"""Cells that come home, at most."""
-FINER: Final = 6.0
-"""Cells along a footprint of the coarse map at which the fine one need not be finer."""
-SAMPLE: Final = 4096
-"""Pixels of the sample."""
+MOST_CELLS: Final = 2**20
+"""Largest number of cells that are sent to the client."""
+CELLS_PER_FOOTPRINT: Final = 6.0
+"""Cells along a footprint of the coarse map; more do not improve the registration."""
+SAMPLE_PIXELS: Final = 4096
+"""Pixels of the random sample."""
 
 
 class Sample(NamedTuple):
-    """Some pixels: values (S, E), and their rows and columns (S,)."""
+    """Sampled pixels: values (S, E), and their rows and columns (S,)."""
 
     values: Float
     rows: Int
@@ -32,26 +32,28 @@ class Sample(NamedTuple):
 
 
 def cells_of(fine: Raster, coarse: Raster) -> int:
-    """Fine pixels along a side of the cells in which a fine map is compared with a coarse one."""
+    """Side, in fine pixels, of the cells in which a fine map is compared with a coarse one."""
     footprint = min(abs(c / f) for c, f in zip(coarse.step, fine.step, strict=True))
-    return max(1, math.floor(footprint / FINER), math.ceil(math.sqrt(math.prod(fine.shape) / CELLS)))
+    return max(1, math.floor(footprint / CELLS_PER_FOOTPRINT), math.ceil(math.sqrt(math.prod(fine.shape) / MOST_CELLS)))
 
 
 def look(view: Blocks, raster: Raster, back: Float, factor: int, *, seed: int) -> tuple[Images, Sample]:
-    """Maps of a cube as ``x @ back`` over cells of so many pixels along a side, and pixels spread over it.
+    """Component maps ``x @ back`` averaged over square cells, and a random sample of pixels; one reading.
 
     Parameters
     ----------
     view : Blocks
-        Of dims (y, x, energy).
+        Cube of dims (y, x, energy).
     raster : Raster
-        Its own.
+        Raster of the cube.
     back : array, shape (E, K)
+        Unmixing matrix.
     factor : int
+        Side of a cell in pixels.
     seed : int
-        Of the sample.
+        Seed of the sample.
     """
-    stride = max(1, math.prod(raster.shape) // SAMPLE)
+    stride = max(1, math.prod(raster.shape) // SAMPLE_PIXELS)
     shared = {"back": back, "shape": raster.shape, "factor": factor, "stride": stride, "seed": seed}
     _, sums = map_fold(_cells, view, shared=shared, combine=_together, tile=True, name="pansharpen-look")
     numbers = np.concatenate(sums["numbers"])

@@ -1,4 +1,4 @@
-"""A panchromatic image (HAADF) beside two acquisitions: its detail within the footprints of the coarse one."""
+"""A panchromatic image (HAADF) as a third input: its shift, and its detail within the footprints of the coarse map."""
 
 from __future__ import annotations
 
@@ -12,18 +12,18 @@ from scipy.ndimage import gaussian_filter
 
 from scalehsi.arrays import Float
 from scalehsi.checks import require
-from scalehsi.kernels.resampling.footprints import box_means, spline_at, spline_of_means, summed
+from scalehsi.kernels.resampling.footprints import box_means, spline_at, spline_of_means, summed_area
 from scalehsi.models.pansharpen.prior_maps import filled_in
 from scalehsi.registration.images import Images, averaged
-from scalehsi.registration.rasters import Pair, Placing, Raster
-from scalehsi.registration.register import OVERLAP, SOFT, footprints
-from scalehsi.registration.shift_search import polished, searched
+from scalehsi.registration.rasters import Pair, Placement, Raster
+from scalehsi.registration.register import FINE_BLUR_PIXELS, MIN_OVERLAP, footprints
+from scalehsi.registration.shift_search import refine, search_grids
 from scalehsi.schema import ENERGY, InputError, X, Y
 
-REACH: Final = 0.125
-"""Largest shift of the image that is tried, in lengths of the field."""
-STEPS: Final = 8
-"""Of the first grid, to each side."""
+LARGEST_SHIFT: Final = 0.125
+"""Largest tested shift of the image, as a fraction of the field."""
+GRID_STEPS: Final = 8
+"""Steps of the first grid to each side."""
 
 Tables = tuple[Float, Float]
 
@@ -34,10 +34,9 @@ class Detail(NamedTuple):
     Attributes
     ----------
     fine : array, shape (rows, columns) of the fine raster, float32
-        The image less its smooth part, which has the same means over coarse pixels: what these do not see. Zero where
-        the image does not reach.
+        The image minus its smooth part with the same means over coarse pixels. Zero outside the image.
     coarse : array, shape (rows, columns) of the coarse raster
-        Means over footprints, NaN where the image does not reach.
+        Means over footprints, NaN outside the image.
     """
 
     fine: np.ndarray[Any, np.dtype[np.float32]]
@@ -45,11 +44,12 @@ class Detail(NamedTuple):
 
 
 def image_cube(image: Any) -> xr.DataArray:
-    """An image of dims (y, x) as a cube of one channel; refuse what is none.
+    """An image of dims (y, x) as a cube of one channel.
 
     Raises
     ------
     InputError
+        For anything that is not a DataArray of real numbers of these dims.
     """
     if not isinstance(image, xr.DataArray) or sorted(map(str, image.dims)) != [X, Y]:
         dims = tuple(map(str, image.dims)) if isinstance(image, xr.DataArray) else type(image).__name__
@@ -60,7 +60,7 @@ def image_cube(image: Any) -> xr.DataArray:
 
 
 def read_image(image: xr.DataArray) -> Float:
-    """The values of an image (a cube of one channel) less their mean, NaN where there is none."""
+    """The values of an image (a cube of one channel) minus their mean; NaN where it has no value."""
     values = np.asarray(image.isel({ENERGY: 0}).values, dtype=np.float64)
     there = np.isfinite(values)
     require(bool(there.any()), "'image' holds no finite number")
@@ -68,44 +68,44 @@ def read_image(image: xr.DataArray) -> Float:
 
 
 def _tables(image: Float, width: Sequence[float] = (0.0, 0.0)) -> Tables:
-    """Sums over an image and over its finite pixels, for means over boxes; blurred by so many pixels along y and x."""
+    """Summed-area tables of an image and of its finite pixels, blurred by ``width`` pixels along y and x."""
     there = np.isfinite(image)
     parts = np.where(there, image, 0.0), there.astype(np.float64)
-    values, weight = (summed(gaussian_filter(part, width, mode="constant")) for part in parts)
+    values, weight = (summed_area(gaussian_filter(part, width, mode="constant")) for part in parts)
     return values, weight
 
 
 def image_shift(image: Float, raster: Raster, fine: Images) -> Pair:
-    """How far an image is to be moved: so that a sum of the fine maps explains most of it.
+    """Shift of an image along y and x at which a combination of the fine maps explains most of it.
 
-    Both are blurred first: boxes that cut pixels in parts have less noise than others, and would be preferred.
+    Both are blurred first, because boxes that cut pixels have less noise and would be preferred.
     """
     unit = [abs(s) for s in fine.raster.step]
-    tables = _tables(image, [SOFT * abs(u / s) for u, s in zip(unit, raster.step, strict=True)])
-    maps = gaussian_filter(fine.values * fine.filled[..., None], SOFT, axes=(0, 1), mode="constant")
-    maps /= np.maximum(gaussian_filter(fine.filled, SOFT, mode="constant"), 1e-9)[..., None]
+    tables = _tables(image, [FINE_BLUR_PIXELS * abs(u / s) for u, s in zip(unit, raster.step, strict=True)])
+    maps = gaussian_filter(fine.values * fine.filled[..., None], FINE_BLUR_PIXELS, axes=(0, 1), mode="constant")
+    maps /= np.maximum(gaussian_filter(fine.filled, FINE_BLUR_PIXELS, mode="constant"), 1e-9)[..., None]
     soft = fine._replace(values=maps)
-    reach = [REACH * size for size in fine.raster.size]
-    levels, steps = [], [max(r / STEPS, u / 2) for r, u in zip(reach, unit, strict=True)]
+    reach = [LARGEST_SHIFT * size for size in fine.raster.size]
+    levels, steps = [], [max(r / GRID_STEPS, u / 2) for r, u in zip(reach, unit, strict=True)]
     while True:
-        # Steps of many pixels need no single ones.
+        # For steps of many pixels, averages over cells are enough.
         factor = max(1, math.floor(min(s / u for s, u in zip(steps, unit, strict=True))))
         score = _agreement(tables, raster, averaged(soft, factor))
         levels.append((score, tuple(steps)))
         if all(s <= u / 2 for s, u in zip(steps, unit, strict=True)):
             break
         steps = [max(s / 2, u / 2) for s, u in zip(steps, unit, strict=True)]
-    found = polished(score, np.array(searched(levels, reach=reach)), [0.5 * u for u in unit])
+    found = refine(score, np.array(search_grids(levels, reach=reach)), [0.5 * u for u in unit])
     return float(found[0]), float(found[1])
 
 
 def _agreement(tables: Tables, raster: Raster, fine: Images) -> Callable[[Any], float]:
-    """A score of shifts of an image: what the maps explain of it; -1 where too little overlaps."""
+    """Score of a shift: the fraction of the image that the maps explain; -1 where the overlap is too small."""
 
     def score(shift: Any) -> float:
         seen, covered = _sampled(tables, raster, fine.raster, (float(shift[0]), float(shift[1])))
         use = (covered > 0.5) & (fine.filled > 0)
-        return explained(fine.values[use], seen[use]) if use.mean() > OVERLAP * REACH else -1.0
+        return explained(fine.values[use], seen[use]) if use.mean() > MIN_OVERLAP * LARGEST_SHIFT else -1.0
 
     return score
 
@@ -128,13 +128,13 @@ def explained(maps: Float, image: Float) -> float:
 
 
 def moved_image(image: Float, raster: Raster, shift: Pair, *, on: Raster) -> Float:
-    """An image on the fine raster, NaN where it does not reach."""
+    """An image on the fine raster; NaN outside the image."""
     seen, covered = _sampled(_tables(image), raster, on, shift)
     return np.where(covered > 0.5, seen, np.nan)
 
 
-def detail_of(image: Float, *, on: Raster, coarse: Raster, placing: Placing) -> Detail:
-    """Take off an image what the coarse acquisition sees of it.
+def detail_of(image: Float, *, on: Raster, coarse: Raster, placing: Placement) -> Detail:
+    """The detail of an image that the coarse acquisition does not resolve.
 
     Parameters
     ----------
@@ -142,16 +142,16 @@ def detail_of(image: Float, *, on: Raster, coarse: Raster, placing: Placing) -> 
     on : Raster
         The fine raster.
     coarse : Raster
-    placing : Placing
-        Of the coarse acquisition on the fine one.
+    placing : Placement
+        Placement of the coarse acquisition on the fine one.
     """
     known = np.isfinite(image)
     seen = np.where(known, image, 0.0)
-    sums = summed(seen), summed(known.astype(np.float64))
+    sums = summed_area(seen), summed_area(known.astype(np.float64))
     means, over = footprints(sums, on, coarse, placing)
     means = np.where(over > 0.5, means, np.nan)
     smooth = spline_of_means(filled_in(means[..., None]))
-    (ay, by), (ax, bx) = placing.pixels(coarse, on)
+    (ay, by), (ax, bx) = placing.pixel_transform(coarse, on)
     x: Float = ax + bx * np.arange(on.shape[1], dtype=np.float64)
     detail = np.zeros(on.shape, dtype=np.float32)
     for row in range(on.shape[0]):
@@ -161,7 +161,10 @@ def detail_of(image: Float, *, on: Raster, coarse: Raster, placing: Placing) -> 
 
 
 def _sampled(tables: Tables, raster: Raster, on: Raster, shift: Pair) -> tuple[Float, Float]:
-    """Means of an image over the pixels of another raster, or over its own where these are larger."""
+    """Means of an image over the pixels of another raster, or over its own where these are larger.
+
+    tables: of the image. raster: of the image. on: the other raster. shift: of the image along y and x.
+    """
     at, sides = [], []
     for axis in (0, 1):
         step = raster.step[axis]

@@ -1,10 +1,9 @@
-"""What a coarse acquisition says of each fine pixel, and how much that is worth.
+"""Prior maps of the fine pixels from the coarse acquisition, and the weight of this prior.
 
-The maps of the coarse acquisition become smooth maps with the same means over footprints
-(`scalehsi.kernels.resampling.footprints`), in which fine pixels are looked up block by block. With a panchromatic
-image the detail that
-it has within footprints is added, by as much as the coarse map follows the image around there, and as the fine pixels
-bear out.
+The maps of the coarse acquisition are interpolated by splines with the same means over footprints
+(`scalehsi.kernels.resampling.footprints`), which are evaluated block by block. The detail of a panchromatic image
+within
+the footprints is added with the local slope of the coarse map against the image, as far as the fine pixels confirm it.
 """
 
 from __future__ import annotations
@@ -18,25 +17,30 @@ import xarray as xr
 from scipy.ndimage import gaussian_filter
 
 from scalehsi.arrays import Bool, Float
-from scalehsi.kernels.pixel_rows.residual import leftover
-from scalehsi.kernels.priors.prior_maps import from_counts, from_values, weights_of_counts, weights_of_squares
+from scalehsi.kernels.pixel_rows.residual import residual_of_block
+from scalehsi.kernels.priors.prior_maps import (
+    abundances_of_counts,
+    abundances_of_intensities,
+    weights_of_counts,
+    weights_of_intensities,
+)
 from scalehsi.kernels.resampling.footprints import spline_at, spline_of_means
 from scalehsi.models.pansharpen.overview import Sample
 from scalehsi.registration.rasters import Pair
 from scalehsi.schema import COMPONENT, X, Y
 
-BEYOND: Final = 0.5
-"""So many coarse pixels beyond the edge of the field a guess is still made."""
-AROUND: Final = 1.5
+EDGE_PIXELS: Final = 0.5
+"""The prior extends this many coarse pixels beyond the edge of the field."""
+REGRESSION_WIDTH: Final = 1.5
 """Standard deviation in coarse pixels of the window in which a map is compared with an image."""
-FLAT: Final = 1e-2
-"""Variance of an image within the window, relative to all of it, below which it tells nothing."""
-TRUST: Final = 2.0
-"""Detail of an image is not raised beyond this."""
+LEAST_VARIANCE: Final = 1e-2
+"""Variance of an image within the window, relative to its total variance, below which its slopes are damped."""
+LARGEST_IMAGE_GAIN: Final = 2.0
+"""Largest factor of the detail of an image."""
 
 
 class Guess(NamedTuple):
-    """A guess of the abundances of fine pixels: small, as it is made of coarse ones.
+    """Prior of the abundances of fine pixels, stored as splines of the coarse maps.
 
     Attributes
     ----------
@@ -55,13 +59,13 @@ class Guess(NamedTuple):
     slopes: Float | None = None
 
     def at(self, i: np.ndarray[Any, Any], j: np.ndarray[Any, Any], detail: Float | None = None) -> Float:
-        """The guess for pixels (P,) of these rows and columns, (P, K); NaN beyond the coarse field.
+        """The prior (P, K) of pixels at rows ``i`` and columns ``j``; NaN outside the coarse field.
 
-        ``detail`` (P,) is that of the image.
+        ``detail`` (P,) is the detail of the image.
         """
         y, x = self.places(i, j)
         rows, columns = self.coefficients.shape[:2]
-        edge = 0.5 + BEYOND
+        edge = 0.5 + EDGE_PIXELS
         inside = (y >= -edge) & (y <= rows - 1 + edge) & (x >= -edge) & (x <= columns - 1 + edge)
         found = spline_at(self.coefficients, y, x)
         if self.slopes is not None and detail is not None:
@@ -69,12 +73,12 @@ class Guess(NamedTuple):
         return np.where(inside[:, None], np.maximum(found, 0.0), np.nan)
 
     def places(self, i: np.ndarray[Any, Any], j: np.ndarray[Any, Any]) -> tuple[Float, Float]:
-        """Where fine pixels lie, in coarse ones."""
+        """Positions of fine pixels in units of coarse pixels."""
         (ay, by), (ax, bx) = self.pixels
         return ay + by * i, ax + bx * j
 
     def upsampled(self, grid: Sequence[tuple[int, ...]], detail: xr.DataArray | None = None) -> xr.DataArray:
-        """The guess of all fine pixels, (y, x, component) float32: lazy, in chunks of these sizes along y and x."""
+        """The prior of all fine pixels, (y, x, component) float32, lazy, with chunks of the given sizes along y and x."""
         chunks = dict(zip((Y, X), grid, strict=True))
         i, j = (xr.DataArray(np.arange(sum(chunks[d])), dims=(d,)).chunk({d: chunks[d]}) for d in (Y, X))
         with_image = detail is not None and self.slopes is not None
@@ -96,7 +100,7 @@ class Guess(NamedTuple):
 
 
 def make_guess(maps: Float, pixels: tuple[Pair, Pair], slopes: Float | None = None) -> Guess:
-    """A guess from coarse maps (rows, columns, K); pixels of NaN are filled from those around."""
+    """The prior from coarse maps (rows, columns, K); NaN pixels are filled from their neighbours."""
     return Guess(spline_of_means(filled_in(maps)), pixels, slopes)
 
 
@@ -112,7 +116,7 @@ def _block(pixels: tuple[Pair, Pair], i: Any, j: Any, *given: Any) -> Any:
 
 
 def filled_in(maps: Float) -> Float:
-    """Maps whose pixels of NaN have the mean of what lies around, wider where nothing does."""
+    """Maps with NaN pixels replaced by a Gaussian average of their neighbours, wider where there are none."""
     there: Bool = np.asarray(np.isfinite(maps).all(axis=-1))
     if there.all() or not there.any():
         return np.nan_to_num(maps)
@@ -129,13 +133,13 @@ def filled_in(maps: Float) -> Float:
 
 
 def slopes_of(maps: Float, image: Float) -> Float:
-    """How coarse maps follow a coarse image around each pixel: slopes of local regressions, (rows, columns, K).
+    """Local slopes of coarse maps against a coarse image, (rows, columns, K).
 
     Parameters
     ----------
     maps : array, shape (rows, columns, K)
     image : array, shape (rows, columns)
-        Means over the footprints; NaN where there is none.
+        Means over the footprints; NaN outside the image.
     """
     there = np.isfinite(image) & np.isfinite(maps).all(axis=-1)
     if not there.any():
@@ -144,35 +148,43 @@ def slopes_of(maps: Float, image: Float) -> Float:
     seen = np.where(there, image, 0.0)
 
     def around(values: Float) -> Float:
-        return np.asarray(gaussian_filter(values, AROUND, mode="constant", axes=(0, 1)))
+        return np.asarray(gaussian_filter(values, REGRESSION_WIDTH, mode="constant", axes=(0, 1)))
 
     level = np.maximum(around(weight), 1e-9)
     mean = around(seen) / level
     variance = around(seen**2) / level - mean**2
     known = np.where(there[..., None], np.nan_to_num(maps), 0.0)
     both = around(known * seen[..., None]) / level[..., None] - (around(known) / level[..., None]) * mean[..., None]
-    floor = FLAT * float(np.var(image[there])) + 1e-300
+    floor = LEAST_VARIANCE * float(np.var(image[there])) + 1e-300
     return np.asarray(both / (np.maximum(variance, 0.0) + floor)[..., None])
 
 
 def trusted(guess: Guess, slopes: Float, seen: Sample, detail: Float, *, back: Float) -> Float:
-    """Factors (K,) by which a sample of fine pixels follows the detail of the image: 1 as the coarse maps, 0 not."""
+    """Factors (K,) of the image detail from a sample of fine pixels: 1 like the coarse maps, 0 without relation.
+
+    guess: the prior without the image. slopes: of the coarse maps. seen: the sample. detail: of the image at the
+    sample.
+    back: unmixing matrix (E, K).
+    """
     plain = guess._replace(slopes=None).at(seen.rows, seen.columns)
     inside = np.isfinite(plain).all(axis=1)
     added = spline_at(slopes, *guess.places(seen.rows, seen.columns)) * np.asarray(detail, dtype=np.float64)[:, None]
     left = seen.values @ back - plain
     above, below = (left * added)[inside].sum(axis=0), np.square(added)[inside].sum(axis=0)
-    return np.clip(np.where(below > 0, above / np.where(below > 0, below, 1.0), 0.0), 0.0, TRUST)
+    return np.clip(np.where(below > 0, above / np.where(below > 0, below, 1.0), 0.0), 0.0, LARGEST_IMAGE_GAIN)
 
 
 def worth(guess: Guess, seen: Sample, detail: Float | None, *, s: Float, counts: bool) -> Float:
-    """Weights (K,) of a guess, from a sample of fine pixels; nothing where none of them has one."""
+    """Weights (K,) of the prior from a sample of fine pixels; zero where the sample is outside the coarse field.
+
+    guess: the prior. seen: the sample. detail: of the image at the sample. s: endmembers. counts: Poisson likelihood.
+    """
     at = guess.at(seen.rows, seen.columns, detail)
     inside = np.isfinite(at).all(axis=1)
     if inside.sum() < 2 * len(s):
         return np.zeros(len(s))
-    tell = weights_of_counts if counts else weights_of_squares
-    return tell(seen.values[inside], at[inside], s=s)[0]
+    estimate = weights_of_counts if counts else weights_of_intensities
+    return estimate(seen.values[inside], at[inside], s=s)[0]
 
 
 def sharpened(
@@ -185,14 +197,15 @@ def sharpened(
     to_axis: Any = None,
     residual: bool = True,
 ) -> tuple[dict[str, Any], dict[str, Any]]:
-    """The last pass over a block of the fine cube: abundances with the guess (P, K), and what they leave.
+    """The last pass over a block of the fine cube: abundances with the prior (P, K), and their residual.
 
-    ``s`` (K, F) has the channels of the cube; ``to_axis`` brings a spectrum of them to the axis of the result.
+    x: pixels. guess: the prior. s: endmembers (K, F) on the channels of the cube. counts: Poisson likelihood. weight:
+    of the prior (K,). to_axis: rebins a spectrum to the axis of the result. residual: also the residual.
     """
-    solve = from_counts if counts else from_values
+    solve = abundances_of_counts if counts else abundances_of_intensities
     c = solve(x, guess, s=s, weight=weight)
     if not residual:
         return {"abundances": c}, {}
-    left, sums = leftover(x, c, s=s)
+    left, sums = residual_of_block(x, c, s=s)
     spectrum = sums["residual_spectrum"]
     return {"abundances": c, **left}, {"residual_spectrum": spectrum if to_axis is None else to_axis(spectrum)}

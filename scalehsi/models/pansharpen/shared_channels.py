@@ -1,4 +1,4 @@
-"""Two energy axes: the range that both have, and the way of spectra from one to the other."""
+"""Channels that two energy axes share, and rebinning of spectra from one axis to the other."""
 
 from __future__ import annotations
 
@@ -11,12 +11,12 @@ import xarray as xr
 from scalehsi.arrays import Float
 from scalehsi.checks import require
 from scalehsi.cube import energy_factor, same_axis
-from scalehsi.kernels.resampling.energy_axis import common, rebin
+from scalehsi.kernels.resampling.energy_axis import common_channels, rebin
 from scalehsi.schema import ENERGY, InputError
 
 
 class Channels(NamedTuple):
-    """Channels of one cube that another one's axis covers.
+    """Channels of one cube that are covered by the axis of another.
 
     Attributes
     ----------
@@ -34,7 +34,7 @@ class Channels(NamedTuple):
 
     @property
     def same(self) -> bool:
-        """True where both axes are one."""
+        """True where both axes are the same."""
         return same_axis(self.axis, self.other)
 
     def here(self, spectra: Float) -> Float:
@@ -42,17 +42,19 @@ class Channels(NamedTuple):
         return spectra if self.same else rebin(spectra, axis=self.other, to=self.axis)
 
     def there(self, spectrum: Float) -> Float:
-        """A spectrum (F,) of these channels on the other axis (E,), which it need not cover. Linear."""
+        """A spectrum (F,) of these channels on the other axis (E,), by linear interpolation; zero outside."""
         return spectrum if self.same else rebin(spectrum[None], axis=self.axis, to=self.other, smooth=False)[0]
 
     @property
     def to_other(self) -> Any:
-        """`there` for block functions; None where nothing is to be done."""
+        """`there` for block functions; None where both axes are the same."""
         return None if self.same else partial(Channels.there, self)
 
 
 def shared_channels(cube: xr.DataArray, other: xr.DataArray, names: tuple[str, str], *, least: int = 2) -> Channels:
-    """The channels of a cube within the other one's axis.
+    """The channels of a cube that are covered by the axis of the other.
+
+    cube, other: the cubes. names: for messages. least: smallest number of shared channels.
 
     Raises
     ------
@@ -70,7 +72,7 @@ def shared_channels(cube: xr.DataArray, other: xr.DataArray, names: tuple[str, s
     scale = (factors[0] or 1.0) / (factors[1] or 1.0) if all(known) else 1.0
     first = np.asarray(cube[ENERGY].values, dtype=np.float64) * scale
     second = np.asarray(other[ENERGY].values, dtype=np.float64)
-    within = np.flatnonzero(common(first, second))
+    within = np.flatnonzero(common_channels(first, second))
     if len(within) < least:
         raise InputError(
             f"the energy axes share {len(within)} channels, at least {least} are needed: {names[0]!r} runs from "

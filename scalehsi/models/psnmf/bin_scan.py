@@ -1,7 +1,7 @@
-"""How large bins should be, and how many components the counts show: both by dividing the counts at random.
+"""Scan of bin sizes, and the number of components, by dividing the counts at random into two halves.
 
-What is fitted to one half of the counts is judged by the other half, so that no truth is needed. Bins that are too
-small give noisy spectra, bins that are too large mix the phases; both predict the other half badly.
+The model fitted to one half is scored by the other half, so no truth is needed. Small bins give noisy spectra, large
+bins mix the phases; both predict the other half badly.
 """
 
 from __future__ import annotations
@@ -27,27 +27,27 @@ from scalehsi.prepare import bin as add_up
 from scalehsi.prepare import thin
 from scalehsi.schema import ENERGY, MASK, InputError, X, Y
 
-LADDER: Final = (1, 2, 4, 6, 8, 12, 16, 24, 32)
-"""Bins that are tried."""
-LEAST: Final = 600.0
-"""Counts that a bin should have to be tried."""
-TESTED: Final = 500.0
-"""Counts of a bin by which spectra are judged, both halves together: few, as there it shows whether a spectrum has
-taken a part of another one; with many counts a mixture of the wrong spectra does as well."""
-SPAN: Final = 8
-"""A map should be so many bins long."""
-WINDOW: Final = 192
-"""Side of the windows of a large map that are looked at: a multiple of all bins that are tried."""
+BIN_SIDES: Final = (1, 2, 4, 6, 8, 12, 16, 24, 32)
+"""Sides of the tested bins, in pixels."""
+LEAST_COUNTS: Final = 600.0
+"""Bins with fewer counts are not tested."""
+SCORING_COUNTS: Final = 500.0
+"""Counts of the bins that score the spectra, both halves together. Few counts show whether a spectrum contains a part
+of another one; with many counts a mixture of wrong spectra fits as well."""
+BINS_PER_MAP: Final = 8
+"""A map has at least this many bins along its shorter side."""
+WINDOW_SIDE: Final = 192
+"""Side in pixels of the windows that represent a large map: a multiple of all tested bins."""
 WINDOWS: Final = 4
-TILE: Final = 96
-"""Rows of a block: a multiple of all bins that are tried, too."""
-ALPHA: Final = 0.02
-GROUPS: Final = 512
-"""Groups of channels at most in the test of the number of components."""
-FEW: Final = 25.0
-"""Groups of channels with fewer counts in all are left out of it."""
-CLEAR: Final = 1.5
-"""A component shows when its eigenvalue is so many times the largest that noise makes."""
+BLOCK_ROWS: Final = 96
+"""Rows of a block in pixels: also a multiple of all tested bins."""
+CONCENTRATION: Final = 0.02
+CHANNEL_GROUPS: Final = 512
+"""Largest number of groups of channels in the test of the number of components."""
+LEAST_GROUP_COUNTS: Final = 25.0
+"""Groups of channels with fewer total counts are ignored."""
+SIGNIFICANT_RATIO: Final = 1.5
+"""A component is significant when its eigenvalue is this many times the largest one of noise."""
 
 log = logging.getLogger("scalehsi")
 
@@ -55,35 +55,36 @@ log = logging.getLogger("scalehsi")
 def scan_bins(
     cube: xr.DataArray, bins: Sequence[int] | None = None, *, n_components: int | None = None, seed: int = 0
 ) -> xr.Dataset:
-    """Score sizes of bins without knowing the truth, and count the components that the data show.
+    """Score bin sizes without a known truth, and estimate the number of components.
 
-    The counts are divided at random into two halves (`scalehsi.prepare.thin`). For each size the spectra are found on
-    the bins of one half; how well they predict the counts of the other half, its maps fitted to the first, is the
-    score. Both halves take turns.
+    The counts are divided at random into two halves (`scalehsi.prepare.thin`). For each size the spectra and maps are
+    fitted to the bins of one half; the score is the likelihood of the counts of the other half. Then the halves are
+    exchanged.
 
     Parameters
     ----------
     cube : xarray.DataArray
-        Counts. Of a map of more than 4 x 192 x 192 pixels, four windows that are spread over it are looked at.
+        Counts. A map of more than 4 x 192 x 192 pixels is represented by four windows that are spread over it.
     bins : sequence of int, optional
         Pixels of a bin along y and x. Default: sizes from 600 counts a bin up to an eighth of the map.
     n_components : int, optional
-        Default: as many as the counts show, ``attrs["rank"]``.
+        Default: the estimated number, ``attrs["rank"]``.
     seed : int
+        Seed of the random division.
 
     Returns
     -------
     xarray.Dataset
-        By ``bin``: ``score``, logarithm of the likelihood of the held-out counts, above the best one, in units per
+        By ``bin``: ``score``, logarithm of the likelihood of the held-out counts relative to the best size, per
         thousand counts; ``score_error``, standard error of that difference; ``stability``, the largest angle in degrees
         between spectra of the two halves; ``plausible``, within one standard error of the best. By ``rank``:
-        ``eigenvalue``, of what both halves have in common, in units of the noise's largest. ``attrs``: ``chosen``, the
-        middle one of the plausible sizes, and ``rank``. Draw it with `scalehsi.plots.bins`.
+        ``eigenvalue`` of the signal that both halves have in common, in units of the largest one of noise. ``attrs``:
+        ``chosen``, the middle one of the plausible sizes, and ``rank``. Draw it with `scalehsi.plots.bins`.
 
     Raises
     ------
     InputError
-        For bins larger than the map, and data that are no counts.
+        For bins larger than the map, and for data that are not counts.
 
     Examples
     --------
@@ -96,7 +97,7 @@ def scan_bins(
     check_cube(cube)
     if cube.dtype.kind not in "ui":
         raise InputError(
-            f"scan_bins divides counts at random, whole numbers, and this cube holds {cube.dtype}; if they are counts "
+            f"scan_bins needs counts, which are whole numbers, and this cube has {cube.dtype}; if they are counts "
             "type cube.round().astype('uint16')"
         )
     region = _windows(cube)
@@ -112,15 +113,15 @@ def scan_bins(
     sizes = _sizes(bins, region, per_pixel)
     base = math.gcd(*sizes)
     if region.chunks is not None:
-        # Few blocks, which are cut where bins end: what follows are hundreds of short passes.
-        region = region.chunk({Y: TILE, X: 2 * TILE})
-    # All further bins are made of these.
+        # Few blocks, cut at the edges of bins, because hundreds of short passes follow.
+        region = region.chunk({Y: BLOCK_ROWS, X: 2 * BLOCK_ROWS})
+    # All larger bins are sums of these.
     halves = tuple(_added(half, base).persist() for half in thin(region, seed=seed))
     inner = [size // base for size in sizes]
     rank, eigenvalues = _rank(halves, min(inner))
     k = rank if n_components is None else n_components
     model = NMF(k, weighting="poisson", start="nndsvd", max_iter=200, tol=1e-6, compress=False)
-    side = max(1, round(math.sqrt(TESTED / max(per_pixel, 1e-9)) / base))
+    side = max(1, round(math.sqrt(SCORING_COUNTS / max(per_pixel, 1e-9)) / base))
     values, angles = _judged(halves, inner, min(side, *halves[0].shape[-3:-1]), model, seed)
     found = _table(sizes, values, angles, total)
     chosen = int(found["bin"].values[found["plausible"].values][(int(found["plausible"].sum()) - 1) // 2])
@@ -135,8 +136,8 @@ def _sizes(bins: Sequence[int] | None, region: xr.DataArray, per_pixel: float) -
     rows, columns = region.shape[-3:-1]
     most = min(rows, columns)
     if bins is None:
-        fit = [b for b in LADDER if b * b * per_pixel >= LEAST and b * SPAN <= most]
-        return fit or [max(1, most // SPAN)]
+        fit = [b for b in BIN_SIDES if b * b * per_pixel >= LEAST_COUNTS and b * BINS_PER_MAP <= most]
+        return fit or [max(1, most // BINS_PER_MAP)]
     good = len(bins) > 0 and all(is_number(b, numbers.Integral) and b >= 1 for b in bins)
     require(good, f"bins is a list of whole numbers of at least 1, got {bins!r}")
     for b in bins:
@@ -145,19 +146,19 @@ def _sizes(bins: Sequence[int] | None, region: xr.DataArray, per_pixel: float) -
 
 
 def _windows(cube: xr.DataArray) -> xr.DataArray:
-    """The cube itself, or windows that are spread over it, put one below the other."""
-    if math.prod(cube.shape[:-1]) <= WINDOWS * WINDOW**2 and cube.ndim == 3:
+    """The cube itself, or windows that are spread over it, concatenated along y."""
+    if math.prod(cube.shape[:-1]) <= WINDOWS * WINDOW_SIDE**2 and cube.ndim == 3:
         return cube
     starts = []
     for i in range(WINDOWS):
-        # A window in each quarter of the map; leading dims are gone through as well.
+        # A window in each quarter of the map, at different places along the leading dims.
         place = {Y: (i // 2 + 0.5) / 2, X: (i % 2 + 0.5) / 2}
         window: dict[str, Any] = {}
         for dim in navigation_dims(cube):
             size = cube.sizes[dim]
             if dim in place:
-                first = min(max(0, round(place[dim] * size) - WINDOW // 2), max(0, size - WINDOW))
-                window[dim] = slice(first, first + WINDOW)
+                first = min(max(0, round(place[dim] * size) - WINDOW_SIDE // 2), max(0, size - WINDOW_SIDE))
+                window[dim] = slice(first, first + WINDOW_SIDE)
             else:
                 window[dim] = min(size - 1, int((i + 0.5) / WINDOWS * size))
         starts.append(cube.isel(window))
@@ -170,7 +171,10 @@ def _windows(cube: xr.DataArray) -> xr.DataArray:
 def _judged(
     halves: tuple[xr.DataArray, ...], sizes: list[int], side: int, model: NMF, seed: int
 ) -> tuple[Float, Float]:
-    """For each size the score of every tested bin (sizes, bins), and the largest angle between the halves' spectra."""
+    """For each size the score of every scoring bin (sizes, bins), and the largest angle between spectra of the halves.
+
+    halves: the counts. sizes: tested bins in pixels. side: of a scoring bin. model: of the spectra. seed: of the fits.
+    """
     values: list[list[Float]] = []
     spectra: list[list[Float]] = []
     for train, test in (halves, halves[::-1]):
@@ -197,8 +201,8 @@ def _added(cube: xr.DataArray, size: int) -> xr.DataArray:
 
 
 def _predict(x: Any, other: Any, *, s: Float) -> tuple[dict[str, Any], dict[str, Any]]:
-    """Logarithm of the likelihood of the other half of each bin, shares from this one."""
-    theta = mixture.shares(x, s=s, alpha=ALPHA)
+    """Logarithm of the likelihood of the other half of each bin, with fractions from this half."""
+    theta = mixture.fractions(x, s=s, alpha=CONCENTRATION)
     return {"value": mixture.log_predictive(other, theta, s=s)}, {"n": 1}
 
 
@@ -228,17 +232,17 @@ def _largest_angle(a: Float, b: Float) -> float:
 
 
 def _rank(halves: tuple[xr.DataArray, ...], size: int) -> tuple[int, Float]:
-    """How many components both halves have in common, and the eigenvalues that say so, in units of the noise.
+    """Number of components that both halves have in common, and the eigenvalues in units of the noise.
 
-    The product of two independent halves has no noise on average, and noise makes its eigenvalues positive and negative
-    alike: so the most negative one tells how large a positive one may be by chance.
+    The product of two independent halves has no noise on average. Noise makes positive and negative eigenvalues of the
+    same size, so the most negative one is the noise level of the positive ones.
     """
     first, second = (_added(half, size) for half in halves)
     channels = first.shape[-1]
-    cuts = np.unique(np.linspace(0, channels, min(GROUPS, channels) + 1).astype(int))[:-1]
+    cuts = np.unique(np.linspace(0, channels, min(CHANNEL_GROUPS, channels) + 1).astype(int))[:-1]
     mean = np.asarray((first.sum(navigation_dims(first)) + second.sum(navigation_dims(second))).values, dtype=float)
     level = np.add.reduceat(mean, cuts)
-    keep = level >= FEW
+    keep = level >= LEAST_GROUP_COUNTS
     scale = np.where(keep, 1.0 / np.sqrt(np.maximum(level, 1.0)), 0.0)
     shared = {"cuts": cuts, "scale": scale}
     other = second.drop_vars(MASK, errors="ignore")
@@ -246,21 +250,21 @@ def _rank(halves: tuple[xr.DataArray, ...], size: int) -> tuple[int, Float]:
     product = 0.5 * (sums["product"] + sums["product"].T)
     values = np.linalg.eigvalsh(product)[::-1]
     noise = max(-float(values[-1]), 1e-300)
-    rank = max(1, int(np.sum(values > CLEAR * noise)))
+    rank = max(1, int(np.sum(values > SIGNIFICANT_RATIO * noise)))
     return rank, values[: min(20, len(values))] / noise
 
 
 def _common(x: Any, other: Any, *, cuts: Any, scale: Any) -> tuple[dict[str, Any], dict[str, Any]]:
     one, two = (np.add.reduceat(np.asarray(v, dtype=np.float64), cuts, axis=1) for v in (x, other))
-    # Both halves by their common total: the noise of all bins is then alike.
+    # Both halves are divided by their common total, so that all bins have the same noise.
     total = np.maximum(one.sum(axis=1) + two.sum(axis=1), 1e-300)
     weight = 1.0 / np.sqrt(total)[:, None]
     return {}, {"product": (one * weight * scale).T @ (two * weight * scale)}
 
 
 def choose_bins(cube: xr.DataArray, n_components: int, *, seed: int) -> xr.Dataset:
-    """The scan by which `scalehsi.PSNMF` chooses its bins; cubes of other numbers than counts are cut by a rule."""
+    """The scan by which `scalehsi.PSNMF` chooses its bins; for data that are not counts a fixed rule."""
     if cube.dtype.kind in "ui":
         return scan_bins(cube, n_components=n_components, seed=seed)
-    side = max(1, min(cube.shape[-3:-1]) // (4 * SPAN))
+    side = max(1, min(cube.shape[-3:-1]) // (4 * BINS_PER_MAP))
     return xr.Dataset({"score": ("bin", [0.0])}, coords={"bin": [side]}, attrs={"chosen": side})

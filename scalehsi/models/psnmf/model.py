@@ -1,4 +1,4 @@
-"""PSNMF: spectra from added-up pixels, maps from single ones, both from one acquisition of few counts."""
+"""PSNMF of sparse counts: endmembers from bins of pixels, abundances of single pixels, from one acquisition."""
 
 from __future__ import annotations
 
@@ -33,66 +33,67 @@ from scalehsi.schema import COMPONENT, ENDMEMBERS, ENERGY, MEAN_SPECTRUM
 SETTINGS: Final = ("default", "paper")
 LOSSES: Final = ("poisson", "frobenius")
 RAW: Final = "unsmoothed_endmembers"
-PEAKS: Final = 1.3
-"""Window of the smoothing, in widths of a peak: half of the noise's variance goes, a peak changes by less than 1 %."""
+SMOOTHING_PEAK_WIDTHS: Final = 1.3
+"""Smoothing window in peak widths: it removes half of the noise variance and changes a peak by less than 1 %."""
 SCANNED: Final = {
     "score": "logarithm of the likelihood of held-out counts above that of the best bins, per thousand counts",
     "score_error": "standard error of the difference to the best bins",
     "stability": "largest angle between spectra of both halves of the counts",
 }
-"""What the result keeps of the scan of bins, as ``bin_score`` and so on."""
-WIDTHS: Final = (2.0, 1.5, 1.25, 1.25, 1.25)
-"""Standard deviations in pixels under which neighbours are seen, round by round."""
+"""Variables of the bin-size scan in the result, as ``bin_score`` and so on."""
+NEIGHBOUR_WIDTHS: Final = (2.0, 1.5, 1.25, 1.25, 1.25)
+"""Standard deviation in pixels of the Gaussian that averages the neighbours, in each round."""
 
 
 @dataclass(frozen=True, eq=False)
 class PSNMF(IterativeModel):
     """Unmix a map of few counts: spectra from bins of many pixels, maps from single pixels (pan-sharpening by NMF).
 
-    Counts are too few a pixel for spectra and maps at once. So the pixels are added up in bins, where spectra come out
-    right; these are fixed, and the abundances of each single pixel are solved with them. The product of both has the
-    spectra of the one and the resolution of the other.
+    Single pixels have too few counts for spectra and maps at once. Therefore the spectra are fitted to bins of pixels.
+    They are then fixed, and the abundances of each single pixel are solved with them. The product has the spectra of
+    the bins and the resolution of the pixels.
 
     Parameters
     ----------
     n_components : int
-        K, the number of endmembers. `scan_bins` tells how many the counts show.
+        K, the number of endmembers. `scan_bins` estimates how many the counts show.
     bin_factor : "auto", int or (int, int), default "auto"
-        Pixels of a bin along y and x. Large bins have good statistics, and the rarest phase must still fill one.
-        "auto" lets the data decide: `scan_bins` scores sizes by the likelihood of counts that were held out. Costs one
-        reading, and a second or two.
+        Pixels of a bin along y and x. Large bins have good statistics, but the rarest phase must fill at least
+        one. "auto" uses `scan_bins`, which scores sizes by the likelihood of held-out counts. It costs one reading and
+        one or two seconds.
     loss : {"poisson", "frobenius"}, default "poisson"
         - "poisson": for counts (whole numbers). The spectra of the bins are refined on smaller bins of some 400 counts
-          by a mixture model with a Dirichlet prior, which says that pixels are mostly pure.
+          by a mixture model with a Dirichlet prior for mostly pure pixels.
         - "frobenius": least squares for both stages, for intensities such as EELS.
     simplex : bool, default True
         Abundances of every pixel sum to one: fractions of phases of one thickness. False: every pixel has its own total
-        (thickness, diffraction contrast), and abundances are shares of an average pixel's signal.
+        (thickness, diffraction contrast), and abundances are fractions of an average pixel's signal.
     settings : {"default", "paper"}
-        "paper": the recipe of the reference; spectra by least squares on the bins alone, nothing smoothed, maps by the
-        Poisson likelihood pixel by pixel. Other settings but ``n_components``, ``bin_factor`` and ``simplex`` must
-        then be left alone.
+        "paper": the method of the reference; spectra by least squares on the bins alone, without smoothing, maps by the
+        Poisson likelihood pixel by pixel. All settings except ``n_components``, ``bin_factor`` and ``simplex`` must
+        then have their defaults.
     neighbours : float, default 1
-        How much the maps believe in neighbours: their shares, under a Gaussian of 1.25 pixels, count as
-        ``neighbours * sqrt(counts of a pixel)`` counts more. 0: every pixel alone. 1 keeps particles of 2 x 2 pixels;
-        3 is for smooth maps.
+        Strength of the spatial prior. The neighbours' fractions, averaged with a Gaussian of 1.25 pixels standard
+        deviation, act as ``neighbours * sqrt(n)`` additional counts in a pixel of n counts. 0 switches it off. 1
+        preserves particles of 2 x 2 pixels; 3 is for smooth maps.
     smoothing : "auto" or float, default "auto"
-        Smooth the spectra over a window of so many peak widths of the detector (0.01 E + 0.065 keV at half maximum).
+        Width of the smoothing window of the spectra, in peak widths of the detector (0.01 E + 0.065 keV, full width at
+        half maximum).
         "auto" is 1.3 for X-ray maps and 0 (off) for all others.
     concentration : float, default 0.02
-        Parameter of the Dirichlet prior; below one says that pixels are mostly pure.
+        Parameter of the Dirichlet prior; below one for mostly pure pixels.
     max_iter : int, default 100
         Passes over the bins, at most.
     tol : float, default 1e-6
-        Stop when the objective gains less than this, relative, an iteration.
+        Stop when the mean relative gain of the objective per iteration is smaller.
 
     Notes
     -----
     The result has ``bin_factor`` (of the first stage) and ``fine_bin_factor`` (of the mixture), each along y and x,
     ``unsmoothed_endmembers``, and where bins were chosen ``bin_score``, ``bin_score_error`` and ``bin_stability`` of
-    those that were tried (see `scan_bins`; draw them with `scalehsi.plots.bins`). With "poisson" the objective is the
-    negative variational bound of the logarithm of the evidence, of the bins. Readings of the cube: one to see what is
-    in it, one or two to bin it, one for the maps.
+    all tested sizes (see `scan_bins`; draw them with `scalehsi.plots.bins`). With "poisson" the objective is the
+    negative variational bound of the logarithm of the evidence, of the bins. Readings of the cube: one for the survey,
+    one or two for the bins, one for the maps.
 
     References
     ----------
@@ -140,7 +141,8 @@ class PSNMF(IterativeModel):
             for name in ("loss", "neighbours", "smoothing", "concentration"):
                 plain = type(self).__dataclass_fields__[name].default
                 require(
-                    getattr(self, name) == plain, f"settings='paper' sets {name} itself; leave {name} out, or the paper"
+                    getattr(self, name) == plain,
+                    f"settings='paper' sets {name} itself; leave out {name} or settings='paper'",
                 )
 
     @property
@@ -154,7 +156,7 @@ class PSNMF(IterativeModel):
 
     @property
     def halo(self) -> int:
-        return mixture.halo(WIDTHS) if self.mixed and self.neighbours > 0 else 0
+        return mixture.halo(NEIGHBOUR_WIDTHS) if self.mixed and self.neighbours > 0 else 0
 
     @property
     def takes_sparse_counts(self) -> bool:
@@ -188,11 +190,11 @@ class PSNMF(IterativeModel):
         if sides is None:
             scan = choose_bins(view.cube, self.n_components, seed=seed)
             sides = (int(scan.attrs["chosen"]),) * 2
-            # By a rule there is nothing to score.
+            # Sizes that follow from a rule have no scores.
             plain |= {f"scan_{name}": scan[name].values for name in ("bin", *SCANNED) if "stability" in scan}
         if not self.mixed:
             found = self.coarse.init(binning.binned(view, *sides), seed)
-            # What is known of the cube's pixels stays; the factorisation asks how many bins there are.
+            # "pixels" stays the number of pixels of the cube; "bins" is the number that the factorisation needs.
             given = {"sides": np.asarray(sides), "fine": np.asarray(sides)}
             return {**found, **plain, "bins": found["pixels"], **given}
         counts = float(seen.spectrum.sum()) / max(1, seen.filled)
@@ -203,7 +205,10 @@ class PSNMF(IterativeModel):
         return mixture_fit.extend_to_all_bins(self, self._fine(view, best), best)
 
     def _start(self, view: Blocks, sides: Any, counts: float, state: State, seed: int) -> State:
-        """The mixture on small bins, from a factorisation of large ones."""
+        """First state of the mixture on small bins, from a factorisation of large ones.
+
+        view: the cube. sides: pixels of a large bin along y and x. counts: of a pixel. state: sums of the survey.
+        """
         found = fit_inner(binning.binned(view, *sides), self.coarse, seed, purpose="endmembers of the bins").state
         fine = binning.mixture_sides(sides, counts, self.n_components, view.shape)
         state = {**state, "sides": np.asarray(sides), "fine": np.asarray(fine)}
@@ -256,7 +261,7 @@ class PSNMF(IterativeModel):
         return found
 
     def _paper_spectra(self, view: Blocks, state: State) -> Float:
-        """Spectra of the bins with the scale at which the abundances of a bin come nearest to a sum of one."""
+        """Spectra of the bins, scaled so that the abundances of a bin sum to one as nearly as possible."""
         s = state["kept"]
         bins = binning.binned(view, *map(int, state["sides"]))
         sums = mixture_fit.moments(bins, s)
@@ -264,15 +269,19 @@ class PSNMF(IterativeModel):
         return np.asarray(s * counts[:, None] / float(np.prod(state["sides"])))
 
     def _widths(self, cube: xr.DataArray) -> Float | None:
-        """Window of the smoothing at each channel, in channels; None for none."""
+        """Smoothing window at each channel, in channels; None without smoothing."""
         energy = energy_kev(cube)
         automatic = self.smoothing == "auto"
-        factor = (PEAKS if cube.attrs.get("signal") == "EDS" and self.mixed else 0.0) if automatic else self.smoothing
+        factor = (
+            (SMOOTHING_PEAK_WIDTHS if cube.attrs.get("signal") == "EDS" and self.mixed else 0.0)
+            if automatic
+            else self.smoothing
+        )
         if not factor or self.settings == "paper":
             return None
         require(
             automatic or energy is not None,
-            "smoothing needs an energy axis in eV or keV; type smoothing=0 to go without",
+            "smoothing needs an energy axis in eV or keV; type smoothing=0 to switch it off",
         )
         if energy is None or len(energy) < 3:
             return None
@@ -301,7 +310,11 @@ class PSNMF(IterativeModel):
 def _maps(
     x: Any, *, s: Float, simplex: bool, alpha: float, pull: float, residual: bool = True, tile: Any = None
 ) -> tuple[dict[str, Any], dict[str, Any]]:
-    """Abundances of the pixels of a block, its neighbours around it, and what they leave."""
+    """Abundances of the pixels of a block and their residual.
+
+    x: counts of the block and its halo. s: endmembers (K, E). simplex: abundances sum to one. alpha: concentration.
+    pull: additional counts of the spatial prior. tile: place of the block and its halo.
+    """
     few = x if isinstance(x, Counts) else Counts.from_dense(x)
     totals = s.sum(axis=1)
     unit = s / np.where(totals > 0, totals, 1.0)[:, None]
@@ -314,7 +327,7 @@ def _maps(
         used=core if tile is None else tile.used,
         alpha=alpha,
         neighbour_counts=pull,
-        widths=WIDTHS,
+        widths=NEIGHBOUR_WIDTHS,
     )
     c = np.where(totals > 0, found / np.where(totals > 0, totals, 1.0), 0.0)
     if simplex:

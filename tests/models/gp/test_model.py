@@ -308,7 +308,7 @@ def test_tiles_of_another_library_are_the_same(maps, gaps):
 
 
 def test_a_solver_that_did_not_end_is_told(maps, monkeypatch):
-    monkeypatch.setattr(radial_solver, "STEPS", 3)
+    monkeypatch.setattr(radial_solver, "MAX_STEPS", 3)
     found = hsi.fit(maps[0], hsi.ParallelGP("matern52-radial", lengthscale=(4.0, 4.0)))
     assert found.attrs["status"] == "max_iter"
     assert "after 3 steps" in found.attrs["advice"]

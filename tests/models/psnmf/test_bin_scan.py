@@ -33,7 +33,7 @@ def test_the_counts_show_three_components(scene: Any) -> None:
         scan = hsi.scan_bins(cube, [8])
         assert scan.attrs["rank"] == scan.attrs["n_components"] == 3
         values = scan["eigenvalue"].values
-        assert values[2] > 2 > scanning.CLEAR > values[3]
+        assert values[2] > 2 > scanning.SIGNIFICANT_RATIO > values[3]
         assert (np.diff(values) <= 0).all()
 
 
@@ -91,8 +91,8 @@ def test_another_seed_divides_the_counts_anew_and_agrees(scene: Any, found: xr.D
 def test_sizes_are_those_with_counts_and_room(scene: Any) -> None:
     scan = hsi.scan_bins(scene[0], n_components=2)
     sizes = scan["bin"].values
-    assert (sizes**2 * scan.attrs["counts_per_pixel"] >= scanning.LEAST).all()
-    assert sizes.max() * scanning.SPAN <= 96
+    assert (sizes**2 * scan.attrs["counts_per_pixel"] >= scanning.LEAST_COUNTS).all()
+    assert sizes.max() * scanning.BINS_PER_MAP <= 96
     tiny = hsi.scan_bins(scene[0][:10, :10], n_components=1)
     assert tiny["bin"].values.tolist() == [1]
 
