@@ -62,8 +62,8 @@ def update(
     x : array, shape (P, E), or Counts
         Counts, any real dtype, none negative. The cost grows with the number of channels that hold counts, not with E,
         apart from a quick search of a dense block. Runs on a GPU for up to 32 components if ``s`` is the only other
-        argument (a CuPy array, or the result of `kernels.cuda.counts_to_device`, which saves a sort at each pass); this has not
-        been run on a GPU yet.
+        argument (a CuPy array, or the result of `kernels.cuda.counts_to_device`, which saves a sort at each pass); this
+        has not been run on a GPU yet.
     given : array, shape (P, F), optional
         Known abundances of the components ``known``; those of the other components are solved.
     s : array, shape (K, E)
