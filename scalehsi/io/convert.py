@@ -79,7 +79,7 @@ def convert(
     Examples
     --------
     >>> import tempfile, numpy as np
-    >>> from scalehsi.cube import make_cube
+    >>> from scalehsi import make_cube, open_cube
     >>> cube = make_cube(np.full((2, 3, 4), 300.0), energy=[1, 2, 3, 4], energy_units="eV")
     >>> with tempfile.TemporaryDirectory() as folder:
     ...     str(open_cube(convert(cube, folder + "/map.zarr")).dtype)

@@ -80,7 +80,7 @@ def open_cube(
     Examples
     --------
     >>> import tempfile, numpy as np
-    >>> from scalehsi.cube import make_cube
+    >>> from scalehsi import make_cube, save
     >>> with tempfile.TemporaryDirectory() as folder:
     ...     cube = make_cube(np.ones((2, 3, 4), "u1"), energy=[1, 2, 3, 4], energy_units="keV", signal="EDS")
     ...     path = save(cube, folder + "/map.zarr")
@@ -117,6 +117,7 @@ def open_image(path: PathLike, *, dataset: int | str | None = None) -> xr.DataAr
     Examples
     --------
     >>> import tempfile, numpy as np
+    >>> from scalehsi import save
     >>> image = xr.DataArray(np.ones((2, 3)), dims=("y", "x"), name="haadf")
     >>> with tempfile.TemporaryDirectory() as folder:
     ...     open_image(save(image.to_dataset(), folder + "/haadf.zarr")).shape
@@ -177,6 +178,7 @@ def open_maps(path: PathLike) -> xr.DataArray:
     Examples
     --------
     >>> import tempfile
+    >>> from scalehsi import save
     >>> from scalehsi.simulate import maps
     >>> with tempfile.TemporaryDirectory() as folder:
     ...     open_maps(save(maps((8, 9)).maps, folder + "/maps.zarr")).sizes["component"]
