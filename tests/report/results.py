@@ -1,11 +1,30 @@
-"""Hand-made results of every kind for the tests of report and plots, with the schema of `scalehsi.fit`."""
+"""Small results of every kind for the tests of report and figures, with the variables of `scalehsi.fit`.
+
+Each is computed once; tests get copies that share the arrays.
+"""
 
 from __future__ import annotations
 
+import functools
 import json
+from collections.abc import Callable
+from typing import Any
 
 import numpy as np
 import xarray as xr
+
+
+def computed_once(make: Callable[..., Any]) -> Callable[..., Any]:
+    """Keep what a function returns for its arguments, and return shallow copies of it."""
+    kept = functools.cache(make)
+
+    @functools.wraps(make)
+    def copies(*arguments: Any, **options: Any) -> Any:
+        found = kept(*arguments, **options)
+        return tuple(each.copy() for each in found) if isinstance(found, tuple) else found.copy()
+
+    return copies
+
 
 LINES = {
     "O Ka": 0.525,
@@ -56,6 +75,7 @@ def axes(size: int, step: float, units: str, energy: np.ndarray, energy_units: s
     }
 
 
+@computed_once
 def eds_result(size: int = 60, *, counts: float = 150.0, step: float = 10.0, units: str = "nm", seed: int = 0) -> tuple:
     """A good NMF result of a simulated EDS map and its truth."""
     rng = np.random.default_rng(seed)
@@ -101,6 +121,7 @@ def eds_result(size: int = 60, *, counts: float = 150.0, step: float = 10.0, uni
     return result, truth
 
 
+@computed_once
 def eels_result() -> xr.Dataset:
     """An NMF result of four EELS spectra: background, carbon, calcium with carbon, oxygen."""
     rng = np.random.default_rng(1)
@@ -150,6 +171,7 @@ def eels_result() -> xr.Dataset:
     )
 
 
+@computed_once
 def pca_result() -> xr.Dataset:
     """A PCA result: signed components, eigenvalues, no iterations."""
     good, _ = eds_result()
@@ -183,8 +205,9 @@ def pca_result() -> xr.Dataset:
     )
 
 
+@computed_once
 def series_result() -> xr.Dataset:
-    """A 4-D result: three moments, the grain of the second component grows."""
+    """A 4-D result with three times, at which the grain of the second component grows."""
     good, _ = eds_result()
     growth = xr.DataArray([0.3, 0.6, 1.0], dims="time", coords={"time": ("time", [0.0, 2.5, 5.0], {"units": "s"})})
     maps = good.abundances * xr.where(good.component == 2, growth, 1.0)
@@ -194,11 +217,35 @@ def series_result() -> xr.Dataset:
     )
 
 
+@computed_once
 def masked_result() -> xr.Dataset:
-    """A result of which a round region alone was used."""
+    """A result whose mask keeps a round region."""
     good, _ = eds_result()
     y, x = np.mgrid[:60, :60]
     mask = xr.DataArray(np.hypot(y - 30, x - 30) < 28, dims=("y", "x"))
     return good.assign(abundances=good.abundances.where(mask), residual=good.residual.where(mask)).assign_coords(
         mask=mask
+    )
+
+
+@computed_once
+def counts_of_truth() -> xr.DataArray:
+    """A cube of counts drawn from the truth of `eds_result`."""
+    truth = eds_result()[1]
+    drawn = np.random.default_rng(3).poisson(np.einsum("kyx,ke->yxe", truth.abundances, truth.endmembers))
+    coords = {name: truth[name] for name in ("y", "x", "energy")}
+    attrs = {"signal": "EDS", "elements": ["O", "Mg", "Al", "Si", "Ca", "Fe"]}
+    return xr.DataArray(drawn.astype("u2"), dims=("y", "x", "energy"), coords=coords, attrs=attrs)
+
+
+def bin_scan() -> xr.Dataset:
+    """A scan of bin sizes, as `scalehsi.scan_bins` returns it."""
+    return xr.Dataset(
+        {
+            "score": ("bin", [-0.8, -0.02, 0.0, -0.5, -11.0]),
+            "score_error": ("bin", [0.03, 0.02, 0.0, 0.05, 0.3]),
+            "stability": ("bin", [3.0, 2.5, 2.4, 3.1, 4.0]),
+        },
+        coords={"bin": [2, 4, 8, 12, 24]},
+        attrs={"chosen": 8},
     )
