@@ -1,4 +1,4 @@
-"""Maps as what a fit opens: a cube whose channels are the components, and the spectra that belong to them."""
+"""Convert input maps to a cube whose channels are the components, for fits by a Gaussian process."""
 
 from __future__ import annotations
 
@@ -14,33 +14,33 @@ from scalehsi.result import check_result
 from scalehsi.schema import ABUNDANCES, COMPONENT, ENDMEMBERS, ENERGY, MASK, MEAN_SPECTRUM, InputError, X, Y
 
 CARRIED: Final = (ENDMEMBERS, "offset", MEAN_SPECTRUM)
-"""What `scalehsi.reconstruct` and reports take from a result beside its maps."""
-PER_FRAME: Final = 4
-"""Windows are tried so many times for each one that is wanted, where much is missing."""
-WIDE: Final = 8
-"""A window is kept when at least one in so many of its pixels was measured."""
+"""Variables of a result, beside its maps, that `scalehsi.reconstruct` and reports need."""
+TRIED_PER_WINDOW: Final = 4
+"""Windows that are read for each one that is asked for, at most, where many pixels are missing."""
+PIXELS_PER_MEASURED: Final = 8
+"""A window is kept when at least one in this many of its pixels was measured."""
 
 
 def maps_as_cube(given: Any) -> tuple[xr.DataArray, dict[str, xr.DataArray]]:
-    """The maps of a result, or maps alone, as a cube with a channel for each component.
+    """Convert a result or maps to a cube with a channel for each component.
 
     Parameters
     ----------
     given : xarray.Dataset or xarray.DataArray
-        A result, whose ``abundances`` are taken, or maps of dims ``(component, ..., y, x)``. NaN, Inf, and what a
-        coordinate ``mask`` leaves out was not measured; a pixel counts as missing when one of its maps is.
+        A result, of which the ``abundances`` are used, or maps of dims ``(component, ..., y, x)``. A pixel is missing
+        where one of its maps is NaN or Inf, or where a coordinate ``mask`` is False.
 
     Returns
     -------
     cube : xarray.DataArray, shape (..., y, x, T)
         Float, with NaN where a pixel is missing. Lazy where the maps are.
     beside : dict of str to xarray.DataArray
-        The spectra of the components, unchanged; empty for maps alone.
+        Spectra of the components, unchanged; empty for maps alone.
 
     Raises
     ------
     InputError
-        In one line.
+        For an object that is neither, for other dims, and for maps that are empty or do not hold real numbers.
     """
     beside: dict[str, xr.DataArray] = {}
     maps = given
@@ -48,7 +48,7 @@ def maps_as_cube(given: Any) -> tuple[xr.DataArray, dict[str, xr.DataArray]]:
         result = check_result(given, spectra=False)
         beside = {name: result[name] for name in CARRIED if name in result}
         maps = result[ABUNDANCES]
-        # A copy: the attributes of what was given stay as they are.
+        # A copy, so that the caller's attributes do not change.
         maps = maps.assign_attrs({k: v for k, v in result.attrs.items() if k not in maps.attrs})
     if not isinstance(maps, xr.DataArray):
         raise InputError(
@@ -83,7 +83,14 @@ def maps_as_cube(given: Any) -> tuple[xr.DataArray, dict[str, xr.DataArray]]:
 
 
 def frame(cube: xr.DataArray, beside: dict[str, xr.DataArray], finer: Finer) -> xr.DataArray:
-    """What the result of a fit is of: an empty cube with the points of a finer grid and the energies of the spectra."""
+    """Make an empty cube with the points of the upsampled grid and the energies of the spectra, as the result's frame.
+
+    Parameters
+    ----------
+    cube, beside
+        Of `maps_as_cube`.
+    finer : Finer
+    """
     *leading, height, width = (int(n) for n in cube.shape[:-1])
     dims = tuple(map(str, cube.dims[:-1]))
     shape, coords = (*leading, *finer.shape(height, width)), finer.coords(cube)
@@ -95,7 +102,7 @@ def frame(cube: xr.DataArray, beside: dict[str, xr.DataArray], finer: Finer) -> 
 
 
 def windows(cube: xr.DataArray, *, side: int, count: int, whole: int, seed: int) -> list[Float]:
-    """Windows of the maps to learn from, all of one size, shape (H, W, T) each, NaN where a pixel is missing.
+    """Read windows of the maps for the fit, all of one shape (H, W, T), with NaN where a pixel is missing.
 
     Parameters
     ----------
@@ -103,15 +110,16 @@ def windows(cube: xr.DataArray, *, side: int, count: int, whole: int, seed: int)
     side : int
         Pixels of a window along y and x; fewer where the maps are smaller.
     count : int
-        How many, at most.
+        Number of windows, at most.
     whole : int
-        Maps of up to so many pixels are taken whole.
+        Maps of up to this many pixels are read as a whole.
     seed : int
+        Of the choice of windows.
 
     Raises
     ------
     InputError
-        When none of the pixels looked at was measured.
+        When no pixel in the windows was measured.
     """
     leading, (height, width) = cube.shape[:-3], cube.shape[-3:-1]
     frames = int(np.prod(leading, dtype=np.int64)) if leading else 1
@@ -122,19 +130,19 @@ def windows(cube: xr.DataArray, *, side: int, count: int, whole: int, seed: int)
     rng = np.random.default_rng([seed, 5])
     places: list[tuple[int, ...]] = []
     rows, columns = max(1, height // side_y), max(1, width // side_x)
-    cells = rng.permutation(frames * rows * columns)[: count * PER_FRAME]
+    cells = rng.permutation(frames * rows * columns)[: count * TRIED_PER_WINDOW]
     for cell in cells:
         frame, rest = divmod(int(cell), rows * columns)
         y, x = divmod(rest, columns)
-        # Windows on a regular grid do not overlap; what the grid leaves over shifts all of them.
+        # Windows on a regular grid do not overlap; the grid is centred in the maps.
         shift_y, shift_x = (height - rows * side_y) // 2, (width - columns * side_x) // 2
         places.append((*np.unravel_index(frame, leading or (1,)), y * side_y + shift_y, x * side_x + shift_x))
     found: list[Float] = []
     for start in range(0, len(places), count):
         for here in _read(cube, places[start : start + count], (side_y, side_x)):
             measured = int(np.isfinite(here[..., 0]).sum())
-            # Windows with hardly a pixel are a last resort.
-            if measured and (measured * WIDE >= here[..., 0].size or start + count >= len(places)):
+            # Windows with hardly a measured pixel are used only when no others are left.
+            if measured and (measured * PIXELS_PER_MEASURED >= here[..., 0].size or start + count >= len(places)):
                 found.append(here)
         if 2 * len(found) >= count:
             break
@@ -144,7 +152,7 @@ def windows(cube: xr.DataArray, *, side: int, count: int, whole: int, seed: int)
 
 
 def _read(cube: xr.DataArray, places: list[tuple[int, ...]], size: tuple[int, int]) -> list[Float]:
-    """Windows from these first pixels, read together."""
+    """Read windows of ``size`` (H, W), with first pixels ``places`` (..., y, x), in one computation."""
     leading = cube.dims[:-3]
     bare = cube.drop_vars(list(cube.coords))
     found = {}
@@ -152,5 +160,5 @@ def _read(cube: xr.DataArray, places: list[tuple[int, ...]], size: tuple[int, in
         at = {**dict(zip(leading, frame, strict=False)), Y: slice(y, y + size[0]), X: slice(x, x + size[1])}
         found[f"window {number}"] = bare.isel(at)
     read = xr.Dataset(found).compute()
-    # One layout in memory, or sums would round in another order for another chunking.
+    # One memory layout, as sums would otherwise round differently for another chunking.
     return [np.array(values.values, dtype=np.float64, order="C") for values in read.data_vars.values()]

@@ -1,4 +1,4 @@
-"""What a Gaussian process learned: as the state of a fit, and as variables of its result."""
+"""Hyperparameters of a Gaussian process as the state of a fit, and as variables of its result."""
 
 from __future__ import annotations
 
@@ -12,22 +12,13 @@ from scalehsi.fitting.model import State, Variables
 from scalehsi.kernels.gaussian_process.likelihood import Hyper
 from scalehsi.schema import COMPONENT, X, Y
 
-LENGTHS: Final = "lengthscale"
-LENGTHS_NM: Final = "lengthscale_nm"
-NOISE: Final = "noise_std"
-LEVEL: Final = "map_mean"
-COUPLING: Final = "coupling"
-OTHER: Final = "other"
-EVIDENCE: Final = "evidence"
 STEPS: Final = "solver_steps"
 RESIDUAL_LEFT: Final = "solver_residual"
-HISTORY: Final = "lengthscale_history"
-EVIDENCES: Final = "evidence_history"
-SCANNED: Final = "length_scan"
 LOSSES: Final = "training_loss"
 
 
 def packed(hyper: Hyper) -> State:
+    """Store hyperparameters as arrays of a fit's state."""
     return {
         "lengths": np.asarray(hyper.lengths),
         "signal": hyper.signal,
@@ -41,6 +32,7 @@ def packed(hyper: Hyper) -> State:
 
 
 def unpacked(kernel: str, state: State) -> Hyper:
+    """Restore hyperparameters from a fit's state."""
     y, x = state["lengths"]
     return Hyper(
         kernel=kernel,
@@ -56,46 +48,49 @@ def unpacked(kernel: str, state: State) -> Hyper:
 
 
 def described(hyper: Hyper, solved: dict[str, Any], cube: xr.DataArray) -> Variables:
-    """What was learned, as variables of the result."""
-    axis = xr.DataArray([Y, X], dims=("axis",))
+    """Make the variables of the result: hyperparameters, evidence, and the course of the search.
+
+    Parameters
+    ----------
+    hyper : Hyper
+    solved : dict
+        ``steps`` and ``residual`` of the solver; empty where the maps are lazy.
+    cube : xarray.DataArray
+        The maps, for their unit and pixel sizes.
+    """
+
+    def variable(values: Any, *dims: str, long_name: str, **attrs: str) -> xr.DataArray:
+        coords = {"axis": [Y, X]} if dims == ("axis",) else None
+        return xr.DataArray(values, dims=dims, coords=coords, attrs={"long_name": long_name, **attrs})
+
     unit = str(cube.attrs.get("units", ""))
+    scan = variable(
+        hyper.scan[:, 1], "length", long_name="negative logarithm of the evidence with one length for both axes"
+    )
+    length = "length of the covariance along y and x"
     found: Variables = {
-        LENGTHS: xr.DataArray(list(hyper.lengths), dims=("axis",), coords={"axis": axis}, attrs={"units": "px"}),
-        NOISE: xr.DataArray(hyper.noise, dims=(COMPONENT,), attrs={"units": unit}),
-        LEVEL: xr.DataArray(hyper.mean, dims=(COMPONENT,), attrs={"units": unit}),
-        COUPLING: xr.DataArray(hyper.signal, dims=(COMPONENT, OTHER)),
-        EVIDENCE: xr.DataArray(-hyper.loss),
-        SCANNED: xr.DataArray(
-            hyper.scan[:, 1], dims=("length",), coords={"length": ("length", hyper.scan[:, 0], {"units": "px"})}
-        ),
+        "lengthscale": variable(list(hyper.lengths), "axis", long_name=length, units="px"),
+        "noise_std": variable(hyper.noise, COMPONENT, long_name="standard deviation of the noise", units=unit),
+        "map_mean": variable(hyper.mean, COMPONENT, long_name="mean of the map", units=unit),
+        "coupling": variable(hyper.signal, COMPONENT, "other", long_name="covariance between the maps at one pixel"),
+        "evidence": variable(-hyper.loss, long_name="logarithm of the evidence of the windows"),
+        "length_scan": scan.assign_coords(length=("length", hyper.scan[:, 0], {"units": "px"})),
     }
     if len(hyper.history):
-        found[HISTORY] = xr.DataArray(hyper.history[:, :2], dims=("evaluation", "axis"), attrs={"units": "px"})
-        found[EVIDENCES] = xr.DataArray(-hyper.history[:, 2], dims=("evaluation",))
-    words = {
-        HISTORY: "length of the covariance in each evaluation of the search",
-        EVIDENCES: "logarithm of the evidence in each evaluation of the search",
-        LENGTHS: "length of the covariance along y and x",
-        NOISE: "standard deviation of the noise",
-        LEVEL: "mean of the map",
-        COUPLING: "covariance between the maps at one pixel",
-        EVIDENCE: "logarithm of the evidence of the windows",
-        SCANNED: "negative logarithm of the evidence with one length for both axes",
-    }
+        said = "in each evaluation of the search"
+        found["lengthscale_history"] = variable(
+            hyper.history[:, :2], "evaluation", "axis", long_name=f"length of the covariance {said}", units="px"
+        )
+        found["evidence_history"] = variable(
+            -hyper.history[:, 2], "evaluation", long_name=f"logarithm of the evidence {said}"
+        )
     sizes = [pixel_size_nm(cube, d) for d in (Y, X)]
     if all(sizes):
-        nm = [length * float(size or 0.0) for length, size in zip(hyper.lengths, sizes, strict=True)]
-        found[LENGTHS_NM] = xr.DataArray(nm, dims=("axis",), coords={"axis": axis}, attrs={"units": "nm"})
-        words[LENGTHS_NM] = words[LENGTHS]
-    for name, key, said in (
-        (STEPS, "steps", "most steps of conjugate gradients of a tile"),
-        (RESIDUAL_LEFT, "residual", "largest residual of conjugate gradients, relative to the right side"),
-    ):
-        if key in solved:
-            found[name] = xr.DataArray(solved[key])
-            words[name] = said
-    for name, said in words.items():
-        if name not in found:
-            continue
-        found[name].attrs = {"long_name": said, **found[name].attrs}
+        nm = [one * float(size or 0.0) for one, size in zip(hyper.lengths, sizes, strict=True)]
+        found["lengthscale_nm"] = variable(nm, "axis", long_name=length, units="nm")
+    if solved:
+        found[STEPS] = variable(solved["steps"], long_name="most steps of conjugate gradients of a tile")
+        found[RESIDUAL_LEFT] = variable(
+            solved["residual"], long_name="largest residual of conjugate gradients, relative to the right side"
+        )
     return found

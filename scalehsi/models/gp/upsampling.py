@@ -54,13 +54,13 @@ class Sampling:
         return np.asarray((np.arange(int(self.first(size))) + 0.5) / self.factor - 0.5)
 
     def _slot_points(self, start: int, size: int) -> tuple[Int, np.ndarray[Any, np.dtype[np.bool_]]]:
-        """Index of the point in each slot of ``size`` pixels from ``start``, shape (size, slots), and whether it exists."""
+        """Index of the point in each slot of ``size`` pixels from ``start``, (size, slots), and whether it exists."""
         pixel = np.arange(start, start + size)
         number = self.first(pixel)[:, None] + np.arange(self.slots)
         return number, number < self.first(pixel + 1)[:, None]
 
     def places(self, start: int, size: int) -> Float:
-        """Position of each slot, shape (size * slots,), relative to pixel ``start``; unused ones are at pixel centres."""
+        """Position of each slot (size * slots,), relative to pixel ``start``; unused ones are at pixel centres."""
         number, used = self._slot_points(start, size)
         centre = np.arange(size, dtype=np.float64)[:, None]
         return np.asarray(np.where(used, (number + 0.5) / self.factor - 0.5 - start, centre).reshape(-1))

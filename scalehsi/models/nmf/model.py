@@ -2,23 +2,21 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from dataclasses import KW_ONLY, dataclass, replace
+from dataclasses import dataclass, replace
 from typing import Any, ClassVar, Final
 
 import numpy as np
 import xarray as xr
 
-from scalehsi import arrays
 from scalehsi.arrays import Float
 from scalehsi.blocks import BlockFunction, Blocks, map_fold
 from scalehsi.blocks.blas import one_blas_thread
 from scalehsi.checks import require
 from scalehsi.cube import navigation_dims
 from scalehsi.fitting import binning
-from scalehsi.fitting.model import Cost, IterativeModel, MapPass, State, Stats, Variables, check_components
+from scalehsi.fitting.model import Cost, MapPass, State, Stats, Variables, check_components
 from scalehsi.fitting.survey import Survey, survey
-from scalehsi.kernels import cuda, least_squares, poisson
+from scalehsi.kernels import least_squares, poisson
 from scalehsi.kernels.least_squares import missing_voxels
 from scalehsi.kernels.pixel_rows.strips import PIXELS_PER_STRIP
 from scalehsi.kernels.priors import relevance
@@ -33,7 +31,7 @@ from scalehsi.models.nmf.losses import (
     channel_weights,
     normed,
 )
-from scalehsi.models.nmf.settings import GIVEN
+from scalehsi.models.nmf.settings import GIVEN, Settings
 from scalehsi.models.nmf.starts import READINGS, brightness, first_endmembers, given_endmembers
 from scalehsi.schema import ABUNDANCES, COMPONENT, ENDMEMBERS, ENERGY, MEAN_SPECTRUM, InputError
 
@@ -46,7 +44,7 @@ MULTIPLIER_CHANGE: Final = 0.01
 
 
 @dataclass(frozen=True, eq=False)
-class NMF(IterativeModel):
+class NMF(Settings):
     """Unmix a cube into non-negative endmember spectra and abundance maps: ``x ~ c s`` with ``c, s >= 0``.
 
     Parameters
@@ -155,71 +153,11 @@ class NMF(IterativeModel):
     True
     """
 
-    n_components: int
-    _: KW_ONLY
-    loss: str = "frobenius"
-    weighting: str | None = None
-    bin_factor: int | str = "auto"
-    simplex: bool = False
-    orthogonality: float = 0.0
-    ard: str | None = None
-    ard_shape: float = 1.0 + 1e-15
-    sparsity: float = 0.0
-    smoothness: float = 0.0
-    smoothness_kind: str = "quadratic"
-    missing: bool = False
-    solver: str = "exact"
-    spectral_smoothness: float = 0.0
-    compress: bool | str = "auto"
-    fixed: Mapping[str, Any] | str | None = None
-    start: Any = "sample"
-    restarts: int = 10
-    max_iter: int = 200
-    tol: float = 1e-6
-
     name: ClassVar[str] = "NMF"
 
     def __post_init__(self) -> None:
         super().__post_init__()
         setting_rules.check(self)
-
-    @property
-    def costly(self) -> bool:
-        """True where abundances have a cost of their own, so that spectra must keep their length."""
-        return bool(self.sparsity or self.ard or self.orthogonality)
-
-    @property
-    def compressible(self) -> bool:
-        """True where the iterations can run in a subspace of the data."""
-        special = self.smoothness or self.missing or self.textbook or self.spectral_smoothness
-        own = known_maps.numbers(self.fixed)
-        # The pixels of the subspace are divided by their means, maps are not; with all maps fixed one step is enough.
-        given = bool(own) and (self.weighting is not None or len(own) == self.n_components)
-        return self.loss == "frobenius" and not (self.costly or special or given)
-
-    @property
-    def textbook(self) -> bool:
-        """True for the textbook rules, in place of exact pixels."""
-        return self.solver != "exact"
-
-    @property
-    def counts(self) -> bool:
-        """True where the data must not be negative."""
-        return self.loss == "poisson" or self.weighting == "poisson"
-
-    @property
-    def devices(self) -> tuple[arrays.Device, ...]:
-        """Plain least squares and plain Poisson fits have GPU kernels, which have not run on a GPU yet."""
-        special = self.simplex or self.orthogonality or self.smoothness or self.missing or self.textbook
-        if self.loss == "poisson":
-            special = special or self.ard or self.sparsity or self.n_components > cuda.MAX_COMPONENTS
-        return ("cpu",) if special or known_maps.numbers(self.fixed) else ("cpu", "cuda")
-
-    def to_settings(self) -> dict[str, Any]:
-        start = self.start if isinstance(self.start, str) else GIVEN
-        plain = {k: v for k, v in vars(self).items() if k not in ("start", "fixed")}
-        plain = {k: v.item() if isinstance(v, np.generic) else v for k, v in plain.items()}
-        return {**plain, "start": start, "fixed": None if self.fixed is None else GIVEN}
 
     def check(self, cube: xr.DataArray) -> None:
         check_components(self.n_components, cube)

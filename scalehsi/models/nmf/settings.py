@@ -1,60 +1,82 @@
-"""The settings of NMF as a protocol, so that the files of this folder need not import the model itself."""
+"""The settings of NMF as a dataclass, so that the files of this folder need not import the model itself."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Any, Final, Protocol
+from dataclasses import KW_ONLY, dataclass
+from typing import Any, Final
+
+import numpy as np
+
+from scalehsi import arrays
+from scalehsi.fitting.model import IterativeModel
+from scalehsi.kernels import cuda
+from scalehsi.models.nmf import known_maps
 
 GIVEN: Final = "given"
 """The stored settings have this word for a start or fixed endmembers that were given as arrays."""
 
 
-class Settings(Protocol):
-    """Fields and properties of `scalehsi.NMF`, which documents them."""
+@dataclass(frozen=True, eq=False)
+class Settings(IterativeModel):
+    """The fields of `scalehsi.NMF`, which documents them, and what follows from them."""
+
+    n_components: int
+    _: KW_ONLY
+    loss: str = "frobenius"
+    weighting: str | None = None
+    bin_factor: int | str = "auto"
+    simplex: bool = False
+    orthogonality: float = 0.0
+    ard: str | None = None
+    ard_shape: float = 1.0 + 1e-15
+    sparsity: float = 0.0
+    smoothness: float = 0.0
+    smoothness_kind: str = "quadratic"
+    missing: bool = False
+    solver: str = "exact"
+    spectral_smoothness: float = 0.0
+    compress: bool | str = "auto"
+    fixed: Mapping[str, Any] | str | None = None
+    start: Any = "sample"
+    restarts: int = 10
+    max_iter: int = 200
+    tol: float = 1e-6
 
     @property
-    def n_components(self) -> int: ...
+    def costly(self) -> bool:
+        """True where abundances have a cost of their own, so that spectra must keep their length."""
+        return bool(self.sparsity or self.ard or self.orthogonality)
+
     @property
-    def loss(self) -> str: ...
+    def compressible(self) -> bool:
+        """True where the iterations can run in a subspace of the data."""
+        special = self.smoothness or self.missing or self.textbook or self.spectral_smoothness
+        own = known_maps.numbers(self.fixed)
+        # The pixels of the subspace are divided by their means, maps are not; with all maps fixed one step is enough.
+        given = bool(own) and (self.weighting is not None or len(own) == self.n_components)
+        return self.loss == "frobenius" and not (self.costly or special or given)
+
     @property
-    def weighting(self) -> str | None: ...
+    def textbook(self) -> bool:
+        """True for the textbook rules, in place of exact pixels."""
+        return self.solver != "exact"
+
     @property
-    def bin_factor(self) -> int | str: ...
+    def counts(self) -> bool:
+        """True where the data must not be negative."""
+        return self.loss == "poisson" or self.weighting == "poisson"
+
     @property
-    def simplex(self) -> bool: ...
-    @property
-    def orthogonality(self) -> float: ...
-    @property
-    def ard(self) -> str | None: ...
-    @property
-    def ard_shape(self) -> float: ...
-    @property
-    def sparsity(self) -> float: ...
-    @property
-    def smoothness(self) -> float: ...
-    @property
-    def smoothness_kind(self) -> str: ...
-    @property
-    def spectral_smoothness(self) -> float: ...
-    @property
-    def missing(self) -> bool: ...
-    @property
-    def solver(self) -> str: ...
-    @property
-    def compress(self) -> bool | str: ...
-    @property
-    def fixed(self) -> Mapping[str, Any] | str | None: ...
-    @property
-    def start(self) -> Any: ...
-    @property
-    def restarts(self) -> int: ...
-    @property
-    def max_iter(self) -> int: ...
-    @property
-    def tol(self) -> float: ...
-    @property
-    def costly(self) -> bool: ...
-    @property
-    def compressible(self) -> bool: ...
-    @property
-    def textbook(self) -> bool: ...
+    def devices(self) -> tuple[arrays.Device, ...]:
+        """Plain least squares and plain Poisson fits have GPU kernels, which have not run on a GPU yet."""
+        special = self.simplex or self.orthogonality or self.smoothness or self.missing or self.textbook
+        if self.loss == "poisson":
+            special = special or self.ard or self.sparsity or self.n_components > cuda.MAX_COMPONENTS
+        return ("cpu",) if special or known_maps.numbers(self.fixed) else ("cpu", "cuda")
+
+    def to_settings(self) -> dict[str, Any]:
+        start = self.start if isinstance(self.start, str) else GIVEN
+        plain = {k: v for k, v in vars(self).items() if k not in ("start", "fixed")}
+        plain = {k: v.item() if isinstance(v, np.generic) else v for k, v in plain.items()}
+        return {**plain, "start": start, "fixed": None if self.fixed is None else GIVEN}

@@ -1,4 +1,4 @@
-"""Preview of the spatial cube from one pass: component maps averaged over square cells, and a random sample of pixels."""
+"""Preview of the spatial cube from one pass: component maps averaged over square cells, and a sample of pixels."""
 
 from __future__ import annotations
 

@@ -78,7 +78,7 @@ class Guess(NamedTuple):
         return ay + by * i, ax + bx * j
 
     def upsampled(self, grid: Sequence[tuple[int, ...]], detail: xr.DataArray | None = None) -> xr.DataArray:
-        """The prior of all fine pixels, (y, x, component) float32, lazy, with chunks of the given sizes along y and x."""
+        """The prior of all fine pixels, (y, x, component) float32: lazy, with chunks of these sizes along y and x."""
         chunks = dict(zip((Y, X), grid, strict=True))
         i, j = (xr.DataArray(np.arange(sum(chunks[d])), dims=(d,)).chunk({d: chunks[d]}) for d in (Y, X))
         with_image = detail is not None and self.slopes is not None
