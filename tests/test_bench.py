@@ -1,16 +1,20 @@
-"""Benchmarks, small: that they run, and what of their claims does not hang on a clock."""
+"""Run the benchmarks on small scenes, and test those of their claims that do not depend on time."""
 
 from __future__ import annotations
 
 import importlib
 from typing import Any
 
+import pytest
+
+pytestmark = pytest.mark.bench
+
 
 def bench(name: str) -> Any:
     return importlib.import_module(f"tests.bench.{name}")
 
 
-def test_three_phases_are_left_of_ten_in_the_benchmark_too() -> None:
+def test_relevance_finds_three_phases_of_ten_components() -> None:
     (row,) = bench("priors").phases(range(1))
     assert row["relevant of 10"] == 3
     assert float(row["largest ratio of a phase"]) < 1 / 3
@@ -23,12 +27,12 @@ def test_the_default_needs_hardly_more_readings_than_the_best_variant() -> None:
     for limit in ("0.001", "0.0001"):
         counts = [row[f"readings to {limit}"] for row in others if row[f"readings to {limit}"] != "-"]
         assert default[f"readings to {limit}"] <= 1.3 * min(counts)
-    # What remembers the sets solves the same problems: the same readings, to the last one.
+    # The variant that keeps the sets solves the same problems, so it needs exactly the same readings.
     kept = others[0]
     assert all(default[f"readings to {limit}"] == kept[f"readings to {limit}"] for limit in ("0.01", "0.001"))
 
 
-def test_fused_acquisitions_beat_what_is_made_of_one() -> None:
+def test_pansharpening_is_better_than_methods_with_one_acquisition() -> None:
     pansharpen = bench("pansharpen")
     rows = pansharpen.table({"small": [pansharpen.simulated(2, size=48)]})
     error = {row["method"]: float(row["small: error"]) for row in rows}
@@ -38,7 +42,7 @@ def test_fused_acquisitions_beat_what_is_made_of_one() -> None:
     assert error[pansharpen.ALONE] < 1.05 * error[pansharpen.TRUE]
 
 
-def test_the_truth_is_the_truth_in_the_tables_of_psnmf() -> None:
+def test_the_truth_has_no_error_in_the_tables_of_psnmf() -> None:
     scenes, composition = bench("psnmf_scenes"), bench("psnmf_composition")
     scene = scenes.simulated(1, 147, 48)
     assert scenes.angles(scene.spectra, scene.spectra[::-1])[0].max() < 1e-4
@@ -51,8 +55,8 @@ def test_the_truth_is_the_truth_in_the_tables_of_psnmf() -> None:
     assert abs(composition.element_of(found, "Brg", "Nd") - 0.1) < 0.005
 
 
-def test_joint_reconstruction_beats_single_ones_in_the_benchmark_too() -> None:
-    """The numbers asked for in the paper's noise ratios, and with half of the pixels missing."""
+def test_joint_reconstruction_is_better_than_separate_ones() -> None:
+    """Target values for the paper's noise ratios, and with half of the pixels missing."""
     module = bench("gp_effects")
     first, second = module.ratio_table(seeds=1, sigmas=(0.5,), alphas=(2.0,))
     together, wrong, alone = ([float(v) for v in second[way].split()] for way in ("free", "10 to 11", "alone"))

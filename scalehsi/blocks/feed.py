@@ -19,7 +19,7 @@ from scalehsi import arrays
 from scalehsi.blocks import tile as tiles
 from scalehsi.blocks.blas import one_blas_thread
 from scalehsi.blocks.bundle import Bundle
-from scalehsi.blocks.reading import BlockReader, prefetched
+from scalehsi.blocks.reading import Reader, prefetched
 from scalehsi.blocks.tile import Place, Tile
 from scalehsi.schema import InputError
 
@@ -47,8 +47,8 @@ def one_of_bundle(bundle: Delayed, position: int) -> Feed:
 
 def from_cube(
     places: Sequence[Place],
-    data: Sequence[BlockReader],
-    masks: Sequence[BlockReader | None],
+    data: Sequence[Reader],
+    masks: Sequence[Reader | None],
     device: arrays.Device,
     *,
     tries: int,
@@ -64,7 +64,7 @@ def from_cube(
         loads.append(_Load(place, device, values.read, len(values.takes), None if mask is None else mask.read, tries))
         takes.append((*values.takes, *(() if mask is None else mask.takes)))
     flat = tuple(value for given in takes for value in given)
-    return Feed(_Reader(tuple(loads), tuple(len(given) for given in takes)), flat)
+    return Feed(_TileReader(tuple(loads), tuple(len(given) for given in takes)), flat)
 
 
 def derived(feed: Feed, fn: Callable[..., Any], shared: Mapping[str, Any], device: arrays.Device) -> Feed:
@@ -144,7 +144,7 @@ class _Load:
 
 
 @dataclass(frozen=True)
-class _Reader:
+class _TileReader:
     """Read the blocks of a bundle one after another; ``counts`` is the number of arguments of each."""
 
     loads: tuple[_Load, ...]

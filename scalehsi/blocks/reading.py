@@ -20,7 +20,7 @@ from dask.task_spec import GraphNode
 T = TypeVar("T")
 
 
-class BlockReader(NamedTuple):
+class Reader(NamedTuple):
     """How a task reads the values of a block: a callable, and the delayed values that it takes by position."""
 
     read: Callable[..., Any]
@@ -51,7 +51,7 @@ class TaskChain:
         return values[self.steps[-1][0].key]
 
 
-def separate_readers(name: str, parts: Sequence[Delayed]) -> list[BlockReader] | None:
+def separate_readers(name: str, parts: Sequence[Delayed]) -> list[Reader] | None:
     """Return a reader of each part that runs the part's own tasks, or None where the parts share some tasks.
 
     Tasks that all parts need (a dark reference, an opened file) stay tasks, in a graph called ``name``. Tasks that some
@@ -74,9 +74,9 @@ def separate_readers(name: str, parts: Sequence[Delayed]) -> list[BlockReader] |
     return [_reader(graph, order, common, whole, name) for order in orders]
 
 
-def task_readers(parts: Sequence[Delayed]) -> list[BlockReader]:
+def task_readers(parts: Sequence[Delayed]) -> list[Reader]:
     """Return readers that leave the reading of each part to tasks of its own."""
-    return [BlockReader(_identity, (part,)) for part in parts]
+    return [Reader(_identity, (part,)) for part in parts]
 
 
 def _needed_keys(graph: Mapping[Any, Any], last: Any) -> list[Any] | None:
@@ -96,9 +96,7 @@ def _needed_keys(graph: Mapping[Any, Any], last: Any) -> list[Any] | None:
     return list(order)
 
 
-def _reader(
-    graph: Mapping[Any, Any], order: list[Any], common: set[Any], whole: HighLevelGraph, name: str
-) -> BlockReader:
+def _reader(graph: Mapping[Any, Any], order: list[Any], common: set[Any], whole: HighLevelGraph, name: str) -> Reader:
     """Return the reader of one part.
 
     ``order`` are the keys that it needs, from ``graph``; those in ``common`` stay tasks, in the graph ``whole`` whose
@@ -112,9 +110,9 @@ def _reader(
     inputs = [key for key in last_use if key in common] if own else order[-1:]
     takes = tuple(Delayed(key, whole, layer=name) for key in inputs)
     if not own:  # several parts are the same task
-        return BlockReader(_identity, takes)
+        return Reader(_identity, takes)
     steps = tuple((task, tuple(keys)) for task, keys in zip(own, unused, strict=True))
-    return BlockReader(TaskChain(steps, tuple(inputs)), takes)
+    return Reader(TaskChain(steps, tuple(inputs)), takes)
 
 
 def _identity(value: Any) -> Any:

@@ -13,23 +13,15 @@ import xarray as xr
 from dask.delayed import Delayed
 
 from scalehsi import arrays, chunks
+from scalehsi.blocks import compute, graph
 from scalehsi.blocks import feed as feeds
-from scalehsi.blocks import graph
 from scalehsi.blocks import tile as tiles
 from scalehsi.blocks.bundle import bundle_size, cut_bundles
-from scalehsi.blocks.compute import (
-    MAX_INLINE_CUBE_BYTES,
-    RETRIES,
-    Report,
-    capacity,
-    max_attempts,
-    no_large_graph_warning,
-    on_cluster,
-)
+from scalehsi.blocks.compute import MAX_INLINE_CUBE_BYTES, Report, capacity
 from scalehsi.blocks.cut import Cuts
 from scalehsi.blocks.feed import Feed
 from scalehsi.blocks.pixels import Pixels
-from scalehsi.blocks.reading import BlockReader, separate_readers, task_readers
+from scalehsi.blocks.reading import Reader, separate_readers, task_readers
 from scalehsi.blocks.tile import Place
 from scalehsi.cube import check_cube, navigation_dims
 from scalehsi.schema import InputError
@@ -125,7 +117,7 @@ class Blocks:
             len(self),
             threads=self._threads,
             block_bytes=self.block_bytes,
-            resident=self.resident and on_cluster(),
+            resident=self.resident and compute.on_cluster(),
         )
 
     def key(self, name: str) -> str:
@@ -182,8 +174,8 @@ class Blocks:
         if halo not in self._loaded and self.resident:
             name = "load" if self._derivation is None else self._derivation[-1]
             calls = [(partial(feeds.load_bundle, feed.make), feed.takes) for feed in self._stream(halo)]
-            with no_large_graph_warning():
-                loaded = dask.persist(*graph.tasks(self.key(name), calls), retries=RETRIES)
+            with compute.no_large_graph_warning():
+                loaded = dask.persist(*graph.tasks(self.key(name), calls), retries=compute.RETRIES)
             self._loaded[halo] = graph.one_layer(self.key("loaded"), loaded)
         return tuple(map(feeds.from_bundle, self._loaded[halo])) if halo in self._loaded else self._stream(halo)
 
@@ -224,7 +216,7 @@ class Blocks:
             masks = [None] * len(self) if cut is None else separate_readers(self.key("masks"), cut) or task_readers(cut)
             places = self.cuts.places(halo)
             self._sources[halo, size] = tuple(
-                feeds.from_cube(places[part], data[part], masks[part], self.device, tries=max_attempts())
+                feeds.from_cube(places[part], data[part], masks[part], self.device, tries=compute.max_attempts())
                 for part in cut_bundles(len(self), size)
             )
         return self._sources[halo, size]
@@ -236,7 +228,7 @@ class Blocks:
         return tuple(feeds.derived(feed, fn, shared, self.device) for feed in given)
 
     @cached_property
-    def _readers(self) -> list[BlockReader] | None:
+    def _readers(self) -> list[Reader] | None:
         """A reader of each block, or None where the blocks share tasks and cannot be read separately."""
         return separate_readers(self.key("common"), self.cuts.cut(self.cube.data))
 
@@ -262,8 +254,8 @@ class Blocks:
         """
         rows = self._rows(values, 0, self.blocks_per_task)
         if hold:
-            with no_large_graph_warning():
-                rows = graph.one_layer(self.key("aligned"), dask.persist(*rows, retries=RETRIES))
+            with compute.no_large_graph_warning():
+                rows = graph.one_layer(self.key("aligned"), dask.persist(*rows, retries=compute.RETRIES))
         return Pixels(self.cuts, rows, self.blocks_per_task)
 
     def _rows(self, values: xr.DataArray, halo: int, size: int) -> tuple[Delayed, ...]:

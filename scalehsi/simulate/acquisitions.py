@@ -15,15 +15,8 @@ import xarray as xr
 from scalehsi.arrays import Float
 from scalehsi.schema import ENERGY, InputError, X, Y
 from scalehsi.simulate.scene import Scene, make_scene, pair, real, whole
-from scalehsi.simulate.shapes.plasmons import (
-    COMPONENT_NAMES,
-    MODE_HEIGHTS,
-    TAIL_LEVEL,
-    TAIL_RISE,
-    Raster,
-    plasmon_modes,
-    plasmon_spectra,
-)
+from scalehsi.simulate.shapes import plasmons
+from scalehsi.simulate.shapes.plasmons import Raster
 
 ENERGY_EV: Final = (0.2, 2.0)
 IMAGE_WEIGHTS: Final = (1.0, 0.0, 0.0, 0.0)
@@ -171,13 +164,15 @@ def _scene(
     """
     low, high = ENERGY_EV
     energy = low + (high - low) * (np.arange(channels) + 0.5) / channels
-    spectra: Float = plasmon_spectra(energy) * counts if channels > 1 else counts * np.array(IMAGE_WEIGHTS)[:, None]
+    spectra: Float = (
+        plasmons.plasmon_spectra(energy) * counts if channels > 1 else counts * np.array(IMAGE_WEIGHTS)[:, None]
+    )
     return make_scene(
         "acquisitions",
-        layout=partial(plasmon_modes, seed=settings["seed"], raster=raster),
+        layout=partial(plasmons.plasmon_modes, seed=settings["seed"], raster=raster),
         spectra=spectra,
-        largest_abundance=TAIL_LEVEL + TAIL_RISE + sum(MODE_HEIGHTS),
-        compositions={each: {} for each in COMPONENT_NAMES},
+        largest_abundance=plasmons.TAIL_LEVEL + plasmons.TAIL_RISE + sum(plasmons.MODE_HEIGHTS),
+        compositions={each: {} for each in plasmons.COMPONENT_NAMES},
         energy=energy,
         energy_units="eV",
         signal="EELS",

@@ -1,10 +1,10 @@
-"""Phases that lie apart: our full-batch fits, scikit-learn's, and a one-pass incremental NMF, on the same cube.
+"""Compare NMF of a map with four separate phases: our full-batch fits, scikit-learn's, and a one-pass incremental NMF.
 
-Each of four phases dominates in its own corner of the map. A method that learns from the map in scan order, chunk after
-chunk, sees one phase at a time. Prints a Markdown table of spectral angles and times.
+Each phase is dominant in one corner of the map. A method that learns from the map in scan order, one chunk after
+another, gets one phase at a time. Prints a Markdown table of spectral angles and times.
 
 Run with: python -m tests.bench.corners [--size 256] [--channels 1024] [--shuffled]
-HyperSpy is timed beside the others when it is installed (pip install 'scalehsi[hyperspy]').
+HyperSpy is included when it is installed (pip install 'scalehsi[hyperspy]').
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ from scalehsi.kernels.subspace.nndsvd import sampled_endmembers
 
 
 def scene(size: int, channels: int, *, shuffled: bool = False) -> tuple[xr.DataArray, xr.Dataset]:
-    """Four phases, each in its own corner; with ``shuffled`` the same pixels in random order."""
+    """Make a map of four phases, each dominant in one corner; with ``shuffled`` its pixels are in random order."""
     lazy, truth = hsi.simulate.chequerboard((size, size), n_channels=channels, n_components=4, seed=0)
     cube = lazy.compute()
     if shuffled:
@@ -40,7 +40,7 @@ def ours(cube: xr.DataArray, **settings: object) -> np.ndarray:
 
 
 def sample_alone(cube: xr.DataArray) -> np.ndarray:
-    """The baseline: every 64th pixel, factorised, and nothing more."""
+    """Return the endmembers of the baseline: a factorisation of every 64th pixel."""
     rows = cube.values.reshape(-1, cube.shape[-1])[::64]
     return sampled_endmembers(rows, 4, weighted=False, seed=0)
 
@@ -48,12 +48,12 @@ def sample_alone(cube: xr.DataArray) -> np.ndarray:
 def scikit_learn(cube: xr.DataArray) -> np.ndarray:
     x = cube.values.reshape(-1, cube.shape[-1]).astype(np.float32)
     with warnings.catch_warnings(), threadpool_limits(1):
-        warnings.simplefilter("ignore")  # its own note that 200 iterations were not enough
+        warnings.simplefilter("ignore")  # the warning that 200 iterations were not enough
         return SklearnNMF(4, init="nndsvda", max_iter=200, tol=1e-6).fit(x).components_
 
 
 def hyperspy_lazy(cube: xr.DataArray) -> np.ndarray:
-    """HyperSpy's lazy NMF: one pass over the chunks in their order."""
+    """Return the endmembers of HyperSpy's lazy NMF, which makes one pass over the chunks in their order."""
     import hyperspy.api as hs
 
     hs.preferences.General.show_progressbar = False
@@ -65,14 +65,14 @@ def hyperspy_lazy(cube: xr.DataArray) -> np.ndarray:
 
 
 def angles(truth: xr.Dataset, spectra: np.ndarray) -> np.ndarray:
-    """Degrees, one a phase."""
+    """Return the angle of each phase to the truth in degrees."""
     found = xr.DataArray(spectra, dims=("component", "energy"))
     order = hsi.metrics.match(truth["endmembers"], found)
     return np.degrees(hsi.metrics.spectral_angle(truth["endmembers"].values, spectra[order]))
 
 
 def run(size: int, channels: int, *, shuffled: bool = False) -> dict[str, tuple[np.ndarray, float]]:
-    """Angles and seconds of every method on one cube."""
+    """Return the angles and the seconds of every method on one cube of ``size`` squared pixels."""
     cube, truth = scene(size, channels, shuffled=shuffled)
     methods: dict[str, Callable[[], np.ndarray]] = {
         "ours, least squares": lambda: ours(cube),

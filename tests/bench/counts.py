@@ -1,8 +1,8 @@
-"""Poisson factorisation of counts: a pass of ours and an iteration of scikit-learn's, and the way to equal objectives.
+"""Compare Poisson factorisation of counts with scikit-learn's: time of a pass, and time to equal objectives.
 
-Both start from the same spectra, on one thread; scikit-learn (solver "mu", Kullback-Leibler) has its data as compressed
-rows or dense, in float32 beforehand, where it is fastest, or in the float64 that it makes of integers. Prints
-a Markdown table; times are CPU times, lowest of some repeats.
+Both start from the same spectra and run on one thread. scikit-learn (solver "mu", Kullback-Leibler) gets its data as
+compressed rows or dense, in float32, where it is fastest, or in float64, to which it converts integers. Prints a
+Markdown table; times are CPU times, the lowest of some repeats.
 
 Run with: python -m tests.bench.counts [--size 96] [--channels 2048] [--counts 147] [--components 4]
 """
@@ -25,16 +25,16 @@ from scalehsi.kernels import poisson
 from scalehsi.kernels.pixel_rows.sparse_counts import Counts
 
 ITERATIONS = (10, 20, 40, 80, 160)
-LONGEST = 200
-"""Passes of ours, at most."""
+MAX_PASSES = 200
+"""Largest number of our passes."""
 
 
 def scene(
     size: int = 96, channels: int = 2048, counts: float = 147.0, components: int = 4, seed: int = 0
 ) -> tuple[np.ndarray[Any, Any], Float]:
-    """Counts (P, E) in single bytes, and the spectra (K, E) that they are from: lines on a falling background.
+    """Make counts (P, E) in single bytes, and their spectra (K, E): lines on a decreasing background.
 
-    At 147 counts on 2048 channels 5 % of the block is filled, as in maps of X-rays.
+    With 147 counts in 2048 channels 5 % of the values are not zero, as in X-ray maps.
     """
     rng = np.random.default_rng(seed)
     e = np.arange(channels) / channels
@@ -51,14 +51,14 @@ def scene(
 
 
 def starting_spectra(x: np.ndarray[Any, Any], components: int) -> Float:
-    """The mean spectrum, disturbed: (K, E) of unit sum."""
+    """Return the mean spectrum with random factors, (K, E), each of unit sum."""
     mean = x.mean(axis=0) + 1e-6
     s = mean * np.random.default_rng(1).uniform(0.5, 1.5, (components, x.shape[1]))
     return np.asarray(s / s.sum(axis=1, keepdims=True))
 
 
 def objective_of(few: Counts, c: Float, s: Float, strip: int = 1024) -> float:
-    """``sum c s - x log(c s)``, plainly."""
+    """Return ``sum c s - x log(c s)``."""
     total = 0.0
     for start in range(0, few.shape[0], strip):
         rows = few[start : start + strip]
@@ -69,10 +69,10 @@ def objective_of(few: Counts, c: Float, s: Float, strip: int = 1024) -> float:
 
 
 def descent(few: Counts | np.ndarray[Any, Any], s: Float) -> Iterator[float]:
-    """Objectives of our passes from ``s``: Newton in s, extrapolated, back to safety when the objective rises."""
+    """Iterate over the objectives of our passes from ``s``: extrapolated Newton steps, reset when it rises."""
     beta, cap, best = 0.5, 1.0, np.inf
     kept = safe = s
-    for _ in range(LONGEST):
+    for _ in range(MAX_PASSES):
         _, sums = poisson.update(few, s=s)
         value = poisson.objective(sums, s, 0.0)
         if value > best + 1e-13 * abs(best):
@@ -88,7 +88,7 @@ def descent(few: Counts | np.ndarray[Any, Any], s: Float) -> Iterator[float]:
 
 
 def theirs(data: Any, totals: Float, s: Float, iterations: int) -> tuple[float, Float, Float]:
-    """CPU seconds, c and s of scikit-learn's multiplicative updates."""
+    """Return CPU seconds, c and s of scikit-learn's multiplicative updates."""
     c = np.repeat(totals[:, None] / len(s), len(s), axis=1).astype(data.dtype)
     model = SklearnNMF(
         len(s), init="custom", solver="mu", beta_loss="kullback-leibler", max_iter=iterations, tol=0, shuffle=False
@@ -99,7 +99,7 @@ def theirs(data: Any, totals: Float, s: Float, iterations: int) -> tuple[float, 
 
 
 def cpu(function: Callable[[], object], repeats: int) -> float:
-    """Lowest CPU seconds of some runs, after one that compiles."""
+    """Return the lowest CPU seconds of some runs, after one run that compiles."""
     function()
     seconds = []
     for _ in range(repeats):
@@ -110,7 +110,7 @@ def cpu(function: Callable[[], object], repeats: int) -> float:
 
 
 def peak(function: Callable[[], object]) -> int:
-    """Bytes that a run has in arrays at its highest, beside its arguments."""
+    """Return the peak memory of a run in bytes, without its arguments."""
     function()
     tracemalloc.start()
     function()
@@ -126,7 +126,7 @@ def row(what: str, unit: str, ours: float, other: float) -> dict[str, Any]:
 def table(
     size: int = 96, channels: int = 2048, counts: float = 147.0, components: int = 4, repeats: int = 3
 ) -> list[dict[str, Any]]:
-    """Measure; one dict a row, with the keys what, unit, ours, scikit-learn, times (theirs over ours)."""
+    """Return one dict for each row, with the keys what, unit, ours, scikit-learn, times (theirs over ours)."""
     with threadpool_limits(1):
         return list(_rows(size, channels, counts, components, repeats))
 
@@ -138,7 +138,7 @@ def _rows(size: int, channels: int, counts: float, components: int, repeats: int
     csr, totals = sp.csr_matrix(x.astype("f4")), x.sum(axis=1).astype("f8")
     per = 1e9 / few.indptr[-1]
 
-    # Of an iteration of theirs, what a fit costs beside its iterations taken away.
+    # Time of one of their iterations: the difference of two fits, without the fixed cost of a fit.
     def iteration(data: Any, many: int) -> float:
         runs = [(theirs(data, totals, s, 1)[0], theirs(data, totals, s, 1 + many)[0]) for _ in range(repeats)]
         return (min(b for _, b in runs) - min(a for a, _ in runs)) / many
@@ -182,7 +182,7 @@ def _rows(size: int, channels: int, counts: float, components: int, repeats: int
 
 
 def _trace(few: Counts, s: Float, target: float, repeats: int) -> list[tuple[float, float]]:
-    """Objectives of our passes, and the lowest CPU seconds of some runs that it took to reach each; none compiles."""
+    """Return the objectives of our passes down to ``target``, and the lowest CPU seconds of some runs to reach each."""
     poisson.improve(poisson.update(few, s=s)[1], s)
     runs = []
     for _ in range(repeats):

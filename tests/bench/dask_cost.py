@@ -1,9 +1,9 @@
-"""What Dask adds to a pass: the same kernel over the same blocks in a bare loop, and streaming against pure reading.
+"""Measure the cost of Dask in a pass: against a plain loop over the same blocks, and against reading alone.
 
-Resident: a pass of `map_fold` beside a loop that calls the kernel on the very blocks that the workers hold, on all
-workers at once. Streamed: a pass beside what reading and decompressing alone takes (zarr, no Dask), and beside a loop
-that reads a chunk and calls the kernel. Both sides take turns, and the fastest of each counts. Where other programs
-keep the machine busy, the ratio of CPU seconds tells more than that of the clock.
+Resident: a pass of `map_fold` is compared with a loop that calls the kernel on the blocks in the workers' memory, on
+all workers at once. Streamed: a pass is compared with reading and decompressing alone (zarr, no Dask), and with a loop
+that reads a chunk and calls the kernel. Both sides are measured alternately, and the fastest run of each is used. On a
+machine that is busy with other programs, the ratio of CPU seconds is more reliable than that of wall seconds.
 
 Run with: python -m tests.bench.dask_cost [--quick] [--repeats 9]
 """
@@ -35,18 +35,18 @@ from scalehsi.kernels import least_squares
 MiB = 2**20
 CHANNELS = 1024
 COMPONENTS = 6
-RESIDENT = ((64, 16.0), (1024, 0.25), (16, 64.0))
-"""Blocks, and MiB of each."""
-CHUNK = (64, 64)
-"""Pixels of a stored chunk: 16 MiB of float32, 8 of 16-bit counts."""
-STREAMED = (("zstd", "uint16"), ("zstd", "float32"), ("own", "uint16"), ("own", "float32"))
-"""How a cube is compressed (zstd as zarr does by default, or as `scalehsi.save` does), and its dtype."""
-PASS: dict[str, Any] = {"norm": False}
-"""How a fit calls the kernel: the norm of the data is asked for in the first pass alone."""
+RESIDENT_CASES = ((64, 16.0), (1024, 0.25), (16, 64.0))
+"""Number of blocks, and MiB of a block."""
+CHUNK_PIXELS = (64, 64)
+"""Pixels of a stored chunk along y and x: 16 MiB of float32, 8 MiB of 16-bit counts."""
+STREAMED_CASES = (("zstd", "uint16"), ("zstd", "float32"), ("own", "uint16"), ("own", "float32"))
+"""Compression of the cube (zstd as by default in zarr, or "own" as in `scalehsi.save`), and its dtype."""
+KERNEL_SETTINGS: dict[str, Any] = {"norm": False}
+"""As in a fit, where only the first pass computes the norm of the data."""
 
 
 class Work(NamedTuple):
-    """The two sides of a comparison, each giving its seconds."""
+    """The two sides of a comparison: functions that return their seconds."""
 
     bare: Callable[[], float]
     ours: Callable[[], float]
@@ -59,7 +59,7 @@ def spectra() -> np.ndarray:
 
 
 def mixtures(block_info: Any = None, *, counts: bool) -> np.ndarray:
-    """A block of noisy mixtures: float32 intensities, or 16-bit counts of 3000 a pixel."""
+    """Make a block of noisy mixtures: float32 intensities, or 16-bit counts with 3000 in a pixel."""
     place, shape = block_info[None]["array-location"], block_info[None]["chunk-shape"]
     rng = np.random.default_rng([start for start, _ in place])
     c = rng.random((math.prod(shape[:-1]), COMPONENTS), dtype=np.float32) ** 3
@@ -78,7 +78,7 @@ def cube_of(chunks: tuple[tuple[int, ...], ...], *, counts: bool) -> xr.DataArra
 
 @contextlib.contextmanager
 def scheduler(where: str) -> Iterator[Client | None]:
-    """Two threads of this process, or two worker processes of one thread each."""
+    """Use two threads of this process, or two worker processes of one thread each."""
     if where == "threads":
         with dask.config.set(scheduler="threads", num_workers=2):
             yield None
@@ -95,7 +95,7 @@ def timed(call: Callable[[], Any]) -> float:
 
 
 def with_cpu(call: Callable[[], float], client: Client | None) -> tuple[float, float]:
-    """What a call says it took, and the CPU seconds of the processes that work."""
+    """Return the seconds that a call returns, and the CPU seconds of the computing processes."""
 
     def cpu() -> float:
         return time.process_time() if client is None else sum(client.run(time.process_time).values())
@@ -106,7 +106,7 @@ def with_cpu(call: Callable[[], float], client: Client | None) -> tuple[float, f
 
 
 def compare(work: Work, repeats: int) -> tuple[float, float]:
-    """The fastest seconds of each side, which take turns; the first turn of each warms up."""
+    """Return the fastest seconds of each side, measured alternately; the first run of each is not used."""
     turns = [(work.bare(), work.ours()) for _ in range(repeats + 1)][1:]
     return min(bare for bare, _ in turns), min(ours for _, ours in turns)
 
@@ -115,17 +115,17 @@ def compare(work: Work, repeats: int) -> tuple[float, float]:
 
 
 def loop(tiles: Sequence[Any], s: np.ndarray) -> float:
-    return timed(lambda: [least_squares.update(tile.x, s=s, **PASS) for tile in tiles])
+    return timed(lambda: [least_squares.update(tile.x, s=s, **KERNEL_SETTINGS) for tile in tiles])
 
 
 def loop_of_worker(s: np.ndarray, dask_worker: Any = None) -> tuple[float, int]:
-    """The bare loop over what this worker holds."""
-    tiles = [tile for held in list(dask_worker.data.values()) for tile in getattr(held, "values", ())]
+    """Run the plain loop over the tiles in this worker's memory; return its seconds and the number of tiles."""
+    tiles = [tile for bundle in list(dask_worker.data.values()) for tile in getattr(bundle, "values", ())]
     return loop(tiles, s), len(tiles)
 
 
 def tiles_of(view: Blocks) -> list[Any]:
-    """The tiles that this process holds."""
+    """Return the tiles in the memory of this process."""
     tiles: list[Any] = []
 
     def look(x: Any, *, tile: Any) -> Any:
@@ -137,7 +137,7 @@ def tiles_of(view: Blocks) -> list[Any]:
 
 
 def resident(blocks: int, mebibytes: float, where: str, *, repeats: int = 9) -> dict[str, Any]:
-    """A pass over blocks that are held, beside the bare loop over them."""
+    """Measure a pass over blocks in memory, and the plain loop over them."""
     pixels = max(1, int(mebibytes * MiB) // (4 * CHANNELS))
     s = spectra()
     with scheduler(where) as client, ThreadPoolExecutor(2) as pool:
@@ -146,14 +146,16 @@ def resident(blocks: int, mebibytes: float, where: str, *, repeats: int = 9) -> 
         assert len(view) == blocks
 
         def ours() -> float:
-            return timed(lambda: map_fold(least_squares.update, view, shared={"s": s, **PASS}, name="nmf-frobenius"))
+            return timed(
+                lambda: map_fold(least_squares.update, view, shared={"s": s, **KERNEL_SETTINGS}, name="nmf-frobenius")
+            )
 
         if client is None:
             tiles = tiles_of(view)
             halves = tiles[: blocks // 2], tiles[blocks // 2 :]
             bare = partial_timed(pool, halves, s)
         else:
-            map_fold(least_squares.update, view, shared={"s": s, **PASS})
+            map_fold(least_squares.update, view, shared={"s": s, **KERNEL_SETTINGS})
 
             def bare() -> float:
                 found = client.run(loop_of_worker, s).values()
@@ -172,7 +174,7 @@ def resident(blocks: int, mebibytes: float, where: str, *, repeats: int = 9) -> 
         "bare_ms": 1e3 * bare_s,
         "dask_ms": 1e3 * ours_s,
         "overhead_ms_a_block": 1e3 * (ours_s - bare_s) / blocks,
-        # With worker processes this process is the client and the scheduler, and nothing else.
+        # With worker processes, this process is only the client and the scheduler.
         "scheduler_ms_a_block": math.nan if client is None else 1e3 * cpu / blocks,
         "ratio": ours_s / bare_s,
     }
@@ -186,13 +188,13 @@ def partial_timed(pool: ThreadPoolExecutor, halves: Sequence[Any], s: np.ndarray
 
 
 def store(path: Path, codec: str, dtype: str, side: int) -> xr.DataArray:
-    """A cube on disk."""
-    along = (*[CHUNK[0]] * (side // CHUNK[0]),)
-    cube = cube_of((along, along), counts=dtype == "uint16")
+    """Save a cube and open it."""
+    chunks = (*[CHUNK_PIXELS[0]] * (side // CHUNK_PIXELS[0]),)
+    cube = cube_of((chunks, chunks), counts=dtype == "uint16")
     if codec == "own":
         hsi.save(cube, path)
     else:
-        encoding = {"counts": {"compressors": (ZstdCodec(level=3),), "chunks": (*CHUNK, CHANNELS)}}
+        encoding = {"counts": {"compressors": (ZstdCodec(level=3),), "chunks": (*CHUNK_PIXELS, CHANNELS)}}
         plain = cube.drop_attrs().rename("counts").to_dataset()
         plain["energy"].attrs["units"] = "eV"
         plain.to_zarr(path, encoding=encoding, zarr_format=3, consolidated=False)
@@ -200,7 +202,7 @@ def store(path: Path, codec: str, dtype: str, side: int) -> xr.DataArray:
 
 
 def read(path: Path, part: int, parts: int, s: np.ndarray | None = None) -> float:
-    """Read and decompress every so-many-th chunk, and call the kernel on it if endmembers are given."""
+    """Read and decompress one of ``parts`` shares of the chunks; call the kernel on each if endmembers are given."""
     array = zarr.open_group(path, mode="r")["counts"]
     corners = [
         (y, x) for y in range(0, array.shape[0], array.chunks[0]) for x in range(0, array.shape[1], array.chunks[1])
@@ -209,7 +211,7 @@ def read(path: Path, part: int, parts: int, s: np.ndarray | None = None) -> floa
     for y, x in corners[part::parts]:
         block = array[y : y + array.chunks[0], x : x + array.chunks[1]]
         if s is not None:
-            least_squares.update(block.reshape(-1, CHANNELS), s=s, **PASS)
+            least_squares.update(block.reshape(-1, CHANNELS), s=s, **KERNEL_SETTINGS)
     return time.perf_counter() - begin
 
 
@@ -220,7 +222,7 @@ def read_of_worker(path: Path, s: np.ndarray | None, dask_worker: Any = None) ->
 def streamed(
     codec: str, dtype: str, where: str, *, side: int = 512, repeats: int = 5, **options: Any
 ) -> dict[str, Any]:
-    """A pass that reads the cube, beside pure reading and beside a loop that reads and calls the kernel."""
+    """Measure a pass that reads the cube, reading alone, and a loop that reads and calls the kernel."""
     s = spectra()
     with tempfile.TemporaryDirectory() as folder, scheduler(where) as client, ThreadPoolExecutor(2) as pool:
         path = Path(folder) / "cube.zarr"
@@ -233,7 +235,9 @@ def streamed(
             return timed(lambda: list(pool.map(lambda part: read(path, part, 2, ends), range(2))))
 
         def ours() -> float:
-            return timed(lambda: map_fold(least_squares.update, view, shared={"s": s, **PASS}, name="nmf-frobenius"))
+            return timed(
+                lambda: map_fold(least_squares.update, view, shared={"s": s, **KERNEL_SETTINGS}, name="nmf-frobenius")
+            )
 
         reads: list[tuple[float, float]] = []
         passes: list[tuple[float, float]] = []
@@ -274,19 +278,19 @@ def streamed(
 
 def table(
     *,
-    cases: Sequence[tuple[int, float]] = RESIDENT,
-    stores: Sequence[tuple[str, str]] = STREAMED,
+    cases: Sequence[tuple[int, float]] = RESIDENT_CASES,
+    stores: Sequence[tuple[str, str]] = STREAMED_CASES,
     where: Sequence[str] = ("threads", "cluster"),
     side: int = 512,
     repeats: int = 9,
 ) -> list[dict[str, Any]]:
-    """One dict for each measurement; at most 1 GiB of data at a time."""
+    """Return one dict for each measurement; at most 1 GiB of data is in memory."""
     rows = [resident(*case, place, repeats=repeats) for place in where for case in cases]
     return rows + [streamed(*kind, place, side=side, repeats=repeats) for place in where for kind in stores]
 
 
 def markdown(rows: Sequence[dict[str, Any]]) -> str:
-    """The rows as Markdown, one table for each kind."""
+    """Format the rows as Markdown, one table for each kind."""
     tables = []
     for kind in dict.fromkeys(row["kind"] for row in rows):
         ours = [{k: v for k, v in row.items() if k != "kind"} for row in rows if row["kind"] == kind]
@@ -306,10 +310,10 @@ def _cell(value: Any) -> str:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--quick", action="store_true", help="a few MiB, to see that it runs")
+    parser.add_argument("--quick", action="store_true", help="a few MiB, to test that it runs")
     parser.add_argument("--repeats", type=int, default=9)
     given = parser.parse_args()
-    options: dict[str, Any] = {"cases": ((8, 1.0),), "side": 2 * CHUNK[0]} if given.quick else {}
+    options: dict[str, Any] = {"cases": ((8, 1.0),), "side": 2 * CHUNK_PIXELS[0]} if given.quick else {}
     print(markdown(table(repeats=1 if given.quick else given.repeats, **options)))
 
 

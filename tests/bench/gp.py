@@ -1,9 +1,9 @@
-"""Gaussian processes: agreement with a dense reference, time and memory beside it, sizes, seams, and maps from a store.
+"""Compare Gaussian processes with a dense reference: agreement, time, memory, large maps, seams of tiles, and stores.
 
 Run with: python -m tests.bench.gp [--only agreement speed memory size seams store] [--steps 3] [--big 4096]
 
-What is timed runs in a process of its own, on one thread. The reference is gpytorch with the kernel of distance, as the
-paper has it (extra ``gp``).
+Timed fits run in a separate process on one thread. The reference is gpytorch with a kernel of the distance, as in the
+paper (extra ``gp``).
 """
 
 from __future__ import annotations
@@ -57,7 +57,7 @@ print(json.dumps({"cpu": cpu, "wall": wall, "before": before, "peak": after, "si
 
 
 def peak() -> float:
-    """GiB that this process had at its highest."""
+    """Return the peak memory of this process in GiB."""
     text = Path("/proc/self/status").read_text()
     return int(next(line for line in text.splitlines() if line.startswith("VmHWM")).split()[1]) / 2**20
 
@@ -65,7 +65,7 @@ def peak() -> float:
 def alone(
     shape: tuple[int, int], components: int, *, noise: float = 0.3, seed: int = 0, **model: Any
 ) -> dict[str, Any]:
-    """Time, memory and similarities of a fit in a process of its own."""
+    """Return time, memory and similarities of a fit in a separate process."""
     given = json.dumps([shape, components, noise, model, seed])
     done = subprocess.run([sys.executable, "-c", ALONE, given], capture_output=True, text=True, check=True)
     return json.loads(done.stdout.splitlines()[-1])
@@ -77,7 +77,7 @@ def scenes(shape: tuple[int, int], noise: float, seed: int) -> Iterator[tuple[st
 
 
 def agreement(steps: int, sides: Sequence[int], seeds: int) -> Iterator[Row]:
-    """Similarity to the truth by the structured engine and by dense gpytorch, mean over seeds, and their evidence."""
+    """Compare the structured engine with dense gpytorch: similarity to the truth, mean over seeds, and evidence."""
     for side in sides:
         for noise in NOISES:
             found: dict[str, list[list[Any]]] = {}
@@ -108,7 +108,7 @@ def agreement(steps: int, sides: Sequence[int], seeds: int) -> Iterator[Row]:
 
 
 def equality() -> Iterator[Row]:
-    """The structured engine beside the dense one with the same separable kernel and hyperparameters."""
+    """Compare the structured engine with the dense one, for the same separable kernel and hyperparameters."""
     for side in (16, 24):
         y = np.ascontiguousarray(np.moveaxis(hsi.simulate.maps((side, side)).maps.values, 0, -1), dtype=np.float64)
         hyper = likelihood.fit([y])
@@ -126,7 +126,7 @@ def equality() -> Iterator[Row]:
 
 
 def speed(steps: int) -> Iterator[Row]:
-    """Hyperparameters, mean and deviation beside the steps of gpytorch, in CPU seconds of one thread."""
+    """Compare the time of a whole fit with that of gpytorch's steps, in CPU seconds of one thread."""
     for side, count in ((24, max(steps, 10)), (48, steps)):
         maps = hsi.simulate.maps((side, side), noise=0.3).maps.compute()
         y = np.ascontiguousarray(np.moveaxis(maps.values, 0, -1), dtype=np.float64)
@@ -149,7 +149,7 @@ def speed(steps: int) -> Iterator[Row]:
 
 
 def memory() -> Iterator[Row]:
-    """Finer grids where the dense reference passes 10 GB."""
+    """Measure the memory for finer grids, where the dense reference needs more than 10 GB."""
     for upsample in (1, 2, 4):
         found = alone((48, 48), 6, upsample=upsample)
         yield {
@@ -161,7 +161,7 @@ def memory() -> Iterator[Row]:
 
 
 def size() -> Iterator[Row]:
-    """Large maps in memory, hyperparameters from windows."""
+    """Measure large maps in memory, with hyperparameters from windows."""
     for side, seconds, gibibytes in ((512, 6, 0.6), (1024, 12, 1.5)):
         found = alone((side, side), 8)
         yield {
@@ -175,7 +175,7 @@ def size() -> Iterator[Row]:
 
 
 def seams() -> Iterator[Row]:
-    """Tiles of 64 pixels beside the whole, for halos in lengths, in standard deviations of the posterior."""
+    """Compare tiles of 64 pixels with the whole map, for several halos, in standard deviations of the posterior."""
     for noise in (0.03, 0.3):
         maps = hsi.simulate.maps((256, 256), n_components=4, noise=noise).maps.compute().astype(np.float64)
         whole = hsi.fit(maps, hsi.ParallelGP(tile=None))
@@ -194,7 +194,7 @@ def seams() -> Iterator[Row]:
 
 
 def store(big: int) -> Iterator[Row]:
-    """From Zarr to Zarr by tiles on two workers of 2 GB."""
+    """Measure a fit from Zarr to Zarr by tiles, on two workers of 2 GB."""
     sides = [side for side in (1024, 2048, 4096) if side <= big]
     seconds: list[float] = []
     for side in sides:
@@ -227,10 +227,12 @@ def main() -> None:
         "store": lambda a: [store(a.big)],
     }
     parser.add_argument("--only", nargs="*", choices=parts, default=list(parts))
-    parser.add_argument("--steps", type=int, default=3, help="Steps of gpytorch that are timed at 48 x 48.")
-    parser.add_argument("--training", type=int, default=PAPER_STEPS, help="Steps of gpytorch for the agreement.")
-    parser.add_argument("--sides", type=int, nargs="*", default=[24, 32], help="Of the maps for the agreement.")
-    parser.add_argument("--seeds", type=int, default=1, help="Scenes of each kind for the agreement.")
+    parser.add_argument("--steps", type=int, default=3, help="Number of gpytorch's steps timed at 48 x 48.")
+    parser.add_argument(
+        "--training", type=int, default=PAPER_STEPS, help="Number of gpytorch's steps for the agreement."
+    )
+    parser.add_argument("--sides", type=int, nargs="*", default=[24, 32], help="Sides of the maps for the agreement.")
+    parser.add_argument("--seeds", type=int, default=1, help="Number of scenes of each kind for the agreement.")
     parser.add_argument("--big", type=int, default=4096, help="Side of the largest maps from a store.")
     given = parser.parse_args()
     for name in given.only:

@@ -1,10 +1,10 @@
-"""A pass of NMF on a GPU: ours, two products of cuBLAS without a solver, and the CPU's pass, on the same block.
+"""Measure a pass of NMF on a GPU, two matrix products by cuBLAS, and the same pass on the CPU, for one block.
 
-Prints a Markdown table of times with the rate at which the data were read, and how far our sums are from the CPU's.
+Prints a Markdown table of times, the rate at which the data were read, and the largest difference to the CPU's sums.
 
 Run with: python -m tests.bench.gpu [--pixels 262144] [--channels 1024] [--components 4 8 16] [--repeats 7]
 Needs CuPy, an NVIDIA GPU, numpy and scipy; numba too for the CPU's pass, whose columns are empty without it.
-Exits with 2 where there is no usable GPU. No figure of it is known yet: it has not run on a GPU.
+Exits with 2 where there is no usable GPU. There are no results yet, because it has not run on a GPU.
 """
 
 from __future__ import annotations
@@ -24,20 +24,20 @@ from scalehsi.kernels import cuda
 from scalehsi.schema import InputError
 
 CHECKED = 16384
-"""Pixels on which sums are compared with the CPU's, and on which the CPU is timed."""
+"""Number of pixels for which sums are compared with the CPU's, and the CPU is timed."""
 
 
 def usable() -> str:
-    """The name of the GPU, or an empty string."""
+    """Return the name of the GPU, or an empty string."""
     try:
         cupy = importlib.import_module("cupy")
         return str(cupy.cuda.runtime.getDeviceProperties(0)["name"].decode())
-    except Exception:  # a broken driver raises errors of many kinds, and all mean the same here
+    except Exception:  # a broken driver raises errors of many types; all of them mean that there is no GPU
         return ""
 
 
 def scene(pixels: int, channels: int, components: int, *, level: float) -> tuple[Any, np.ndarray]:
-    """Counts (P, E) as float32 on the GPU, about ``level`` in a pixel, and endmembers (K, E) that sum to one."""
+    """Make counts (P, E) as float32 on the GPU, about ``level`` in a pixel, and endmembers (K, E) of unit sum."""
     cupy = importlib.import_module("cupy")
     rng = np.random.default_rng(0)
     energy = np.linspace(0, 1, channels)
@@ -47,7 +47,7 @@ def scene(pixels: int, channels: int, components: int, *, level: float) -> tuple
     device = cupy.random.default_rng(0)
     x = cupy.empty((pixels, channels), dtype=np.float32)
     ends = cupy.asarray(s, dtype=np.float32)
-    for start in range(0, pixels, 8192):  # in parts: random numbers are made as 8 bytes each
+    for start in range(0, pixels, 8192):  # in parts, because random numbers have 8 bytes each
         part = x[start : start + 8192]
         c = device.gamma(0.5, 1.0, (len(part), components)).astype(np.float32)
         c *= level / cupy.maximum(c.sum(axis=1, keepdims=True), 1e-6)
@@ -56,7 +56,7 @@ def scene(pixels: int, channels: int, components: int, *, level: float) -> tuple
 
 
 def gpu_time(run: Callable[[], object], repeats: int) -> float:
-    """Best time in seconds by the GPU's clock, results on the host included, after one call to compile."""
+    """Return the best time in seconds by the GPU's clock, with the transfer of results, after a call to compile."""
     cupy = importlib.import_module("cupy")
     run()
     begin, end = cupy.cuda.Event(), cupy.cuda.Event()
@@ -81,12 +81,12 @@ def cpu_time(run: Callable[[], object], repeats: int) -> float:
 
 
 def furthest(found: dict[str, Any], wanted: dict[str, Any]) -> float:
-    """Largest difference of any sum, relative to the largest number of its kind."""
+    """Return the largest difference of a sum, relative to the largest number of its kind."""
     return max(float(np.abs(found[name] - wanted[name]).max() / np.abs(wanted[name]).max()) for name in wanted)
 
 
 def cpu_twin(name: str) -> Any:
-    """A module of the CPU's passes, or None without numba."""
+    """Return a module of the CPU's passes, or None without numba."""
     try:
         return importlib.import_module(f"scalehsi.kernels.{name}")
     except ImportError:
@@ -121,7 +121,7 @@ def least_squares(x: Any, s: np.ndarray, dtype: str, repeats: int) -> str:
 
 
 def counts_of(x: np.ndarray) -> Any:
-    """Counts without zeros, as `cuda.counts_to_device` takes them."""
+    """Convert to counts without zeros, as `cuda.counts_to_device` takes them."""
     rows = sparse.csr_array(x)
     channel, value = rows.indices.astype(np.uint16), np.minimum(rows.data, 255).astype(np.uint8)
     return SimpleNamespace(indptr=rows.indptr.astype(np.int64), channel=channel, value=value, n_channels=x.shape[1])

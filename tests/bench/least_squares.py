@@ -1,4 +1,7 @@
-"""The least-squares engine: cost of a pass against the floor, and objective against time and readings, beside peers."""
+"""Measure NMF by least squares, also by other programs: cost of a pass, and objective against time and readings.
+
+These are parts of `tests.bench.nmf`.
+"""
 
 from __future__ import annotations
 
@@ -23,13 +26,14 @@ from tests.bench.machine import floor, product_rate, read_rate, seconds
 Row = dict[str, object]
 Trace = list[tuple[float, float]]
 """(CPU seconds, objective) after each reading."""
-LIMITS = (1e-2, 1e-3, 1e-4)
+EXCESS_LIMITS = (1e-2, 1e-3, 1e-4)
+"""Relative excess of the objective over the best value known."""
 
 
 def eels(
     size: int = 256, channels: int = 1024, components: int = 6, *, seed: int = 0, dose: float = 2e5
 ) -> xr.DataArray:
-    """EELS-like counts as float32: power-law backgrounds that differ little, edges with white lines, smooth maps."""
+    """Make EELS-like counts in float32: similar power-law backgrounds, edges with white lines, smooth maps."""
     rng = np.random.default_rng(seed)
     e = np.linspace(0, 1, channels)
     s = np.empty((components, channels))
@@ -48,7 +52,7 @@ def eels(
 
 
 def speed(*, pixels: int = 65536, energies: int = 1024, repeats: int = 5) -> list[Row]:
-    """Milliseconds of an exact pass on one thread: kinds of data and numbers of components, beside bare products."""
+    """Measure an exact pass on one thread, for types of data and numbers of components, with two plain products."""
     rng = np.random.default_rng(0)
     rows: list[Row] = []
     for k in (4, 6, 8, 12):
@@ -91,7 +95,7 @@ def speed(*, pixels: int = 65536, energies: int = 1024, repeats: int = 5) -> lis
 
 
 def sklearn_iteration(x: np.ndarray, k: int, solver: str) -> float:
-    """Seconds of one iteration: the difference of two runs."""
+    """Return the seconds of one iteration, from the difference of two runs."""
     rng = np.random.default_rng(0)
     c, s = rng.random((len(x), k), dtype=np.float32), rng.random((k, x.shape[1]), dtype=np.float32)
 
@@ -108,7 +112,7 @@ def sklearn_iteration(x: np.ndarray, k: int, solver: str) -> float:
 
 
 def threads(*, size: int = 256, repeats: int = 5) -> list[Row]:
-    """A pass on one thread and on two."""
+    """Measure a pass on one thread and on two."""
     cube = eels(size)
     s = np.random.default_rng(0).random((6, cube.shape[-1]))
     taken = {}
@@ -131,7 +135,7 @@ def threads(*, size: int = 256, repeats: int = 5) -> list[Row]:
 
 
 def ours(cube: xr.DataArray, k: int, *, iterations: int = 120, **settings: Any) -> Trace:
-    """CPU seconds and objective after each iteration; the start is paid for before the first."""
+    """Return CPU seconds and objective after each iteration; the first includes the start."""
     trace: Trace = []
     begin = time.process_time()
 
@@ -149,7 +153,7 @@ def ours(cube: xr.DataArray, k: int, *, iterations: int = 120, **settings: Any) 
 
 
 def sklearn(cube: xr.DataArray, k: int, *, solver: str, steps: tuple[int, ...], init: str = "nndsvda") -> Trace:
-    """CPU seconds and objective after so many iterations; every point is a run of its own from the same start."""
+    """Return CPU seconds and objective after the numbers of iterations ``steps``; each is a run from the same start."""
     x = cube.values.reshape(-1, cube.shape[-1])
     trace: Trace = []
     for iterations in steps:
@@ -163,7 +167,7 @@ def sklearn(cube: xr.DataArray, k: int, *, solver: str, steps: tuple[int, ...], 
 
 
 def hyperspy(cube: xr.DataArray, k: int) -> float | None:
-    """Objective that HyperSpy's lazy, one-pass NMF reaches, its maps solved exactly; None where it is not installed."""
+    """Return the objective of HyperSpy's lazy, one-pass NMF with exact maps; None where it is not installed."""
     if importlib.util.find_spec("hyperspy") is None:
         return None
     import hyperspy.api as hs
@@ -179,7 +183,7 @@ def hyperspy(cube: xr.DataArray, k: int) -> float | None:
 
 
 def convergence(*, size: int = 256, channels: int = 1024, k: int = 6) -> tuple[list[Row], dict[str, Trace]]:
-    """Readings and CPU seconds to an excess over the best objective known."""
+    """Measure readings and CPU seconds down to an excess over the best objective known."""
     cube = eels(size, channels, k)
     traces = {
         "ours, default": ours(cube, k),
@@ -195,7 +199,7 @@ def convergence(*, size: int = 256, channels: int = 1024, k: int = 6) -> tuple[l
     rows: list[Row] = []
     for name, trace in traces.items():
         row: Row = {"method": name}
-        for limit in LIMITS:
+        for limit in EXCESS_LIMITS:
             hit = next((i for i, (_, value) in enumerate(trace) if value <= best * (1 + limit)), None)
             readings = None if hit is None else steps[name][hit] if name in steps else hit + 1
             row[f"readings to {limit:g}"] = "-" if readings is None else readings
@@ -209,12 +213,12 @@ def convergence(*, size: int = 256, channels: int = 1024, k: int = 6) -> tuple[l
 
 
 def compression(sizes: tuple[tuple[int, int, int], ...] = ((128, 512, 4), (256, 1024, 6), (192, 768, 10))) -> list[Row]:
-    """Readings and final objective of a fit in the subspace beside the full one."""
+    """Compare readings and final objective of a fit in the subspace with those of the full fit."""
     rows: list[Row] = []
     for size, channels, k in sizes:
         cube = eels(size, channels, k, seed=k)
         lazy = cube.chunk({"y": size // 8})
-        # Memory for less than the cube twice: it is read again at every pass.
+        # The cube fits less than twice in this memory, so it is read again in every pass.
         with mock.patch("scalehsi.blocks.compute.free_memory", return_value=int(1.5 * cube.nbytes)):
             found = {flag: hsi.fit(lazy, hsi.NMF(k, compress=flag, max_iter=300), seed=0) for flag in (False, True)}
         last = {flag: float((r["residual"].astype(float) ** 2).sum()) for flag, r in found.items()}
@@ -230,7 +234,7 @@ def compression(sizes: tuple[tuple[int, int, int], ...] = ((128, 512, 4), (256, 
 
 
 def scaling(sizes: tuple[int, ...] = (64, 128, 256, 512, 1024), *, channels: int = 256, k: int = 6) -> list[Row]:
-    """Seconds of a pass against pixels; the exponent of a straight line in logarithms."""
+    """Measure the seconds of a pass against the number of pixels, and the exponent of a power law."""
     rows, s = [], np.random.default_rng(0).random((k, channels))
     for size in sizes:
         x = np.random.default_rng(1).random((size * size, channels), dtype=np.float32)

@@ -1,4 +1,4 @@
-"""What this machine can do, and fair timing: minima of repeats, one thread, in the same process as what is judged."""
+"""Measure the speed of this machine and of functions: minima of repeats on one thread, in this process."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from threadpoolctl import threadpool_limits
 
 
 def seconds(fn: Callable[[], object], *, repeats: int = 5, wall: bool = False) -> float:
-    """Least time of a call after a first one that compiles: of the processor, which a busy machine spoils less."""
+    """Return the least time of a call after one that compiles: CPU time, which other programs disturb less, or wall."""
     clock = time.perf_counter if wall else time.process_time
     fn()
     return min(_once(fn, clock) for _ in range(repeats))
@@ -32,25 +32,25 @@ def _total(values: np.ndarray) -> float:
 
 
 def read_rate(megabytes: int = 256) -> float:
-    """Bytes a second that one core reads from memory."""
+    """Return the bytes that one core reads from memory in a second."""
     values = np.ones(megabytes * 2**18, dtype=np.float32)
     return values.nbytes / seconds(lambda: _total(values))
 
 
 def product_rate(size: int = 1536) -> float:
-    """Flops a second of a square float32 matrix product on one core."""
+    """Return the floating-point operations of a square float32 matrix product on one core in a second."""
     a = np.random.default_rng(0).random((size, size), dtype=np.float32)
     with threadpool_limits(1):
         return 2 * size**3 / seconds(lambda: a @ a)
 
 
 def floor(pixels: int, energies: int, components: int, *, read: float, product: float) -> float:
-    """Least seconds of a pass: the data read once, or its two products at the rate of the best product."""
+    """Return a lower bound of the seconds of a pass: reading the data once, or its two products at full speed."""
     return max(4 * pixels * energies / read, 4 * pixels * energies * components / product)
 
 
 def markdown(rows: Sequence[dict[str, object]]) -> str:
-    """A Markdown table; columns in the order of the first row that has them."""
+    """Format rows as a Markdown table; columns are in the order in which they first appear."""
     names = list(dict.fromkeys(name for row in rows for name in row))
     lines = ["| " + " | ".join(names) + " |", "|" + "---|" * len(names)]
     lines += ["| " + " | ".join(str(row.get(name, "")) for name in names) + " |" for row in rows]

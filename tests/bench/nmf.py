@@ -1,4 +1,4 @@
-"""The NMF engine beside its peers, in one run on one machine: Markdown tables, and a figure.
+"""Measure NMF and compare it with other programs, in one run on one machine: Markdown tables and a figure.
 
 Run with: python -m tests.bench.nmf [--only speed convergence counts ...] [--quick] [--figure nmf.png]
 """
@@ -16,7 +16,7 @@ PARTS = ("speed", "threads", "convergence", "variants", "compression", "scaling"
 
 
 def draw(traces: dict[str, least_squares.Trace], file: Path) -> None:
-    """Excess over the best objective, against CPU seconds and against readings."""
+    """Draw the excess over the best objective, against CPU seconds and against readings."""
     import matplotlib
 
     matplotlib.use("Agg")

@@ -1,8 +1,8 @@
-"""Two acquisitions fused, beside what others do with them: relative error of the cube, and angles of the spectra.
+"""Compare pansharpening with other methods: relative error of the cube, and angles of the spectra.
 
 Run with: python -m tests.bench.pansharpen [--sets 5]
-The development pair lies beside the checkout, in shared/data/psnmf_eels_dev; without it only simulated pairs are used.
-Drifted pairs have the spectral acquisition 1.3 and -0.9 spatial pixels off. scikit-learn is needed for its NMF.
+The development pair is in shared/data/psnmf_eels_dev beside the checkout; without it only simulated pairs are used. In
+drifted pairs the spectral acquisition is displaced by 1.3 and -0.9 spatial pixels. scikit-learn is needed for its NMF.
 """
 
 from __future__ import annotations
@@ -33,7 +33,7 @@ IMAGE = "PanSharpen(4) with the image"
 
 
 class Pair(NamedTuple):
-    """Two acquisitions, maybe an image, and the cube (y, x, E) and spectra (K, E) without noise."""
+    """Two acquisitions, sometimes an image, and the cube (y, x, E) and spectra (K, E) without noise."""
 
     data: dict[str, xr.DataArray]
     cube: np.ndarray
@@ -46,7 +46,7 @@ class Pair(NamedTuple):
         return self.error((np.asarray(maps, dtype=float) @ spectra).reshape(self.cube.shape))
 
     def angles(self, found: np.ndarray) -> np.ndarray:
-        """Degrees, in the order of the true spectra."""
+        """Return the angles to the true spectra in degrees, in their order."""
         a, b = (s / np.linalg.norm(s, axis=1, keepdims=True) for s in (self.spectra, found))
         table = np.degrees(np.arccos(np.clip(a @ b.T, -1.0, 1.0)))
         return table[linear_sum_assignment(table)]
@@ -61,7 +61,7 @@ def simulated(seed: int, drift: tuple[float, float] = (0.0, 0.0), *, image: floa
 
 
 def development(drift: tuple[float, float] | None = None) -> Pair:
-    """The development pair; with a drift its spectral cube is drawn anew from the true maps."""
+    """Load the development pair; with a drift its spectral cube is drawn again from the true maps."""
     fine, coarse, truth = (np.load(PAIR / f"{name}.npz") for name in ("hr", "hs", "truth"))
     maps, spectra, counts = truth["maps"].astype(float), truth["spectra"], coarse["counts"]
     if drift is not None:
@@ -78,7 +78,7 @@ def development(drift: tuple[float, float] | None = None) -> Pair:
 
 
 def bilinear(pair: Pair) -> np.ndarray:
-    """The spectral cube on the pixels of the spatial one, in its dose."""
+    """Interpolate the spectral cube to the pixels of the spatial one, and scale it to the same dose."""
     fine, coarse = pair.data["spatial"], pair.data["spectral"]
     at = [(fine[d].values - float(coarse[d][0])) / float(coarse[d][1] - coarse[d][0]) for d in ("y", "x")]
     places = np.stack(np.meshgrid(*at, indexing="ij"))
@@ -89,7 +89,7 @@ def bilinear(pair: Pair) -> np.ndarray:
 
 
 def peers(pair: Pair) -> Iterator[tuple[str, float, np.ndarray | None]]:
-    """What others do: error of the cube, and angles where there are spectra."""
+    """Iterate over the errors of other methods, and the angles of those with spectra."""
     fine, coarse = pair.data["spatial"], pair.data["spectral"]
     yield RAW, pair.error(fine.values), None
     yield BILINEAR, pair.error(bilinear(pair)), None
@@ -99,7 +99,7 @@ def peers(pair: Pair) -> Iterator[tuple[str, float, np.ndarray | None]]:
 
     pixels = fine.values.reshape(-1, fine.shape[-1])
     with warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # that it has not converged in its 200 iterations
+        warnings.simplefilter("ignore")  # the warning that 200 iterations were not enough
         s = NMF(len(pair.spectra)).fit(coarse.values.reshape(-1, coarse.shape[-1]).astype(float)).components_
     maps = least_squares.abundances(pixels, s=s, residual=False)[0]["abundances"]
     yield SKLEARN, pair.product(maps, s), pair.angles(s)
@@ -118,7 +118,7 @@ def ours(pair: Pair) -> Iterator[tuple[str, float, np.ndarray | None]]:
 
 
 def table(pairs: dict[str, list[Pair]]) -> list[dict[str, object]]:
-    """A row a method, a column a kind of pair: error, and angles (their mean over the pairs, then the largest)."""
+    """Return a row for each method: for each kind of pair the mean error and the largest angles."""
     rows: dict[str, dict[str, object]] = {}
     for kind, several in pairs.items():
         found: dict[str, list[tuple[float, np.ndarray | None]]] = {}

@@ -1,10 +1,11 @@
-"""Relevance and soft orthogonality: three phases of ten components, and two Mn sites, beside the published program.
+"""Measure relevance with soft orthogonality on three phases and on two Mn sites, with the published program.
 
 Run with: python -m tests.bench.priors, or as the part "priors" of tests.bench.nmf
 """
 
 from __future__ import annotations
 
+import argparse
 import contextlib
 import importlib
 import importlib.util
@@ -26,11 +27,11 @@ Row = dict[str, object]
 
 SITES = DATA / "eels_Mn3O4" / "SI_data.npz"
 WEIGHT, COMPONENTS = 0.5, 3
-"""Those of the published program's example."""
+"""The settings in the example of the published program."""
 
 
 def phases(seeds: range = range(10)) -> list[Row]:
-    """Components left of ten, and angles to the truth beside those of plain NMF, which is told that there are three."""
+    """Measure relevant components of ten, and angles to the truth, also those of plain NMF with K = 3."""
     rows: list[Row] = []
     for seed in seeds:
         cube, truth = diode(seed=seed)
@@ -48,7 +49,7 @@ def phases(seeds: range = range(10)) -> list[Row]:
 
 
 def sites() -> list[Row]:
-    """Two Mn sites of three components: ours, the published updates in plain numpy, the published program."""
+    """Compare spectra of two Mn sites: ours, the published updates in plain numpy, and the published program."""
     if not SITES.exists():
         return [{"program": "the shared data are not beside this checkout"}]
     values = np.load(SITES)["X"]
@@ -59,9 +60,9 @@ def sites() -> list[Row]:
     ours = result["endmembers"].values
     rows = [site_row(f"ours, {result.sizes['iteration']} iterations", ours, ours, time.process_time() - begin)]
     begin = time.process_time()
-    # Of random pixels the published start ends with three components as often as with two: from ours it must not move.
-    stayed, _, _ = ard_so.fit(x, ours.copy(), w=WEIGHT, passes=5000)
-    rows.append(site_row("published updates in numpy, from ours", stayed, ours, time.process_time() - begin))
+    # From random pixels the published updates end with two or three components; from our spectra they must not move.
+    unchanged, _, _ = ard_so.fit(x, ours.copy(), w=WEIGHT, passes=5000)
+    rows.append(site_row("published updates in numpy, from ours", unchanged, ours, time.process_time() - begin))
     for iterations in (50, 5000):
         begin = time.process_time()
         found = malspy(values, iterations)
@@ -72,7 +73,7 @@ def sites() -> list[Row]:
 
 
 def malspy(values: Float, iterations: int) -> Float | None:
-    """Spectra (K, E) of the published program with the same settings; None where it is not on the path."""
+    """Return spectra (K, E) of the published program with the same settings; None where it is not installed."""
     if importlib.util.find_spec("malspy") is None:
         return None
     with warnings.catch_warnings(), contextlib.redirect_stdout(io.StringIO()):
@@ -104,9 +105,10 @@ def listed(values: Float) -> str:
 
 
 def table() -> list[Row]:
-    """Both tables in one, for tests.bench.nmf."""
+    """Return both tables in one, for `tests.bench.nmf`."""
     return [*phases(), *sites()]
 
 
 if __name__ == "__main__":
+    argparse.ArgumentParser(description=__doc__.splitlines()[0]).parse_args()
     print(f"## Three phases\n\n{markdown(phases())}\n\n## Mn3O4\n\n{markdown(sites())}")

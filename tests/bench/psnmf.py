@@ -1,9 +1,9 @@
-"""PSNMF beside what microscopists use, against the truth and the clock: Markdown tables, and what was asked of it.
+"""Compare PSNMF with the methods in use, by the truth and by time, as Markdown tables with target values.
 
 Run with: python -m tests.bench.psnmf [--only angles maps composition particles bins time espm scale ...] [--quick]
 
-"espm" needs the environment variable SCALEHSI_ESPM_PYTHON, a Python that can import espm (which is GPL, and no
-dependency of ours); "scale" makes a cube of 8.6 GB in --folder, 0.2 GB on disk.
+The part "espm" needs the environment variable SCALEHSI_ESPM_PYTHON, the path of a Python that can import espm (which is
+under the GPL, and no dependency of ours). "scale" makes a cube of 8.6 GB in --folder, 0.2 GB on disk.
 """
 
 from __future__ import annotations
@@ -35,7 +35,7 @@ from tests.bench.psnmf_scenes import PAPER_BIN, PHASES, Float, Scene, slashed
 PARTS = ("angles", "maps", "composition", "particles", "bins", "time", "espm", "scale")
 Row = dict[str, object]
 
-# Of the mean angle over all scenes, and for the worst phase of any scene; what is asked for at 147 and at 18 counts.
+# Target values at 147 and at 18 counts: of the mean angle over all scenes, and of the worst angle of each phase.
 ANGLES = {
     "scikit-learn NMF, pixels": {147: ">= 25 each", 18: ">= 45 each"},
     "PSNMF paper": {147: "<= 1.3", 18: "<= 3.3"},
@@ -55,7 +55,7 @@ BINS = {147: "within 0.4", 18: "within 0.6"}
 
 
 class Fits:
-    """The fits of a scene, each made once."""
+    """The fits of a scene, each computed once."""
 
     def __init__(self, scene: Scene) -> None:
         self.scene = scene
@@ -73,7 +73,7 @@ class Fits:
         return self._made[name]
 
     def product(self, name: str) -> tuple[Float, Float]:
-        """Maps (P, K) and spectra (K, E) of a fit; those of PCA are not matched with the truth."""
+        """Return maps (P, K) and spectra (K, E) of a fit, in the order of the truth except for PCA."""
         result = self.of(name)
         maps = np.moveaxis(result["abundances"].values, 0, -1).reshape(-1, result.sizes["component"]).astype(float)
         spectra = np.asarray(result["endmembers"].values, dtype=float)
@@ -86,7 +86,7 @@ class Fits:
 def spectra_of(fits: Fits) -> dict[str, Float]:
     scene, b = fits.scene, PAPER_BIN[fits.scene.dose]
     with warnings.catch_warnings():
-        # Its 200 iterations are not enough for single pixels, which is part of what is shown.
+        # scikit-learn warns that 200 iterations are not enough for single pixels.
         warnings.simplefilter("ignore", ConvergenceWarning)
         pixels = SklearnNMF(3, random_state=0).fit(scene.x.astype("f4"))
     default = fits.of("PSNMF")
@@ -102,7 +102,7 @@ def spectra_of(fits: Fits) -> dict[str, Float]:
 
 
 def peer_spectra(scene: Scene) -> Float:
-    """Spectra of scikit-learn's factorisation of the bins, scaled so that a pixel's fractions come near to one."""
+    """Return spectra of scikit-learn's fit of the bins, scaled so that a pixel's fractions sum to about one."""
     b = PAPER_BIN[scene.dose]
     binned = hsi.prepare.bin(scene.cube, y=b, x=b).values.reshape(-1, scene.spectra.shape[1])
     model = SklearnNMF(3, init="nndsvd", random_state=0)
@@ -170,7 +170,7 @@ def maps(scenes: dict[int, list[Fits]]) -> list[Row]:
 
 
 def composition(scenes: dict[int, list[Fits]]) -> list[Row]:
-    """Largest error of each phase's composition: the mean of the scenes, for which numbers are asked, and the worst."""
+    """Measure the largest error of each phase's composition: mean of the scenes, with target values, and worst."""
     rows: list[Row] = []
     for dose, all_fits in scenes.items():
         errors, traces = defaultdict(list), defaultdict(list)
@@ -223,7 +223,7 @@ def particles(scenes: dict[int, list[Fits]]) -> list[Row]:
 
 
 def bins(scenes: dict[int, list[Fits]]) -> list[Row]:
-    """The automatic bin beside all others: mean angle of the first stage on each."""
+    """Compare the automatic bin size with all others, by the mean angle of the first stage."""
     rows: list[Row] = []
     for dose, all_fits in scenes.items():
         for fits in all_fits:
@@ -262,7 +262,7 @@ def first(scenes: dict[int, list[Fits]]) -> list[Scene]:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--only", nargs="+", choices=PARTS, default=PARTS)
-    parser.add_argument("--quick", action="store_true", help="two small scenes, and a small large one")
+    parser.add_argument("--quick", action="store_true", help="two small scenes, and a small cube for scale")
     parser.add_argument("--folder", type=Path, default=Path(tempfile.gettempdir()), help="for the large cube")
     args = parser.parse_args()
     size, many, repeats = (90, 2, 1) if args.quick else (180, 5, 5)

@@ -1,4 +1,4 @@
-"""What PSNMF's spectra say of the composition of each phase, beside the truth."""
+"""Compare the composition of each phase, quantified from PSNMF's spectra, with the truth."""
 
 from __future__ import annotations
 
@@ -17,17 +17,17 @@ K_FACTORS: Final = {
     "Mg": 1.080, "Si": 1.0, "Al": 1.007, "Ca": 0.839, "Fe": 0.856,
     "Nd": 0.904, "Sm": 0.888, "U": 0.402, "O": 1.892, "Cu": 0.928,
 }  # fmt: skip
-"""Of the generator of the developers' scene, which is not ours."""
+"""k-factors of the generator of the developers' scene, which is another program."""
 
 
 def truth() -> Float:
-    """Atomic per cent (phase, element), each phase's sum made one hundred."""
+    """Return the true atomic per cent (phase, element), normalised to 100 for each phase."""
     found = np.array([[MINERALS[phase].get(element, 0.0) for element in ELEMENTS] for phase in PHASES])
     return 100.0 * found / found.sum(axis=1, keepdims=True)
 
 
 def composition(scene: Scene, spectra: Float) -> Float:
-    """Atomic per cent (phase, element) of spectra (phase, energy) in the order of the phases."""
+    """Return atomic per cent (phase, element) of spectra (phase, energy) in the order of the phases."""
     given = xr.DataArray(
         spectra,
         dims=("component", "energy"),
@@ -39,7 +39,7 @@ def composition(scene: Scene, spectra: Float) -> Float:
 
 
 def largest(found: Float) -> Float:
-    """Largest error of each phase in atomic per cent."""
+    """Return the largest error of each phase in atomic per cent."""
     return np.abs(found - truth()).max(axis=1)
 
 

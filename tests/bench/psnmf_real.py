@@ -1,9 +1,9 @@
-"""PSNMF of measured EDX maps: spectra of other seeds and of halves of the counts, compositions, and reports.
+"""Measure how reproducible PSNMF of measured EDX maps is: over seeds and over halves of the counts; with compositions.
 
 Run with: python -m tests.bench.psnmf_real DATA [--reports FOLDER]
 
-DATA holds ``edx_88ESLP`` and ``edx_FePt``, as .hspy files. There is no truth; what can be told is how far the spectra
-change with the seed, and between fits of two random halves of the counts, each with half the dose of the map.
+The folder DATA has ``edx_88ESLP`` and ``edx_FePt`` as .hspy files. There is no truth, so the spectra are compared
+between seeds, and between fits of two random halves of the counts, each with half the dose of the map.
 """
 
 from __future__ import annotations
@@ -27,18 +27,18 @@ CASES = {
 }
 ELEMENTS = {"edx_88ESLP": ("Mg", "Si", "Al", "Ca", "Fe", "Nd", "Sm", "U")}
 EXTRA = ("Cu", "Ga")
-"""Of the grid and of the ion beam that cut the sample."""
+"""Elements of the grid and of the ion beam that cut the sample."""
 
 
 def angles(first: xr.Dataset, second: xr.Dataset) -> list[float]:
-    """Matched angles between the spectra of two results, in degrees."""
+    """Return the angles between matched spectra of two results in degrees."""
     a, b = first["endmembers"], second["endmembers"]
     order = match(a, b)
     pairs = zip(a.values, b.values[order], strict=True)
     return [float(np.degrees(spectral_angle(x, y))) for x, y in pairs]
 
 
-def told(values: list[float]) -> str:
+def formatted(values: list[float]) -> str:
     return " ".join(f"{v:.2f}" for v in values)
 
 
@@ -61,7 +61,7 @@ def rows(data: Path, reports: Path | None) -> Iterator[dict[str, object]]:
                 "K": n,
                 "bin": int(result["bin_factor"][0]),
                 "seeds (degrees)": f"{max(max(each) for each in seeds):.2f}",
-                "halves (degrees)": " / ".join(map(told, split)),
+                "halves (degrees)": " / ".join(map(formatted, split)),
                 "goal": GOAL,
                 "at%": _formulae(composed),
             }
@@ -71,7 +71,7 @@ def rows(data: Path, reports: Path | None) -> Iterator[dict[str, object]]:
 
 
 def _formulae(found: xr.Dataset) -> str:
-    """The largest parts of each component."""
+    """Format the largest contents of each component."""
     out = []
     for k in range(found.sizes["component"]):
         one = found["atomic_percent"].isel(component=k)

@@ -1,4 +1,4 @@
-"""A cube that no worker can hold, fitted by PSNMF on a local cluster, beside plain readings of it."""
+"""Measure PSNMF of a cube larger than a worker's memory on a local cluster, against plain readings of the cube."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ MEMORY = "4GB"
 
 
 def table(folder: Path, *, side: int = 2048, counts: float = 20.0) -> list[dict[str, object]]:
-    """Make the cube where it is missing, read it, fit it, read it again; one row a figure."""
+    """Make the cube where it is missing, read it, fit it, and read it again; return a row for each figure."""
     store = folder / f"psnmf-{side}.zarr"
     cube, truth = hsi.simulate.phases((side, side), n_channels=2048, counts_per_pixel=counts, seed=1)
     rows = []
@@ -34,7 +34,7 @@ def table(folder: Path, *, side: int = 2048, counts: float = 20.0) -> list[dict[
         LocalCluster(n_workers=WORKERS, threads_per_worker=1, memory_limit=MEMORY, dashboard_address=None) as cluster,
         Client(cluster) as client,
     ):
-        # What a worker imports and loads once is no part of reading or fitting.
+        # Imports and compilation in the workers are not counted.
         small, _ = hsi.simulate.phases((96, 96), n_channels=2048, counts_per_pixel=counts)
         hsi.fit(small, hsi.PSNMF(3, bin_factor=8), seed=0)
         watched = Watched([psutil.Process(), *map(psutil.Process, client.run(os.getpid).values())])
@@ -73,7 +73,7 @@ def table(folder: Path, *, side: int = 2048, counts: float = 20.0) -> list[dict[
 
 
 def read(client: Client, store: Path) -> None:
-    """Read every stored chunk once, without Dask arrays: each worker its share."""
+    """Read every stored chunk once, without Dask arrays; each worker reads its share."""
     for done in [client.submit(_read, str(store), i, pure=False) for i in range(WORKERS)]:
         done.result()
 
@@ -87,7 +87,7 @@ def _read(store: str, part: int) -> None:
 
 
 class Watched:
-    """Processes, the client first: their peak memory inside a ``with``, and the time of a call."""
+    """Processes, the client first, with their peak memory inside a ``with`` block and the time of a call."""
 
     def __init__(self, processes: list[psutil.Process]) -> None:
         self.processes = processes
@@ -96,7 +96,7 @@ class Watched:
         self._thread = threading.Thread(target=self._watch, daemon=True)
 
     def timed(self, call: Callable[[], object]) -> tuple[float, float]:
-        """Seconds of the wall, and of the processors of all but the client."""
+        """Return wall seconds, and CPU seconds of all processes but the client."""
         wall, cpu = time.perf_counter(), self._cpu()
         call()
         return time.perf_counter() - wall, self._cpu() - cpu

@@ -1,4 +1,4 @@
-"""Scenes of three minerals at two doses with their truth, and how far an estimate is from it."""
+"""Make scenes of three minerals at two doses with their truth, and measure the errors of an estimate."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ PAPER_BIN = {147: 12, 18: 15}
 
 @dataclass(frozen=True)
 class Scene:
-    """Counts and what they were drawn from: the expectation of pixel p is ``maps[p] @ spectra``."""
+    """Counts and their truth: the expectation of pixel p is ``maps[p] @ spectra``."""
 
     name: str
     dose: int
@@ -45,7 +45,7 @@ class Scene:
 
 
 def developers(dose: int) -> Scene | None:
-    """The scene beside the checkout, None where it is not."""
+    """Load the scene in the shared data beside the checkout; None where it is missing."""
     if not DEVELOPMENT.is_dir():
         return None
     info = json.loads((DEVELOPMENT / "info.json").read_text())
@@ -58,7 +58,7 @@ def developers(dose: int) -> Scene | None:
         energy_units="keV",
         signal="EDS",
     )
-    # The spectra of the file have unit sum.
+    # The spectra in the file have unit sum.
     spectra = truth["phases"] * truth["densities"][:, None] * info[DOSES[dose]]["N"]
     return Scene("dev", dose, cube, truth["maps"].reshape(-1, 3).astype(float), spectra)
 
@@ -70,7 +70,7 @@ def simulated(seed: int, dose: int, size: int = 180) -> Scene:
 
 
 def five(dose: int, size: int = 180, *, many: int = 5) -> Iterator[Scene]:
-    """The developers' scene (a simulated one where it is missing, or for another size) and those of seeds 1 to 4."""
+    """Iterate over the developers' scene (a simulated one where it is missing or has another size) and seeds 1 to 4."""
     first = developers(dose) if size == 180 else None
     yield first or simulated(5, dose, size)
     for seed in range(1, many):
@@ -78,7 +78,7 @@ def five(dose: int, size: int = 180, *, many: int = 5) -> Iterator[Scene]:
 
 
 def with_particles(scene: Scene, number: int = 150, seed: int = 0) -> tuple[Scene, np.ndarray[Any, Any]]:
-    """The scene with spots of 2 x 2 pixels that are all of the third phase, drawn anew, and where they are (P,)."""
+    """Add spots of 2 x 2 pixels of the third phase, and draw the counts again; also return the pixels of spots (P,)."""
     rng = np.random.default_rng(seed)
     rows, columns, channels = scene.cube.shape
     maps = scene.maps.reshape(rows, columns, 3).copy()
@@ -96,19 +96,19 @@ def with_particles(scene: Scene, number: int = 150, seed: int = 0) -> tuple[Scen
 
 
 def angles(truth: Float, estimate: Float) -> tuple[Float, np.ndarray[Any, Any]]:
-    """Degrees between the true spectra and theirs, and which of the estimate belongs to which of the truth."""
+    """Return the angles to the true spectra in degrees, and the position of each true spectrum in the estimate."""
     found = np.degrees(np.asarray(hsi.metrics.spectral_angle(truth[:, None], np.asarray(estimate)[None])))
     rows, columns = linear_sum_assignment(np.nan_to_num(found, nan=180.0))
     return found[rows, columns], columns
 
 
 def map_errors(scene: Scene, maps: Float) -> Float:
-    """Mean squared error of each map, (K,)."""
+    """Return the mean squared error of each map, (K,)."""
     return np.asarray(((maps - scene.maps) ** 2).mean(axis=0))
 
 
 def cube_error(scene: Scene, maps: Float, spectra: Float) -> float:
-    """Root of the squared error of ``maps @ spectra`` relative to the expectation; nothing of that size is made."""
+    """Return the relative error of ``maps @ spectra`` (Frobenius norm), from Gram matrices of the factors."""
     a, b = np.hstack([maps, -scene.maps]), np.vstack([spectra, scene.spectra])
     error = np.sum((a.T @ a) * (b @ b.T))
     size = np.sum((scene.maps.T @ scene.maps) * (scene.spectra @ scene.spectra.T))
@@ -116,7 +116,7 @@ def cube_error(scene: Scene, maps: Float, spectra: Float) -> float:
 
 
 def line_correlation(scene: Scene, maps: Float, spectra: Float) -> float:
-    """Correlation of the map of the Nd line with the true one."""
+    """Return the correlation of the map of the Nd line with the true one."""
     middle, half = ND_KEV
     window = np.abs(scene.cube["energy"].values - middle) <= half
     return float(
@@ -125,13 +125,13 @@ def line_correlation(scene: Scene, maps: Float, spectra: Float) -> float:
 
 
 def known_maps(scene: Scene) -> Float:
-    """The floor: spectra by maximum likelihood with the true maps; each channel is a problem of its own."""
+    """Return the spectra of maximum likelihood for the true maps, a lower bound of the error; channel by channel."""
     few = Counts.from_dense(np.ascontiguousarray(scene.x.T))
     return np.asarray(poisson.abundances(few, s=np.ascontiguousarray(scene.maps.T), residual=False)[0]["abundances"]).T
 
 
 def known_spectra(scene: Scene, spectra: Float) -> Float:
-    """Maps by maximum likelihood on the simplex, pixel by pixel."""
+    """Return the maps of maximum likelihood on the simplex, pixel by pixel."""
     found = poisson.abundances(Counts.from_dense(scene.x), s=spectra, residual=False, simplex=True)[0]["abundances"]
     return np.asarray(found, dtype=float)
 
@@ -153,7 +153,7 @@ np.save(sys.argv[1] + ".spectra.npy", np.asarray(spectra).T)
 
 
 def espm_fit(scene: Scene, python: str, *, iterations: int, size: int = 6) -> dict[str, Any]:
-    """CPU seconds and angles of espm's SmoothNMF on bins, on one thread of a Python of its own."""
+    """Return CPU seconds and angles of espm's SmoothNMF on bins, on one thread of a separate Python."""
     binned = hsi.prepare.bin(scene.cube, y=size, x=size).values.reshape(-1, scene.spectra.shape[1])
     keep = {name: value for name, value in os.environ.items() if name != "PYTHONPATH"}
     one = {name: "1" for name in ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS")}

@@ -1,4 +1,4 @@
-"""What a fit of PSNMF costs, alone in a process on one thread, and beside espm."""
+"""Measure time and memory of PSNMF in a separate process on one thread, also against espm."""
 
 from __future__ import annotations
 
@@ -31,14 +31,14 @@ with dask.config.set(scheduler="synchronous"), threadpool_limits(1):
         result = hsi.fit(cube, hsi.PSNMF(3, **settings), seed=0)
         print(time.process_time() - cpu, time.perf_counter() - wall, flush=True)
 np.save(sys.argv[1] + ".spectra.npy", result["endmembers"].values)
-# Not getrusage: it remembers how large the parent was when it started this process.
+# Not getrusage: its peak includes that of the parent when it started this process.
 peak = next(line for line in open("/proc/self/status") if line.startswith("VmHWM"))
 print("peak", int(peak.split()[1]) / 1024)
 """
 
 
 def alone(scene: Scene, settings: dict[str, Any], repeats: int) -> dict[str, Any]:
-    """Seconds (CPU, wall; least of some), peak MiB and angles of fits in a process of their own, on one thread."""
+    """Return the least CPU and wall seconds, peak MiB and angles of fits in a separate process on one thread."""
     with tempfile.TemporaryDirectory() as folder:
         file = Path(folder) / "scene.npz"
         np.savez(file, counts=scene.cube.values, energy=scene.cube["energy"].values)
@@ -58,7 +58,7 @@ def alone(scene: Scene, settings: dict[str, Any], repeats: int) -> dict[str, Any
 
 
 def clock(scenes: list[Scene], repeats: int) -> list[Row]:
-    """Our settings at each dose, beside what was asked for."""
+    """Measure our settings at each dose, with target values."""
     rows: list[Row] = []
     for scene in scenes:
         dose = scene.dose
@@ -83,7 +83,7 @@ def clock(scenes: list[Scene], repeats: int) -> list[Row]:
 
 
 def espm(scenes: list[Scene], repeats: int) -> list[Row]:
-    """SmoothNMF of espm on bins of six pixels, and ours on the pixels: both alone in a process, on one thread."""
+    """Compare espm's SmoothNMF on bins of six pixels with PSNMF: each in a separate process on one thread."""
     python = os.environ.get("SCALEHSI_ESPM_PYTHON")
     if not python:
         return [{"espm": "not measured: set SCALEHSI_ESPM_PYTHON to a Python that can import espm"}]

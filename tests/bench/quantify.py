@@ -1,7 +1,7 @@
-"""What a pixel of a composition costs: from net counts beside eXSpy, from a result's maps, and from a cube's counts.
+"""Measure the time of a composition per pixel: from net counts, also by eXSpy, from a result's maps, and from a cube.
 
 Run with: python -m tests.bench.quantify [--size 1024]
-eXSpy is timed beside when it is installed.
+eXSpy is included when it is installed.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ ELEMENTS = ("Mg", "Si", "Al", "Ca", "Fe", "Nd", "Sm", "U", "O", "Cu")
 
 
 def exspy_ratios(counts: np.ndarray, factors: np.ndarray) -> Callable[[], object] | None:
-    """The same ratios by eXSpy, which takes (element, y, x); None where it is not installed."""
+    """Return eXSpy's function for the same ratios, which takes (element, y, x); None where it is not installed."""
     if importlib.util.find_spec("exspy") is None:
         return None
     with warnings.catch_warnings():
@@ -36,7 +36,7 @@ def exspy_ratios(counts: np.ndarray, factors: np.ndarray) -> Callable[[], object
 
 
 def rows(size: int) -> Iterator[tuple[str, float]]:
-    """What is timed, and ns a pixel."""
+    """Iterate over what is measured, and its ns for each pixel."""
     rng = np.random.default_rng(0)
     n = len(ELEMENTS)
     counts, factors, masses = rng.random((200_000, n)) * 100, np.linspace(0.5, 2, n), np.linspace(16, 238, n)

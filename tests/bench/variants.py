@@ -1,14 +1,15 @@
-"""Is the default the best of its kind? The stateless pass with extrapolation, beside what keeps more or mixes more.
+"""Compare the default of NMF, a stateless pass with extrapolation, with variants that keep a state or mix more steps.
 
-All start from the same endmembers and run on one thread over one block. What is here and not in the package is a
-prototype: abundances that remember which components each pixel used (the same iterates, less to solve), Anderson mixing
-in place of extrapolation, and hierarchical sweeps that carry the abundances along.
+All start from the same endmembers and run on one thread over one block. The variants are prototypes that only exist
+here: a pass that keeps the components used in each pixel (the same iterates, fewer systems to solve), Anderson mixing
+in place of extrapolation, and hierarchical sweeps that keep the abundances.
 
 Run with: python -m tests.bench.variants, or as the part "variants" of tests.bench.nmf
 """
 
 from __future__ import annotations
 
+import argparse
 import time
 from collections.abc import Callable
 from typing import Any
@@ -26,15 +27,15 @@ from scalehsi.kernels.pixel_rows.tile_products import add_outer, dots
 from scalehsi.kernels.quadratic.block_pivoting import invert_subset, workspace
 from scalehsi.models.nmf import extrapolation
 from scalehsi.models.nmf.losses import unit_rows
-from tests.bench.least_squares import LIMITS, Row, Trace, eels
+from tests.bench.least_squares import EXCESS_LIMITS, Row, Trace, eels
 from tests.bench.machine import markdown
 
 Pass = Callable[[Float], dict[str, Any]]
-"""From endmembers to the sums of exact abundances."""
+"""A function from endmembers to the sums of exact abundances."""
 
-MOST = 80
-DEPTH = 10
-TILE = 64
+MAX_READINGS = 80
+ANDERSON_DEPTH = 10
+TILE_ROWS = 64
 
 
 def stateless(x: Any) -> Pass:
@@ -42,7 +43,7 @@ def stateless(x: Any) -> Pass:
 
 
 def warm(x: Any) -> Pass:
-    """Each pixel first tries the components that it used in the last pass."""
+    """Return a pass in which each pixel first tries the components that it used in the last pass."""
     sets = np.full(len(x), (1 << 62), dtype=np.int64)
 
     def run(s: Float) -> dict[str, Any]:
@@ -62,15 +63,15 @@ def warm(x: Any) -> Pass:
 @numba.njit(nogil=True)
 def _warm_pass(x: Any, s: Any, gram: Any, sets: Any, big_n: Any, big_m: Any, used: Any) -> None:
     n = len(gram)
-    tile, partial = np.zeros((TILE, x.shape[1]), x.dtype), np.empty(s.shape, x.dtype)
-    a, c = np.zeros((TILE, n), x.dtype), np.zeros((TILE, n), x.dtype)
+    tile, partial = np.zeros((TILE_ROWS, x.shape[1]), x.dtype), np.empty(s.shape, x.dtype)
+    a, c = np.zeros((TILE_ROWS, n), x.dtype), np.zeros((TILE_ROWS, n), x.dtype)
     inverses, _, held = workspace(n)
     found, y = np.empty(n), np.empty(n)
     ones = np.empty(n)
-    for first in range(0, len(x), TILE):
-        rows = min(TILE, len(x) - first)
+    for first in range(0, len(x), TILE_ROWS):
+        rows = min(TILE_ROWS, len(x) - first)
         part = x[first : first + rows]
-        if rows < TILE:
+        if rows < TILE_ROWS:
             read_tile(x, first, rows, tile)
             part = tile
         dots(part, s, a)
@@ -90,7 +91,7 @@ def _warm_pass(x: Any, s: Any, gram: Any, sets: Any, big_n: Any, big_m: Any, use
 
 @numba.njit(nogil=True, fastmath={"reassoc", "contract", "nsz"})
 def _from_set(gram: Any, b: Any, c: Any, y: Any, members: int, inverses: Any, ones: Any, held: Any) -> int:
-    """Block principal pivoting from a set of components; gives the set where it ended."""
+    """Solve one pixel by block principal pivoting from the set ``members``; return the set of the solution."""
     n = len(gram)
     scale = 0.0
     for k in range(n):
@@ -122,12 +123,12 @@ def _from_set(gram: Any, b: Any, c: Any, y: Any, members: int, inverses: Any, on
 
 
 def alternating(run: Pass, s: Float, norm: float, *, far: bool) -> Trace:
-    """The engine's loop over one block; without ``far`` plain alternation."""
+    """Run the loop of a fit over one block; without ``far`` plain alternation."""
     trace: Trace = []
     state = extrapolation.start(s)
     free = np.ones(len(s), dtype=bool)
     begin = time.process_time()
-    for _ in range(MOST):
+    for _ in range(MAX_READINGS):
         s = state["s"]
         sums = {**run(s), "norm": norm}
         value = least_squares.objective(sums, s)
@@ -141,14 +142,14 @@ def alternating(run: Pass, s: Float, norm: float, *, far: bool) -> Trace:
 
 
 def anderson(run: Pass, s: Float, norm: float) -> Trace:
-    """Anderson mixing of the last steps (type II), clipped; from the plain step again when the objective rises."""
+    """Run Anderson mixing of the last steps (type II), clipped at zero; restart when the objective rises."""
     trace: Trace = []
     free = np.ones(len(s), dtype=bool)
     begin = time.process_time()
     points: list[Float] = []
     images: list[Float] = []
     best, safe = np.inf, s
-    for _ in range(MOST):
+    for _ in range(MAX_READINGS):
         sums = {**run(s), "norm": norm}
         value = least_squares.objective(sums, s)
         if value > best + 1e-9 * norm and points:
@@ -156,7 +157,7 @@ def anderson(run: Pass, s: Float, norm: float) -> Trace:
         else:
             best = min(best, value)
             safe = unit_rows(least_squares.improve(sums, s), s, free)
-            points, images = [*points[-DEPTH:], s.ravel()], [*images[-DEPTH:], safe.ravel()]
+            points, images = [*points[-ANDERSON_DEPTH:], s.ravel()], [*images[-ANDERSON_DEPTH:], safe.ravel()]
             steps = np.array(images) - np.array(points)
             mixed = images[-1]
             if len(points) > 1:
@@ -169,11 +170,11 @@ def anderson(run: Pass, s: Float, norm: float) -> Trace:
 
 
 def hierarchical(x: Any, s: Float, norm: float, *, maps: int, spectra: int) -> Trace:
-    """Sweeps over the components, ``maps`` of them for the abundances and ``spectra`` for the endmembers a reading."""
+    """Run HALS: in each reading ``maps`` sweeps over the abundances and ``spectra`` sweeps over the endmembers."""
     trace: Trace = []
     c = np.full((len(x), len(s)), 1e-6, dtype=np.float32)
     begin = time.process_time()
-    for _ in range(MOST):
+    for _ in range(MAX_READINGS):
         gram, b = (s @ s.T).astype(np.float32), x @ s.T.astype(np.float32)
         for _ in range(maps):
             for k in range(len(s)):
@@ -187,7 +188,7 @@ def hierarchical(x: Any, s: Float, norm: float, *, maps: int, spectra: int) -> T
 
 
 def table(*, size: int = 256, channels: int = 1024, k: int = 6, repeats: int = 2) -> list[Row]:
-    """Readings and CPU seconds to an excess over the best value of them all; times are the least of the repeats."""
+    """Measure readings and CPU seconds down to an excess over the best objective of all variants; least of repeats."""
     cube = eels(size, channels, k)
     x = np.ascontiguousarray(cube.values.reshape(-1, channels))
     norm = float(least_squares.update(x, s=np.ones((1, channels)))[1]["norm"])
@@ -196,15 +197,15 @@ def table(*, size: int = 256, channels: int = 1024, k: int = 6, repeats: int = 2
     variants: dict[str, Callable[[], Trace]] = {
         "default: stateless, extrapolated": lambda: alternating(stateless(x), s, norm, far=True),
         "sets of the last pass kept, extrapolated": lambda: alternating(warm(x), s, norm, far=True),
-        f"stateless, Anderson {DEPTH}": lambda: anderson(stateless(x), s, norm),
-        f"sets of the last pass kept, Anderson {DEPTH}": lambda: anderson(warm(x), s, norm),
+        f"stateless, Anderson {ANDERSON_DEPTH}": lambda: anderson(stateless(x), s, norm),
+        f"sets of the last pass kept, Anderson {ANDERSON_DEPTH}": lambda: anderson(warm(x), s, norm),
         "stateless, neither": lambda: alternating(stateless(x), s, norm, far=False),
         "abundances kept, 2 + 2 sweeps": lambda: hierarchical(x, s.copy(), norm, maps=2, spectra=2),
         "abundances kept, 8 + 20 sweeps": lambda: hierarchical(x, s.copy(), norm, maps=8, spectra=20),
     }
     traces: dict[str, list[Trace]] = {name: [] for name in variants}
     with threadpool_limits(1):
-        warm(x[:TILE])(s)
+        warm(x[:TILE_ROWS])(s)
         for _ in range(repeats):
             for name, run in variants.items():
                 traces[name].append(run())
@@ -212,8 +213,8 @@ def table(*, size: int = 256, channels: int = 1024, k: int = 6, repeats: int = 2
     rows: list[Row] = []
     least: dict[float, float] = {}
     for name, runs in traces.items():
-        row: Row = {"variant": name, "ms a reading": f"{1e3 * min(run[-1][0] for run in runs) / MOST:.1f}"}
-        for limit in LIMITS:
+        row: Row = {"variant": name, "ms a reading": f"{1e3 * min(run[-1][0] for run in runs) / MAX_READINGS:.1f}"}
+        for limit in EXCESS_LIMITS:
             hit = next((i for i, (_, value) in enumerate(runs[0]) if value <= best * (1 + limit)), None)
             row[f"readings to {limit:g}"] = "-" if hit is None else hit + 1
             taken = None if hit is None else min(run[hit][0] for run in runs)
@@ -223,7 +224,7 @@ def table(*, size: int = 256, channels: int = 1024, k: int = 6, repeats: int = 2
                 row[f"x best to {limit:g}"] = taken
         rows.append(row)
     for row in rows:
-        for limit in LIMITS:
+        for limit in EXCESS_LIMITS:
             name = f"x best to {limit:g}"
             row[name] = f"{row[name] / least[limit]:.2f}" if name in row else "-"
     return rows
@@ -235,4 +236,5 @@ def first(result: xr.Dataset) -> Float:
 
 
 if __name__ == "__main__":
+    argparse.ArgumentParser(description=__doc__.splitlines()[0]).parse_args()
     print(markdown(table()))

@@ -8,9 +8,11 @@ import pytest
 
 from tests.bench import dask_cost
 
+pytestmark = pytest.mark.bench
+
 
 def test_the_table_of_a_few_small_blocks(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(dask_cost, "CHUNK", (8, 8))
+    monkeypatch.setattr(dask_cost, "CHUNK_PIXELS", (8, 8))
     rows = dask_cost.table(
         cases=((8, 0.125),), stores=(("zstd", "uint16"), ("own", "float32")), where=("threads",), side=16, repeats=1
     )
