@@ -1,4 +1,4 @@
-"""Covariances along one axis, and their eigenvectors on an even grid."""
+"""Spatial covariances along one axis of a map (Matern, RBF, periodic), and their eigenvectors on a regular grid."""
 
 from __future__ import annotations
 
@@ -11,45 +11,46 @@ import numpy as np
 from scipy.linalg import eigh, toeplitz
 
 from scalehsi.arrays import Float
-from scalehsi.kernels.gaussian_process.sampling_points import Along, places
+from scalehsi.kernels.gaussian_process.sampling_points import AxisPoints, positions
 from scalehsi.schema import InputError, suggest
 
-Pair = tuple[Float, Float]
+ValueAndSlope = tuple[Float, Float]
+"""A covariance, and its derivative by the logarithm of the length."""
 
 JITTER: Final = 1e-9
-"""Least eigenvalue, relative to the largest: below it a direction has no variance that float64 could tell."""
+"""Smallest eigenvalue, relative to the largest; float64 cannot resolve a smaller variance."""
 
 
-def _matern12(r: Float) -> Pair:
+def _matern12(r: Float) -> ValueAndSlope:
     k = np.exp(-r)
     return k, r * k
 
 
-def _matern32(r: Float) -> Pair:
+def _matern32(r: Float) -> ValueAndSlope:
     a = np.sqrt(3.0) * r
     e = np.exp(-a)
     return (1 + a) * e, a * a * e
 
 
-def _matern52(r: Float) -> Pair:
+def _matern52(r: Float) -> ValueAndSlope:
     a = np.sqrt(5.0) * r
     e = np.exp(-a)
     return (1 + a + a * a / 3) * e, a * a * (1 + a) / 3 * e
 
 
-def _rbf(r: Float) -> Pair:
+def _rbf(r: Float) -> ValueAndSlope:
     k = np.exp(-0.5 * r * r)
     return k, r * r * k
 
 
-STATIONARY: Final[dict[str, Callable[[Float], Pair]]] = {
+STATIONARY: Final[dict[str, Callable[[Float], ValueAndSlope]]] = {
     "matern12": _matern12,
     "matern32": _matern32,
     "matern52": _matern52,
     "rbf": _rbf,
 }
-"""Distance over length -> the covariance, and its derivative by the logarithm of the length."""
-FACTOR: Final = re.compile(r"^(\w+)(?:\(([0-9.eE+-]+)\))?$")
+"""Functions of the distance divided by the length, which return the covariance and its slope."""
+FACTOR_PATTERN: Final = re.compile(r"^(\w+)(?:\(([0-9.eE+-]+)\))?$")
 
 
 class Factor(NamedTuple):
@@ -61,12 +62,12 @@ class Factor(NamedTuple):
 
 @lru_cache(maxsize=64)
 def parse(kernel: str) -> tuple[tuple[Factor, ...], ...]:
-    """A covariance as a sum of products, from text such as ``"matern52"`` or ``"matern52*periodic(6)+rbf"``.
+    """Parse a covariance such as ``"matern52"`` or ``"matern52*periodic(6)+rbf"`` into a sum of products.
 
     Raises
     ------
     InputError
-        For a name that is not known, and for a period that is missing or not positive.
+        For an unknown name, and for a period that is missing or not positive.
 
     Examples
     --------
@@ -77,7 +78,7 @@ def parse(kernel: str) -> tuple[tuple[Factor, ...], ...]:
     for term in str(kernel).replace(" ", "").split("+"):
         factors = []
         for word in term.split("*"):
-            found = FACTOR.match(word)
+            found = FACTOR_PATTERN.match(word)
             name = found.group(1) if found else word
             if name not in STATIONARY and name != "periodic":
                 raise InputError(
@@ -93,14 +94,14 @@ def parse(kernel: str) -> tuple[tuple[Factor, ...], ...]:
     return tuple(terms)
 
 
-def covariance(kernel: str, distance: Any, length: float) -> Pair:
-    """Covariance at given distances, one at zero, and its derivative by the logarithm of the length.
+def covariance(kernel: str, distance: Any, length: float) -> ValueAndSlope:
+    """Compute the covariance at given distances, which is 1 at zero, and its derivative by the logarithm of the length.
 
     Parameters
     ----------
     kernel : str
-        See `parse`. All its stationary factors share the length; of "periodic" it is the length over which a period
-        stays alike, in periods: ``exp(-2 sin(pi d / p)^2 / (length / p)^2)``.
+        See `parse`. All stationary factors share the length. For "periodic" it is the length over which successive
+        periods stay similar: ``exp(-2 sin(pi d / p)^2 / (length / p)^2)``.
     distance : array
         In pixels.
     length : float
@@ -118,27 +119,27 @@ def covariance(kernel: str, distance: Any, length: float) -> Pair:
         k, relative = np.ones_like(d), np.zeros_like(d)
         for name, period in factors:
             if name == "periodic":
-                part = np.exp(-0.5 * (2 * period * np.sin(np.pi * d / period) / length) ** 2)
-                change = (2 * period * np.sin(np.pi * d / period) / length) ** 2
+                factor = np.exp(-0.5 * (2 * period * np.sin(np.pi * d / period) / length) ** 2)
+                factor_slope = (2 * period * np.sin(np.pi * d / period) / length) ** 2
             else:
-                part, gradient = STATIONARY[name](d / length)
-                change = gradient / np.maximum(part, 1e-300)
-            k = k * part
-            relative = relative + change
+                factor, gradient = STATIONARY[name](d / length)
+                factor_slope = gradient / np.maximum(factor, 1e-300)
+            k = k * factor
+            relative = relative + factor_slope
         value += k / len(terms)
         slope += k * relative / len(terms)
     return value, slope
 
 
-class Axis(NamedTuple):
-    """An axis in the eigenvectors of its covariance: ``K = Q diag(values) Q'``.
+class AxisEigen(NamedTuple):
+    """Eigendecomposition of the covariance of one axis: ``K = Q diag(values) Q'``.
 
     Attributes
     ----------
     vectors : array, shape (n, n)
-        In columns.
+        The eigenvectors Q, as columns.
     values : array, shape (n,)
-        Falling, all above zero.
+        The eigenvalues, in descending order, all above zero.
     slope : array, shape (n, n)
         ``Q' (dK / d log length) Q``.
     """
@@ -149,22 +150,31 @@ class Axis(NamedTuple):
 
 
 @lru_cache(maxsize=32)
-def axis(kernel: str, size: int, length: float, *, slope: bool = True) -> Axis:
-    """The eigenvectors of an axis of ``size`` even pixels.
+def decompose_axis(kernel: str, size: int, length: float, *, slope: bool = True) -> AxisEigen:
+    """Eigendecomposition of the covariance of ``size`` equally spaced pixels; cached.
 
-    A symmetric Toeplitz matrix commutes with the reversal of its axis, so its eigenvectors are even or odd, and two
-    matrices of half the size give them: a quarter of the time.
+    A symmetric Toeplitz matrix commutes with the reversal of its axis. Its eigenvectors are therefore even or odd, and
+    follow from two matrices of half the size in a quarter of the time.
+
+    Parameters
+    ----------
+    kernel, length
+        As in `covariance`.
+    size : int
+        Pixels of the axis.
+    slope : bool
+        Whether the derivative by the length is needed.
 
     Examples
     --------
-    >>> found = axis("rbf", 5, 1.5)
+    >>> found = decompose_axis("rbf", 5, 1.5)
     >>> k = covariance("rbf", np.subtract.outer(np.arange(5), np.arange(5)), 1.5)[0]
     >>> bool(np.allclose(found.vectors * found.values @ found.vectors.T, k, atol=1e-8))
     True
     """
-    row, change = covariance(kernel, np.arange(size), length)
-    even = _folded(row, size, sign=1.0)
-    odd = _folded(row, size, sign=-1.0)
+    row, row_slope = covariance(kernel, np.arange(size), length)
+    even = _even_or_odd_block(row, size, sign=1.0)
+    odd = _even_or_odd_block(row, size, sign=-1.0)
     half, middle = size // 2, size % 2
     values_even, q_even = eigh(even)
     vectors = np.zeros((size, size))
@@ -184,15 +194,15 @@ def axis(kernel: str, size: int, length: float, *, slope: bool = True) -> Axis:
     order = np.argsort(-values, kind="stable")
     values, vectors = values[order], np.ascontiguousarray(vectors[:, order])
     values = np.maximum(values, JITTER * max(float(values[0]), 1e-300))
-    return Axis(vectors, values, vectors.T @ toeplitz(change) @ vectors if slope else np.zeros((0, 0)))
+    return AxisEigen(vectors, values, vectors.T @ toeplitz(row_slope) @ vectors if slope else np.zeros((0, 0)))
 
 
-def _folded(row: Float, size: int, *, sign: float) -> Float:
-    """A symmetric Toeplitz matrix on the even or the odd vectors."""
+def _even_or_odd_block(row: Float, size: int, *, sign: float) -> Float:
+    """Restrict the symmetric Toeplitz matrix of a first row (size,) to its even (sign 1) or odd (sign -1) vectors."""
     half, middle = size // 2, size % 2
-    top = toeplitz(row[:half])
-    near = row[size - 1 - np.add.outer(np.arange(half), np.arange(half))] if half else np.zeros((0, 0))
-    block = top + sign * near
+    same_half = toeplitz(row[:half])
+    other_half = row[size - 1 - np.add.outer(np.arange(half), np.arange(half))] if half else np.zeros((0, 0))
+    block = same_half + sign * other_half
     if not middle or sign < 0:
         return np.asarray(block)
     out = np.empty((half + 1, half + 1))
@@ -202,9 +212,15 @@ def _folded(row: Float, size: int, *, sign: float) -> Float:
     return out
 
 
-def across(kernel: str, size: int, length: float, points: Along) -> Float:
-    """Covariance between points and the pixels of an axis, shape (points, size).
+def cross_covariance(kernel: str, size: int, length: float, points: AxisPoints) -> Float:
+    """Covariance between the points and the ``size`` pixels of an axis, shape (points, size).
 
-    See `scalehsi.kernels.gaussian_process.sampling_points`.
+    Parameters
+    ----------
+    kernel, length
+        As in `covariance`.
+    size : int
+    points : int or tuple of float
+        See `scalehsi.kernels.gaussian_process.sampling_points`.
     """
-    return covariance(kernel, np.subtract.outer(places(points, size), np.arange(size)), length)[0]
+    return covariance(kernel, np.subtract.outer(positions(points, size), np.arange(size)), length)[0]

@@ -1,9 +1,9 @@
-"""Hyperparameters by the exact likelihood: lengths outside, everything else inside, at a cost that forgets the image.
+"""Profile likelihood: length scales are optimised; signal covariance B and noise D are solved for each.
 
-For given lengths the data enter through the eigenvalues ``g = lambda mu`` of the spatial covariance and the rotated
-maps ``z`` alone, and ``-log L = 1/2 sum (log|g B + D| + z' (g B + D)^-1 z)``:
-`scalehsi.kernels.gaussian_process.spectral_nodes` finds
-the best ``B`` and ``D`` for them (Rakitsch et al. 2013 for the decoupling).
+The cost of B and D is independent of the number of pixels. For given lengths the data enter only through the
+eigenvalues ``g = lambda mu`` of the spatial covariance and the rotated maps ``z``, and
+``-log L = 1/2 sum (log|g B + D| + z' (g B + D)^-1 z)``; `scalehsi.kernels.gaussian_process.spectral_nodes` finds the
+best ``B`` and ``D`` from these. The rotation that makes the maps independent is that of Rakitsch et al. 2013.
 """
 
 from __future__ import annotations
@@ -16,18 +16,17 @@ import numpy as np
 from scipy.optimize import minimize
 
 from scalehsi.arrays import Bool, Float
-from scalehsi.kernels.gaussian_process.covariance import Axis, axis
-from scalehsi.kernels.gaussian_process.spectral_nodes import inner, nodes
+from scalehsi.kernels.gaussian_process.covariance import AxisEigen, decompose_axis
+from scalehsi.kernels.gaussian_process.spectral_nodes import fit_signal_and_noise, group_eigenvalues
 from scalehsi.schema import InputError
 
-SCANNED: Final = 14
-SHORTEST: Final = 0.5
-"""In pixels."""
+SCANNED_LENGTHS: Final = 14
+MIN_LENGTH_PIXELS: Final = 0.5
 
 
 @dataclass(frozen=True)
 class Hyper:
-    """What the likelihood was highest for.
+    """Hyperparameters of a Gaussian process, at the maximum of the likelihood.
 
     Attributes
     ----------
@@ -40,10 +39,11 @@ class Hyper:
         Standard deviations.
     mean : array, shape (T,)
     loss : float
-        Negative logarithm of the likelihood of the data it was found from.
+        Negative log likelihood of the data of the fit.
     scan : array, shape (n, 2)
-        Lengths that were tried for both axes alike, and their loss.
+        Lengths that were tried, the same for both axes, and the loss at each.
     evaluations : int
+        Evaluations of the likelihood.
     history : array, shape (m, 3)
         Lengths along y and x, and the loss, in each evaluation of the descent, or after each round where pixels are
         missing.
@@ -60,7 +60,7 @@ class Hyper:
     history: Float = field(default_factory=lambda: np.empty((0, 3)))
 
     def in_units(self, mean: Float, scale: Float, pixels: int) -> Hyper:
-        """Of maps ``scale * y + mean``, where these are of maps ``y`` of so many pixels."""
+        """Convert from standardised maps ``y`` of ``pixels`` pixels to maps ``scale * y + mean`` (both (T,))."""
         shift = pixels * float(np.log(scale).sum())
         return replace(
             self,
@@ -81,15 +81,16 @@ def fit(
     isotropic: bool = False,
     rank: int = 1,
 ) -> Hyper:
-    """Find the hyperparameters of some tiles of the same maps, all of one size.
+    """Fit the hyperparameters to tiles of the same maps, all of one size.
 
     Parameters
     ----------
     tiles : sequence of arrays, shape (H, W, T)
         Complete: no NaN.
     kernel : str
+        See `scalehsi.kernels.gaussian_process.covariance.parse`.
     bounds : ((low, high), (low, high)), optional
-        Of the lengths along y and x, in pixels. Default: from half a pixel to the axis' extent.
+        Of the lengths along y and x, in pixels. Default: from half a pixel to the extent of the axis.
     isotropic : bool, default False
         One length for both axes.
     rank : int, default 1
@@ -105,15 +106,16 @@ def fit(
     """
     height, width = tiles[0].shape[:2]
     scaled, mean, scale = standardised(tiles)
-    limits = bounds or ((SHORTEST, max(1.0, float(height))), (SHORTEST, max(1.0, float(width))))
-    work = _Work(scaled, kernel, (height, width), rank)
-    return search(work, kernel, limits, isotropic=isotropic).in_units(mean, scale, height * width * len(tiles))
+    limits = bounds or ((MIN_LENGTH_PIXELS, max(1.0, float(height))), (MIN_LENGTH_PIXELS, max(1.0, float(width))))
+    likelihood = SeparableLikelihood(scaled, kernel, (height, width), rank)
+    found = search_lengths(likelihood, kernel, limits, isotropic=isotropic)
+    return found.in_units(mean, scale, height * width * len(tiles))
 
 
 def standardised(tiles: Sequence[Float], masks: Sequence[Bool] | None = None) -> tuple[list[Float], Float, Float]:
-    """Tiles of zero mean and unit variance, each (T, H, W), and the mean and scale (T,) that made them so.
+    """Scale tiles (H, W, T) to zero mean and unit variance; return them as (T, H, W), with mean and scale (T,).
 
-    What is missing [masks, shape (H, W), True where measured] is zero.
+    Missing pixels are zero; ``masks``, shape (H, W), are True where the maps were measured.
     """
     seen = [np.ones(t.shape[:2], dtype=bool) for t in tiles] if masks is None else list(masks)
     count = max(1, sum(int(m.sum()) for m in seen))
@@ -125,28 +127,32 @@ def standardised(tiles: Sequence[Float], masks: Sequence[Bool] | None = None) ->
 
 
 class Likelihood(Protocol):
-    """The negative logarithm of a likelihood as a function of two lengths, at the best of everything else."""
+    """Negative log likelihood as a function of two lengths, with B and D at their best values for these lengths."""
 
     evaluations: int
 
     def loss(self, lengths: tuple[float, float]) -> float: ...
 
-    def inside(self, lengths: tuple[float, float]) -> tuple[Float, Float]: ...
+    def signal_and_noise(self, lengths: tuple[float, float]) -> tuple[Float, Float]: ...
 
     def value_and_slope(self, lengths: tuple[float, float]) -> tuple[float, Float]: ...
 
 
-def search(
-    work: Likelihood, kernel: str, limits: tuple[tuple[float, float], tuple[float, float]], *, isotropic: bool
+def search_lengths(
+    likelihood: Likelihood, kernel: str, limits: tuple[tuple[float, float], tuple[float, float]], *, isotropic: bool
 ) -> Hyper:
-    """The best lengths: a scan of both alike, then a descent from its best; in the units of the work."""
+    """Find the best lengths by a scan with one length for both axes and a descent from its best.
+
+    The hyperparameters are in the units of the likelihood's data; ``kernel`` is only recorded. ``limits`` are
+    (low, high) along y and x, in pixels; ``isotropic`` keeps both lengths equal.
+    """
     low, high = max(limits[0][0], limits[1][0]), min(limits[0][1], limits[1][1])
     if isotropic and low > high:
         raise InputError(f"bounds={limits}: no length is within both, as isotropic=True asks for")
-    tried = np.geomspace(low, max(low, high), SCANNED if high > low else 1)
-    # Where the bounds of the axes have nothing in common, each axis takes its own that is nearest.
+    tried = np.geomspace(low, max(low, high), SCANNED_LENGTHS if high > low else 1)
+    # Where the limits of the two axes do not overlap, each axis takes its nearest allowed length.
     pairs = [tuple(float(np.clip(length, *limit)) for limit in limits) for length in tried]
-    losses = np.array([work.loss((y, x)) for y, x in pairs])
+    losses = np.array([likelihood.loss((y, x)) for y, x in pairs])
     lengths = np.array(pairs[int(np.argmin(losses))])
     start, best = np.log(lengths), float(losses.min())
     box = np.log(np.array(limits, dtype=np.float64))
@@ -155,16 +161,16 @@ def search(
     history = [(float(lengths[0]), float(lengths[1]), best)]
     if (box[:, 1] > box[:, 0]).any():
 
-        def outer(free: Float) -> tuple[float, Float]:
+        def profile(free: Float) -> tuple[float, Float]:
             both = np.full(2, free[0]) if isotropic else free
             at = (float(np.exp(both[0])), float(np.exp(both[1])))
-            value, slope = work.value_and_slope(at)
+            value, slope = likelihood.value_and_slope(at)
             history.append((*at, value))
             return value, np.array([slope.sum()]) if isotropic else slope
 
         free = np.clip(start, box[:, 0], box[:, 1])[: 1 if isotropic else 2]
         found = minimize(
-            outer,
+            profile,
             free,
             jac=True,
             method="L-BFGS-B",
@@ -174,44 +180,55 @@ def search(
         if found.fun <= best:
             best, lengths = float(found.fun), np.exp(np.full(2, found.x[0]) if isotropic else found.x)
     chosen = (float(lengths[0]), float(lengths[1]))
-    signal, variance = work.inside(chosen)
+    signal, variance = likelihood.signal_and_noise(chosen)
     scan = np.column_stack([tried, losses])
-    level = np.zeros(len(variance))
-    return Hyper(kernel, chosen, signal, np.sqrt(variance), level, best, scan, work.evaluations, np.array(history))
+    zero_mean = np.zeros(len(variance))
+    evaluations = likelihood.evaluations
+    return Hyper(kernel, chosen, signal, np.sqrt(variance), zero_mean, best, scan, evaluations, np.array(history))
 
 
-class _Work:
-    """The likelihood of tiles of maps [each shape (T, H, W)] as a function of the lengths."""
+class SeparableLikelihood:
+    """Profile likelihood of tiles of maps, each (T, H, W), for a product of one covariance for y and one for x.
+
+    ``shape`` is (H, W), ``rank`` the number of columns of L.
+    """
 
     def __init__(self, tiles: Sequence[Float], kernel: str, shape: tuple[int, int], rank: int) -> None:
         self.tiles, self.kernel, self.shape = tiles, kernel, shape
         self.rank = max(1, min(rank, len(tiles[0])))
         self.evaluations = 0
 
-    def axes(self, lengths: tuple[float, float]) -> tuple[Axis, Axis]:
-        return axis(self.kernel, self.shape[0], lengths[0]), axis(self.kernel, self.shape[1], lengths[1])
+    def axes(self, lengths: tuple[float, float]) -> tuple[AxisEigen, AxisEigen]:
+        """Eigendecompositions of the covariances along y and x."""
+        height, width = self.shape
+        return decompose_axis(self.kernel, height, lengths[0]), decompose_axis(self.kernel, width, lengths[1])
 
-    def rotated(self, axes: tuple[Axis, Axis]) -> list[Float]:
+    def rotated(self, axes: tuple[AxisEigen, AxisEigen]) -> list[Float]:
+        """Tiles in the eigenvectors of both axes, (T, H, W) each."""
         return [axes[0].vectors.T @ tile @ axes[1].vectors for tile in self.tiles]
+
+    def _profile(self, axes: tuple[AxisEigen, AxisEigen], z: list[Float]) -> tuple[float, Float, Float]:
+        """Loss, B (T, T) and D (T,), at their best for these axes and the tiles ``z`` in their eigenvectors."""
+        groups = group_eigenvalues(np.outer(axes[0].values, axes[1].values), z)
+        return fit_signal_and_noise(*groups, rank=self.rank)
 
     def loss(self, lengths: tuple[float, float]) -> float:
         axes = self.axes(lengths)
-        found = nodes(np.outer(axes[0].values, axes[1].values), self.rotated(axes))
         self.evaluations += 1
-        return inner(*found, rank=self.rank)[0]
+        return self._profile(axes, self.rotated(axes))[0]
 
-    def inside(self, lengths: tuple[float, float]) -> tuple[Float, Float]:
-        """B and D that are best at these lengths."""
+    def signal_and_noise(self, lengths: tuple[float, float]) -> tuple[Float, Float]:
+        """Best B (T, T) and D (T,) at these lengths."""
         axes = self.axes(lengths)
-        return inner(*nodes(np.outer(axes[0].values, axes[1].values), self.rotated(axes)), rank=self.rank)[1:]
+        return self._profile(axes, self.rotated(axes))[1:]
 
     def value_and_slope(self, lengths: tuple[float, float]) -> tuple[float, Float]:
-        """The loss and its derivatives by the logarithms of the lengths, B and D following along."""
+        """Loss and its total derivatives by the logarithms of the lengths, with B and D at their best for each."""
         axes = self.axes(lengths)
         z = self.rotated(axes)
-        value, signal, noise = inner(*nodes(np.outer(axes[0].values, axes[1].values), z), rank=self.rank)
+        value, signal, noise = self._profile(axes, z)
         self.evaluations += 1
-        # The maps decouple where the noise is one for all: D^-1/2 B D^-1/2 = U s U'.
+        # The maps are independent after a rotation to unit noise: D^-1/2 B D^-1/2 = U s U'.
         root = np.sqrt(noise)
         s, u = np.linalg.eigh(signal / np.outer(root, root))
         s = np.maximum(s, 0.0)

@@ -1,4 +1,8 @@
-"""Independent maps with missing pixels on a grid, many at a time, by conjugate gradients on the missing pixels."""
+"""Conjugate gradients for maps with missing pixels: fill the gaps of many independent maps at once, on any device.
+
+The conjugate gradients are our own, as `scipy.sparse.linalg.cg` solves one system at a time and for numpy alone: here
+many maps with their own strengths run in one batch of an array library, and a map leaves the batch once it is solved.
+"""
 
 from __future__ import annotations
 
@@ -9,50 +13,65 @@ import numpy as np
 
 from scalehsi.arrays import Float, to_host
 from scalehsi.kernels.gaussian_process.likelihood import Hyper
-from scalehsi.kernels.gaussian_process.posterior import Place, filter_at, gains, smoothed
-from scalehsi.kernels.gaussian_process.sampling_points import Points, along
+from scalehsi.kernels.gaussian_process.posterior import Backend, axis_filter_on, gains, independent_mean
+from scalehsi.kernels.gaussian_process.sampling_points import Points, axis_points
 
-STEPS: Final = 500
+MAX_STEPS: Final = 500
 
 
-class Grid:
-    """Independent maps of strengths s and unit noise on a grid with missing pixels."""
+class GapSolver:
+    """Solver for independent maps of strengths s and unit noise on a grid with missing pixels.
 
-    def __init__(self, place: Place, hyper: Hyper, seen: Any, s: Float, *, upsample: Points, dtype: str) -> None:
-        self.place, self.dtype, self.s, self.seen = place, dtype, s, seen
+    Parameters
+    ----------
+    backend : Backend
+    hyper : Hyper
+        Its kernel and lengths are used.
+    seen : array of bool, shape (H, W)
+        True where the maps were measured; on the backend.
+    s : array, shape (T,)
+    upsample : int or two tuples of float
+        The points of `mean`.
+    dtype : str
+        Of the products.
+    """
+
+    def __init__(self, backend: Backend, hyper: Hyper, seen: Any, s: Float, *, upsample: Points, dtype: str) -> None:
+        self.backend, self.dtype, self.s, self.seen = backend, dtype, s, seen
         height, width = seen.shape
         self.rows, self.columns = (
-            filter_at(place, hyper.kernel, n, hyper.lengths[axis], along(upsample, axis), dtype)
+            axis_filter_on(backend, hyper.kernel, n, hyper.lengths[axis], axis_points(upsample, axis), dtype)
             for axis, n in enumerate((height, width))
         )
-        self.gain = gains(s, self.rows, self.columns, place, dtype)
-        # 1 / (1 + s lam mu): what the noise keeps of each direction.
+        self.gain = gains(s, self.rows, self.columns, backend, dtype)
+        # 1 / (1 + s lam mu): the part of each direction that is attributed to the noise.
         spectrum = self.rows.values[:, None] * self.columns.values[None, :]
-        self.weight = 1 / (1 + place.put(s[:, None, None], dtype) * spectrum)
+        self.weight = 1 / (1 + backend.put(s[:, None, None], dtype) * spectrum)
 
     def complete(self, z: Any, tolerance: float) -> tuple[Any, int, float]:
-        """Maps (..., T, H, W) with values at the missing pixels, steps, and the largest relative residual.
+        """Fill the missing pixels of maps (..., T, H, W); return them, the steps, and the largest relative residual.
 
-        Plain conjugate gradients on the missing pixels. To solve for the observed ones instead, and to precondition
-        either by the other's matrix, took as long or longer at 1 % to 80 % missing, with holes and without.
+        Plain conjugate gradients on the missing pixels. The alternatives, to solve for the observed ones instead and to
+        precondition either by the other's matrix, took as long or longer at 1 % to 80 % missing, with and without
+        holes. ``tolerance`` is the residual relative to the right side.
         """
-        xp, zero = self.place.library, self.place.put(0.0, self.dtype)
+        xp, zero = self.backend.library, self.backend.put(0.0, self.dtype)
         shape = z.shape
         z = xp.reshape(z, (-1, *shape[-2:]))
         weight = xp.reshape(xp.broadcast_to(self.weight, shape), z.shape)
         out = xp.where(self.seen, z, zero)
         r = xp.where(self.seen, zero, -self._product(out, weight))
         size = _squares(xp, r)
-        # Maps that are done leave the batch; ``index`` says which ones are in it.
+        # Maps that are solved leave the batch; ``index`` holds those that are still in it.
         index, target = np.flatnonzero(size > 0), tolerance**2 * size
         x, end, steps = xp.zeros_like(z), np.where(size > 0, 1.0, 0.0), 0
         r, weight, now = _rows(xp, r, index), _rows(xp, weight, index), size[index]
         p, part = r, _rows(xp, x, index)
-        while len(index) and steps < STEPS:
+        while len(index) and steps < MAX_STEPS:
             q = xp.where(self.seen, zero, self._product(p, weight))
-            along = self._column(now / _dots(xp, p, q))
-            part = part + along * p
-            r = r - along * q
+            step_length = self._column(now / _dots(xp, p, q))
+            part = part + step_length * p
+            r = r - step_length * q
             new = _squares(xp, r)
             steps += 1
             end[index] = new / size[index]
@@ -69,15 +88,16 @@ class Grid:
         return xp.reshape(out, shape), steps, float(np.sqrt(end.max(initial=0.0)))
 
     def _product(self, v: Any, weight: Any) -> Any:
+        """Product of maps (n, H, W) with the inverse of ``s K + I``, by its eigenvalues ``weight`` (n, H, W)."""
         q, m = self.rows.vectors, self.columns.vectors
         return q @ (weight * (q.T @ v @ m)) @ m.T
 
     def _column(self, values: Float) -> Any:
-        return self.place.put(values[:, None, None], self.dtype)
+        return self.backend.put(values[:, None, None], self.dtype)
 
-    def field(self, z: Any) -> Any:
-        """Mean on the points of complete maps (..., T, H, W)."""
-        return smoothed(z, self.gain, self.rows, self.columns)
+    def mean(self, z: Any) -> Any:
+        """Posterior mean of complete maps (..., T, H, W), on the points."""
+        return independent_mean(z, self.gain, self.rows, self.columns)
 
 
 def _squares(xp: Any, v: Any) -> Float:
@@ -85,11 +105,12 @@ def _squares(xp: Any, v: Any) -> Float:
 
 
 def _dots(xp: Any, a: Any, b: Any) -> Float:
-    """Sums over the last two axes, on the host."""
+    """Sums of products over the last two axes, on the host."""
     return np.asarray(to_host(xp.sum(a * b, axis=(-2, -1))), dtype=np.float64)
 
 
 def _rows(xp: Any, v: Any, index: Any) -> Any:
+    """Rows ``index`` of an array (n, ...), without a copy where these are all."""
     if len(index) == v.shape[0]:
         return v
     return xp.take(v, xp.asarray(index, device=array_api_compat.device(v)), axis=0)

@@ -1,7 +1,7 @@
-"""Mean and standard deviation of the maps, on the pixels or a finer grid, from complete maps.
+"""Posterior mean and standard deviation of complete maps, on their pixels or at other points.
 
-The maps decide which library computes, and where: numpy, torch or CuPy. What an axis needs comes from the host once and
-stays on the device.
+The maps may be numpy, torch or CuPy arrays; the result has the same library and device. The eigenvectors of each axis
+are computed once on the host and cached on the device.
 """
 
 from __future__ import annotations
@@ -14,15 +14,15 @@ import array_api_compat
 import numpy as np
 
 from scalehsi.arrays import Float, array_namespace
-from scalehsi.kernels.gaussian_process.covariance import across, axis
+from scalehsi.kernels.gaussian_process.covariance import cross_covariance, decompose_axis
 from scalehsi.kernels.gaussian_process.likelihood import Hyper
-from scalehsi.kernels.gaussian_process.sampling_points import Along, Points, along
+from scalehsi.kernels.gaussian_process.sampling_points import AxisPoints, Points, axis_points
 
-SMALL: Final = 1e-300
+TINY: Final = 1e-300
 
 
-class Filter(NamedTuple):
-    """An axis as predictions need it; r points for n pixels.
+class AxisFilter(NamedTuple):
+    """One axis in its eigenvectors, for predictions at r points from n pixels.
 
     Attributes
     ----------
@@ -30,56 +30,69 @@ class Filter(NamedTuple):
     values : array, shape (n,)
     points : array, shape (r, n)
         Covariance of the points with the eigenvectors, A.
-    share : array, shape (r, n)
-        ``A^2 / values``: how much of the variance of a point each eigenvector explains.
+    explained : array, shape (r, n)
+        ``A^2 / values``: part of the variance of a point that each eigenvector explains.
     """
 
     vectors: Any
     values: Any
     points: Any
-    share: Any
+    explained: Any
 
 
 @lru_cache(maxsize=64)
-def axis_filter(kernel: str, size: int, length: float, upsample: Along, dtype: str = "float64") -> Filter:
-    """The filter of an axis; kept, as tiles share it."""
-    found = axis(kernel, size, length, slope=False)
+def axis_filter(kernel: str, size: int, length: float, upsample: AxisPoints, dtype: str = "float64") -> AxisFilter:
+    """Compute the filter of an axis; cached, as tiles share it.
+
+    Parameters
+    ----------
+    kernel, length
+        As in `scalehsi.kernels.gaussian_process.covariance.covariance`.
+    size : int
+        Pixels of the axis.
+    upsample : int or tuple of float
+    dtype : str
+    """
+    found = decompose_axis(kernel, size, length, slope=False)
     if upsample == 1:
         points = found.vectors * found.values
     else:
-        points = across(kernel, size, length, upsample) @ found.vectors
-    share = points**2 / np.maximum(found.values, SMALL)
-    return Filter(*(np.ascontiguousarray(v, dtype=dtype) for v in (found.vectors, found.values, points, share)))
+        points = cross_covariance(kernel, size, length, upsample) @ found.vectors
+    explained = points**2 / np.maximum(found.values, TINY)
+    arrays = (found.vectors, found.values, points, explained)
+    return AxisFilter(*(np.ascontiguousarray(v, dtype=dtype) for v in arrays))
 
 
 @dataclass(frozen=True)
-class Place:
-    """A library and a device, as the key of what is kept there."""
+class Backend:
+    """An array library and a device; hashable, so that it can be a cache key."""
 
     library: Any
     name: str
     device: Any = field(compare=False)
 
     def put(self, values: Any, dtype: str = "float64") -> Any:
-        """A numpy array, there."""
+        """Copy a numpy array to the device."""
         return self.library.asarray(values, dtype=getattr(self.library, dtype), device=self.device)
 
 
-def place_of(x: Any) -> Place:
-    """Where an array lies."""
+def backend_of(x: Any) -> Backend:
+    """Library and device of an array."""
     device = array_api_compat.device(x)
-    return Place(array_namespace(x), str(device), device)
+    return Backend(array_namespace(x), str(device), device)
 
 
 @lru_cache(maxsize=64)
-def filter_at(place: Place, kernel: str, size: int, length: float, upsample: Along, dtype: str) -> Filter:
-    """The filter of an axis on a device; kept there."""
+def axis_filter_on(
+    backend: Backend, kernel: str, size: int, length: float, upsample: AxisPoints, dtype: str
+) -> AxisFilter:
+    """Copy the filter of an axis to a device, and cache it there; arguments as of `axis_filter`."""
     found = axis_filter(kernel, size, length, upsample, dtype)
-    return Filter(*(place.put(v, dtype) for v in found))
+    return AxisFilter(*(backend.put(v, dtype) for v in found))
 
 
 def predict(y: Any, hyper: Hyper, *, upsample: Points = 1, dtype: Any = np.float64) -> tuple[Any, Any]:
-    """Mean and standard deviation of the maps without their noise.
+    """Predict mean and standard deviation of the maps without their noise.
 
     Parameters
     ----------
@@ -87,10 +100,10 @@ def predict(y: Any, hyper: Hyper, *, upsample: Points = 1, dtype: Any = np.float
         Complete: no NaN.
     hyper : Hyper
     upsample : int or two tuples of float, default 1
-        Points a pixel along each axis, or the places of points; see
+        Points per pixel along each axis, or the positions of points; see
         `scalehsi.kernels.gaussian_process.sampling_points`.
     dtype : dtype, default float64
-        Of the products; the variance is written without cancellation, so that float32 will do.
+        Of the products. The formula of the variance has no cancellation, so that float32 suffices.
 
     Returns
     -------
@@ -108,50 +121,58 @@ def predict(y: Any, hyper: Hyper, *, upsample: Points = 1, dtype: Any = np.float
     ((16, 18, 1), True)
     """
     height, width, _ = y.shape
-    name, place = np.dtype(dtype).name, place_of(y)
-    xp = place.library
-    rows = filter_at(place, hyper.kernel, height, hyper.lengths[0], along(upsample, 0), name)
-    columns = filter_at(place, hyper.kernel, width, hyper.lengths[1], along(upsample, 1), name)
-    s, there, back = decoupled(hyper)
+    name, backend = np.dtype(dtype).name, backend_of(y)
+    xp = backend.library
+    rows = axis_filter_on(backend, hyper.kernel, height, hyper.lengths[0], axis_points(upsample, 0), name)
+    columns = axis_filter_on(backend, hyper.kernel, width, hyper.lengths[1], axis_points(upsample, 1), name)
+    s, to_independent, to_maps = decoupled(hyper)
     # In float64, as maps that are nearly alike differ by little in units of their noise.
-    centred = xp.astype(y, xp.float64, copy=False) - place.put(hyper.mean)
-    z = xp.astype(xp.tensordot(place.put(there.T), centred, axes=((1,), (2,))), getattr(xp, name), copy=False)
-    gain = gains(s, rows, columns, place, name)
-    f = smoothed(z, gain, rows, columns)
-    mean = xp.tensordot(f, place.put(back, name), axes=((0,), (0,))) + place.put(hyper.mean, name)
-    spread = xp.tensordot(left(s, gain, rows, columns, place, name), place.put(back**2, name), axes=((0,), (0,)))
-    return mean, xp.sqrt(xp.maximum(spread, place.put(0.0, name)))
+    centred = xp.astype(y, xp.float64, copy=False) - backend.put(hyper.mean)
+    z = xp.tensordot(backend.put(to_independent.T), centred, axes=((1,), (2,)))
+    z = xp.astype(z, getattr(xp, name), copy=False)
+    gain = gains(s, rows, columns, backend, name)
+    f = independent_mean(z, gain, rows, columns)
+    mean = xp.tensordot(f, backend.put(to_maps, name), axes=((0,), (0,))) + backend.put(hyper.mean, name)
+    variance = independent_variance(s, gain, rows, columns, backend, name)
+    variance = xp.tensordot(variance, backend.put(to_maps**2, name), axes=((0,), (0,)))
+    return mean, xp.sqrt(xp.maximum(variance, backend.put(0.0, name)))
 
 
-def gains(s: Float, rows: Filter, columns: Filter, place: Place, dtype: str) -> Any:
-    """Of independent maps of strengths s and unit noise, ``s / (1 + s lambda mu)``, shape (T, H, W)."""
-    strength = place.put(s[:, None, None], dtype)
+def gains(s: Float, rows: AxisFilter, columns: AxisFilter, backend: Backend, dtype: str) -> Any:
+    """Gains ``s / (1 + s lambda mu)``, shape (T, H, W), of independent maps of strengths ``s`` (T,) and unit noise.
+
+    ``rows`` and ``columns`` are the filters of y and x on ``backend``, in ``dtype``.
+    """
+    strength = backend.put(s[:, None, None], dtype)
     return strength / (1 + strength * (rows.values[:, None] * columns.values[None, :]))
 
 
-def smoothed(z: Any, gain: Any, rows: Filter, columns: Filter) -> Any:
-    """Mean of independent maps (T, H, W), on the points, shape (T, H * upsample, W * upsample)."""
+def independent_mean(z: Any, gain: Any, rows: AxisFilter, columns: AxisFilter) -> Any:
+    """Posterior mean (T, H * upsample, W * upsample) of independent maps ``z`` (T, H, W) with their `gains`."""
     inner = gain * (rows.vectors.T @ z @ columns.vectors)
     return rows.points @ inner @ columns.points.T
 
 
-def left(s: Float, gain: Any, rows: Filter, columns: Filter, place: Place, dtype: str) -> Any:
-    """What is left of the variance of independent maps, on the points, shape (T, H * upsample, W * upsample)."""
-    xp = place.library
-    # gain * share: s lam mu / (1 + s lam mu) of a share is certain; what is left of it is share / (1 + s lam mu) * s.
-    explained = rows.share @ gain @ columns.share.T
-    if rows.share.shape[0] == rows.share.shape[1] and columns.share.shape[0] == columns.share.shape[1]:
-        return explained
-    # What the eigenvectors of the pixels do not reach, between the pixels of a finer grid.
-    part_y, part_x = xp.sum(rows.share, axis=1), xp.sum(columns.share, axis=1)
-    beyond = (1 - part_y)[:, None] + part_y[:, None] * (1 - part_x)[None, :]
-    return place.put(s[:, None, None], dtype) * xp.maximum(beyond, place.put(0.0, dtype)) + explained
+def independent_variance(
+    s: Float, gain: Any, rows: AxisFilter, columns: AxisFilter, backend: Backend, dtype: str
+) -> Any:
+    """Posterior variance (T, H * upsample, W * upsample) of independent maps; arguments as of `gains`."""
+    xp = backend.library
+    # Of the explained variance, the data determine s lam mu / (1 + s lam mu); the rest, s / (1 + s lam mu), remains.
+    remaining = rows.explained @ gain @ columns.explained.T
+    if rows.explained.shape[0] == rows.explained.shape[1] and columns.explained.shape[0] == columns.explained.shape[1]:
+        return remaining
+    # Between the pixels, the eigenvectors do not explain all of the variance.
+    explained_y, explained_x = xp.sum(rows.explained, axis=1), xp.sum(columns.explained, axis=1)
+    unexplained = (1 - explained_y)[:, None] + explained_y[:, None] * (1 - explained_x)[None, :]
+    return backend.put(s[:, None, None], dtype) * xp.maximum(unexplained, backend.put(0.0, dtype)) + remaining
 
 
 def decoupled(hyper: Hyper) -> tuple[Float, Float, Float]:
-    """Strengths (T,) of independent maps of unit noise, and the matrices (T, T) there and back.
+    """Strengths (T,) of independent maps of unit noise, and the matrices (T, T) to these maps and back.
 
-    ``there`` takes maps (.., T) to the independent ones by ``y @ there``, ``back`` the other way.
+    With ``s, to_independent, to_maps = decoupled(hyper)``, maps (..., T) become independent by ``y @ to_independent``,
+    and ``z @ to_maps`` is the inverse.
     """
     noise = np.maximum(hyper.noise, 1e-12 * max(float(hyper.noise.max()), 1e-300))
     s, u = np.linalg.eigh(hyper.signal / np.outer(noise, noise))

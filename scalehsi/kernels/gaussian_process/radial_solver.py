@@ -1,8 +1,8 @@
-"""Mean of maps whose kernel is one of distance, complete or not, by conjugate gradients and the fast Fourier transform.
+"""Posterior mean and deviation for a kernel of distance, complete or not, by conjugate gradients with FFT products.
 
 With ``o`` the measured pixels, ``(s K_oo + I) alpha = y_o`` is solved for each of the independent maps, and the mean is
-``s K_{*o} alpha``. The preconditioner is the inverse on a torus, cut to the measured pixels: for complete maps it is
-right but for a seam along the edges, and needs half of the steps of a circulant matrix of the grid itself.
+``s K_{*o} alpha``. The preconditioner is the inverse on the periodic grid, restricted to the measured pixels. For
+complete maps it is exact except near the edges, and needs half of the steps of a circulant matrix of the grid itself.
 """
 
 from __future__ import annotations
@@ -10,26 +10,26 @@ from __future__ import annotations
 from typing import Final, NamedTuple
 
 import numpy as np
+from scipy.sparse.linalg import LinearOperator, cg
 
 from scalehsi.arrays import Bool, Float
-from scalehsi.kernels.gaussian_process.fft_kernel import Torus
+from scalehsi.kernels.gaussian_process.fft_kernel import FFTCovariance
 from scalehsi.kernels.gaussian_process.likelihood import Hyper
+from scalehsi.kernels.gaussian_process.missing_pixels import DRAW_TOLERANCE
 from scalehsi.kernels.gaussian_process.posterior import decoupled
-from scalehsi.kernels.gaussian_process.radial_variance import exact, from_draws
+from scalehsi.kernels.gaussian_process.radial_variance import exact_variance, variance_from_draws
 
-STEPS: Final = 1000
-DRAWN: Final = 1e-4
-"""Residual for draws, whose own error of ``1 / sqrt(2 draws)`` is larger than what this leaves."""
+MAX_STEPS: Final = 1000
 
 
 class Solved(NamedTuple):
-    """Maps without their noise.
+    """Posterior of the maps, without their noise.
 
     Attributes
     ----------
     mean : array, shape (H * upsample, W * upsample, T)
     std : array of the same shape, or None
-        None where nothing exact can be had and no draws were asked for.
+        None where no exact one is available and no draws were asked for.
     steps : int
         Of conjugate gradients, for the map that needed most.
     residual : float
@@ -43,52 +43,67 @@ class Solved(NamedTuple):
 
 
 class System:
-    """The equations of the measured pixels, for one kernel, pair of lengths and mask."""
+    """Linear system of the measured pixels, for one kernel, pair of lengths and mask.
+
+    Parameters
+    ----------
+    hyper : Hyper
+        Its kernel and lengths are used.
+    observed : array of bool, shape (H, W)
+        True where the maps were measured.
+    upsample : int
+        Points per pixel along each axis, of `covariance_with_points`.
+    """
 
     def __init__(self, hyper: Hyper, observed: Bool, upsample: int = 1) -> None:
         self.observed = observed
         shape = (observed.shape[0], observed.shape[1])
-        self.torus = Torus(hyper.kernel, shape, hyper.lengths)
-        self.spectrum = np.maximum(self.torus.spectrum, 0.0)
+        self.covariance = FFTCovariance(hyper.kernel, shape, hyper.lengths)
+        self.spectrum = np.maximum(self.covariance.spectrum, 0.0)
         self.upsample = upsample
-        places = (np.arange(upsample) + 0.5) / upsample - 0.5
+        offsets = (np.arange(upsample) + 0.5) / upsample - 0.5
         self.points = [
-            [self.torus if a == b == 0 else Torus(hyper.kernel, shape, hyper.lengths, (a, b)) for b in places]
-            for a in places
+            [
+                self.covariance if a == b == 0 else FFTCovariance(hyper.kernel, shape, hyper.lengths, (a, b))
+                for b in offsets
+            ]
+            for a in offsets
         ]
 
-    def solve(self, right: Float, strength: float, tolerance: float) -> tuple[Float, int, float]:
-        """``alpha`` (H, W), zero where nothing was measured, for a right side that is zero there too."""
-        torus, weight = self.torus, 1.0 / (1.0 + strength * self.spectrum)
-        x, r = np.zeros_like(right), right.copy()
-        size = float(np.vdot(r, r))
-        if size == 0.0 or strength == 0.0:
-            return r, 0, 0.0
-        p, before, left = np.zeros_like(r), 1.0, size
-        for step in range(STEPS):
-            if left <= tolerance**2 * size:
-                return x, step, float(np.sqrt(left / size))
-            z = np.where(self.observed, torus.back(weight * torus.forward(r)), 0.0)
-            now = float(np.vdot(r, z))
-            p = z + (now / before) * p if step else z
-            before = now
-            q = np.where(self.observed, strength * torus.product(p) + p, 0.0)
-            along = now / float(np.vdot(p, q))
-            x += along * p
-            r -= along * q
-            left = float(np.vdot(r, r))
-        return x, STEPS, float(np.sqrt(left / size))
+    def product(self, alpha: Float, strength: float) -> Float:
+        """``(s K_oo + I) alpha`` of a map (H, W) of this strength s, zero at missing pixels."""
+        return np.where(self.observed, strength * self.covariance.product(alpha) + alpha, 0.0)
 
-    def field(self, alpha: Float) -> Float:
-        """``K_{*o} alpha`` on the finer grid."""
+    def solve(self, right: Float, strength: float, tolerance: float) -> tuple[Float, int]:
+        """Solve for ``alpha`` (H, W), zero at missing pixels, by conjugate gradients; also return their steps.
+
+        ``right`` (H, W) is the right side, zero at missing pixels, and ``tolerance`` the residual relative to it.
+        """
+        shape, size = right.shape, (right.size, right.size)
+        grid, weight = self.covariance, 1.0 / (1.0 + strength * self.spectrum)
+        iterates: list[Float] = []
+
+        def precondition(r: Float) -> Float:
+            return np.where(self.observed, grid.inverse(weight * grid.transform(r.reshape(shape))), 0.0).ravel()
+
+        matrix = LinearOperator(size, lambda v: self.product(v.reshape(shape), strength).ravel(), dtype=np.float64)
+        inverse = LinearOperator(size, precondition, dtype=np.float64)
+        # cg calls back after each step, always with the same array: the list costs nothing.
+        alpha, _ = cg(
+            matrix, right.ravel(), M=inverse, rtol=tolerance, atol=0.0, maxiter=MAX_STEPS, callback=iterates.append
+        )
+        return alpha.reshape(shape), len(iterates)
+
+    def covariance_with_points(self, alpha: Float) -> Float:
+        """``K_{*o} alpha`` on the points, shape (H * upsample, W * upsample)."""
         (height, width), n = alpha.shape, self.upsample
         if n == 1:
-            return self.torus.product(alpha)
+            return self.covariance.product(alpha)
         out = np.empty((height * n, width * n))
-        transformed = self.torus.forward(alpha)
+        transformed = self.covariance.transform(alpha)
         for i, row in enumerate(self.points):
-            for j, torus in enumerate(row):
-                out[i::n, j::n] = torus.back(torus.spectrum * transformed)
+            for j, shifted in enumerate(row):
+                out[i::n, j::n] = shifted.inverse(shifted.spectrum * transformed)
         return out
 
 
@@ -102,22 +117,22 @@ def solve(
     seed: int = 0,
     tolerance: float = 1e-5,
 ) -> Solved:
-    """Mean and standard deviation of the maps without their noise, for a kernel of distance.
+    """Compute mean and standard deviation of the maps without their noise, for a kernel of distance.
 
     Parameters
     ----------
     y : array, shape (H, W, T)
-        What stands at missing pixels is not looked at.
+        Values at missing pixels are ignored.
     observed : array of bool, shape (H, W), or None
         True where all maps were measured; None where nothing is missing.
     hyper : Hyper
         Of a kernel that ends in "-radial".
     upsample : int, default 1
-        Points a pixel along each axis.
+        Points per pixel along each axis.
     draws : int, default 0
-        From the posterior, for the standard deviation where it cannot be had exactly: its error is then a part of
-        ``1 / sqrt(2 draws)``. Exact are complete maps, and others of up to 1500 pixels; see
-        `scalehsi.kernels.gaussian_process.radial_variance.exact`.
+        Draws from the posterior, for the standard deviation where no exact one is available: its relative error is then
+        ``1 / sqrt(2 draws)``. It is exact for complete maps, and for others of up to 1500 pixels; see
+        `scalehsi.kernels.gaussian_process.radial_variance.exact_variance`.
     seed : int, default 0
         Of the draws.
     tolerance : float, default 1e-5
@@ -129,28 +144,29 @@ def solve(
 
     Notes
     -----
-    Cost: each step two transforms of a torus and back for each map; 20 to 50 steps for complete maps of noise 0.3, 50
-    to 200 at 0.03, two to four times as many with half of the pixels missing. Each draw costs what the mean does.
+    Cost: each step two transforms of the periodic grid and back for each map; 20 to 50 steps for complete maps of noise
+    0.3, 50 to 200 at 0.03, two to four times as many with half of the pixels missing. Each draw costs what the mean
+    does.
     """
     seen = np.ones(y.shape[:2], dtype=bool) if observed is None else observed
-    s, there, back = decoupled(hyper)
-    z = np.einsum("hwt,tu->uhw", np.where(seen[..., None], y - hyper.mean, 0.0), there)
+    s, to_independent, to_maps = decoupled(hyper)
+    z = np.einsum("hwt,tu->uhw", np.where(seen[..., None], y - hyper.mean, 0.0), to_independent)
     system = System(hyper, seen, upsample)
     fields, steps, worst = [], 0, 0.0
     for right, strength in zip(z, s, strict=True):
-        alpha, count, residual = system.solve(np.ascontiguousarray(right), float(strength), tolerance)
-        fields.append(strength * system.field(alpha))
-        steps, worst = max(steps, count), max(worst, residual)
-    mean = np.einsum("uhw,ut->hwt", np.array(fields), back) + hyper.mean
-    variance = exact(hyper, seen, s, upsample=upsample)
+        alpha, count = system.solve(right, float(strength), tolerance)
+        fields.append(strength * system.covariance_with_points(alpha))
+        residual = np.linalg.norm(right - system.product(alpha, float(strength))) / (np.linalg.norm(right) or 1.0)
+        steps, worst = max(steps, count), max(worst, float(residual))
+    mean = np.einsum("uhw,ut->hwt", np.array(fields), to_maps) + hyper.mean
+    variance = exact_variance(hyper, seen, s, upsample=upsample)
     if variance is None and draws > 0:
 
-        def guess(prior: Float, strength: float) -> Float:
-            right = np.where(seen, prior, 0.0)
-            return np.asarray(strength * system.field(system.solve(right, strength, max(tolerance, DRAWN))[0]))
+        def posterior_mean(prior: Float, strength: float) -> Float:
+            alpha, _ = system.solve(np.where(seen, prior, 0.0), strength, max(tolerance, DRAW_TOLERANCE))
+            return np.asarray(strength * system.covariance_with_points(alpha))
 
-        variance = from_draws(
-            hyper, (seen.shape[0], seen.shape[1]), s, guess, upsample=upsample, count=draws, seed=seed
-        )
-    std = None if variance is None else np.sqrt(np.einsum("uhw,ut->hwt", variance, back**2))
+        shape = (seen.shape[0], seen.shape[1])
+        variance = variance_from_draws(hyper, shape, s, posterior_mean, upsample=upsample, count=draws, seed=seed)
+    std = None if variance is None else np.sqrt(np.einsum("uhw,ut->hwt", variance, to_maps**2))
     return Solved(mean, std, steps, worst)

@@ -1,7 +1,7 @@
-"""Where the maps are wanted: at some points a pixel, or at points of one's own along y and x.
+"""Positions of the points at which a Gaussian process predicts the maps: a refined grid, or arbitrary coordinates.
 
-Wherever a function takes ``upsample``, a whole number divides each pixel evenly; two tuples are the places of points
-along y and x, in pixels, and the maps are wanted where these cross.
+Wherever a function takes ``upsample``, a whole number divides each pixel into that many points along each axis. Two
+tuples are the positions of points along y and x, in pixels; the maps are predicted on the grid that they span.
 """
 
 from __future__ import annotations
@@ -10,21 +10,21 @@ from typing import Any
 
 import numpy as np
 
-Along = int | tuple[float, ...]
+AxisPoints = int | tuple[float, ...]
 Points = int | tuple[tuple[float, ...], tuple[float, ...]]
 
 
-def along(upsample: Points, axis: int) -> Along:
-    """The part of one axis, 0 for y and 1 for x; it can be the key of a cache."""
+def axis_points(upsample: Points, axis: int) -> AxisPoints:
+    """Select the points of one axis, 0 for y and 1 for x; the result is hashable, so that it can be a cache key."""
     return upsample if isinstance(upsample, int) else upsample[axis]
 
 
-def places(points: Along, size: int) -> np.ndarray[Any, np.dtype[np.float64]]:
-    """Places of the points of an axis of so many pixels.
+def positions(points: AxisPoints, size: int) -> np.ndarray[Any, np.dtype[np.float64]]:
+    """Positions, in pixels, of the points of an axis of ``size`` pixels.
 
     Examples
     --------
-    >>> places(2, 2).tolist(), places((0.5, 3.0), 2).tolist()
+    >>> positions(2, 2).tolist(), positions((0.5, 3.0), 2).tolist()
     ([-0.25, 0.25, 0.75, 1.25], [0.5, 3.0])
     """
     if isinstance(points, int):
@@ -32,13 +32,13 @@ def places(points: Along, size: int) -> np.ndarray[Any, np.dtype[np.float64]]:
     return np.asarray(points, dtype=np.float64)
 
 
-def pixels(points: Along, size: int) -> np.ndarray[Any, np.dtype[np.int64]]:
-    """The pixel of an axis that each point lies in, or the nearest one.
+def nearest_pixels(points: AxisPoints, size: int) -> np.ndarray[Any, np.dtype[np.int64]]:
+    """Index of the pixel that contains each point of an axis of ``size`` pixels, or of the nearest one.
 
     Examples
     --------
-    >>> pixels(2, 2).tolist(), pixels((0.4, 3.0), 2).tolist()
+    >>> nearest_pixels(2, 2).tolist(), nearest_pixels((0.4, 3.0), 2).tolist()
     ([0, 0, 1, 1], [0, 1])
     """
-    found = np.floor(places(points, size) + 0.5).astype(np.int64)
+    found = np.floor(positions(points, size) + 0.5).astype(np.int64)
     return np.asarray(np.clip(found, 0, size - 1))

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from scalehsi import InputError
-from scalehsi.kernels.gaussian_process.covariance import across, axis, covariance, parse
+from scalehsi.kernels.gaussian_process.covariance import covariance, cross_covariance, decompose_axis, parse
 
 KERNELS = ["matern12", "matern32", "matern52", "rbf", "periodic(6)", "matern52*periodic(6)", "rbf+matern12*periodic(4)"]
 
@@ -26,7 +26,7 @@ def test_one_at_zero_and_the_derivative(kernel: str, length: float) -> None:
 def test_eigenvectors_from_the_even_and_odd_halves(kernel: str, size: int) -> None:
     distance = np.subtract.outer(np.arange(size), np.arange(size))
     k, change = covariance(kernel, distance, 2.5)
-    found = axis(kernel, size, 2.5)
+    found = decompose_axis(kernel, size, 2.5)
     np.testing.assert_allclose(found.vectors.T @ found.vectors, np.eye(size), atol=1e-12)
     np.testing.assert_allclose(found.vectors * found.values @ found.vectors.T, k, atol=1e-7)
     np.testing.assert_allclose(found.vectors @ found.slope @ found.vectors.T, change, atol=1e-10)
@@ -34,7 +34,7 @@ def test_eigenvectors_from_the_even_and_odd_halves(kernel: str, size: int) -> No
 
 
 def test_the_finer_grid_has_the_same_centre() -> None:
-    fine = across("rbf", 5, 2.0, 3)
+    fine = cross_covariance("rbf", 5, 2.0, 3)
     assert fine.shape == (15, 5)
     np.testing.assert_allclose(fine[1::3], covariance("rbf", np.subtract.outer(range(5), range(5)), 2.0)[0], atol=1e-12)
     np.testing.assert_allclose(fine, fine[::-1, ::-1], atol=1e-12)

@@ -10,7 +10,14 @@ from scipy.optimize import minimize
 
 from scalehsi.kernels.gaussian_process import lengthscales
 from scalehsi.kernels.gaussian_process.covariance import covariance
-from scalehsi.kernels.gaussian_process.lengthscales import BARRIER, Basin, basins, ends, loss_at, recommend
+from scalehsi.kernels.gaussian_process.lengthscales import (
+    BARRIER_NATS,
+    Minimum,
+    converged_lengths,
+    local_minima,
+    loss_at,
+    recommend,
+)
 from scalehsi.kernels.gaussian_process.likelihood import fit
 
 SHAPE = (7, 9)
@@ -71,7 +78,7 @@ def test_tiles_add_up_and_many_pixels_share_nodes_without_harm(monkeypatch: pyte
     assert whole.noise[0] == pytest.approx(held.noise[0], rel=0.01)
     halves = loss_at([y[:32], y[32:]], [mask[:32], mask[32:]], kernel="matern52", length=3.0)
     assert 0 < halves.loss[0] - whole.loss[0] < 0.1 * abs(whole.loss[0])
-    monkeypatch.setattr(lengthscales, "NODES", 10**6)
+    monkeypatch.setattr(lengthscales, "NODE_COUNT", 10**6)
     np.testing.assert_allclose(loss_at([y], [mask], kernel="matern52", length=3.0).loss, whole.loss, atol=0.01)
     # One missing pixel takes the way of the whole matrix, which knows no nodes.
     small = maps((48, 48))
@@ -84,9 +91,9 @@ def test_tiles_add_up_and_many_pixels_share_nodes_without_harm(monkeypatch: pyte
 def test_a_map_without_structure_has_no_length() -> None:
     losses = [loss_at([np.zeros((8, 8, 1))], [np.ones((8, 8), bool)], kernel="rbf", length=ell) for ell in (1.0, 5.0)]
     assert losses[0].loss == losses[1].loss == losses[0].plain
-    assert basins(LENGTHS, np.zeros(40)) == []
+    assert local_minima(LENGTHS, np.zeros(40)) == []
     # Nothing stops it: the limit itself, as for a map that is mostly noise.
-    np.testing.assert_array_equal(ends(LENGTHS, np.zeros(40), np.array([2.0, 24.0]), low=0.5), [2.0, 24.0])
+    np.testing.assert_array_equal(converged_lengths(LENGTHS, np.zeros(40), np.array([2.0, 24.0]), low=0.5), [2.0, 24.0])
 
 
 LENGTHS = np.geomspace(0.5, 24, 40)
@@ -98,18 +105,20 @@ def two_wells(barrier: float = 20.0) -> np.ndarray:
 
 
 def test_two_wells_and_where_a_descent_ends() -> None:
-    found = basins(LENGTHS, two_wells())
+    found = local_minima(LENGTHS, two_wells())
     np.testing.assert_allclose([w.length for w in found], [2.2, 12.3], rtol=1e-3)
     np.testing.assert_allclose([w.loss for w in found], [0.0, 20.0], atol=0.1)
     limits = np.array([1.5, 2.0, 2.5, 3.0, 6.0, 11.0, 12.0, 16.0, 24.0])
     np.testing.assert_allclose(
-        ends(LENGTHS, two_wells(), limits, low=0.5), [1.5, 2.0, 2.2, 2.2, 2.2, 11.0, 12.0, 12.3, 12.3], rtol=1e-3
+        converged_lengths(LENGTHS, two_wells(), limits, low=0.5),
+        [1.5, 2.0, 2.2, 2.2, 2.2, 11.0, 12.0, 12.3, 12.3],
+        rtol=1e-3,
     )
 
 
 def test_uneven_steps_give_the_same_vertex() -> None:
     t = np.sort(np.random.default_rng(0).uniform(np.log(0.5), np.log(24), 60))
-    (well,) = basins(np.exp(t), (t - np.log(4.0)) ** 2 * 100)
+    (well,) = local_minima(np.exp(t), (t - np.log(4.0)) ** 2 * 100)
     assert well.length == pytest.approx(4.0, rel=1e-6)
     assert well.loss == pytest.approx(0.0, abs=1e-6)
 
@@ -119,19 +128,19 @@ def test_uneven_steps_give_the_same_vertex() -> None:
 def test_ends_are_low_places_of_any_curve(seed: int, rough: float) -> None:
     losses = np.cumsum(rough * np.random.default_rng(seed).standard_normal(40))
     limits = np.array([1.2, 2.0, 3.0, 7.0, 15.0, 24.0])
-    wells = basins(LENGTHS, losses)
+    wells = local_minima(LENGTHS, losses)
     assert all(a.length < b.length for a, b in pairwise(wells))
-    for limit, end in zip(limits, ends(LENGTHS, losses, limits, low=0.5), strict=True):
+    for limit, end in zip(limits, converged_lengths(LENGTHS, losses, limits, low=0.5), strict=True):
         assert 0.5 <= end <= limit
         start = int(np.argmin(np.abs(LENGTHS - 0.5 * (0.5 + limit))))
         near = int(np.argmin(np.abs(np.log(LENGTHS / end))))
-        assert losses[near] <= losses[start] + BARRIER + 3 * rough  # a vertex lies between steps
-    shifted = basins(LENGTHS, losses + 1e3)
+        assert losses[near] <= losses[start] + BARRIER_NATS + 3 * rough  # a vertex lies between steps
+    shifted = local_minima(LENGTHS, losses + 1e3)
     np.testing.assert_allclose([w.length for w in shifted], [w.length for w in wells], rtol=1e-6)
 
 
 def test_the_interval_is_around_the_finest_structure_that_is_clear() -> None:
-    wells = [[Basin(2.0, -90.0), Basin(12.0, -99.0)], [Basin(2.4, -50.0)], [Basin(1.0, -2.0)], []]
+    wells = [[Minimum(2.0, -90.0), Minimum(12.0, -99.0)], [Minimum(2.4, -50.0)], [Minimum(1.0, -2.0)], []]
     assert recommend(wells, np.zeros(4), low=0.5) == pytest.approx((2.0 / 3, 3.0))
     assert recommend(wells, np.zeros(4), low=0.8) == pytest.approx((0.8, 3.0))
     assert recommend(wells[2:], np.zeros(2), low=0.5) is None

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from scalehsi import InputError
-from scalehsi.kernels.gaussian_process.covariance import across, covariance
+from scalehsi.kernels.gaussian_process.covariance import covariance, cross_covariance
 from scalehsi.kernels.gaussian_process.likelihood import Hyper, fit
 from scalehsi.kernels.gaussian_process.missing_pixels import deviation, draw, fill, fit_missing
 from scalehsi.kernels.gaussian_process.posterior import predict
@@ -36,7 +36,10 @@ def dense(y: np.ndarray, observed: np.ndarray, upsample: int) -> tuple[np.ndarra
     keep = np.repeat(observed.ravel(), 2)
     whole = (k + np.kron(np.eye(observed.size), np.diag(KNOWN.noise**2)))[np.ix_(keep, keep)]
     cross = np.kron(
-        np.kron(across("matern52", SHAPE[0], 2.5, upsample), across("matern52", SHAPE[1], 3.5, upsample)), KNOWN.signal
+        np.kron(
+            cross_covariance("matern52", SHAPE[0], 2.5, upsample), cross_covariance("matern52", SHAPE[1], 3.5, upsample)
+        ),
+        KNOWN.signal,
     )[:, keep]
     gain = np.linalg.solve(whole, cross.T).T
     mean = gain @ (y - KNOWN.mean).ravel()[keep]

@@ -5,7 +5,7 @@ import pytest
 
 from scalehsi import InputError
 from scalehsi.kernels.gaussian_process import likelihood, spectral_nodes
-from scalehsi.kernels.gaussian_process.covariance import across, covariance
+from scalehsi.kernels.gaussian_process.covariance import covariance, cross_covariance
 from scalehsi.kernels.gaussian_process.likelihood import Hyper, fit
 from scalehsi.kernels.gaussian_process.posterior import predict
 
@@ -37,7 +37,10 @@ def test_mean_and_deviation_are_those_of_the_dense_formulas(kernel: str, upsampl
     k = np.kron(along(kernel, SHAPE[0], LENGTHS[0]), along(kernel, SHAPE[1], LENGTHS[1]))
     whole = np.kron(k, hyper.signal) + np.kron(np.eye(len(k)), np.diag(hyper.noise**2))
     cross = np.kron(
-        np.kron(across(kernel, SHAPE[0], LENGTHS[0], upsample), across(kernel, SHAPE[1], LENGTHS[1], upsample)),
+        np.kron(
+            cross_covariance(kernel, SHAPE[0], LENGTHS[0], upsample),
+            cross_covariance(kernel, SHAPE[1], LENGTHS[1], upsample),
+        ),
         hyper.signal,
     )
     gain = np.linalg.solve(whole, cross.T).T
@@ -54,12 +57,12 @@ def test_mean_and_deviation_are_those_of_the_dense_formulas(kernel: str, upsampl
 
 @pytest.mark.parametrize(("count", "off"), [(200, 0.3), (20000, 1e-3)])
 def test_the_likelihood_is_that_of_the_whole_matrix(count: int, off: float, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(spectral_nodes, "NODES", count)
+    monkeypatch.setattr(spectral_nodes, "NODE_COUNT", count)
     y, _ = drawn()
     tile = np.moveaxis(y - y.mean(axis=(0, 1)), -1, 0)
-    work = likelihood._Work([tile], "matern52", SHAPE, 1)
+    work = likelihood.SeparableLikelihood([tile], "matern52", SHAPE, 1)
     value = work.loss(LENGTHS)
-    signal, noise = work.inside(LENGTHS)
+    signal, noise = work.signal_and_noise(LENGTHS)
     flat = np.moveaxis(tile, 0, -1).ravel()
 
     def dense(lengths: tuple[float, float]) -> float:

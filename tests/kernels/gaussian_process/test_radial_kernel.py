@@ -8,7 +8,14 @@ from scalehsi import InputError
 from scalehsi.kernels.gaussian_process import spectral_nodes
 from scalehsi.kernels.gaussian_process.fft_kernel import Prior
 from scalehsi.kernels.gaussian_process.likelihood import standardised
-from scalehsi.kernels.gaussian_process.radial_kernel import Mirrored, _cut, _Dense, fit, is_radial, radial
+from scalehsi.kernels.gaussian_process.radial_kernel import (
+    DenseLikelihood,
+    EvenOddMaps,
+    cut_evenly,
+    fit,
+    is_radial,
+    radial_covariance,
+)
 
 KERNELS = ["matern12-radial", "matern32-radial", "matern52-radial", "rbf-radial"]
 LENGTHS = (2.3, 3.1)
@@ -29,12 +36,12 @@ def drawn(shape: tuple[int, int], lengths: tuple[float, float], seed: int) -> tu
 @pytest.mark.parametrize("kernel", KERNELS)
 def test_one_at_zero_and_the_derivatives(kernel: str) -> None:
     dy, dx = np.meshgrid(np.linspace(0, 9, 7), np.linspace(-6, 6, 9), indexing="ij")
-    value, by_y, by_x = radial(kernel, dy, dx, LENGTHS)
+    value, by_y, by_x = radial_covariance(kernel, dy, dx, LENGTHS)
     assert value.max() == pytest.approx(1.0)
     h = 1e-5
-    up, down = (radial(kernel, dy, dx, (LENGTHS[0] * np.exp(a), LENGTHS[1]))[0] for a in (h, -h))
+    up, down = (radial_covariance(kernel, dy, dx, (LENGTHS[0] * np.exp(a), LENGTHS[1]))[0] for a in (h, -h))
     np.testing.assert_allclose(by_y, (up - down) / (2 * h), atol=1e-8)
-    up, down = (radial(kernel, dy, dx, (LENGTHS[0], LENGTHS[1] * np.exp(a)))[0] for a in (h, -h))
+    up, down = (radial_covariance(kernel, dy, dx, (LENGTHS[0], LENGTHS[1] * np.exp(a)))[0] for a in (h, -h))
     np.testing.assert_allclose(by_x, (up - down) / (2 * h), atol=1e-8)
 
 
@@ -47,9 +54,9 @@ def test_a_kernel_that_is_none_of_distance(kernel: str) -> None:
 
 @pytest.mark.parametrize("shape", [(6, 8), (7, 8), (5, 3), (1, 9), (2, 1), (1, 1)])
 def test_the_mirror_loses_nothing(shape: tuple[int, int]) -> None:
-    whole = radial("matern52-radial", *between(shape), LENGTHS)
+    whole = radial_covariance("matern52-radial", *between(shape), LENGTHS)
     y = np.random.default_rng(0).standard_normal((2, *shape))
-    mirrored = Mirrored(shape)
+    mirrored = EvenOddMaps(shape)
     folded = [mirrored.fold(y, signs) for signs in mirrored.signs]
     assert sum(f.shape[-1] for f in folded) == shape[0] * shape[1]
     for part in range(3):
@@ -60,26 +67,26 @@ def test_the_mirror_loses_nothing(shape: tuple[int, int]) -> None:
 
 @pytest.mark.parametrize("missing", [0.0, 0.4])
 def test_the_likelihood_is_that_of_the_whole_matrix(missing: float, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(spectral_nodes, "NODES", 20000)
+    monkeypatch.setattr(spectral_nodes, "NODE_COUNT", 20000)
     shape = (7, 9)
     _, y = drawn(shape, LENGTHS, 1)
     mask = np.random.default_rng(2).random(shape) >= missing
     found = fit([np.where(mask[..., None], y, np.nan)], [mask], bounds=((2.0, 2.0), (3.0, 3.0)))
     assert found.lengths == (2.0, 3.0)
     keep = mask.ravel()
-    k = radial("matern52-radial", *between(shape), found.lengths)[0][np.ix_(keep, keep)]
+    k = radial_covariance("matern52-radial", *between(shape), found.lengths)[0][np.ix_(keep, keep)]
     whole = np.kron(k, found.signal) + np.kron(np.eye(len(k)), np.diag(found.noise**2))
     flat = (y - found.mean)[mask].ravel()
     assert found.loss == pytest.approx(-multivariate_normal(cov=whole).logpdf(flat), abs=1e-2)
 
 
 def test_the_slope_of_the_likelihood(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(spectral_nodes, "NODES", 20000)
+    monkeypatch.setattr(spectral_nodes, "NODE_COUNT", 20000)
     shape = (12, 11)
     (tile,), *_ = standardised([drawn(shape, (3.0, 4.0), 5)[1]])
-    mirrored = Mirrored(shape)
+    mirrored = EvenOddMaps(shape)
     sets = [mirrored.fold(tile[None], signs) for signs in mirrored.signs]
-    work = _Dense(sets, lambda lengths: mirrored.covariances("matern52-radial", lengths), 1)
+    work = DenseLikelihood(sets, lambda lengths: mirrored.covariances("matern52-radial", lengths), 1)
     h = 0.02
     up, down = (work.loss((2.5 * np.exp(a), 3.0)) for a in (h, -h))
     left, right = (work.loss((2.5, 3.0 * np.exp(a))) for a in (-h, h))
@@ -123,6 +130,6 @@ def test_a_constant_map_a_single_row_and_a_single_pixel() -> None:
 
 
 def test_equal_parts() -> None:
-    parts = _cut(np.arange(59 * 28).reshape(59, 28), 28)
+    parts = cut_evenly(np.arange(59 * 28).reshape(59, 28), 28)
     assert [part.shape for part in parts] == [(19, 28)] * 3
     assert parts[1][0, 0] == 19 * 28

@@ -4,10 +4,10 @@ import numpy as np
 import pytest
 
 from scalehsi.kernels.gaussian_process import radial_variance
-from scalehsi.kernels.gaussian_process.fft_kernel import Prior, Torus
+from scalehsi.kernels.gaussian_process.fft_kernel import FFTCovariance, Prior
 from scalehsi.kernels.gaussian_process.likelihood import Hyper
 from scalehsi.kernels.gaussian_process.posterior import decoupled
-from scalehsi.kernels.gaussian_process.radial_kernel import radial
+from scalehsi.kernels.gaussian_process.radial_kernel import radial_covariance
 from scalehsi.kernels.gaussian_process.radial_solver import Solved, solve
 
 FACTOR = np.array([[1.0], [0.7]])
@@ -25,10 +25,14 @@ def places(shape: tuple[int, int], upsample: int) -> tuple[np.ndarray, np.ndarra
 
 def dense(y: np.ndarray, observed: np.ndarray, hyper: Hyper, upsample: int) -> tuple[np.ndarray, np.ndarray]:
     rows, columns = np.nonzero(observed)
-    k = radial(hyper.kernel, np.subtract.outer(rows, rows), np.subtract.outer(columns, columns), hyper.lengths)[0]
+    k = radial_covariance(
+        hyper.kernel, np.subtract.outer(rows, rows), np.subtract.outer(columns, columns), hyper.lengths
+    )[0]
     whole = np.kron(k, hyper.signal) + np.kron(np.eye(len(k)), np.diag(hyper.noise**2))
     py, px = places(observed.shape, upsample)
-    cross = radial(hyper.kernel, np.subtract.outer(py, rows), np.subtract.outer(px, columns), hyper.lengths)[0]
+    cross = radial_covariance(hyper.kernel, np.subtract.outer(py, rows), np.subtract.outer(px, columns), hyper.lengths)[
+        0
+    ]
     cross = np.kron(cross, hyper.signal)
     gain = np.linalg.solve(whole, cross.T).T
     mean = gain @ (y - hyper.mean)[observed].ravel()
@@ -63,8 +67,8 @@ def test_the_deviation_of_a_large_map_from_a_patch(upsample: int, noise: tuple[f
     hyper = known(noise=noise)
     s, *_ = decoupled(hyper)
     shape = (44, 60)
-    patch = radial_variance.exact(hyper, np.ones(shape, dtype=bool), s, upsample=upsample)
-    whole = radial_variance._patch(hyper, shape, s, upsample)
+    patch = radial_variance.exact_variance(hyper, np.ones(shape, dtype=bool), s, upsample=upsample)
+    whole = radial_variance.patch_variance(hyper, shape, s, upsample)
     assert patch is not None
     assert patch.shape == (2, 44 * upsample, 60 * upsample)
     np.testing.assert_allclose(np.sqrt(patch), np.sqrt(whole), rtol=1e-4)
@@ -72,7 +76,7 @@ def test_the_deviation_of_a_large_map_from_a_patch(upsample: int, noise: tuple[f
 
 def test_no_patch_where_lengths_are_too_long() -> None:
     long = Hyper("rbf-radial", (60.0, 60.0), np.eye(1), np.ones(1), np.zeros(1), 0.0, np.empty((0, 2)), 0)
-    assert radial_variance.exact(long, np.ones((130, 130), dtype=bool), np.ones(1), upsample=1) is None
+    assert radial_variance.exact_variance(long, np.ones((130, 130), dtype=bool), np.ones(1), upsample=1) is None
     y = np.random.default_rng(0).standard_normal((130, 130, 1))
     found = solve(y, None, long, draws=4)
     assert found.std is not None
@@ -85,7 +89,7 @@ def test_draws_have_the_deviation_of_the_posterior(upsample: int, monkeypatch: p
     rng = np.random.default_rng(2)
     y, observed = rng.standard_normal((9, 8, 2)), rng.random((9, 8)) >= 0.4
     exact = solve(y, observed, known(), upsample=upsample)
-    monkeypatch.setattr(radial_variance, "DENSE", 0)
+    monkeypatch.setattr(radial_variance, "MAX_DENSE_PIXELS", 0)
     assert solve(y, observed, known(), upsample=upsample).std is None
     found = solve(y, observed, known(), upsample=upsample, draws=120, seed=1)
     again = solve(y, observed, known(), upsample=upsample, draws=120, seed=1)
@@ -106,7 +110,9 @@ def test_the_prior_has_its_covariance(upsample: int) -> None:
         (pixels, pixels, (py, px), (py, px)),
         (pixels, points, (py, px), (qy, qx)),
     ):
-        expected = radial("matern52-radial", np.subtract.outer(ay, by), np.subtract.outer(ax, bx), lengths)[0]
+        expected = radial_covariance("matern52-radial", np.subtract.outer(ay, by), np.subtract.outer(ax, bx), lengths)[
+            0
+        ]
         np.testing.assert_allclose(left.T @ right / 1500, expected, atol=5 / np.sqrt(1500))
 
 
@@ -121,10 +127,10 @@ def test_a_prior_on_a_torus_that_is_too_small_says_so() -> None:
 
 def test_products_are_exact_where_the_torus_is_cut_short() -> None:
     shape, lengths = (90, 3), (2.0, 0.8)
-    torus = Torus("matern52-radial", shape, lengths, (0.25, -0.4))
+    torus = FFTCovariance("matern52-radial", shape, lengths, (0.25, -0.4))
     assert torus.sizes[0] < 2 * shape[0] - 1
     y, x = places(shape, 1)
-    k = radial("matern52-radial", np.subtract.outer(y + 0.25, y), np.subtract.outer(x - 0.4, x), lengths)[0]
+    k = radial_covariance("matern52-radial", np.subtract.outer(y + 0.25, y), np.subtract.outer(x - 0.4, x), lengths)[0]
     v = np.random.default_rng(0).standard_normal(shape)
     np.testing.assert_allclose(torus.product(v).ravel(), k @ v.ravel(), atol=1e-11)
 

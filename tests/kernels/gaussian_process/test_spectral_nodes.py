@@ -25,10 +25,10 @@ def test_no_other_start_ends_lower(scene: str, length: float) -> None:
     made = sines((32, 32), model=1, sigma0=0.25) if scene == "sines" else maps((32, 32), noise=0.03)
     y = np.moveaxis(made.maps.values, 0, -1).astype(float)
     tiles, _, _ = likelihood.standardised([y])
-    work = likelihood._Work(tiles, "matern52", (32, 32), 1)
+    work = likelihood.SeparableLikelihood(tiles, "matern52", (32, 32), 1)
     axes = work.axes((length, length))
-    numbers, g, sums = spectral_nodes.nodes(np.outer(axes[0].values, axes[1].values), work.rotated(axes))
-    value, signal, noise = spectral_nodes.inner(numbers, g, sums, rank=1)
+    numbers, g, sums = spectral_nodes.group_eigenvalues(np.outer(axes[0].values, axes[1].values), work.rotated(axes))
+    value, signal, noise = spectral_nodes.fit_signal_and_noise(numbers, g, sums, rank=1)
 
     def loss(b: np.ndarray, d: np.ndarray) -> float:
         whole = g[:, None, None] * b + np.diag(d)
@@ -38,7 +38,7 @@ def test_no_other_start_ends_lower(scene: str, length: float) -> None:
     assert value == pytest.approx(loss(signal, noise), abs=1e-3)
     # Neither the loss nor its best place may depend on the maps' order, which is another start.
     turn = [2, 0, 1]
-    other = spectral_nodes.inner(numbers, g, sums[:, turn][:, :, turn], rank=1)[0]
+    other = spectral_nodes.fit_signal_and_noise(numbers, g, sums[:, turn][:, :, turn], rank=1)[0]
     assert other == pytest.approx(value, abs=0.5)
     rng = np.random.default_rng(0)
     for size in (1e-3, 1e-2, 0.1):
