@@ -1,4 +1,4 @@
-"""Corners of clouds of pixels: pure pixels are found, whatever the intensity, and blocks agree with the whole."""
+"""Tests of VCA: pure pixels are found at any intensity, and blocks agree with the whole cube."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ seeds = st.integers(0, 10_000)
 
 
 def mixtures(seed: int, n: int, *, pixels: int = 200, channels: int = 40, wedge: float = 0.5) -> tuple[Float, Float]:
-    """Pixels of which the first N are pure, of varying intensity; and the spectra."""
+    """Pixels of varying intensity, of which the first N are pure, and the pure spectra."""
     rng = np.random.default_rng(seed)
     spectra = rng.random((n, channels)) ** 4 + 0.01
     shares = rng.dirichlet(np.ones(n), pixels) * 0.9 + 0.1 / n
@@ -43,7 +43,7 @@ def degrees(a: Float, b: Float) -> Float:
 
 
 @given(seed=seeds, n=st.integers(2, 7))
-def test_pure_pixels_are_found_whatever_their_intensity(seed: int, n: int) -> None:
+def test_pure_pixels_are_found_at_any_intensity(seed: int, n: int) -> None:
     x, _ = mixtures(seed, n)
     found, spectra = vca(x, n, seed=seed)
     assert sorted(found) == list(range(n))
@@ -51,7 +51,7 @@ def test_pure_pixels_are_found_whatever_their_intensity(seed: int, n: int) -> No
 
 
 @pytest.mark.parametrize("dtype", ["u2", "f4", "f8"])
-def test_noise_outside_the_few_dimensions_is_left_out(dtype: str) -> None:
+def test_noise_outside_the_few_dimensions_is_removed(dtype: str) -> None:
     clean, spectra = mixtures(0, 4, pixels=2000, channels=300, wedge=0.0)
     x = np.random.default_rng(0).poisson(400 * clean).astype(dtype)
     found, got = vca(x, 4, seed=0)
@@ -82,7 +82,7 @@ def test_faint_pixels_are_no_corners() -> None:
 @pytest.mark.parametrize(
     "kind", ["one pixel", "two pixels", "equal pixels", "one channel", "rank one", "zeros", "noise"]
 )
-def test_what_has_no_corners_gives_pixels_none_twice(n: int, kind: str) -> None:
+def test_data_without_corners_yield_pixels_without_repetition(n: int, kind: str) -> None:
     rng = np.random.default_rng(0)
     x = {
         "one pixel": rng.random((1, 8)),
@@ -124,7 +124,7 @@ def test_extremes_of_blocks_are_those_of_the_whole(seed: int, cuts: list[int], n
         assert_array_equal(got[name], backwards[name])
 
 
-def test_of_pixels_that_lie_equally_far_the_first_counts() -> None:
+def test_of_equally_far_pixels_the_first_is_returned() -> None:
     x = np.tile([[1.0, 0.0], [0.0, 1.0]], (3, 1))
     cloud = projection(x, 2, seed=0)
     points, _ = coordinates(x, cloud)

@@ -1,4 +1,4 @@
-"""Steps of the endmembers from sums: what each promises, held against scipy or against its own conditions."""
+"""Tests of endmember updates from sums, against scipy or against the conditions of an optimum."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ def test_least_squares_is_the_best_channel_by_channel(seed: int) -> None:
 
 
 @given(seed=seeds)
-def test_held_rows_stay_and_the_others_are_best_for_them(seed: int) -> None:
+def test_fixed_rows_stay_and_the_others_are_best_for_them(seed: int) -> None:
     n, m, s, x, c = sums(seed)
     free = np.array([False, True, True])
     found = endmember_update.least_squares(n, m, s, free=free)
@@ -77,7 +77,7 @@ def test_smooth_rows_minimise_the_penalised_loss(seed: int, strength: float) -> 
     assert loss(found.ravel()) <= best.fun + 1e-5 * abs(best.fun)
 
 
-def test_what_alternates_counts_its_own_power_and_what_is_straight_nothing() -> None:
+def test_roughness_is_the_power_of_an_alternating_row_and_zero_for_a_straight_one() -> None:
     alternating = np.where(np.arange(1000) % 2, 1.0, -1.0)
     assert_allclose(endmember_update.roughness(alternating[None]), 1000, rtol=0.01)
     assert_allclose(endmember_update.roughness(np.arange(50.0)[None]), 0.0, atol=1e-20)

@@ -1,4 +1,4 @@
-"""Voxels that were not measured: as if they had never been, pixel by pixel and channel by channel."""
+"""Tests of least squares with missing voxels, against fits of the measured voxels of each pixel and channel."""
 
 from __future__ import annotations
 

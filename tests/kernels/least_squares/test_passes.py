@@ -1,4 +1,4 @@
-"""Least squares over blocks: sums, objective and abundances against plain numpy, scipy and scikit-learn."""
+"""Tests of least-squares passes: sums, objective and abundances against plain numpy, scipy and scikit-learn."""
 
 from __future__ import annotations
 
@@ -25,9 +25,9 @@ WEIGHTS = ["none", "channels", "channels and pixels"]
 
 @pytest.fixture(params=["wide", "compiled"])
 def path(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> str:
-    """Blocks as small as those of tests are worked in float64; the passes that large ones take are tested on them too.
+    """Run a test with the float64 pass of small blocks, and with the compiled passes of large ones.
 
-    Those are compiled for float32, uint8, uint16 and float64, and for slabs of the rest.
+    The latter read float32, uint8, uint16 and float64, and slabs of other dtypes.
     """
     name: str = request.param
     if name == "compiled":
@@ -39,7 +39,7 @@ def path(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> str
 def scene(
     seed: int = 0, *, pixels: int = 60, components: int = 3, channels: int = 20, empty: bool = True
 ) -> tuple[Float, Float]:
-    """Endmembers (K, E) and counts (P, E); some pixels and channels without any."""
+    """Endmembers (K, E) and counts (P, E); a pixel and a channel are empty."""
     rng = np.random.default_rng(seed)
     s = rng.random((components, channels)) ** 4 + 0.01
     x = rng.poisson(rng.gamma(0.7, 20.0, (pixels, components)) @ s).clip(0, 255).astype(np.float64)
@@ -107,7 +107,7 @@ def test_abundances_and_residuals_are_those_of_plain_numpy_for_any_dtype(dtype: 
     assert_allclose(sums["objective"], want["objective"], rtol=1e-6)
 
 
-def test_abundances_are_those_of_scikit_learn_with_the_endmembers_held() -> None:
+def test_abundances_are_those_of_scikit_learn_with_fixed_endmembers() -> None:
     s, x = scene(2)
     model = NMF(n_components=3, init="random", max_iter=1000, tol=1e-12, random_state=0).fit(x)
     model.components_ = s
@@ -162,8 +162,8 @@ def test_a_component_that_no_pixel_uses_keeps_its_spectrum() -> None:
 
 @pytest.mark.parametrize("channels", [40, 700])
 @pytest.mark.parametrize("noise", [0.3, 0.03, 0.003])
-def test_the_objective_of_single_precision_sums_holds_where_little_is_left(channels: int, noise: float) -> None:
-    # It is a small difference of large sums: 1e-8 of the data's power is what the spectra's next digits are judged by.
+def test_the_objective_of_single_precision_sums_is_accurate_for_small_residuals(channels: int, noise: float) -> None:
+    # It is a small difference of large sums: an error of 1e-8 of the data's power would hide progress of the spectra.
     rng = np.random.default_rng(0)
     s, c = rng.random((4, channels)), rng.random((1500, 4))
     x = ((c @ s) * (1 + noise * rng.standard_normal((1500, channels)))).clip(0).astype("f4")
@@ -174,7 +174,7 @@ def test_the_objective_of_single_precision_sums_holds_where_little_is_left(chann
 
 @given(seed=seeds, size=st.integers(1, 7))
 def test_nearly_equal_endmembers_give_finite_abundances_that_fit(seed: int, size: int) -> None:
-    # In float32 their Gram matrix is not positive, and Cholesky would make NaN of it.
+    # In float32 their Gram matrix is indefinite, and Cholesky would return NaN.
     s, x = scene(seed, channels=60, empty=False)
     rng = np.random.default_rng(seed)
     s[1] = s[0] * (1 + 10.0**-size * rng.standard_normal(60)).clip(0)
@@ -239,7 +239,7 @@ def test_abundances_follow_the_unit_of_the_data_and_the_order_of_endmembers(
     assert_allclose(other, factor * one[:, order], rtol=1e-4, atol=1e-5 * factor * one.max())
 
 
-def test_without_residual_only_abundances_are_given(path: str) -> None:
+def test_without_residual_only_abundances_are_returned(path: str) -> None:
     s, x = scene()
     pixels, sums = least_squares.abundances(x, s=s, residual=False)
     assert (set(pixels), sums) == ({"abundances"}, {})
@@ -248,7 +248,7 @@ def test_without_residual_only_abundances_are_given(path: str) -> None:
 
 @pytest.mark.parametrize("weights", WEIGHTS)
 @pytest.mark.parametrize("dtype", ["u1", "f8"])
-def test_every_library_and_device_gives_the_same_and_leaves_its_arguments(
+def test_every_library_and_device_returns_the_same_and_keeps_its_arguments(
     dtype: str, weights: str, put: Any, path: str
 ) -> None:
     s, x = scene(7, pixels=300)
@@ -272,7 +272,7 @@ def test_every_library_and_device_gives_the_same_and_leaves_its_arguments(
 
 
 @pytest.mark.parametrize("dtype", DTYPES)
-def test_strips_are_few_rows_as_floats_that_are_copied_no_earlier(dtype: str) -> None:
+def test_strips_are_few_rows_converted_to_floats_one_at_a_time(dtype: str) -> None:
     x = np.arange(1400).reshape(700, 2).astype(dtype)
     seen = list(strips(x))
     assert [part.stop - part.start for part, _ in seen] == [256, 256, 188]
@@ -303,7 +303,7 @@ def test_pure_kernels_do_not_change_the_sums_that_they_improve_upon() -> None:
         (">u2", "update_pass_in_place", "f4"),
     ],
 )
-def test_large_blocks_are_read_as_they_are_where_the_pass_can(
+def test_large_blocks_are_not_converted_if_the_pass_reads_their_dtype(
     monkeypatch: pytest.MonkeyPatch, dtype: str, pass_name: str, worked_in: str
 ) -> None:
     s, x = scene()

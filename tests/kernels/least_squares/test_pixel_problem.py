@@ -1,4 +1,4 @@
-"""Least squares where the abundances of some components are known: against plain numpy and scipy."""
+"""Tests of least squares with known abundances of some components, against plain numpy and scipy."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ KNOWN = [[0], [2], [3, 1], [0, 1, 2, 3]]
 
 
 def scene(seed: int = 0, *, pixels: int = 70, channels: int = 20) -> tuple[Float, Float, Float]:
-    """Endmembers (4, E), counts (P, E), and abundances (P, 4) that are not those of the counts."""
+    """Endmembers (4, E), counts (P, E), and abundances (P, 4) that differ from those of the counts."""
     rng = np.random.default_rng(seed)
     s = rng.random((4, channels)) ** 3 + 0.01
     x = rng.poisson(rng.gamma(0.7, 20.0, (pixels, 4)) @ s).clip(0, 255).astype(np.float64)
@@ -29,7 +29,7 @@ def scene(seed: int = 0, *, pixels: int = 70, channels: int = 20) -> tuple[Float
 
 
 def twin(x: Float, s: Float, maps: Float, known: list[int], w: Float, v: Float) -> dict[str, Any]:
-    """The same pass in plain numpy and scipy, pixel by pixel on the data themselves."""
+    """The same pass in plain numpy and scipy, pixel by pixel from the data."""
     free = [k for k in range(len(s)) if k not in known]
     c, root = np.zeros((len(x), len(s))), np.sqrt(w)
     c[:, known] = maps[:, known]
@@ -49,7 +49,7 @@ def twin(x: Float, s: Float, maps: Float, known: list[int], w: Float, v: Float) 
 @pytest.mark.parametrize("known", KNOWN, ids=str)
 @pytest.mark.parametrize("weighted", [False, True])
 @pytest.mark.parametrize(("dtype", "pixels"), [("u1", 70), ("f4", 9000), ("f8", 70), (">u2", 7000)])
-def test_the_others_are_the_best_beside_what_is_known(
+def test_unknown_abundances_are_the_best_for_the_known_ones(
     dtype: str, pixels: int, weighted: bool, known: list[int]
 ) -> None:
     s, x, maps = scene(pixels=pixels)
@@ -70,18 +70,18 @@ def test_the_others_are_the_best_beside_what_is_known(
 
 
 @given(seed=st.integers(0, 10_000), known=st.sampled_from(KNOWN))
-def test_what_the_pass_would_find_itself_changes_nothing_when_it_is_given(seed: int, known: list[int]) -> None:
+def test_giving_the_abundances_of_the_pass_changes_nothing(seed: int, known: list[int]) -> None:
     s, x, _ = scene(seed)
     free, whole = least_squares.abundances(x, s=s)
     maps = free["abundances"][:, known].astype(np.float64)
-    held, sums = least_squares.abundances(x, maps, s=s, known=known)
+    given_pixels, sums = least_squares.abundances(x, maps, s=s, known=known)
     scale = float(free["abundances"].max())
-    assert_allclose(held["abundances"], free["abundances"], atol=1e-4 * scale)
+    assert_allclose(given_pixels["abundances"], free["abundances"], atol=1e-4 * scale)
     assert_allclose(sums["objective"], whole["objective"], rtol=1e-5, atol=1e-9 * (x**2).sum())
 
 
 @given(seed=st.integers(0, 10_000), known=st.sampled_from(KNOWN))
-def test_alternation_beside_known_maps_never_raises_the_objective(seed: int, known: list[int]) -> None:
+def test_alternation_with_known_maps_never_raises_the_objective(seed: int, known: list[int]) -> None:
     s, x, maps = scene(seed)
     before = np.inf
     for _ in range(6):
@@ -92,7 +92,7 @@ def test_alternation_beside_known_maps_never_raises_the_objective(seed: int, kno
 
 
 @pytest.mark.parametrize("known", KNOWN, ids=str)
-def test_costs_fall_on_the_others_alone(known: list[int]) -> None:
+def test_costs_apply_to_unknown_abundances_only(known: list[int]) -> None:
     s, x, maps = scene(2)
     shift = np.array([3.0, 1.0, 2.0, 0.5])
     c = least_squares.abundances(x, maps[:, known], s=s, known=known, shift=shift)[0]["abundances"].astype(np.float64)
@@ -104,7 +104,7 @@ def test_costs_fall_on_the_others_alone(known: list[int]) -> None:
 
 
 @pytest.mark.parametrize("known", KNOWN, ids=str)
-def test_every_library_and_device_takes_what_is_known(known: list[int], put: Any) -> None:
+def test_every_library_and_device_takes_known_abundances(known: list[int], put: Any) -> None:
     s, x, maps = scene(3, pixels=300)
     here = put(maps[:, known])
     for fn in (least_squares.update, least_squares.abundances):
@@ -117,7 +117,7 @@ def test_every_library_and_device_takes_what_is_known(known: list[int], put: Any
     assert_array_equal(arrays.to_host(here), maps[:, known])
 
 
-def test_given_abundances_belong_to_components_and_not_on_the_simplex() -> None:
+def test_given_abundances_need_components_and_no_simplex() -> None:
     s, x, maps = scene()
     for rows, known in ((maps[:, :2], [0]), (maps[:, :1], None), (None, [0]), (maps[:5, :1], [0])):
         with pytest.raises(ValueError, match="given abundances have the shape"):

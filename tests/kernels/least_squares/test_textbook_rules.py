@@ -1,4 +1,4 @@
-"""The rules of the textbooks: scikit-learn's iterates where it has them, their own equations where it has not."""
+"""Tests of the textbook rules against scikit-learn's iterates, or against the equations of the rule."""
 
 from __future__ import annotations
 
@@ -58,8 +58,8 @@ def test_alternating_least_squares_clips_the_free_solution() -> None:
 def test_modified_least_squares_stays_near_the_last_step(ridge: float) -> None:
     x, c, s = scene()
     pixels, sums = textbook_rules.update(x, c, s=s, rule="mals", ridge=ridge)
-    held = ridge * np.trace(s @ s.T) / 3
-    want = np.maximum((x @ s.T + held * c) @ np.linalg.inv(s @ s.T + held * np.eye(3)), 0.0)
+    damping = ridge * np.trace(s @ s.T) / 3
+    want = np.maximum((x @ s.T + damping * c) @ np.linalg.inv(s @ s.T + damping * np.eye(3)), 0.0)
     assert_allclose(pixels["c"], want, rtol=1e-6, atol=1e-9)
     if ridge > 1e3:
         assert_allclose(pixels["c"], c, rtol=1e-4)
@@ -67,7 +67,7 @@ def test_modified_least_squares_stays_near_the_last_step(ridge: float) -> None:
 
 
 @pytest.mark.parametrize("rule", textbook_rules.RULES)
-def test_every_library_gives_the_same(rule: str, put: Any) -> None:
+def test_every_library_returns_the_same(rule: str, put: Any) -> None:
     x, c, s = scene()
     want = textbook_rules.update(x, c, s=s, rule=rule, ridge=0.3)
     found = textbook_rules.update(put(x), put(c), s=s, rule=rule, ridge=0.3)
@@ -77,7 +77,7 @@ def test_every_library_gives_the_same(rule: str, put: Any) -> None:
 
 
 @given(seed=seeds)
-def test_pulled_abundances_are_optimal(seed: int) -> None:
+def test_penalised_abundances_are_optimal(seed: int) -> None:
     x, _, s = scene(seed)
     rng = np.random.default_rng(seed)
     diagonal, target = rng.random((60, 3)), rng.random((60, 3))
@@ -89,7 +89,7 @@ def test_pulled_abundances_are_optimal(seed: int) -> None:
     assert_allclose(sums["N"], pixels["c"].T @ x, rtol=1e-6)
 
 
-def test_leftover_is_data_minus_model() -> None:
+def test_residual_is_data_minus_model() -> None:
     x, c, s = scene()
     pixels, sums = residual_of_block(x, c, s=s)
     assert_allclose(pixels["residual"], np.sqrt(((x - c @ s) ** 2).mean(axis=1)), rtol=1e-6)
@@ -97,12 +97,12 @@ def test_leftover_is_data_minus_model() -> None:
 
 
 @given(seed=seeds, counts=st.floats(0.05, 200.0))
-def test_what_counts_leave_is_what_dense_blocks_leave(seed: int, counts: float) -> None:
+def test_residuals_of_counts_are_those_of_dense_blocks(seed: int, counts: float) -> None:
     rng = np.random.default_rng(seed)
     c, s = rng.random((30, 3)), rng.random((3, 15)) * counts
     x = rng.poisson(c @ s).astype("u2")
-    rest = x - c @ s
+    residual = x - c @ s
     for given_ in (x, Counts.from_dense(x)):
         pixels, sums = residual_of_block(given_, c, s=s)
-        assert_allclose(pixels["residual"], np.sqrt((rest**2).mean(axis=1)), rtol=1e-4)
-        assert_allclose(sums["residual_spectrum"], rest.sum(axis=0), rtol=1e-4, atol=1e-4 * counts)
+        assert_allclose(pixels["residual"], np.sqrt((residual**2).mean(axis=1)), rtol=1e-4)
+        assert_allclose(sums["residual_spectrum"], residual.sum(axis=0), rtol=1e-4, atol=1e-4 * counts)

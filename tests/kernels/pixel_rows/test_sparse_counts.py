@@ -1,4 +1,4 @@
-"""Counts without their zeros: the same block, smaller, and the same rows for the kernels."""
+"""Tests of sparse counts: conversion to and from dense blocks, size, transport, and equal strips for the kernels."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ def sparse(rng: np.random.Generator, shape: tuple[int, int], filled: float = 0.1
 
 
 def rows_of(x: Any) -> tuple[np.ndarray[Any, Any], ...]:
-    """Everything that `strips` gives, put together again: indptr, channel, value."""
+    """All strips of a block joined: indptr, channel, value."""
     ends, channels, values = [np.zeros(1, dtype=np.int64)], [np.empty(0, np.int32)], [np.empty(0)]
     covered = 0
     for part, indptr, channel, value in sparse_counts.strips(x):
@@ -43,7 +43,7 @@ def rows_of(x: Any) -> tuple[np.ndarray[Any, Any], ...]:
 
 
 @given(x=hnp.arrays("u2", shapes, elements=st.one_of(st.just(0), st.integers(0, 60_000))))
-def test_a_block_survives_the_way_there_and_back(x: np.ndarray[Any, Any]) -> None:
+def test_a_block_survives_conversion_and_back(x: np.ndarray[Any, Any]) -> None:
     few = Counts.from_dense(x)
     assert_array_equal(few.to_dense(), x)
     assert few.shape == x.shape
@@ -64,7 +64,7 @@ def test_it_is_scipys_matrix_of_compressed_rows(dtype: str, shape: tuple[int, in
 
 
 @pytest.mark.parametrize("dtype", DTYPES)
-def test_dense_and_sparse_blocks_give_the_same_rows(dtype: str) -> None:
+def test_dense_and_sparse_blocks_yield_equal_rows(dtype: str) -> None:
     x = sparse(np.random.default_rng(1), (200, 33)).clip(0, 100).astype(dtype)
     for dense, few in zip(rows_of(x), rows_of(Counts.from_dense(x)), strict=True):
         assert_array_equal(dense, few)
@@ -74,7 +74,7 @@ def test_strips_end_anywhere(monkeypatch: pytest.MonkeyPatch) -> None:
     x = sparse(np.random.default_rng(2), (150, 20), 0.5)
     want = rows_of(x)
     few = Counts.from_dense(x)
-    for filled in (1, 7, 100):  # less than a row holds, too
+    for filled in (1, 7, 100):  # also fewer than in a row
         monkeypatch.setattr(sparse_counts, "FILLED_PER_STRIP", filled)
         for got, expected in zip(rows_of(few), want, strict=True):
             assert_array_equal(got, expected)
@@ -100,7 +100,7 @@ def test_channels_beyond_two_bytes() -> None:
     assert Counts.from_dense(x[:, 1:]).channel.dtype == np.uint16
 
 
-def test_floats_become_single_ones() -> None:
+def test_floats_become_single_precision() -> None:
     x = np.array([[0.0, 0.1], [3.5, 0.0]])
     few = Counts.from_dense(x)
     assert few.dtype == np.float32
@@ -129,14 +129,14 @@ def test_what_is_not_a_count_is_refused(bad: float) -> None:
         Counts.from_dense(x)
 
 
-def test_it_travels_and_tells_its_size() -> None:
+def test_it_is_pickled_and_reports_its_size() -> None:
     x = sparse(np.random.default_rng(4), (500, 64), 0.05)
     few = Counts.from_dense(x)
     packed = pickle.dumps(few)
     again = pickle.loads(packed)
     assert_array_equal(again.to_dense("i8"), x)
     assert len(packed) < few.nbytes + 1000
-    assert len(pickle.dumps(few[:50])) < few.nbytes / 8 + 1000  # of a view, only what it shows
+    assert len(pickle.dumps(few[:50])) < few.nbytes / 8 + 1000  # of a view, only its own rows
     assert few.nbytes == few.indptr.nbytes + few.channel.nbytes + few.value.nbytes
     assert few.nbytes <= sys.getsizeof(few) < few.nbytes + 200
 
@@ -151,7 +151,7 @@ def test_a_dask_cluster_moves_it_and_counts_its_bytes() -> None:
     assert_array_equal(again.to_dense(), few.to_dense())
 
 
-def test_the_way_there_needs_no_second_block() -> None:
+def test_conversion_needs_no_second_block() -> None:
     x = sparse(np.random.default_rng(6), (4000, 512), 0.05).astype("u1")
     Counts.from_dense(x[:64])  # compiled
     tracemalloc.start()
@@ -172,7 +172,7 @@ def test_read_only_and_strided_blocks(put: Any) -> None:
 
 
 @given(x=hnp.arrays("u2", shapes, elements=st.one_of(st.just(0), st.integers(0, 60_000))), data=st.data())
-def test_pixels_are_taken_in_any_order_and_put_together(x: np.ndarray[Any, Any], data: st.DataObject) -> None:
+def test_pixels_are_selected_in_any_order_and_joined(x: np.ndarray[Any, Any], data: st.DataObject) -> None:
     few = Counts.from_dense(x)
     assert_array_equal(few.totals, x.sum(axis=1))
     rows = np.array(data.draw(st.lists(st.integers(0, len(x) - 1), max_size=9) if len(x) else st.just([])), dtype=int)
@@ -183,7 +183,7 @@ def test_pixels_are_taken_in_any_order_and_put_together(x: np.ndarray[Any, Any],
     assert_array_equal(joined.indptr, few.indptr)
 
 
-def test_blocks_of_other_dtypes_are_put_together_in_the_widest() -> None:
+def test_blocks_of_different_dtypes_are_joined_in_the_widest() -> None:
     parts = [Counts.from_dense(np.array([[v, 0]], dtype=d)) for v, d in ((3, "u1"), (60_000, "u2"), (1, "u1"))]
     joined = Counts.concatenate(parts)
     assert joined.dtype == np.uint16

@@ -1,4 +1,4 @@
-"""Problems that share one Gram matrix: scipy as the oracle, and the conditions of an optimum where it has none."""
+"""Tests of block principal pivoting against scipy, or against the conditions of an optimum."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ seeds = st.integers(0, 10_000)
 
 
 def problem(seed: int, components: int, channels: int = 15, pixels: int = 20) -> tuple[Float, Float]:
-    """A Gram matrix with a unit diagonal and right hand sides, some of which leave components out."""
+    """A Gram matrix with a unit diagonal, and right-hand sides in which some components are absent."""
     rng = np.random.default_rng(seed)
     s = rng.random((components, channels)) ** 3 + 1e-3
     s /= np.linalg.norm(s, axis=1, keepdims=True)
@@ -40,7 +40,7 @@ def test_non_negative_solutions_are_those_of_the_active_set(seed: int, component
 
 
 def simplex_gap(gram: Float, b: Float, c: Float) -> Float:
-    """How much lower the loss could be, at most: the gap of Frank and Wolfe."""
+    """Upper bound of the distance to the lowest loss: the Frank-Wolfe gap."""
     gradient = c @ gram - b
     gap: Float = np.sum(gradient * c, axis=1) - gradient.min(axis=1)
     return gap
@@ -80,7 +80,7 @@ def test_simplex_solutions_are_those_of_scipy(components: int) -> None:
 
 
 @given(seed=seeds)
-def test_a_matrix_that_is_not_symmetric_gives_a_fixed_point(seed: int) -> None:
+def test_an_asymmetric_matrix_returns_a_fixed_point(seed: int) -> None:
     gram, b = problem(seed, 4)
     pull = 0.3 * np.random.default_rng(seed).random(4)
     gram = gram + pull[:, None] * (1 - np.eye(4))
@@ -93,7 +93,7 @@ def test_more_sets_than_are_kept_change_nothing() -> None:
     assert_allclose(solved(NON_NEGATIVE, gram, b), nnls(gram, b), rtol=1e-6, atol=1e-8)
 
 
-def test_a_pixel_of_zeros_is_nothing_but_on_the_simplex_still_something() -> None:
+def test_a_pixel_of_zeros_has_zero_abundances_except_on_the_simplex() -> None:
     gram, _ = problem(0, 3)
     assert not solved(NON_NEGATIVE, gram, np.zeros((2, 3))).any()
     assert_allclose(solved(SIMPLEX, gram, np.zeros((2, 3))).sum(axis=1), 1.0)

@@ -1,4 +1,4 @@
-"""Non-negative quadratic programmes: scipy as the oracle, and where it has none the conditions of an optimum."""
+"""Tests of batched NNLS against scipy, or against the conditions of an optimum."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ seeds = st.integers(0, 10_000)
 
 
 def problem(seed: int, *, pixels: int = 12, components: int = 4, channels: int = 15) -> tuple[Float, Float]:
-    """Spectra ``s`` (K, E) and data ``x`` (P, E) that they explain in part; some abundances and some data are zero."""
+    """Spectra ``s`` (K, E) and noisy mixtures ``x`` (P, E) of them; some abundances and some data are zero."""
     rng = np.random.default_rng(seed)
     s = rng.random((components, channels)) ** 3
     c = rng.random((pixels, components)) * (rng.random((pixels, components)) < 0.6)
@@ -35,7 +35,7 @@ def solve(s: Float, x: Float) -> Float:
 
 
 def assert_optimal(gram: Float, b: Float, c: Float) -> None:
-    """Feasible; no gradient where a component is used, none that asks for more where it is not."""
+    """Check feasibility, zero gradient of used components, and non-negative gradient of the others."""
     assert (c >= 0).all()
     gradient = c @ gram - b
     allowed = 1e-9 * (np.abs(b).max(axis=1, keepdims=True) + np.abs(c) @ np.abs(gram)) + 1e-300
@@ -71,17 +71,17 @@ def test_singular_problems_are_solved_to_the_optimum(seed: int, kind: str) -> No
     loss = ((x - c @ s) ** 2).sum(axis=1)
     best = np.array([optimize.nnls(s.T, row)[1] ** 2 for row in x])
     assert (loss <= best + 1e-9 * (x**2).sum(axis=1)).all()
-    if kind != "nearly equal":  # the ridge, 1e-12 of the diagonal, is as large as what tells these apart
+    if kind != "nearly equal":  # the ridge, 1e-12 of the diagonal, is as large as their difference
         assert_optimal(s @ s.T, x @ s.T, c)
 
 
-def test_a_component_of_zeros_gets_nothing() -> None:
+def test_a_component_of_zeros_has_zero_abundance() -> None:
     s, x = problem(0)
     s[2] = 0.0
     assert_array_equal(solve(s, x)[:, 2], 0.0)
 
 
-def test_of_two_equal_components_the_sum_is_what_one_of_them_gets() -> None:
+def test_two_equal_components_share_the_abundance_of_one() -> None:
     s, x = problem(1)
     alone = solve(s, x)
     both = solve(np.vstack([s, s[:1]]), x)
@@ -96,7 +96,7 @@ def test_data_of_another_unit_give_abundances_of_that_unit(seed: int, factor: fl
 
 @given(seed=seeds, exponents=st.lists(st.integers(-7, 7), min_size=4, max_size=4))
 def test_spectra_of_other_units_give_abundances_of_the_inverse(seed: int, exponents: list[int]) -> None:
-    # A ridge in the unit of the strongest spectrum would halve what a spectrum a million times weaker gets.
+    # A ridge relative to the strongest spectrum would halve the abundance of one that is a million times weaker.
     s, x = problem(seed)
     units = 10.0 ** np.array(exponents)
     assert_allclose(solve(s * units[:, None], x) * units, solve(s, x), rtol=1e-5, atol=1e-5)
@@ -109,7 +109,7 @@ def test_the_order_of_components_changes_nothing(seed: int, order: list[int]) ->
 
 
 @given(seed=seeds)
-def test_rows_do_not_know_of_each_other(seed: int) -> None:
+def test_rows_are_solved_independently(seed: int) -> None:
     s, x = problem(seed)
     together = solve(s, x)
     for p, row in enumerate(x):
@@ -120,7 +120,7 @@ def test_one_component_is_a_division() -> None:
     assert_allclose(nnls(np.array([[4.0]]), np.array([[8.0], [-8.0], [0.0]])), [[2.0], [0.0], [0.0]], rtol=1e-9)
 
 
-def test_no_rows_give_no_rows() -> None:
+def test_no_rows_return_no_rows() -> None:
     assert nnls(np.eye(3), np.zeros((0, 3))).shape == (0, 3)
 
 
@@ -139,7 +139,7 @@ def test_the_arguments_stay_as_they_were_in_any_memory_layout(put: Any) -> None:
 
 
 @given(seed=seeds, components=st.integers(1, 5))
-def test_other_libraries_sweep_to_the_same_solution_on_their_device(seed: int, components: int) -> None:
+def test_coordinate_descent_of_other_libraries_reaches_the_same_solution(seed: int, components: int) -> None:
     s, x = problem(seed, components=components)
     device = array_api_strict.Device("device1")
     gram, b = (array_api_strict.asarray(a, device=device) for a in (s @ s.T, x @ s.T))
@@ -151,7 +151,7 @@ def test_other_libraries_sweep_to_the_same_solution_on_their_device(seed: int, c
     assert loss[0] <= loss[1] + 1e-6 * (x**2).sum()
 
 
-def test_sweeps_pass_over_a_component_of_zeros() -> None:
+def test_coordinate_descent_skips_a_component_of_zeros() -> None:
     gram = array_api_strict.asarray([[2.0, 0.0], [0.0, 0.0]])
     assert arrays.to_host(nnls(gram, array_api_strict.asarray([[4.0, 0.0]]))).tolist() == [[2.0, 0.0]]
 

@@ -1,4 +1,4 @@
-"""Moments, scores and Malinowski's indicator against numpy's singular values."""
+"""Tests of moments, scores and Malinowski's indicator against numpy's singular values."""
 
 from __future__ import annotations
 
@@ -84,7 +84,7 @@ def test_scores_are_those_of_the_singular_value_decomposition(dtype: str) -> Non
     assert_allclose(sums["residual_spectrum"], rest.sum(axis=0), atol=1e-2)
 
 
-def test_without_residual_only_scores_are_given() -> None:
+def test_without_residual_only_scores_are_returned() -> None:
     x = counts()
     pixels, sums = moments.scores(
         x, loadings=np.eye(12)[:, :2], offset=np.zeros(12), basis=np.eye(12)[:2], residual=False
@@ -110,7 +110,7 @@ def test_a_block_of_zeros_gives_zeros() -> None:
 
 
 @pytest.mark.parametrize("dtype", ["u1", "f8"])
-def test_every_library_and_device_gives_the_same_and_leaves_its_arguments(dtype: str, put: Any) -> None:
+def test_every_library_and_device_returns_the_same_and_keeps_its_arguments(dtype: str, put: Any) -> None:
     x = counts(pixels=600).astype(dtype)
     rng = np.random.default_rng(2)
     given_ = {
@@ -148,13 +148,13 @@ def test_malinowskis_indicator_is_that_of_his_paper(seed: int, pixels: int, chan
     want = [np.sqrt(values[n:].sum() / (r * (c - n))) / (c - n) ** 2 for n in range(1, c)]
     padded = np.append(values, np.zeros(channels - c))  # the moment matrix has as many eigenvalues as channels
     assert_allclose(moments.malinowski(padded, pixels=pixels, channels=channels), want, rtol=1e-6, atol=1e-15)
-    few = np.append(values[: c // 2 + 1], values[c // 2 + 1 :].sum())  # a sketch knows the first ones and the rest
+    few = np.append(values[: c // 2 + 1], values[c // 2 + 1 :].sum())  # of a sketch: the last is the sum of the others
     found = moments.malinowski(few, pixels=pixels, channels=channels)
     assert_allclose(found, want[: len(found)], rtol=1e-6, atol=1e-15)
 
 
 @pytest.mark.parametrize("rank", [1, 2, 5])
-def test_malinowskis_indicator_points_at_the_number_of_phases(rank: int) -> None:
+def test_malinowskis_indicator_is_lowest_at_the_number_of_phases(rank: int) -> None:
     rng = np.random.default_rng(0)
     x = rng.random((400, rank)) @ rng.random((rank, 40)) + 0.01 * rng.standard_normal((400, 40))
     values = np.linalg.eigvalsh(x.T @ x)[::-1]

@@ -1,4 +1,4 @@
-"""Where a factorisation starts: singular values and scikit-learn's own sweeps as oracles."""
+"""Tests of start endmembers against singular values and scikit-learn."""
 
 from __future__ import annotations
 
@@ -83,7 +83,7 @@ def test_more_components_than_channels_or_pixels() -> None:
 
 
 @given(seed=seeds, components=st.integers(1, 6), iterations=st.integers(1, 12))
-def test_descent_gives_what_it_says_and_never_gets_worse(seed: int, components: int, iterations: int) -> None:
+def test_descent_returns_its_objective_and_never_raises_it(seed: int, components: int, iterations: int) -> None:
     x = matrix(seed)
     _, first = nndsvd(x, components, seed=seed)
     kept = first.copy()
@@ -96,7 +96,7 @@ def test_descent_gives_what_it_says_and_never_gets_worse(seed: int, components: 
     assert_array_equal(first, kept)
 
 
-def test_descent_reaches_what_scikit_learn_reaches_in_many_more_iterations() -> None:
+def test_descent_reaches_the_objective_of_scikit_learn_in_fewer_iterations() -> None:
     x = matrix(3, pixels=120, rank=4)
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", ConvergenceWarning)
@@ -128,7 +128,7 @@ def test_phases_in_a_sample_are_found_up_to_scale_and_order(weighted: bool) -> N
     assert (cosine.max(axis=1) > 0.99).all()
 
 
-def test_the_same_seed_gives_the_same_start_and_the_sample_stays_as_it_was() -> None:
+def test_the_same_seed_returns_the_same_start_and_keeps_the_sample() -> None:
     sample = (100 * matrix()).astype("u2")
     sample.flags.writeable = False
     one, two = (sampled_endmembers(sample, 3, weighted=True, seed=5) for _ in range(2))
@@ -137,7 +137,7 @@ def test_the_same_seed_gives_the_same_start_and_the_sample_stays_as_it_was() -> 
 
 @pytest.mark.parametrize("value", [0.0, -3.0])
 @pytest.mark.parametrize("weighted", [False, True])
-def test_a_sample_without_a_positive_value_gives_spectra_all_the_same(value: float, weighted: bool) -> None:
+def test_a_sample_without_a_positive_value_returns_valid_spectra(value: float, weighted: bool) -> None:
     s = sampled_endmembers(np.full((30, 20), value), 3, weighted=weighted, seed=0)
     assert (s >= 0).all()
     assert_allclose(s.sum(axis=1), 1.0)
@@ -151,11 +151,11 @@ def test_empty_channels_and_more_components_than_pixels_are_handled(weighted: bo
     assert s.shape == (5, 12)
     assert np.isfinite(s).all()
     assert_allclose(s.sum(axis=1), 1.0)
-    assert (s[:, 4:] < 1e-6).all(axis=1).sum() >= 2  # those that two pixels have a use for
+    assert (s[:, 4:] < 1e-6).all(axis=1).sum() >= 2  # as many as there are pixels
 
 
 @given(seed=seeds, components=st.integers(1, 8), neighbours=st.integers(1, 50))
-def test_random_pixels_are_averages_of_pixels_that_look_alike(seed: int, components: int, neighbours: int) -> None:
+def test_random_pixels_are_averages_of_similar_pixels(seed: int, components: int, neighbours: int) -> None:
     x = matrix(seed, pixels=20)
     rows = pixel_endmembers(x, components, seed=[seed, 1], neighbours=neighbours)
     assert rows.shape == (components, 25)
@@ -180,7 +180,7 @@ def test_random_pixels_of_a_tiny_cube_and_of_negative_values() -> None:
 
 
 @given(seed=seeds, rows=st.integers(1, 6))
-def test_rows_become_distinct_and_those_that_were_stay(seed: int, rows: int) -> None:
+def test_repeated_rows_become_distinct_and_distinct_ones_stay(seed: int, rows: int) -> None:
     rng = np.random.default_rng(seed)
     s, mean = rng.random((rows, 7)), rng.random(7)
     assert_allclose(distinct(s, mean, seed=0), unit_sums(s, mean))
@@ -191,7 +191,7 @@ def test_rows_become_distinct_and_those_that_were_stay(seed: int, rows: int) -> 
     assert_allclose(twice.sum(axis=1), 1.0)
 
 
-def test_empty_channels_stay_empty_in_rows_that_are_made_up() -> None:
+def test_empty_channels_stay_empty_in_replaced_rows() -> None:
     s = distinct(np.zeros((3, 5)), np.array([1.0, 2.0, 0.0, 3.0, 0.0]), seed=0)
     assert not s[:, [2, 4]].any()
     assert_allclose(distinct(np.zeros((2, 5)), -np.ones(5), seed=0).sum(axis=1), 1.0)

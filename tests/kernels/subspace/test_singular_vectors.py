@@ -1,4 +1,4 @@
-"""Singular vectors and NNDSVD from sums, against those of the whole matrix."""
+"""Tests of singular vectors and NNDSVD from sums, against those of the whole matrix."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ def largest_angle(a: Float, b: Float) -> float:
 
 
 @given(seed=seeds, n=st.integers(1, 4), shape=st.sampled_from([(90, 50), (9, 50), (90, 6)]))
-def test_subspace_iteration_gives_the_leading_vectors(seed: int, n: int, shape: tuple[int, int]) -> None:
+def test_leading_vectors_are_those_of_numpy(seed: int, n: int, shape: tuple[int, int]) -> None:
     x = matrix(seed, pixels=shape[0], channels=shape[1])
     got = leading_vectors(x, n, seed=0)
     assert_allclose(got.T @ got, np.eye(n), atol=1e-9)
@@ -44,7 +44,7 @@ def test_fewer_pixels_than_vectors_leave_columns_of_zeros(shape: tuple[int, int]
 
 
 @given(seed=seeds, n=st.integers(1, 4))
-def test_one_product_gives_eigenpairs(seed: int, n: int) -> None:
+def test_one_product_yields_eigenpairs(seed: int, n: int) -> None:
     x = matrix(seed)
     probe, _ = np.linalg.qr(np.random.default_rng(seed).standard_normal((50, 12)))
     values, vectors = nystrom(x.T @ (x @ probe), probe, n)
@@ -54,7 +54,7 @@ def test_one_product_gives_eigenpairs(seed: int, n: int) -> None:
     assert_allclose(vectors.T @ vectors, np.eye(n), atol=1e-9)
 
 
-def test_pairs_beyond_the_rank_are_left_out() -> None:
+def test_pairs_beyond_the_rank_are_omitted() -> None:
     x = np.outer(np.arange(1.0, 9.0), np.ones(6))
     probe = np.eye(6)
     values, vectors = nystrom(x.T @ x @ probe, probe, 4)
@@ -64,7 +64,7 @@ def test_pairs_beyond_the_rank_are_left_out() -> None:
 
 
 @pytest.mark.parametrize("weighted", [False, True])
-def test_halves_are_the_parts_of_the_left_vectors(put: Callable[[Any], Any], weighted: bool) -> None:
+def test_sign_parts_are_those_of_the_left_vectors(put: Callable[[Any], Any], weighted: bool) -> None:
     x = matrix(1, pixels=600)
     x[::7] = 0
     column = np.linspace(1, 2, 50)
