@@ -57,7 +57,7 @@ def test_a_subspace_that_misses_the_signal_is_noticed(cube: xr.DataArray) -> Non
         rng = np.random.default_rng(0)
         return np.linalg.qr(rng.standard_normal((sample.shape[1], 5)))[0], 0.5
 
-    with mock.patch.object(projection, "strongest", poor):
+    with mock.patch.object(projection, "leading_directions", poor):
         small = fit(cube, compress=True)
     full = fit(cube, compress=False)
     assert exact(small, cube) <= exact(full, cube) * (1 + 1e-3)
