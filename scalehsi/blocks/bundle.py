@@ -70,6 +70,7 @@ def bundle_size(blocks: int, *, threads: int, block_bytes: int, resident: bool) 
     Returns
     -------
     int
+        Blocks in a bundle, at least one.
 
     Examples
     --------

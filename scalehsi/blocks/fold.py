@@ -133,8 +133,8 @@ def map_pixels(
 
     Parameters
     ----------
-    fn, cube, aligned, shared, keep, halo, tile, name
-        As in `map_fold`.
+    fn, cube, *aligned, shared, keep, halo, tile, name : as in `map_fold`
+        The arguments of `map_fold`.
 
     Returns
     -------
@@ -163,6 +163,7 @@ def add(left: dict[str, Any], right: dict[str, Any]) -> dict[str, Any]:
     Returns
     -------
     dict of str to number or array
+        The sums of both.
 
     Examples
     --------

@@ -246,6 +246,7 @@ class Blocks:
         Returns
         -------
         Pixels
+            The rows of the used pixels.
 
         Raises
         ------
@@ -322,6 +323,7 @@ def open_blocks(
     Returns
     -------
     Blocks
+        The blocks, not read yet.
 
     Raises
     ------
@@ -379,6 +381,7 @@ def open_surrounded(cube: xr.DataArray, *, device: str = "cpu", packed: bool = F
     Returns
     -------
     Blocks
+        The blocks, which are read in the pass.
     """
     if not packed or cube.chunks is None:
         return open_blocks(cube, device=device, resident=False, block_bytes=chunks.WORK_BLOCK_BYTES)
@@ -405,6 +408,7 @@ def open_tiles(cube: xr.DataArray, grid: Sequence[Sequence[int]], *, device: str
     Returns
     -------
     Blocks
+        The blocks, which are read in each pass.
     """
     check_cube(cube)
     return Blocks(Cuts(cube, tuple(map(tuple, grid))), device=arrays.resolve_device(device), resident=False)
@@ -436,6 +440,7 @@ def branch(view: Blocks, name: str, make: Callable[[], Blocks]) -> Blocks:
     Returns
     -------
     Blocks
+        The branch, which reports to the same function as ``view``.
     """
     if name not in view.branches:
         view.branches[name] = make()

@@ -82,6 +82,7 @@ def mse(truth: Any, estimate: Any) -> Any:
     Returns
     -------
     xarray.DataArray or float
+        A DataArray where one of the arguments is one.
 
     Raises
     ------
@@ -108,6 +109,7 @@ def nmse(truth: Any, estimate: Any) -> Any:
     Returns
     -------
     xarray.DataArray or float
+        A DataArray where one of the arguments is one.
 
     Raises
     ------
@@ -170,6 +172,7 @@ def similarities(truth: xr.DataArray, estimate: xr.DataArray) -> xr.DataArray:
     Returns
     -------
     xarray.DataArray, dims (component,)
+        The similarity of each map.
 
     Raises
     ------
