@@ -43,7 +43,7 @@ RESIDUAL_TO_NOISE: Final = 1.3
 STATUS_WORDS: Final = {
     "converged": ("good", "Converged"),
     "max_iter": ("warning", "Stopped at the iteration limit"),
-    "stagnated": ("warning", "Stopped improving before it converged"),
+    "stagnated": ("warning", "Stagnated before it converged"),
     "nonfinite": ("bad", "Failed: NaN or Inf appeared"),
     "interrupted": ("warning", "Interrupted before it converged"),
 }

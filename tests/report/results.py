@@ -249,3 +249,17 @@ def bin_scan() -> xr.Dataset:
         coords={"bin": [2, 4, 8, 12, 24]},
         attrs={"chosen": 8},
     )
+
+
+def blurred() -> xr.Dataset:
+    """The result of another method: worse spectra in another order, and worse maps."""
+    result, _ = eds_result()
+    mixed = 0.7 * result.endmembers + 0.3 * result.endmembers.mean("component")
+    noise = np.random.default_rng(5).gamma(2.0, 10.0, result.abundances.shape)
+    return result.assign(endmembers=mixed, abundances=result.abundances + noise).isel(component=[1, 2, 0])
+
+
+def with_bin_scan(result: xr.Dataset, used: int, refined: int) -> xr.Dataset:
+    """A result that chose bins of the side ``used`` by a scan, and refined its spectra on bins of another side."""
+    kept = {f"bin_{name}": values for name, values in bin_scan().data_vars.items()}
+    return result.assign(kept).assign(bin_factor=("axis", [used] * 2), fine_bin_factor=("axis", [refined] * 2))

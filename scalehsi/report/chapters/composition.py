@@ -78,7 +78,7 @@ def _words(composition: Composition) -> str:
     """How the table was computed, and its accuracy."""
     words = (
         "Atomic per cent from the spectra above. Overlapping lines were fitted together with the continuum, and "
-        "converted with Cliff-Lorimer ratios with computed k-factors. Expect errors of some 5 % for K lines, and of 10 "
+        "converted by Cliff-Lorimer ratios with computed k-factors. Expect errors of some 5 % for K lines, and of 10 "
         "to 20 % for L and M lines. Absorption is not corrected, so soft lines (C, N, O, F, Na) are too weak in thick "
         "areas; scalehsi quantify takes thickness, density and k-factors. "
     )

@@ -50,7 +50,7 @@ def _notes(view: Digest) -> str:
     if view.block > 1:
         notes.append(f"Blocks of {view.block} × {view.block} pixels were averaged for this figure.")
     if style.stretched(view):
-        notes.append("The map is too elongated for its scale, and is stretched across its short side.")
+        notes.append("The map is too elongated to be drawn to scale, and is stretched across its short side.")
     if view.pixel_nm is None:
         notes.append("The size of a pixel is not recorded, so the scale bar counts pixels.")
     return " ".join(notes)
