@@ -15,10 +15,9 @@ def words(result: xr.Dataset) -> str:
 
 
 def test_the_choice_of_bins_is_given_in_words(small: xr.Dataset) -> None:
+    sizes = "Of bins with sides of 2, 4, 8, 12, 24 pixels, 8 predicted best"
     other = words(with_bin_scan(small, used=4, refined=2))
-    assert (
-        "Of bins with sides of 2, 4, 8, 12, 24 pixels, 8 predicted best. 4 was used, the middle of the sizes" in other
-    )
+    assert f"{sizes}. 4 was used, the middle of the sizes" in other
     assert "refined on bins of 2 × 2 pixels" in other
     best = words(with_bin_scan(small, used=8, refined=1))
     assert f"{sizes} and was used." in best
