@@ -56,3 +56,10 @@ def client(two_processes: Any) -> Iterator[Any]:
     two_processes.wait_for_workers(2, timeout=60)
     with two_processes.as_current():
         yield two_processes
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Mark the tests that compile and run CUDA kernels on the CPU."""
+    for item in items:
+        if {"host", "cupy"} & set(getattr(item, "fixturenames", ())):
+            item.add_marker(pytest.mark.emulated)

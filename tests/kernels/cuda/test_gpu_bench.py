@@ -12,6 +12,8 @@ import pytest
 from tests.cuda_host import Host
 from tests.paths import ROOT
 
+pytestmark = pytest.mark.bench
+
 
 def test_the_benchmark_says_that_there_is_no_gpu(monkeypatch: pytest.MonkeyPatch, capsys: Any) -> None:
     monkeypatch.setitem(sys.modules, "cupy", None)

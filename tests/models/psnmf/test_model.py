@@ -321,7 +321,7 @@ def test_fine_bins_grow_where_there_would_be_too_many() -> None:
     assert binning.mixture_sides((32, 32), 0.1, 3, (180, 180)) == (32, 32)
     assert binning.mixture_sides((1, 12), 20.0, 3, (180, 180)) == (1, 5)
     side = binning.mixture_sides((2, 2), 1000.0, 8, (20_000, 20_000))[0]
-    assert 4 * 8 * (20_000 / side) ** 2 <= binning.FINE_BYTES < 4 * 8 * (20_000 / (side - 1)) ** 2
+    assert 4 * 8 * (20_000 / side) ** 2 <= binning.MIXTURE_STATE_BYTES < 4 * 8 * (20_000 / (side - 1)) ** 2
 
 
 # As near to the truth as was asked.
