@@ -137,7 +137,7 @@ class FailEveryThird:
         self.once = Once(folder)
 
     def __call__(self, x: Any, c: Any = None, *, tile: Any, s: Any) -> Any:
-        # The pass is told by what is shared, the block by its first pixel.
+        # The shared arguments identify the pass, the first pixel identifies the block.
         name = f"{zlib.crc32(s.tobytes())}-{tile.index[0]}"
         if self.once(f"seen-{name}"):
             # A number that no other process has: two that look at once must not count alike.

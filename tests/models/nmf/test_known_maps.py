@@ -173,7 +173,7 @@ def test_another_cube_has_maps_of_its_own() -> None:
     assert_allclose(there, want, rtol=1e-3, atol=1e-4)
 
 
-# How the maps go along.
+# How the maps are aligned.
 
 
 @pytest.mark.parametrize("settings", KINDS, ids=str)

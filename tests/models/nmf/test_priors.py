@@ -1,4 +1,4 @@
-"""What NMF can be told besides the data: sums to one, sparsity, smoothness, what is known."""
+"""Prior knowledge in NMF: simplex, sparsity, smoothness, fixed endmembers, missing voxels."""
 
 from __future__ import annotations
 
