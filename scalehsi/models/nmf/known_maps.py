@@ -17,7 +17,7 @@ from scipy.optimize import linear_sum_assignment
 from scalehsi.arrays import Float
 from scalehsi.blocks import Blocks, Pixels, map_fold
 from scalehsi.checks import require
-from scalehsi.cube import navigation_dims
+from scalehsi.cube import navigation_dims, same_axis
 from scalehsi.fitting import binning
 from scalehsi.schema import ABUNDANCES, COMPONENT, ENDMEMBERS, MASK, X, Y
 
@@ -102,9 +102,8 @@ def check_grid(fixed: Fixed, cube: xr.DataArray) -> None:
         if dim not in maps.coords or dim not in cube.coords or not _numeric(maps[dim], cube[dim]):
             continue
         a, b = np.asarray(maps[dim], dtype=float), np.asarray(cube[dim], dtype=float)
-        step = abs(b[-1] - b[0]) / max(1, b.size - 1)
         require(
-            np.allclose(a, b, rtol=0, atol=0.1 * step or 1e-9),
+            same_axis(a, b),
             f"{NAME} lies along {dim} from {a[0]:g} to {a[-1]:g}, the cube from {b[0]:g} to {b[-1]:g}; {repair}, "
             f"or where only the coordinate is wrong type .drop_vars({dim!r})",
         )
