@@ -139,8 +139,8 @@ def _line_labels(
     `energy` (E,) in keV rises, with the fit (E,) and its continuum (E,); `counted` says whether they are in counts.
     """
     labels, elements = [], []
-    for position, line in enumerate(map(str, one["line"].values)):
-        element, family = line.split(" ")
+    for position, name in enumerate(map(str, one["line"].values)):
+        element, family = name.split(" ")
         found = is_found(one, position)
         elements += [element] * found
         labels.append(_Label(float(one["line_energy"][position]), f"{element} {pretty_family(family)}", found))

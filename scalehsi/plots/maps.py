@@ -63,7 +63,7 @@ def draw_maps(view: Digest) -> Figure:
             where = f"\n{view.positions[place]}" if view.positions[place] else ""
             style.set_title(axes, f"{view.names[number]}{where}", color=style.colour(number), fontweight="bold")
             if place == len(axes_of) - 1:
-                extend = _extend(drawn[number], high, signed=view.signed)
+                extend = style.beyond(drawn[number], low, high)
                 style.colour_bar(figure, image, list(axes_of), map_unit(view), extend=extend)
     for axes in grid.ravel()[count if places == 1 else grid.size :]:
         axes.set_visible(False)
@@ -225,12 +225,6 @@ def _legend(figure: Figure, view: Digest, shown: NumpyArray) -> None:
     )
     for text in legend.get_texts():
         text.set_parse_math(False)
-
-
-def _extend(values: NumpyArray, high: float, *, signed: bool) -> str:
-    """Ends of the colour scale (0 or -high, to high) beyond which values lie."""
-    finite = np.abs(values[np.isfinite(values)])
-    return "neither" if not (finite > high).any() else "both" if signed else "max"
 
 
 def _palette(count: int) -> NumpyArray:

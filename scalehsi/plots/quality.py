@@ -70,7 +70,7 @@ def draw_residual(view: Digest) -> Figure:
                 image = style.show_map(axes, values, view, cmap=colours, vmin=scale[0], vmax=scale[1])
                 style.scale_bar(axes, view)
                 style.set_title(axes, title)
-                style.colour_bar(parts[0], image, [axes], label, extend=_extend(values, scale))
+                style.colour_bar(parts[0], image, [axes], label, extend=style.beyond(values, *scale))
             for axes in row[len(entries) :]:
                 axes.set_visible(False)
     if with_spectrum:
@@ -103,13 +103,6 @@ def _ends(values: NumpyArray) -> tuple[float, float]:
     finite = values[np.isfinite(values)]
     low, high = np.percentile(finite, [1.0, 99.5]).tolist() if finite.size else (0.0, 1.0)
     return (low, high) if high > low else (low - 0.5, low + 0.5)
-
-
-def _extend(values: NumpyArray, ends: tuple[float, float]) -> str:
-    """Ends of the colour scale beyond which values lie."""
-    finite = values[np.isfinite(values)]
-    below, above = bool((finite < ends[0]).any()), bool((finite > ends[1]).any())
-    return "both" if below and above else "min" if below else "max" if above else "neither"
 
 
 def _residual_spectrum(part: Any, view: Digest) -> None:

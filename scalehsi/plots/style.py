@@ -12,6 +12,8 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any, Final
 
 import numpy as np
+from numpy.typing import ArrayLike
+from scipy.optimize import isotonic_regression
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -178,6 +180,13 @@ def percentile_range(values: Any) -> tuple[float, float]:
     return low, high if high > low else low + (abs(low) or 1.0)
 
 
+def beyond(values: Any, low: float, high: float) -> str:
+    """Ends of a colour scale beyond which values lie: "neither", "min", "max" or "both"."""
+    finite = np.asarray(values)[np.isfinite(values)]
+    below, above = bool((finite < low).any()), bool((finite > high).any())
+    return "both" if below and above else "min" if below else "max" if above else "neither"
+
+
 def colour_bar(figure: Figure | SubFigure, image: Any, axes: list[Axes], label: str, *, extend: str) -> None:
     """Draw a colour bar beside a row of maps; `extend` names the ends at which values lie beyond the scale."""
     bar = figure.colorbar(image, ax=axes, extend=extend, shrink=0.9, aspect=25, pad=0.02)
@@ -246,20 +255,13 @@ def spread_labels(wanted: Any, gap: float, low: float, high: float) -> np.ndarra
         return np.clip(places, low, high)
     gap = min(gap, (high - low) / (places.size - 1))
     steps = gap * np.arange(places.size)
-    # Isotonic regression of the positions less multiples of the gap: neighbours in falling order are averaged.
-    groups: list[tuple[float, int]] = []
-    for value in places - steps:
-        groups.append((float(value), 1))
-        while len(groups) > 1 and groups[-2][0] > groups[-1][0]:
-            (a, n), (b, m) = groups[-2:]
-            groups[-2:] = [((a * n + b * m) / (n + m), n + m)]
-    level = np.concatenate([np.full(count, value) for value, count in groups])
-    moved: np.ndarray[Any, Any] = np.clip(level, low, high - steps[-1]) + steps
+    # Relative to multiples of the gap, the positions only have to rise.
+    moved: np.ndarray[Any, Any] = np.clip(isotonic_regression(places - steps).x, low, high - steps[-1]) + steps
     return moved
 
 
 def label_row(
-    axes: Axes, positions: Sequence[float], labels: Sequence[str], *, colours: Sequence[str], bold: Sequence[bool] = ()
+    axes: Axes, positions: ArrayLike, labels: Sequence[str], *, colours: Sequence[str], bold: Sequence[bool] = ()
 ) -> list[Text]:
     """Write upright labels in a row above axes, each joined to its position by a thin line.
 
@@ -267,7 +269,7 @@ def label_row(
     ----------
     axes : Axes
         Their x limits must be set.
-    positions : sequence of float (n,)
+    positions : array (n,)
         Rising x positions.
     labels, colours : sequence of str (n,)
         The texts and their colours.
@@ -284,8 +286,9 @@ def label_row(
     blended = axes.get_xaxis_transform()
     line: dict[str, Any] = {"color": GREY, "linewidth": 0.5, "transform": blended, "clip_on": False, "zorder": 0}
     texts = []
-    for number, place in enumerate(spread_labels(positions, gap, left + gap / 2, right - gap / 2)):
-        axes.plot([positions[number], place], [1.0, LABEL_ROW_HEIGHT], **line)
+    wanted = np.asarray(positions, dtype=np.float64)
+    for number, place in enumerate(spread_labels(wanted, gap, left + gap / 2, right - gap / 2)):
+        axes.plot([wanted[number], place], [1.0, LABEL_ROW_HEIGHT], **line)
         text = axes.text(
             place,
             LABEL_ROW_HEIGHT + 0.01,

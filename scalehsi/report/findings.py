@@ -40,7 +40,7 @@ RESIDUAL_MAP_SPREAD: Final = 0.05
 RESIDUAL_TO_NOISE: Final = 1.3
 """A larger ratio of residual to counting noise is a warning."""
 
-STATUS_WORDS: Final = {
+STATUS_WORDS: Final[dict[str, tuple[Literal["good", "warning", "bad"], str]]] = {
     "converged": ("good", "Converged"),
     "max_iter": ("warning", "Stopped at the iteration limit"),
     "stagnated": ("warning", "Stagnated before it converged"),

@@ -6,10 +6,9 @@ The templates in `templates/` escape all text. No HTML is written in Python.
 from __future__ import annotations
 
 import base64
-import dataclasses
 import functools
 from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
-from typing import TYPE_CHECKING, ClassVar, Final, Literal, NamedTuple
+from typing import TYPE_CHECKING, Final, Literal, NamedTuple
 
 import jinja2
 
@@ -34,51 +33,40 @@ BAR_PIXELS: Final = 120
 """Length of the bar of a share of one."""
 
 
-@dataclasses.dataclass(frozen=True)
-class Paragraph:
+class Paragraph(NamedTuple):
     """Plain text; `kind` is a class of the style sheet."""
 
-    macro: ClassVar = "paragraph"
     text: str
     kind: str = ""
 
 
-@dataclasses.dataclass(frozen=True)
-class Heading:
+class Heading(NamedTuple):
     """A heading within a chapter."""
 
-    macro: ClassVar = "heading"
     text: str
 
 
-@dataclasses.dataclass(frozen=True)
-class Code:
+class Code(NamedTuple):
     """Lines of code to copy."""
 
-    macro: ClassVar = "code"
     text: str
 
 
-@dataclasses.dataclass(frozen=True)
-class Listing:
+class Listing(NamedTuple):
     """A numbered list."""
 
-    macro: ClassVar = "listing"
     lines: Sequence[str]
 
 
-@dataclasses.dataclass(frozen=True)
-class Box:
+class Box(NamedTuple):
     """A framed remark with a symbol, and with a bold `lead` before its text."""
 
-    macro: ClassVar = "box"
     level: Literal["good", "warning", "bad", "note"]
     text: str
     lead: str = ""
 
 
-@dataclasses.dataclass(frozen=True)
-class Cell:
+class Cell(NamedTuple):
     """A cell of a table: a bold `name` and text, pale text, or a coloured bar or square.
 
     With a `colour`, the cell is a bar whose length shows the `share`, or a square when the share is None.
@@ -96,11 +84,9 @@ class Cell:
         return 0 if self.share is None else max(2, round(BAR_PIXELS * self.share))
 
 
-@dataclasses.dataclass(frozen=True)
-class Table:
+class Table(NamedTuple):
     """A table of texts and cells; columns in `numbers` are aligned right. An empty head is omitted."""
 
-    macro: ClassVar = "table"
     head: Sequence[str]
     rows: Sequence[Sequence[str | Cell]]
     numbers: Collection[int] = ()

@@ -12,7 +12,7 @@ from scalehsi.plots.digest import Digest
 from scalehsi.plots.style import length_text
 from scalehsi.report.chapters import Context
 from scalehsi.report.headline import energy_span, map_size
-from scalehsi.report.page import Chapter, Code, Heading, Listing, Paragraph, Table
+from scalehsi.report.page import Chapter, Code, Heading, Listing, Paragraph, Part, Table
 from scalehsi.schema import COMPONENT, ENERGY, X, Y
 
 ORDER: Final = 1000
@@ -38,7 +38,7 @@ MAX_CHARACTERS: Final = 400
 def chapter(view: Digest, context: Context) -> Chapter:
     """The provenance of any result."""
     result = context.result
-    parts = [
+    parts: list[Part] = [
         Table((), _facts(result, view)),
         Heading("Settings of the model"),
         _json_table(result.attrs.get("settings"), ("Setting", "Value")),

@@ -47,8 +47,8 @@ def chapter(view: Digest, context: Context) -> Chapter | None:
         "Spectra scaled to the same sum; coloured: estimate, black and dashed: truth. Maps: share of each pixel's "
         f"intensity, from 0 (dark) to 1 (bright){f', {view.positions[0]}' if view.positions[0] else ''}.",
     )
-    parts = [Paragraph(words), Table(head, rows, numbers=(2, 3, 4))]
-    return Chapter("truth", "Comparison with the truth", parts, [drawing])
+    table = Table(head, rows, numbers=(2, 3, 4))
+    return Chapter("truth", "Comparison with the truth", [Paragraph(words), table], [drawing])
 
 
 def _number(value: float) -> str:
