@@ -8,22 +8,22 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Annotated, Any
 
-import typer
+from typer import Argument, Option
 
 from scalehsi.physics.lines import atomic_number
 from scalehsi.schema import InputError
 
-Cube = Annotated[Path, typer.Argument(metavar="CUBE", help="A Zarr store, or a file of any known format.")]
-Source = Annotated[Path, typer.Argument(metavar="SRC", help="A file of any known format, or a Zarr store.")]
-Destination = Annotated[Path, typer.Argument(metavar="DST", help="The store to make, such as map.zarr.")]
-Result = Annotated[Path, typer.Argument(metavar="RESULT", help="A store that scalehsi fit wrote.")]
-Out = Annotated[Path, typer.Argument(metavar="OUT", help="The store to make, such as out.zarr.")]
-Dataset = Annotated[str | None, typer.Option(metavar="NAME", help="Which dataset of the file: its number or title.")]
-Overwrite = Annotated[bool, typer.Option("--overwrite", help="Replace the destination if it exists.")]
-ModelName = Annotated[str, typer.Option("--model", "-m", metavar="NAME", help="The method. See scalehsi models.")]
+Cube = Annotated[Path, Argument(metavar="CUBE", help="A Zarr store, or a file of any known format.")]
+Source = Annotated[Path, Argument(metavar="SRC", help="A file of any known format, or a Zarr store.")]
+Destination = Annotated[Path, Argument(metavar="DST", help="The store to make, such as map.zarr.")]
+Result = Annotated[Path, Argument(metavar="RESULT", help="A store that scalehsi fit wrote.")]
+Out = Annotated[Path, Argument(metavar="OUT", help="The store to make, such as out.zarr.")]
+Dataset = Annotated[str | None, Option(metavar="NAME", help="Which dataset of the file: its number or title.")]
+Overwrite = Annotated[bool, Option("--overwrite", help="Replace the destination if it exists.")]
+ModelName = Annotated[str, Option("--model", "-m", metavar="NAME", help="The method. See scalehsi models.")]
 Components = Annotated[
     int | None,
-    typer.Option(
+    Option(
         "-k",
         "--components",
         metavar="K",
@@ -32,20 +32,16 @@ Components = Annotated[
 ]
 Settings = Annotated[
     list[str] | None,
-    typer.Option(
+    Option(
         "--set",
         metavar="KEY=VALUE",
         help="A setting of the method, such as loss=poisson; may be repeated. See scalehsi models NAME.",
     ),
 ]
-Seed = Annotated[int, typer.Option(min=0, metavar="N", help="The same seed gives the same result.")]
-ReportFolder = Annotated[Path | None, typer.Option(metavar="DIR", help="Also write a report.")]
-Spectral = Annotated[
-    Path | None, typer.Option(metavar="CUBE", help="For pansharpen: the acquisition of large pixels and many counts.")
-]
-Elements = Annotated[
-    str | None, typer.Option("--elements", "-e", metavar="A,B,...", help="Elements of the sample, such as Mg,Si,O.")
-]
+Seed = Annotated[int, Option(min=0, metavar="N", help="The same seed gives the same result.")]
+ReportFolder = Annotated[Path | None, Option(metavar="DIR", help="Also write a report.")]
+Spectral = Annotated[Path | None, Option(metavar="CUBE", help="For pansharpen: the map of large pixels.")]
+Elements = Annotated[str | None, Option("--elements", "-e", metavar="A,B,...", help="Of the sample, such as Mg,Si,O.")]
 
 
 def settings_of(pairs: Sequence[str] | None, *, option: str = "--set loss=poisson") -> dict[str, Any]:

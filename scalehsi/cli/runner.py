@@ -16,7 +16,7 @@ import signal
 from collections.abc import Callable, Iterator, Mapping
 from typing import Annotated, Any, Final, NamedTuple, get_type_hints
 
-import typer
+from typer import Context, Option
 from typer.models import OptionInfo
 
 from scalehsi.cli.console import DONE, FAILED, INTERRUPTED, WRONG_INPUT, Console
@@ -31,24 +31,24 @@ def _shared(
     *,
     cluster: Annotated[
         str | None,
-        typer.Option(
+        Option(
             metavar="KIND",
             help="Where to compute: local (worker processes on this machine), slurm, sge, pbs, lsf, or the address "
             "of a scheduler such as tcp://host:8786. Without it: the threads of this process.",
         ),
     ] = None,
     workers: Annotated[
-        int | None, typer.Option(min=1, metavar="N", help="Worker processes or jobs; threads without --cluster.")
+        int | None, Option(min=1, metavar="N", help="Processes or jobs; threads without --cluster.")
     ] = None,
-    memory: Annotated[str | None, typer.Option(metavar="SIZE", help="Memory of one worker, such as 4GiB.")] = None,
-    device: Annotated[str, typer.Option(metavar="auto|cpu|cuda", help="What a fit computes on.")] = "auto",
+    memory: Annotated[str | None, Option(metavar="SIZE", help="Memory of one worker, such as 4GiB.")] = None,
+    device: Annotated[str, Option(metavar="auto|cpu|cuda", help="What a fit computes on.")] = "auto",
     as_json: Annotated[
-        bool, typer.Option("--json", help="Write JSON alone to standard output, everything else to standard error.")
+        bool, Option("--json", help="Write JSON alone to standard output, everything else to standard error.")
     ] = False,
     quiet: Annotated[
-        bool, typer.Option("--quiet", "-q", help="Leave out progress and remarks; fits that do not converge say so.")
+        bool, Option("--quiet", "-q", help="Leave out progress and remarks; fits that do not converge say so.")
     ] = False,
-    debug: Annotated[bool, typer.Option("--debug", help="Show where an error comes from.")] = False,
+    debug: Annotated[bool, Option("--debug", help="Show where an error comes from.")] = False,
 ) -> None:
     """The options that every command takes."""
 
@@ -61,10 +61,10 @@ def command(function: Callable[..., Any]) -> Callable[..., int]:
     """
     own, shared = _parameters(function)[1:], _parameters(_shared)
     flags = {p.name: flag for p in (*own, *shared) if (flag := _flag(p))}
-    context = inspect.Parameter("context", inspect.Parameter.KEYWORD_ONLY, annotation=typer.Context)
+    context = inspect.Parameter("context", inspect.Parameter.KEYWORD_ONLY, annotation=Context)
 
     @functools.wraps(function)
-    def run(context: typer.Context, **given: Any) -> int:
+    def run(context: Context, **given: Any) -> int:
         options = {p.name: given.pop(p.name) for p in shared}
         return _run(functools.partial(function, **given), words=list(context.obj), flags=flags, **options)
 
@@ -251,20 +251,12 @@ def _value(text: str, separator: str) -> str:
     return text[1:-1] if re.fullmatch(r"'[^\s']+'", text) else text
 
 
-class _ToConsole(logging.Handler):
-    def __init__(self, console: Console, translate: Callable[[str], str]) -> None:
-        super().__init__()
-        self._console, self._translate = console, translate
-
-    def emit(self, record: logging.LogRecord) -> None:
-        self._console.remark(self._translate(record.getMessage()))
-
-
 @contextlib.contextmanager
 def _remarks(console: Console, translate: Callable[[str], str]) -> Iterator[None]:
     """Show the log of the library as remarks."""
-    log = logging.getLogger("scalehsi")
-    level, handler = log.level, _ToConsole(console, translate)
+    log, handler = logging.getLogger("scalehsi"), logging.Handler()
+    level = log.level
+    handler.emit = lambda record: console.remark(translate(record.getMessage()))  # type: ignore[method-assign]
     log.setLevel(logging.INFO)
     log.addHandler(handler)
     try:

@@ -10,8 +10,8 @@ from pathlib import Path
 from typing import Annotated, Any
 
 import numpy as np
-import typer
 import xarray as xr
+from typer import Argument
 
 import scalehsi as hsi
 from scalehsi import metrics
@@ -24,8 +24,8 @@ from scalehsi.schema import COMPONENT
 @command
 def run(
     session: Session,
-    truth: Annotated[Path, typer.Argument(metavar="TRUTH", help="What scalehsi simulate wrote beside its cube.")],
-    results: Annotated[list[Path], typer.Argument(metavar="RESULT...", help="One or more results.")],
+    truth: Annotated[Path, Argument(metavar="TRUTH", help="What scalehsi simulate wrote beside its cube.")],
+    results: Annotated[list[Path], Argument(metavar="RESULT...", help="One or more results.")],
 ) -> dict[str, Any]:
     known = open_dataset(session.path(truth))
     opened = [(path, hsi.open_result(session.path(path))) for path in results]

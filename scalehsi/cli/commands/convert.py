@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from typing import Annotated, Any
 
-import typer
+from typer import Option
 
 import scalehsi as hsi
 from scalehsi.cli.arguments import Dataset, Destination, Overwrite, Source, dataset_of, settings_of
@@ -22,24 +22,16 @@ def run(
     source: Source,
     destination: Destination,
     *,
-    chunk_mb: Annotated[float, typer.Option(metavar="N", help="Size of a chunk in MiB.")] = 16.0,
+    chunk_mb: Annotated[float, Option(metavar="N", help="Size of a chunk in MiB.")] = 16.0,
     dataset: Dataset = None,
     assignments: Annotated[
-        list[str] | None,
-        typer.Option("--set", metavar="KEY=VALUE", help="For the file's reader, such as sum_frames=false."),
+        list[str] | None, Option("--set", metavar="KEY=VALUE", help="For the file's reader, such as sum_frames=false.")
     ] = None,
     overwrite: Overwrite = False,
 ) -> dict[str, Any]:
     options = settings_of(assignments)
     target = session.destination(destination, overwrite=overwrite, source=source)
     with session.connected(), session.console.bar(f"converting {source.name}") as listener:
-        hsi.convert(
-            session.path(source),
-            target,
-            chunk_mb=chunk_mb,
-            overwrite=overwrite,
-            dataset=dataset_of(dataset),
-            reader_options=options,
-            progress=listener,
-        )
+        how = {"dataset": dataset_of(dataset), "reader_options": options, "progress": listener}
+        hsi.convert(session.path(source), target, chunk_mb=chunk_mb, overwrite=overwrite, **how)
     return show_written(session, destination, hsi.open_cube(target))

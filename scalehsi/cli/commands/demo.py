@@ -13,9 +13,9 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Annotated, Any, Final
 
-import typer
 import xarray as xr
 from dask.utils import format_bytes
+from typer import Argument, Option
 
 import scalehsi as hsi
 from scalehsi.cli.arguments import Seed
@@ -48,12 +48,12 @@ LINE: Final = "Nd La"
 @command
 def run(
     session: Session,
-    folder: Annotated[Path, typer.Argument(metavar="DIR", help="Folder to make.")] = Path("scalehsi-demo"),
+    folder: Annotated[Path, Argument(metavar="DIR", help="Folder to make.")] = Path("scalehsi-demo"),
     *,
-    size: Annotated[int, typer.Option(metavar="N", help="Pixels along y and x.")] = 180,
-    counts: Annotated[float, typer.Option(metavar="N", help="Counts per pixel.")] = 147.0,
+    size: Annotated[int, Option(metavar="N", help="Pixels along y and x.")] = 180,
+    counts: Annotated[float, Option(metavar="N", help="Counts per pixel.")] = 147.0,
     seed: Seed = 0,
-    overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace an earlier demo.")] = False,
+    overwrite: Annotated[bool, Option("--overwrite", help="Replace an earlier demo.")] = False,
 ) -> dict[str, Any]:
     scene = hsi.simulate.phases((size, size), counts_per_pixel=counts, seed=seed)
     settings = {"size": size, "counts": counts, "seed": seed}

@@ -19,8 +19,8 @@ from pathlib import Path
 from typing import Annotated, Any
 
 import numpy as np
-import typer
 import xarray as xr
+from typer import Argument, Option
 
 import scalehsi as hsi
 from scalehsi.cli.arguments import (
@@ -52,24 +52,20 @@ from scalehsi.schema import COMPONENT, ENDMEMBERS, OBJECTIVE, InputError, Interr
 def run(
     session: Session,
     cube: Cube,
-    result: Annotated[Path, typer.Argument(metavar="RESULT", help="The store to make, such as result.zarr.")],
+    result: Annotated[Path, Argument(metavar="RESULT", help="The store to make, such as result.zarr.")],
     *,
     model: ModelName = "nmf",
     n_components: Components = None,
     assignments: Settings = None,
     elements: Elements = None,
     seed: Seed = 0,
-    checkpoint: Annotated[
-        Path | None, typer.Option(metavar="DIR", help="Keep the state of the fit here, to go on from it.")
-    ] = None,
-    checkpoint_every: Annotated[int, typer.Option(min=1, metavar="N", help="Iterations between two states.")] = 1,
-    resume: Annotated[bool, typer.Option("--resume", help="Go on from the checkpoint.")] = False,
+    checkpoint: Annotated[Path | None, Option(metavar="DIR", help="Keep the state of the fit here.")] = None,
+    checkpoint_every: Annotated[int, Option(min=1, metavar="N", help="Iterations between two states.")] = 1,
+    resume: Annotated[bool, Option("--resume", help="Go on from the checkpoint.")] = False,
     report: ReportFolder = None,
     dataset: Dataset = None,
     spectral: Spectral = None,
-    image: Annotated[
-        Path | None, typer.Option(metavar="IMAGE", help="For pansharpen: an image of the region, such as HAADF.")
-    ] = None,
+    image: Annotated[Path | None, Option(metavar="IMAGE", help="For pansharpen: an image, such as HAADF.")] = None,
     overwrite: Overwrite = False,
 ) -> dict[str, Any]:
     chosen, named = make_model(model, n_components, settings_of(assignments)), elements_of(elements)
@@ -78,6 +74,7 @@ def run(
     target = session.destination(result, overwrite=overwrite, source=cube)
     if report is not None:
         check_report_folder(report, overwrite=overwrite)
+    how = {"seed": seed, "checkpoint": checkpoint, "checkpoint_every": checkpoint_every, "resume": resume}
     data = open_data(session, cube, chosen, dataset=dataset, spectral=spectral, image=image)
     chosen.select_inputs(data)
     with session.connected():
@@ -85,18 +82,7 @@ def run(
         place = "kept in memory" if needs.resident else "read again in each pass"
         session.console.remark(f"{cube.name}: {several(needs.blocks, 'block')} of data, {place}")
         with _keeping(checkpoint):
-            made, seconds = run_fit(
-                session,
-                data,
-                chosen,
-                target,
-                overwrite=overwrite,
-                elements=named,
-                seed=seed,
-                checkpoint=checkpoint,
-                checkpoint_every=checkpoint_every,
-                resume=resume,
-            )
+            made, seconds = run_fit(session, data, chosen, target, overwrite=overwrite, elements=named, **how)
         found = {"result": str(result), **_summary(made), "seconds": round(seconds, 3), "report": None}
         _show(session, found, status_of(made))
         if report is not None:

@@ -14,8 +14,8 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Annotated, Any
 
-import typer
 import xarray as xr
+from typer import Option
 
 import scalehsi as hsi
 from scalehsi.cli.arguments import Out, Overwrite, ReportFolder, Result, Seed, Settings, literal, settings_of
@@ -35,18 +35,14 @@ def run(
     result: Result,
     out: Out,
     *,
-    upsample: Annotated[
-        str, typer.Option(metavar="N", help="Points a pixel, such as 2 or 2.5, or along y and x, such as 2,3.")
-    ] = "1",
+    upsample: Annotated[str, Option(metavar="N", help="Points a pixel, such as 2.5, or 2,3 along y and x.")] = "1",
     kernel: Annotated[
-        str, typer.Option(metavar="NAME", help="matern12, matern32, matern52, rbf, periodic(P), or such as A*B+C.")
+        str, Option(metavar="NAME", help="Of the covariance; see scalehsi models parallelgp.")
     ] = "matern52",
-    lengthscale: Annotated[
-        str | None, typer.Option(metavar="LOW:HIGH", help="Interval for the length of the covariance, in pixels.")
-    ] = None,
+    lengthscale: Annotated[str | None, Option(metavar="LOW:HIGH", help="Interval for the length, in pixels.")] = None,
     assignments: Settings = None,
     seed: Seed = 0,
-    scan: Annotated[bool, typer.Option("--scan", help="Also find the lengths that the maps show.")] = False,
+    scan: Annotated[bool, Option("--scan", help="Also find the lengths that the maps show.")] = False,
     report: ReportFolder = None,
     overwrite: Overwrite = False,
 ) -> dict[str, Any]:

@@ -10,9 +10,9 @@ from pathlib import Path
 from typing import Annotated, Any
 
 import numpy as np
-import typer
 import xarray as xr
 from dask.utils import format_bytes
+from typer import Option
 
 import scalehsi as hsi
 from scalehsi.cli.arguments import Cube, Dataset, dataset_of
@@ -33,7 +33,7 @@ def run(
     cube: Cube,
     *,
     dataset: Dataset = None,
-    quick: Annotated[bool, typer.Option("--quick", help="Do not read the values to count them.")] = False,
+    quick: Annotated[bool, Option("--quick", help="Do not read the values to count them.")] = False,
 ) -> dict[str, Any]:
     place = session.path(cube)
     if place.is_dir() and is_store(place) and dataset is None:

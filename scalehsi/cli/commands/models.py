@@ -14,7 +14,7 @@ import dataclasses
 import re
 from typing import Annotated, Any
 
-import typer
+from typer import Argument
 
 from scalehsi.cli.runner import command
 from scalehsi.cli.session import Session
@@ -24,7 +24,7 @@ from scalehsi.models.catalogue import CATALOGUE, model_class, settings_of_model,
 @command
 def run(
     session: Session,
-    name: Annotated[str | None, typer.Argument(metavar="[NAME]", help="A method, such as nmf.")] = None,
+    name: Annotated[str | None, Argument(metavar="[NAME]", help="A method, such as nmf.")] = None,
 ) -> list[dict[str, Any]]:
     if name is None:
         found = [{"name": each, "text": summary(model_class(each))} for each in CATALOGUE]

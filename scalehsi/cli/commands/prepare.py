@@ -11,7 +11,7 @@ from __future__ import annotations
 
 from typing import Annotated, Any
 
-import typer
+from typer import Option
 
 import scalehsi as hsi
 from scalehsi.cli.arguments import Dataset, Destination, Overwrite, Source, dataset_of
@@ -30,7 +30,7 @@ def run(
     destination: Destination,
     *,
     steps: Annotated[
-        list[str], typer.Option("--step", metavar="STEP", help="A step, such as crop:energy=0.5:10; may be repeated.")
+        list[str], Option("--step", metavar="STEP", help="A step, such as crop:energy=0.5:10; may be repeated.")
     ],
     dataset: Dataset = None,
     overwrite: Overwrite = False,

@@ -10,14 +10,13 @@ scalehsi quantify map.zarr -e Fe,Pt --maps --out composition.zarr
 
 from __future__ import annotations
 
-import csv
 import io
 from pathlib import Path
 from typing import Annotated, Any, Final
 
 import numpy as np
-import typer
 import xarray as xr
+from typer import Argument, Option
 
 import scalehsi as hsi
 from scalehsi import plots
@@ -44,45 +43,32 @@ PICTURES: Final = (".png", ".svg", ".pdf")
 @command
 def run(
     session: Session,
-    source: Annotated[Path, typer.Argument(metavar="SOURCE", help="A result, or a spectrum image.")],
+    source: Annotated[Path, Argument(metavar="SOURCE", help="A result, or a spectrum image.")],
     *,
     elements: Elements = None,
-    extra: Annotated[
-        str | None,
-        typer.Option(metavar="A,B,...", help="In the spectrum but not in the sample, such as Cu of the grid."),
-    ] = None,
-    maps: Annotated[bool, typer.Option("--maps", help="Every pixel, into the store of --out.")] = False,
-    method: Annotated[str, typer.Option(metavar="fit|windows", help="How net counts are found.")] = "fit",
+    extra: Annotated[str | None, Option(metavar="A,B,...", help="Not of the sample, such as Cu of the grid.")] = None,
+    maps: Annotated[bool, Option("--maps", help="Every pixel, into the store of --out.")] = False,
+    method: Annotated[str, Option(metavar="fit|windows", help="How net counts are found.")] = "fit",
     k_factors: Annotated[
         list[str] | None,
-        typer.Option(
-            "--k-factor", metavar="LINE=VALUE", help="Such as Fe_Ka=1.32; one for each element. Else computed."
-        ),
+        Option("--k-factor", metavar="LINE=VALUE", help="Such as Fe_Ka=1.32; one for each element. Else computed."),
     ] = None,
-    k_units: Annotated[
-        str, typer.Option(metavar="weight|atomic", help="What the k-factors convert counts to.")
-    ] = "weight",
-    counted: Annotated[
-        str, typer.Option(metavar="window|family", help="What the k-factors were measured for.")
-    ] = "window",
+    k_units: Annotated[str, Option(metavar="weight|atomic", help="What the k-factors convert counts to.")] = "weight",
+    counted: Annotated[str, Option(metavar="window|family", help="What the k-factors were measured for.")] = "window",
     lines: Annotated[
-        list[str] | None, typer.Option("--line", metavar="LINE", help="A line to use, such as Pt_La; may be repeated.")
+        list[str] | None, Option("--line", metavar="LINE", help="A line to use, such as Pt_La; may be repeated.")
     ] = None,
     thickness_nm: Annotated[
-        float | None, typer.Option("--thickness", metavar="NM", help="Of the foil, to correct absorption.")
+        float | None, Option("--thickness", metavar="NM", help="Of the foil, for absorption.")
     ] = None,
-    density: Annotated[float | None, typer.Option(metavar="G_CM3", help="Of the foil, to correct absorption.")] = None,
-    takeoff_deg: Annotated[
-        float | None, typer.Option("--takeoff", metavar="DEG", help="Elevation of the detector; 35.")
-    ] = None,
+    density: Annotated[float | None, Option(metavar="G_CM3", help="Of the foil, for absorption.")] = None,
+    takeoff_deg: Annotated[float | None, Option("--takeoff", metavar="DEG", help="Detector elevation; 35.")] = None,
     beam_kev: Annotated[
-        float | None, typer.Option("--beam", metavar="KEV", help="Beam energy; that of the file, else 200.")
+        float | None, Option("--beam", metavar="KEV", help="Beam energy; of the file, else 200.")
     ] = None,
-    fwhm: Annotated[
-        str | None, typer.Option(metavar="EV|estimate", help="Width of the peaks at Mn Ka, such as 130, or estimate.")
-    ] = None,
-    out: Annotated[Path | None, typer.Option(metavar="FILE", help="Write it: a .csv table or a .zarr store.")] = None,
-    figure: Annotated[Path | None, typer.Option(metavar="FILE.png", help="Draw the fitted spectra.")] = None,
+    fwhm: Annotated[str | None, Option(metavar="EV|estimate", help="Peak width at Mn Ka, such as 130.")] = None,
+    out: Annotated[Path | None, Option(metavar="FILE", help="Write it: a .csv table or a .zarr store.")] = None,
+    figure: Annotated[Path | None, Option(metavar="FILE.png", help="Draw the fitted spectra.")] = None,
     dataset: Dataset = None,
     overwrite: Overwrite = False,
 ) -> dict[str, Any]:
@@ -219,16 +205,12 @@ def _has_errors(found: xr.Dataset) -> bool:
 
 def _csv(found: xr.Dataset) -> bytes:
     """A row for each spectrum and element."""
-    text = io.StringIO()
-    writer = csv.writer(text, lineterminator="\n")
-    writer.writerow(["spectrum", "element", "line", "k_factor", *COLUMNS, "intensity_std"])
-    dim = spectrum_dim(found)
-    for position, name in enumerate(names_of_spectra(found)):
-        one = found if dim is None else found.isel({dim: position})
-        for i, element in enumerate(one["element"].values):
-            values = [float(one[c].values[i]) for c in ("k_factor", *COLUMNS, "intensity_std")]
-            writer.writerow([name, element, one["line"].values[i], *(f"{v:.6g}" for v in values)])
-    return text.getvalue().encode("utf-8")
+    table = found.reset_coords()[["line", "k_factor", *COLUMNS, "intensity_std"]]
+    dim = spectrum_dim(found) or "spectrum"
+    table = (table if dim in table.dims else table.expand_dims(dim)).assign_coords({dim: names_of_spectra(found)})
+    frame = table.to_dataframe(dim_order=[dim, "element"]).rename_axis(["spectrum", "element"])
+    text: str = frame.to_csv(float_format="%.6g", na_rep="nan", lineterminator="\n")
+    return text.encode("utf-8")
 
 
 def _picture(found: xr.Dataset, suffix: str) -> bytes:

@@ -13,8 +13,8 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Annotated, Any
 
-import typer
 import xarray as xr
+from typer import Argument, Option
 
 import scalehsi as hsi
 from scalehsi.cli.arguments import Elements, Overwrite, Result, elements_of, literal
@@ -28,26 +28,19 @@ from scalehsi.schema import InputError
 def run(
     session: Session,
     result: Result,
-    folder: Annotated[Path, typer.Argument(metavar="DIR", help="The folder to make.")],
+    folder: Annotated[Path, Argument(metavar="DIR", help="The folder to make.")],
     *,
     elements: Elements = None,
-    truth: Annotated[
-        Path | None, typer.Option(metavar="TRUTH", help="The truth of a simulation, to be set beside the result.")
-    ] = None,
+    truth: Annotated[Path | None, Option(metavar="TRUTH", help="The truth of a simulation.")] = None,
     beside: Annotated[
         list[str] | None,
-        typer.Option(
-            "--beside", metavar="[NAME=]RESULT", help="A result of another method on the same cube; may be repeated."
-        ),
+        Option("--beside", metavar="[NAME=]RESULT", help="A result of another method; may be repeated."),
     ] = None,
     cube: Annotated[
-        Path | None,
-        typer.Option(metavar="CUBE", help="The cube that was fitted, for the map of a line as measured and denoised."),
+        Path | None, Option(metavar="CUBE", help="What was fitted: adds the map of a line, denoised.")
     ] = None,
-    line: Annotated[
-        str | None, typer.Option(metavar="LINE", help="Of that map, such as 'Nd La' or 5.1,5.3; the faintest if not.")
-    ] = None,
-    title: Annotated[str | None, typer.Option(metavar="TEXT", help="Heading of the page.")] = None,
+    line: Annotated[str | None, Option(metavar="LINE", help="Of that map, such as 'Nd La' or 5.1,5.3.")] = None,
+    title: Annotated[str | None, Option(metavar="TEXT", help="Heading of the page.")] = None,
     overwrite: Overwrite = False,
 ) -> dict[str, Any]:
     named = elements_of(elements)

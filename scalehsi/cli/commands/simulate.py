@@ -1,6 +1,7 @@
 """Make a spectrum image, or maps of components, whose truth is known.
 
-The truth goes beside it: scene.zarr gets scene_truth.zarr. For example:
+A chequerboard is an EELS or EDX map, phases an EDX map of minerals, acquisitions are two EELS maps of one region; maps
+and sines have no spectra. The truth goes beside it: scene.zarr gets scene_truth.zarr. For example:
 
 \b
 scalehsi simulate chequerboard scene.zarr --set shape=64,64 --set n_channels=512
@@ -14,8 +15,8 @@ import inspect
 from pathlib import Path
 from typing import Annotated, Any
 
-import typer
 import xarray as xr
+from typer import Argument, Option
 
 import scalehsi as hsi
 from scalehsi.cli.arguments import Destination, Overwrite, settings_of
@@ -30,19 +31,12 @@ from scalehsi.simulate import KINDS, Maps
 @command
 def run(
     session: Session,
-    kind: Annotated[
-        str,
-        typer.Argument(
-            metavar="KIND",
-            help="chequerboard (EELS or EDX), phases (EDX of minerals), acquisitions (two, EELS), maps or sines (no "
-            "spectra).",
-        ),
-    ],
+    kind: Annotated[str, Argument(metavar="KIND", help="chequerboard, phases, acquisitions, maps or sines.")],
     destination: Destination,
     *,
     assignments: Annotated[
         list[str] | None,
-        typer.Option("--set", metavar="KEY=VALUE", help="Of the scene, such as shape=64,64; may be repeated."),
+        Option("--set", metavar="KEY=VALUE", help="Of the scene, such as shape=64,64; may be repeated."),
     ] = None,
     overwrite: Overwrite = False,
 ) -> dict[str, Any]:

@@ -50,6 +50,7 @@ def test_the_sum_of_a_map_and_a_table(answer, minerals, tmp_path):
     found = answer("quantify", minerals / "map.zarr", "--method", "windows", "--out", tmp_path / "t.csv")
     with (tmp_path / "t.csv").open() as stream:
         rows = list(csv.DictReader(stream))
+    assert list(rows[0])[:4] == ["spectrum", "element", "line", "k_factor"]
     assert [row["element"] for row in rows] == list(found["spectra"][0]["elements"])
     for row in rows:
         value = found["spectra"][0]["elements"][row["element"]]

@@ -24,3 +24,12 @@ def test_report(answer, run, scene, tmp_path):
     assert status == 2
     assert "exists already; give another folder, or replace it with --overwrite" in err
     assert answer(*words, "--overwrite")["report"] == str(page)
+
+
+def test_elements_mark_their_edges(answer, run, scene, tmp_path):
+    page = answer("report", scene / "result.zarr", tmp_path / "page", "--elements", "Fe")["report"]
+    text = Path(page).read_text()
+    assert "Fe L3" in text
+    assert "Ti L3" not in text
+    assert run("report", scene / "result.zarr", tmp_path / "no", "-e", "Feo")[0] == 2
+    assert not (tmp_path / "no").exists()
