@@ -27,7 +27,7 @@ HALOS_PER_CORE: Final = 4
 """Side of a tile, in halos: larger tiles need more memory, smaller ones compute more pixels twice."""
 
 
-def reach(kernel: str, length: float, tolerance: float = TOLERANCE) -> float:
+def halo_pixels(kernel: str, length: float, tolerance: float = TOLERANCE) -> float:
     """Halo, in pixels, that keeps the mean of a tile within ``tolerance`` of that of the whole.
 
     Parameters
@@ -46,7 +46,7 @@ def reach(kernel: str, length: float, tolerance: float = TOLERANCE) -> float:
 
     Examples
     --------
-    >>> reach("matern52", 6.0), reach("periodic(6)", 6.0), reach("matern52*periodic(6)", 6.0)
+    >>> halo_pixels("matern52", 6.0), halo_pixels("periodic(6)", 6.0), halo_pixels("matern52*periodic(6)", 6.0)
     (17.0, inf, 23.0)
     """
     rate = min(_decay_rate([factor.name for factor in term]) for term in parse(kernel))
@@ -60,12 +60,12 @@ def _decay_rate(names: list[str]) -> float:
     return slowdown * min(decaying) if decaying else 0.0
 
 
-def core(halo: float) -> int:
+def tile_pixels(halo: float) -> int:
     """Side of a tile without its halo, in pixels, that needs the least work.
 
     Examples
     --------
-    >>> core(17.0), core(3.0)
+    >>> tile_pixels(17.0), tile_pixels(3.0)
     (68, 64)
     """
     return max(MIN_CORE_PIXELS, int(HALOS_PER_CORE * halo))

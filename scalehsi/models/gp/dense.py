@@ -1,7 +1,7 @@
-"""The reference engine of `ParallelGP`: gpytorch as the paper uses it, with matrices of all pixels and all maps.
+"""Reference engine of `ParallelGP`: gpytorch as in the paper, with dense matrices of all pixels and all maps.
 
-The other engines are exact too, and thousands of times faster; this one is what they are compared with, and the only
-one whose kernels come from elsewhere. torch and gpytorch are the extra ``gp``.
+The other engines are exact too, and thousands of times faster. This one is independent of their code, and serves to
+check them. torch and gpytorch are the extra ``gp``.
 """
 
 from __future__ import annotations
@@ -24,15 +24,15 @@ from scalehsi.schema import InputError
 Bounds = tuple[tuple[float, float], tuple[float, float]]
 Interval = tuple[tuple[float, ...], tuple[float, ...] | None]
 
-STEPS: Final = 200
-RATE: Final = 0.05
-LEARNING: Final = 12
-"""Matrices of all pixels that are held at a time in training, with what is kept for the gradient."""
-PREDICTING: Final = 3
-"""Matrices of all pixels and maps that are held at a time in predictions."""
-CHUNK: Final = 512
-"""Points whose deviation is computed at a time."""
-NU: Final = {"matern12": 0.5, "matern32": 1.5, "matern52": 2.5}
+TRAINING_STEPS: Final = 200
+LEARNING_RATE: Final = 0.05
+TRAINING_MATRICES: Final = 12
+"""Matrices of all pixels in memory during training, those for the gradient included."""
+PREDICTION_MATRICES: Final = 3
+"""Matrices of all pixels and maps in memory during predictions."""
+CHUNK_POINTS: Final = 512
+"""Points whose deviation is computed in one block."""
+MATERN_NU: Final = {"matern12": 0.5, "matern32": 1.5, "matern52": 2.5}
 
 
 def fit(
@@ -43,41 +43,41 @@ def fit(
     bounds: Bounds | None = None,
     isotropic: bool = False,
     rank: int = 1,
-    steps: int = STEPS,
-    rate: float = RATE,
+    steps: int = TRAINING_STEPS,
+    rate: float = LEARNING_RATE,
     device: str = "cpu",
     report: Callable[[int, float], None] | None = None,
 ) -> tuple[Hyper, Float]:
-    """Hyperparameters by Adam on the marginal likelihood, as the paper finds them.
+    """Fit the hyperparameters by Adam on the marginal likelihood, as in the paper.
 
     Parameters
     ----------
     maps : array, shape (H, W, T)
-        What stands at missing pixels is not looked at.
+        Values at missing pixels are ignored.
     observed : array of bool, shape (H, W), optional
         True where all maps were measured.
     kernel : str
-        With the ending "-radial" one of distance; else a product of one for each axis. See
+        With the ending "-radial" a kernel of distance; else a product of one for each axis. See
         `scalehsi.kernels.gaussian_process.radial_kernel.radial_covariance` and
         `scalehsi.kernels.gaussian_process.covariance.parse`.
     bounds : ((low, high), (low, high)), optional
         Of the lengths along y and x, in pixels. The search starts in the middle. Default: from half a pixel to the
-        extent, starting from the geometric mean of the two.
+        extent, starting from their geometric mean.
     isotropic : bool, default False
         One length for both axes.
     rank : int, default 1
     steps : int, default 200
     rate : float, default 0.05
-        Of Adam.
+        Learning rate of Adam.
     device : {"cpu", "cuda"}
     report : callable, optional
-        Called after each step with its number, from 1, and the loss.
+        Called after each step with its number, counted from 1, and the loss.
 
     Returns
     -------
     hyper : Hyper
     losses : array, shape (steps,)
-        Negative logarithm of the likelihood before each step.
+        Negative log likelihood before each step.
 
     Raises
     ------
@@ -86,18 +86,18 @@ def fit(
 
     Notes
     -----
-    Unlike the paper the maps are brought to unit variance first, so that the rate means the same for all of them.
+    Unlike in the paper, the maps are scaled to unit variance first, so that one learning rate suits all of them.
     Cost: a step takes eigendecompositions of a matrix of all pixels, 0.1 s at 24 x 24 and 8 s at 48 x 48 on one core.
     """
     torch, gpytorch = _libraries(device)
     seen = np.ones(maps.shape[:2], dtype=bool) if observed is None else observed
     if not seen.any():
         raise InputError("no pixel was measured, so that there is nothing to fit")
-    _check_memory(torch, device, LEARNING, int(seen.sum()), kernel)
+    _check_memory(torch, device, TRAINING_MATRICES, int(seen.sum()), kernel)
     (scaled,), mean, scale = standardised([maps], [seen])
     places = torch.as_tensor(np.argwhere(seen).astype(np.float64), device=device)
     targets = torch.as_tensor(np.ascontiguousarray(scaled[:, seen].T), device=device)
-    spatial = _spatial(torch, gpytorch, kernel, _limits(bounds, maps.shape, isotropic=isotropic))
+    spatial = _spatial_kernel(torch, gpytorch, kernel, _length_limits(bounds, maps.shape, isotropic=isotropic))
     if bounds is None:
         interval = spatial.raw_lengthscale_constraint
         spatial.initialize(lengthscale=torch.sqrt(interval.lower_bound * interval.upper_bound))
@@ -123,17 +123,17 @@ def fit(
 def predict(
     y: Float, observed: Bool | None, hyper: Hyper, *, upsample: Points = 1, device: str = "cpu"
 ) -> tuple[Float, Float]:
-    """Exact mean and standard deviation of the maps without their noise, by a Cholesky factor of the whole matrix.
+    """Predict exact mean and standard deviation of the maps without their noise, by a Cholesky factorisation.
 
     Parameters
     ----------
     y : array, shape (H, W, T)
-        What stands at missing pixels is not looked at.
+        Values at missing pixels are ignored.
     observed : array of bool, shape (H, W), or None
         True where all maps were measured; None where nothing is missing.
     hyper : Hyper
     upsample : int or two tuples of float, default 1
-        Points a pixel along each axis, or the places of points; see
+        Points per pixel along each axis, or the positions of points; see
         `scalehsi.kernels.gaussian_process.sampling_points`.
     device : {"cpu", "cuda"}
 
@@ -148,14 +148,16 @@ def predict(
 
     Notes
     -----
-    Unlike in the paper nothing is sampled, and the standard deviation is that of the maps, not of noisy measurements
-    of them. Memory: three squares of (measured pixels x maps) in float64, 0.9 GiB at 32 x 32 pixels of 6 maps.
+    Unlike in the paper, nothing is sampled, and the standard deviation is that of the maps without their noise.
+    Memory: three squares of (measured pixels x maps) in float64, 0.9 GiB at 32 x 32 pixels of 6 maps.
     """
     torch, gpytorch = _libraries(device)
     seen = np.ones(y.shape[:2], dtype=bool) if observed is None else observed
     maps = y.shape[2]
-    _check_memory(torch, device, PREDICTING, int(seen.sum()) * maps, hyper.kernel)
-    spatial = _spatial(torch, gpytorch, hyper.kernel, (hyper.lengths, None)).to(device=device, dtype=torch.float64)
+    _check_memory(torch, device, PREDICTION_MATRICES, int(seen.sum()) * maps, hyper.kernel)
+    spatial = _spatial_kernel(torch, gpytorch, hyper.kernel, (hyper.lengths, None)).to(
+        device=device, dtype=torch.float64
+    )
     as_tensor = lambda v: torch.as_tensor(np.ascontiguousarray(v, dtype=np.float64), device=device)  # noqa: E731
     places, signal, noise = as_tensor(np.argwhere(seen)), as_tensor(hyper.signal), as_tensor(hyper.noise)
     points = as_tensor(_points((y.shape[0], y.shape[1]), upsample))
@@ -167,8 +169,8 @@ def predict(
         centred = as_tensor((y[seen] - hyper.mean).reshape(-1, 1))
         weights = torch.cholesky_solve(centred, root).reshape(-1, maps)
         means, variances = [], []
-        for first in range(0, len(points), CHUNK):
-            cross = spatial(points[first : first + CHUNK], places).to_dense()
+        for first in range(0, len(points), CHUNK_POINTS):
+            cross = spatial(points[first : first + CHUNK_POINTS], places).to_dense()
             means.append(cross @ weights @ signal)
             half = torch.linalg.solve_triangular(root, torch.kron(cross, signal).T.contiguous(), upper=False)
             variances.append(signal.diagonal() - (half**2).sum(dim=0).reshape(-1, maps))
@@ -178,16 +180,17 @@ def predict(
 
 
 def _points(shape: tuple[int, int], upsample: Points) -> Float:
-    """Places of the points, shape (points along y * points along x, 2), in pixels."""
+    """Positions of the points for maps of ``shape``, (points along y * points along x, 2), in pixels."""
     y, x = (positions(axis_points(upsample, axis), n) for axis, n in enumerate(shape))
     return np.stack(np.meshgrid(y, x, indexing="ij"), axis=-1).reshape(-1, 2)
 
 
 def _libraries(device: str) -> tuple[Any, Any]:
+    """Import torch and gpytorch, and check the device."""
     try:
         torch = importlib.import_module("torch")
         with warnings.catch_warnings():
-            # One of gpytorch's own imports compiles a function in a way that torch has given up.
+            # An import of gpytorch compiles a function in a way that torch has deprecated.
             warnings.filterwarnings("ignore", message=r"`torch\.jit\.script`", category=DeprecationWarning)
             gpytorch = importlib.import_module("gpytorch")
     except ImportError as error:
@@ -200,7 +203,10 @@ def _libraries(device: str) -> tuple[Any, Any]:
 
 
 def _check_memory(torch: Any, device: str, copies: int, size: int, kernel: str) -> None:
-    """Refuse square matrices of a size that the memory of the device cannot hold."""
+    """Refuse ``copies`` matrices of ``size`` x ``size`` that do not fit into the memory of the device.
+
+    ``kernel`` decides which other engine the message recommends.
+    """
     needed = copies * 8 * size**2
     free = torch.cuda.mem_get_info()[0] if device == "cuda" else free_memory()
     if needed > free:
@@ -211,8 +217,8 @@ def _check_memory(torch: Any, device: str, copies: int, size: int, kernel: str) 
         )
 
 
-def _limits(bounds: Bounds | None, shape: tuple[int, ...], *, isotropic: bool) -> Interval:
-    """The least and the largest lengths, along y and x or of both."""
+def _length_limits(bounds: Bounds | None, shape: tuple[int, ...], *, isotropic: bool) -> Interval:
+    """Least and largest lengths along y and x, or of both axes; ``shape`` (H, W, T) gives the default of ``bounds``."""
     (a, b), (c, d) = bounds or (
         (MIN_LENGTH_PIXELS, max(1.0, float(shape[0]))),
         (MIN_LENGTH_PIXELS, max(1.0, float(shape[1]))),
@@ -220,12 +226,12 @@ def _limits(bounds: Bounds | None, shape: tuple[int, ...], *, isotropic: bool) -
     low, high = ((max(a, c),), (min(b, d),)) if isotropic else ((a, c), (b, d))
     if any(one > other for one, other in zip(low, high, strict=True)):
         raise InputError(f"bounds={bounds}: no length is within both, as isotropic=True asks for")
-    # An interval of no width holds a length as well as one of a millionth.
+    # gpytorch needs an interval of some width: a millionth fixes a length as well.
     return low, tuple(max(one * (1 + 1e-6), other) for one, other in zip(low, high, strict=True))
 
 
-def _spatial(torch: Any, gpytorch: Any, kernel: str, limits: Interval) -> Any:
-    """The kernel of places (n, 2), with an interval for its lengths, or with given ones where it has no upper end."""
+def _spatial_kernel(torch: Any, gpytorch: Any, kernel: str, limits: Interval) -> Any:
+    """Make the gpytorch kernel of positions (n, 2) with an interval of its lengths, or given lengths and None."""
     low, high = limits
     interval = None
     if high is not None:
@@ -234,7 +240,11 @@ def _spatial(torch: Any, gpytorch: Any, kernel: str, limits: Interval) -> Any:
     if is_radial(kernel):
         radial_covariance(kernel, 0.0, 0.0, (1.0, 1.0))
         name = kernel.removesuffix(RADIAL_SUFFIX)
-        made = gpytorch.kernels.RBFKernel(**how) if name == "rbf" else gpytorch.kernels.MaternKernel(NU[name], **how)
+        made = (
+            gpytorch.kernels.RBFKernel(**how)
+            if name == "rbf"
+            else gpytorch.kernels.MaternKernel(MATERN_NU[name], **how)
+        )
     else:
         made = _product(torch, gpytorch)(parse(kernel), **how)
     made.double()
@@ -244,7 +254,7 @@ def _spatial(torch: Any, gpytorch: Any, kernel: str, limits: Interval) -> Any:
 
 
 def _product(torch: Any, gpytorch: Any) -> Any:
-    """The class of kernels that are a product of one covariance for y and one for x, as `covariance` defines it."""
+    """Make the gpytorch class of products of one covariance for y and one for x, as `covariance` defines them."""
     root3, root5 = float(np.sqrt(3.0)), float(np.sqrt(5.0))
     stationary = {
         "matern12": lambda r: torch.exp(-r),
@@ -266,10 +276,10 @@ def _product(torch: Any, gpytorch: Any) -> Any:
             for axis in range(2):
                 a, b = x1[..., axis], x2[..., axis]
                 d = (a - b if diag else a[..., :, None] - b[..., None, :]).abs()
-                value = value * self.along(d, lengths[0, axis])
+                value = value * self.axis_covariance(d, lengths[0, axis])
             return value
 
-        def along(self, d: Any, length: Any) -> Any:
+        def axis_covariance(self, d: Any, length: Any) -> Any:
             total = torch.zeros_like(d)
             for factors in self.terms:
                 product = torch.ones_like(d)
@@ -285,30 +295,35 @@ def _product(torch: Any, gpytorch: Any) -> Any:
 
 
 def _model(torch: Any, gpytorch: Any, spatial: Any, places: Any, targets: Any, rank: int) -> Any:
-    """The paper's model: maps coupled by a matrix of low rank, each with its noise and its constant mean."""
+    """Make the paper's model: maps coupled by a matrix of low rank, each with its own noise and constant mean.
+
+    ``spatial`` is the kernel of positions, ``places`` (n, 2) the measured pixels, ``targets`` (n, T) their values, and
+    ``rank`` the columns of L.
+    """
     maps = targets.shape[1]
 
     class Parallel(gpytorch.models.ExactGP):
         def __init__(self) -> None:
             super().__init__(places, targets, gpytorch.likelihoods.MultitaskGaussianLikelihood(num_tasks=maps))
-            self.level = gpytorch.means.MultitaskMean(gpytorch.means.ConstantMean(), num_tasks=maps)
+            self.mean_function = gpytorch.means.MultitaskMean(gpytorch.means.ConstantMean(), num_tasks=maps)
             self.coupled = gpytorch.kernels.MultitaskKernel(spatial, num_tasks=maps, rank=rank)
 
         def forward(self, x: Any) -> Any:
-            return gpytorch.distributions.MultitaskMultivariateNormal(self.level(x), self.coupled(x))
+            return gpytorch.distributions.MultitaskMultivariateNormal(self.mean_function(x), self.coupled(x))
 
     model = Parallel()
-    # gpytorch starts from random numbers of the process; ours are the same each time.
+    # gpytorch starts from random numbers of the process; these are the same in each run.
     factor = np.random.default_rng(0).standard_normal((maps, rank))
     model.coupled.task_covar_module.initialize(covar_factor=torch.as_tensor(factor))
     return model
 
 
 def _hyper(model: Any, kernel: str, loss: float, steps: int) -> Hyper:
+    """Read the hyperparameters of a trained model of this kernel; ``loss`` and ``steps`` are those of its training."""
     values = lambda v: np.atleast_1d(v.detach().cpu().double().numpy())  # noqa: E731
     lengths = np.broadcast_to(values(model.coupled.data_covar_module.lengthscale).ravel(), 2)
     signal = values(model.coupled.task_covar_module.covar_matrix.to_dense())
     noise = np.sqrt(values(model.likelihood.task_noises) + values(model.likelihood.noise))
-    mean = np.array([float(one.constant.detach()) for one in model.level.base_means])
+    mean = np.array([float(one.constant.detach()) for one in model.mean_function.base_means])
     scan = np.array([[float(np.sqrt(lengths[0] * lengths[1])), loss]])
     return Hyper(kernel, (float(lengths[0]), float(lengths[1])), signal, noise, mean, loss, scan, steps)

@@ -15,7 +15,6 @@ from scalehsi.models.gp import dense
 
 Bounds = tuple[tuple[float, float], tuple[float, float]]
 
-RADIAL: Final = radial_kernel.RADIAL_SUFFIX
 REPORTED_STEPS: Final = 20
 """Last steps of the training, whose gain the advice reports."""
 MAX_INCOMPLETE_WINDOWS: Final = 4
@@ -40,7 +39,7 @@ class Smoothed(NamedTuple):
     residual: float
 
 
-class Learned(NamedTuple):
+class FittedHyperparameters(NamedTuple):
     """Fitted hyperparameters, and the course of the fit.
 
     Attributes
@@ -57,7 +56,9 @@ class Learned(NamedTuple):
     advice: str
 
 
-def learn(solver: str, tiles: list[Float], masks: list[Bool], *, steps: int, seed: int, **how: Any) -> Learned:
+def fit_hyperparameters(
+    solver: str, tiles: list[Float], masks: list[Bool], *, steps: int, seed: int, **how: Any
+) -> FittedHyperparameters:
     """Fit the hyperparameters to windows of the maps.
 
     Parameters
@@ -79,7 +80,7 @@ def learn(solver: str, tiles: list[Float], masks: list[Bool], *, steps: int, see
         found, losses = dense.fit(tiles[0], masks[0], steps=steps, **how)
         last = losses[-REPORTED_STEPS:]
         gained = f"After {steps} steps of Adam, of which the last {len(last)} gained {last[0] - last[-1]:.2g} nats."
-        return Learned(found, losses, gained)
+        return FittedHyperparameters(found, losses, gained)
     with one_blas_thread():
         if solver == "iterative":
             found = radial_kernel.fit(tiles, masks, **how)
@@ -91,11 +92,13 @@ def learn(solver: str, tiles: list[Float], masks: list[Bool], *, steps: int, see
             count = len(found.history)
             steady = "settled" if count < missing_pixels.MAX_ROUNDS else "did not settle"
             rounds = f"Lengths and noise {steady} in {count} rounds in which missing pixels were drawn."
-            return Learned(found, none, rounds)
-    return Learned(found, none, f"The evidence settled within 0.01 nats after {found.evaluations} evaluations.")
+            return FittedHyperparameters(found, none, rounds)
+    return FittedHyperparameters(
+        found, none, f"The evidence settled within 0.01 nats after {found.evaluations} evaluations."
+    )
 
 
-class How(NamedTuple):
+class EngineSettings(NamedTuple):
     """Settings of the engine for all tiles.
 
     Attributes
@@ -113,7 +116,9 @@ class How(NamedTuple):
     seed: int
 
 
-def smooth(y: Any, observed: Any, hyper: Hyper, how: How, *, upsample: Points, first: tuple[int, int]) -> Smoothed:
+def smooth(
+    y: Any, observed: Any, hyper: Hyper, settings: EngineSettings, *, upsample: Points, first: tuple[int, int]
+) -> Smoothed:
     """Compute mean and standard deviation of a tile, in the precision of its maps.
 
     Parameters
@@ -123,20 +128,20 @@ def smooth(y: Any, observed: Any, hyper: Hyper, how: How, *, upsample: Points, f
     observed : array of bool, shape (H, W)
         True where all maps were measured.
     hyper : Hyper
-    how : How
+    settings : EngineSettings
     upsample : int or two tuples of float
         Points per pixel, or the positions of points.
     first : (int, int)
         Identifies the tile; part of the seed of its draws.
     """
-    seed = int(np.random.default_rng([how.seed, *first]).integers(2**31))
-    if how.solver == "dense":
+    seed = int(np.random.default_rng([settings.seed, *first]).integers(2**31))
+    if settings.solver == "dense":
         mean, std = dense.predict(y, observed, hyper, upsample=upsample)
         return Smoothed(mean, std, 0, 0.0)
-    if how.solver == "iterative":
+    if settings.solver == "iterative":
         assert isinstance(upsample, int)  # checked with the settings
         found = radial_solver.solve(
-            y, observed, hyper, upsample=upsample, draws=how.draws, seed=seed, tolerance=missing_pixels.TOLERANCE
+            y, observed, hyper, upsample=upsample, draws=settings.draws, seed=seed, tolerance=missing_pixels.TOLERANCE
         )
         assert found.std is not None  # there are at least two draws
         return Smoothed(found.mean, found.std, found.steps, found.residual)
@@ -148,8 +153,8 @@ def smooth(y: Any, observed: Any, hyper: Hyper, how: How, *, upsample: Points, f
             (int(y.shape[0]), int(y.shape[1])),
             observed,
             hyper,
-            method=how.uncertainty,
-            count=how.draws,
+            method=settings.uncertainty,
+            count=settings.draws,
             seed=seed,
             upsample=upsample,
         )

@@ -9,7 +9,7 @@ import xarray as xr
 
 from scalehsi.arrays import Float
 from scalehsi.cube import check_cube
-from scalehsi.models.gp.upsampling import Finer
+from scalehsi.models.gp.upsampling import Upsampling
 from scalehsi.result import check_result
 from scalehsi.schema import ABUNDANCES, COMPONENT, ENDMEMBERS, ENERGY, MASK, MEAN_SPECTRUM, InputError, X, Y
 
@@ -34,7 +34,7 @@ def maps_as_cube(given: Any) -> tuple[xr.DataArray, dict[str, xr.DataArray]]:
     -------
     cube : xarray.DataArray, shape (..., y, x, T)
         Float, with NaN where a pixel is missing. Lazy where the maps are.
-    beside : dict of str to xarray.DataArray
+    carried : dict of str to xarray.DataArray
         Spectra of the components, unchanged; empty for maps alone.
 
     Raises
@@ -42,11 +42,11 @@ def maps_as_cube(given: Any) -> tuple[xr.DataArray, dict[str, xr.DataArray]]:
     InputError
         For an object that is neither, for other dims, and for maps that are empty or do not hold real numbers.
     """
-    beside: dict[str, xr.DataArray] = {}
+    carried: dict[str, xr.DataArray] = {}
     maps = given
     if isinstance(given, xr.Dataset):
         result = check_result(given, spectra=False)
-        beside = {name: result[name] for name in CARRIED if name in result}
+        carried = {name: result[name] for name in CARRIED if name in result}
         maps = result[ABUNDANCES]
         # A copy, so that the caller's attributes do not change.
         maps = maps.assign_attrs({k: v for k, v in result.attrs.items() if k not in maps.attrs})
@@ -79,29 +79,29 @@ def maps_as_cube(given: Any) -> tuple[xr.DataArray, dict[str, xr.DataArray]]:
     cube = cube.drop_vars([name for name in cube.coords if ENERGY in cube[name].dims])
     cube = cube.assign_coords({ENERGY: (ENERGY, np.arange(1.0, cube.sizes[ENERGY] + 1))})
     cube.attrs = dict(maps.attrs)
-    return check_cube(cube), beside
+    return check_cube(cube), carried
 
 
-def frame(cube: xr.DataArray, beside: dict[str, xr.DataArray], finer: Finer) -> xr.DataArray:
+def result_frame(cube: xr.DataArray, carried: dict[str, xr.DataArray], upsampling: Upsampling) -> xr.DataArray:
     """Make an empty cube with the points of the upsampled grid and the energies of the spectra, as the result's frame.
 
     Parameters
     ----------
-    cube, beside
+    cube, carried
         Of `maps_as_cube`.
-    finer : Finer
+    upsampling : Upsampling
     """
     *leading, height, width = (int(n) for n in cube.shape[:-1])
     dims = tuple(map(str, cube.dims[:-1]))
-    shape, coords = (*leading, *finer.shape(height, width)), finer.coords(cube)
-    spectra = beside.get(ENDMEMBERS)
+    shape, coords = (*leading, *upsampling.shape(height, width)), upsampling.coords(cube)
+    spectra = carried.get(ENDMEMBERS)
     if spectra is not None:
         dims, shape = (*dims, ENERGY), (*shape, spectra.sizes[ENERGY])
         coords = {**coords, ENERGY: spectra[ENERGY]}
     return xr.DataArray(np.broadcast_to(np.float32(0), shape), dims=dims, coords=coords, attrs=cube.attrs)
 
 
-def windows(cube: xr.DataArray, *, side: int, count: int, whole: int, seed: int) -> list[Float]:
+def read_windows(cube: xr.DataArray, *, side: int, count: int, whole: int, seed: int) -> list[Float]:
     """Read windows of the maps for the fit, all of one shape (H, W, T), with NaN where a pixel is missing.
 
     Parameters

@@ -1,8 +1,9 @@
-"""Which length scales the maps of components show, and the interval that a joint reconstruction should keep to.
+"""Length scales of component maps, and the recommended interval for their joint reconstruction by `ParallelGP`.
 
-Each component is looked at alone: how likely its map is for one length of the spatial covariance, everything else at
-its best. A map with fine structure on a smooth ground has two basins, and where a fit ends depends on the interval that
-its length may take; a map that is mostly noise has none, and the fit follows the interval's upper end.
+Each component is examined alone: the likelihood of its map as a function of one length of the spatial covariance, with
+signal and noise at their best. The likelihood of a map with fine structure on a smooth background has two basins, and
+the interval of lengths decides in which of them a fit ends. That of a map that is mostly noise has none, and the fit
+ends at the upper end of the interval.
 """
 
 from __future__ import annotations
@@ -26,22 +27,22 @@ from scalehsi.kernels.gaussian_process.covariance import parse
 from scalehsi.kernels.gaussian_process.lengthscales import Losses, converged_lengths, local_minima, loss_at, recommend
 from scalehsi.kernels.gaussian_process.likelihood import MIN_LENGTH_PIXELS, standardised
 from scalehsi.kernels.gaussian_process.radial_kernel import RADIAL_SUFFIX
-from scalehsi.models.gp.input_maps import maps_as_cube, windows
+from scalehsi.models.gp.input_maps import maps_as_cube, read_windows
 from scalehsi.schema import ABUNDANCES, COMPONENT, X, Y
 
-LIMITS: Final = (1.5, 2.0, 2.5, 3.0, 4.0, 6.0, 8.0, 12.0, 16.0, 24.0, 32.0)
-"""Upper limits that are tried, in pixels, up to half of what is looked at."""
-LENGTHS: Final = 40
-WHOLE: Final = 128
-"""Maps of up to the square of it are looked at as a whole."""
-TILE: Final = 64
-TILES: Final = 16
-SCATTERED: Final = 32
-"""Side of tiles with missing pixels, which cost the cube of their pixels."""
-SCATTERED_TILES: Final = 4
-FEW: Final = 600
-"""Maps of fewer observed pixels are looked at as a whole even with missing ones."""
-LEAST_SIDE: Final = 8
+LIMITS_PIXELS: Final = (1.5, 2.0, 2.5, 3.0, 4.0, 6.0, 8.0, 12.0, 16.0, 24.0, 32.0)
+"""Upper limits that are tried, up to half of the side of the maps or tiles."""
+LENGTH_COUNT: Final = 40
+WHOLE_SIDE_PIXELS: Final = 128
+"""Maps of up to the square of it are read as a whole."""
+TILE_SIDE_PIXELS: Final = 64
+MAX_TILES: Final = 16
+INCOMPLETE_SIDE_PIXELS: Final = 32
+"""Side of tiles with missing pixels, whose cost is the cube of their pixels."""
+MAX_INCOMPLETE_TILES: Final = 4
+MAX_DENSE_PIXELS: Final = 600
+"""Maps of up to this many measured pixels are used as a whole even with missing ones."""
+MIN_SIDE_PIXELS: Final = 8
 
 
 def lengthscale_scan(
@@ -52,50 +53,57 @@ def lengthscale_scan(
     lengths: Sequence[float] | None = None,
     seed: int = 0,
 ) -> xr.Dataset:
-    """Show where the length scale of each component ends, for each upper limit that it is given.
+    """Find the length scale of each component for each upper limit, and recommend an interval for `ParallelGP`.
 
     Parameters
     ----------
     maps : xarray.Dataset or xarray.DataArray
-        A result (its ``abundances``), or maps of dims ``(component, ..., y, x)``. A pixel that is NaN in any map is
-        missing. Lazy maps of any size: of more than 128 x 128 pixels, 16 tiles of 64 x 64 are read.
+        A result, of which the ``abundances`` are used, or maps of dims ``(component, ..., y, x)``. A pixel that is NaN
+        in any map is missing. The maps may be lazy and of any size: of more than 128 x 128 pixels, 16 tiles of 64 x 64
+        are read.
     limits : sequence of float, optional
         Rising upper limits, in pixels, from 1 on. Default: 1.5 to 32, up to half of the longer side of what is read.
     kernel : str, default "matern52"
-        "matern12", "matern32", "matern52", "rbf", sums and products of them, or one of these with ``-radial``; radial
-        ones cost as much as missing pixels.
+        "matern12", "matern32", "matern52", "rbf", sums and products of them, or one of these with ``-radial``. Radial
+        kernels cost as much as missing pixels.
     lengths : sequence of float, optional
-        Rising lengths at which the likelihood is computed, in pixels, at least 5. Default: 40 in equal ratios, from
-        half a pixel to the last limit.
+        Rising lengths at which the likelihood is computed, in pixels, at least 5 of them. Default: 40 in equal ratios,
+        from half a pixel to the last limit.
     seed : int, default 0
-        Decides which tiles of large maps are read.
+        Of the choice of tiles of large maps.
 
     Returns
     -------
     xarray.Dataset
-        By (component, length): ``loss``, negative logarithm of the likelihood above its least value, in nats. By
-        (component, limit): ``converged``, the length in pixels where a descent from the middle of the interval (half a
-        pixel to the limit) ends. By (component, basin): ``basin``, lengths of the minima in pixels (NaN where there are
-        fewer), and ``basin_above``, nats above the deepest. By component: ``evidence``, nats by which the best length
-        beats noise alone, ``noise``, its standard deviation there, and ``follows``, True where ``converged`` is the
-        limit itself wherever it is tried: a straight line. ``recommended`` (bound), pixels, and ``recommended_nm``
-        (axis, bound) where the pixel size is known: NaN where no component shows a length. ``attrs``: ``kernel``,
-        ``seed``, ``read`` (what was looked at), ``advice``. Draw it with `scalehsi.plots.lengthscales`.
+        Draw it with `scalehsi.plots.lengthscales`. Its variables:
+
+        - ``loss`` (component, length): negative log likelihood above its least value, in nats.
+        - ``converged`` (component, limit): length, in pixels, where a descent from the middle of the interval (half a
+          pixel to the limit) ends.
+        - ``basin`` and ``basin_above`` (component, basin_number): lengths of the minima in pixels, NaN where there are
+          fewer, and their height above the deepest one in nats.
+        - ``evidence`` (component): nats by which the best length beats noise alone.
+        - ``noise`` (component): standard deviation of the noise at this length.
+        - ``follows`` (component): True where ``converged`` equals the limit at all limits.
+        - ``recommended`` (bound), in pixels, and ``recommended_nm`` (axis, bound) where the pixel size is known; NaN
+          where no component shows a length.
+
+        ``attrs``: ``kernel``, ``seed``, ``read`` (the tiles that were read), ``advice``.
 
     Raises
     ------
     InputError
-        For what are no maps, maps without any value or of fewer than 8 pixels along both axes, and limits or lengths
-        that are no rising numbers, below a pixel, or beyond each other.
+        For other data than maps, for maps without any value or with fewer than 8 pixels along both axes, for limits and
+        lengths that do not rise, for limits below a pixel, and for lengths that do not cover the limits.
 
     Notes
     -----
-    Lengths are a task each on the Dask scheduler that is current. Cost: some 4 ms a length for 48 x 48 pixels and six
-    components, 10 ms for 16 tiles; with missing pixels up to four tiles of 32 x 32 are read, 0.1 s a length together.
+    Each length is one task on the current Dask scheduler. Cost per length: some 4 ms for 48 x 48 pixels and six
+    components, 10 ms for 16 tiles; with missing pixels at most four tiles of 32 x 32 are used, 0.1 s together.
 
-    One length for all components cannot serve a smooth one and one of atomic columns alike. With the recommended
-    interval, around the shortest structure that any component shows, fine structure survives also in components that
-    are too weak to show it themselves, and smooth ones come out somewhat noisier than they could be.
+    One length for all components cannot describe both a smooth component and one of atomic columns. The recommended
+    interval is around the shortest structure that any component shows. With it, fine structure is preserved also in
+    components that are too weak to show it themselves, and smooth ones are somewhat noisier than with their own length.
 
     References
     ----------
@@ -115,18 +123,18 @@ def lengthscale_scan(
     cube, _ = maps_as_cube(maps)
     rows, columns = cube.sizes[Y], cube.sizes[X]
     require(
-        max(rows, columns) >= LEAST_SIDE,
-        f"maps of {rows} x {columns} pixels show no length scale; it takes {LEAST_SIDE} pixels along one axis",
+        max(rows, columns) >= MIN_SIDE_PIXELS,
+        f"maps of {rows} x {columns} pixels show no length scale; it takes {MIN_SIDE_PIXELS} pixels along one axis",
     )
     require(is_number(seed, numbers.Integral) and seed >= 0, f"seed is a whole number of at least 0, got {seed!r}")
     name = str(kernel).replace(" ", "")
     parse(name.removesuffix(RADIAL_SUFFIX))
-    read_side = max(rows, columns) if rows * columns <= WHOLE**2 else TILE
+    read_side = max(rows, columns) if rows * columns <= WHOLE_SIDE_PIXELS**2 else TILE_SIDE_PIXELS
     upper = _limits(limits, read_side / 2)
     steps = _lengths(lengths, float(upper[-1]))
     tiles, masks, read = _read(cube, radial=name.endswith(RADIAL_SUFFIX), seed=int(seed))
     scaled, _, scale = standardised(tiles, masks)
-    found = _curves([np.moveaxis(tile, 0, -1) for tile in scaled], masks, name, steps)
+    found = _loss_curves([np.moveaxis(tile, 0, -1) for tile in scaled], masks, name, steps)
     table = _table(cube, steps, upper, found, scale)
     source = maps[ABUNDANCES] if isinstance(maps, xr.Dataset) else maps
     names = np.atleast_1d(source[COMPONENT].values) if COMPONENT in source.coords else np.arange(1, cube.shape[-1] + 1)
@@ -134,8 +142,9 @@ def lengthscale_scan(
 
 
 def _limits(given: Sequence[float] | None, half: float) -> Float:
+    """Check the upper limits, or take those of up to ``half`` of a side."""
     if given is None:
-        fitting = [limit for limit in LIMITS if limit <= half]
+        fitting = [limit for limit in LIMITS_PIXELS if limit <= half]
         return np.array(fitting, dtype=np.float64)
     values = _rising("limits", given, least=1)
     require(
@@ -147,8 +156,9 @@ def _limits(given: Sequence[float] | None, half: float) -> Float:
 
 
 def _lengths(given: Sequence[float] | None, top: float) -> Float:
+    """Check that the lengths cover 1 to ``top``, the last limit, or make them."""
     if given is None:
-        return np.geomspace(MIN_LENGTH_PIXELS, top, LENGTHS)
+        return np.geomspace(MIN_LENGTH_PIXELS, top, LENGTH_COUNT)
     values = _rising("lengths", given, least=5)
     require(float(values[0]) > 0, f"lengths are pixels above 0, got {float(values[0]):g}")
     require(
@@ -160,6 +170,7 @@ def _lengths(given: Sequence[float] | None, top: float) -> Float:
 
 
 def _rising(name: str, given: Any, *, least: int) -> Float:
+    """Check that the argument ``name`` has ``least`` rising numbers or more, and return them as an array."""
     many = isinstance(given, Sequence | np.ndarray) and not isinstance(given, str)
     good = many and all(is_number(v, numbers.Real) and math.isfinite(v) for v in given)
     require(good, f"{name} are numbers of pixels, got {given!r}; type {name}=[1.5, 3, 6, 12, 24]")
@@ -170,20 +181,20 @@ def _rising(name: str, given: Any, *, least: int) -> Float:
 
 
 def _read(cube: xr.DataArray, *, radial: bool, seed: int) -> tuple[list[Float], list[Bool], str]:
-    """Tiles (H, W, K) that are looked at, where they have values, and what they are in words."""
-    parts = windows(cube, side=TILE, count=TILES, whole=WHOLE**2, seed=seed)
+    """Read tiles (H, W, K) and their masks, and describe them in words; ``radial`` kernels need dense matrices."""
+    parts = read_windows(cube, side=TILE_SIDE_PIXELS, count=MAX_TILES, whole=WHOLE_SIDE_PIXELS**2, seed=seed)
     rows, columns = parts[0].shape[:2]
     everything = len(parts) * rows * columns == math.prod(cube.shape[:-1])
     masks = [np.isfinite(part).all(axis=-1) for part in parts]
-    if sum(int(mask.sum()) for mask in masks) > FEW and (radial or not all(mask.all() for mask in masks)):
-        return _smaller(parts, masks)
+    if sum(int(mask.sum()) for mask in masks) > MAX_DENSE_PIXELS and (radial or not all(mask.all() for mask in masks)):
+        return _cut_incomplete(parts, masks)
     many = f"{len(parts)} tiles of " if len(parts) > 1 else ""
     return parts, masks, f"{'the whole, ' if everything else ''}{many}{rows} x {columns} pixels"
 
 
-def _smaller(parts: list[Float], masks: list[Bool]) -> tuple[list[Float], list[Bool], str]:
-    """Of smaller tiles those with most values, as all pixels of a tile are taken together where some are missing."""
-    rows, columns = (-(-n // -(-n // SCATTERED)) for n in masks[0].shape)
+def _cut_incomplete(parts: list[Float], masks: list[Bool]) -> tuple[list[Float], list[Bool], str]:
+    """Cut smaller tiles and choose those with most values: the cost of an incomplete tile is the cube of its pixels."""
+    rows, columns = (-(-n // -(-n // INCOMPLETE_SIDE_PIXELS)) for n in masks[0].shape)
     cut = [
         (part[y : y + rows, x : x + columns], mask[y : y + rows, x : x + columns])
         for part, mask in zip(parts, masks, strict=True)
@@ -191,44 +202,45 @@ def _smaller(parts: list[Float], masks: list[Bool]) -> tuple[list[Float], list[B
         for x in range(0, mask.shape[1], columns)
     ]
     cut.sort(key=lambda pair: -int(pair[1].sum()))
-    best = [pair for pair in cut[:SCATTERED_TILES] if pair[1].any()]
+    best = [pair for pair in cut[:MAX_INCOMPLETE_TILES] if pair[1].any()]
     words = f"{len(best)} tiles of {rows} x {columns} pixels, those with most values"
     return [part for part, _ in best], [mask for _, mask in best], words
 
 
-def _curves(tiles: list[Float], masks: list[Bool], kernel: str, lengths: Float) -> Losses:
-    """The losses of all lengths, (n, K) each, a task a length."""
+def _loss_curves(tiles: list[Float], masks: list[Bool], kernel: str, lengths: Float) -> Losses:
+    """Losses at all lengths, fields (n, K), with one task per length; arguments as of `loss_at`."""
     name = "gp-lengths"
     (data,) = tasks(f"{name}-data", [(partial(tuple, (tuple(tiles), tuple(masks))), ())])
-    scans = tasks(name, [(partial(_at, kernel=kernel, length=float(length)), (data,)) for length in lengths])
-    (root,) = tasks(f"{name}-all", [(_together, scans)])
+    scans = tasks(name, [(partial(_losses_at, kernel=kernel, length=float(length)), (data,)) for length in lengths])
+    (root,) = tasks(f"{name}-all", [(_stacked, scans)])
     found, _ = run(root, {}, scans)
     return Losses(*found)
 
 
-def _at(data: tuple[tuple[Float, ...], tuple[Bool, ...]], *, kernel: str, length: float) -> Losses:
+def _losses_at(data: tuple[tuple[Float, ...], tuple[Bool, ...]], *, kernel: str, length: float) -> Losses:
     with one_blas_thread():
         return loss_at(*data, kernel=kernel, length=length)
 
 
-def _together(*parts: Losses) -> tuple[Float, ...]:
+def _stacked(*parts: Losses) -> tuple[Float, ...]:
     return tuple(np.stack(values) for values in zip(*parts, strict=True))
 
 
 def _table(cube: xr.DataArray, lengths: Float, limits: Float, found: Losses, scale: Float) -> xr.Dataset:
+    """Make the dataset of `lengthscale_scan` from the losses (n, K) of maps that were divided by ``scale`` (K,)."""
     count = cube.shape[-1]
-    wells = [local_minima(lengths, found.loss[:, k]) for k in range(count)]
-    most = max(1, *(len(own) for own in wells))
-    place = np.full((2, count, most), np.nan)
-    for k, own in enumerate(wells):
-        place[0, k, : len(own)] = [w.length for w in own]
-        place[1, k, : len(own)] = [w.loss - min(w.loss for w in own) for w in own]
+    minima = [local_minima(lengths, found.loss[:, k]) for k in range(count)]
+    most = max(1, *(len(own) for own in minima))
+    basins = np.full((2, count, most), np.nan)
+    for k, own in enumerate(minima):
+        basins[0, k, : len(own)] = [one.length for one in own]
+        basins[1, k, : len(own)] = [one.loss - min(other.loss for other in own) for one in own]
     converged = np.stack(
         [converged_lengths(lengths, found.loss[:, k], limits, low=MIN_LENGTH_PIXELS) for k in range(count)]
     )
     best = np.argmin(found.loss, axis=0)
     plain = found.plain.min(axis=0)
-    interval = recommend(wells, plain, low=MIN_LENGTH_PIXELS)
+    interval = recommend(minima, plain, low=MIN_LENGTH_PIXELS)
     pixel = {"units": "px"}
     table = xr.Dataset(
         {
@@ -238,10 +250,10 @@ def _table(cube: xr.DataArray, lengths: Float, limits: Float, found: Losses, sca
                 {"long_name": "negative logarithm of the likelihood above its least value", "units": "nat"},
             ),
             "converged": ((COMPONENT, "limit"), converged, {"long_name": "length scale", **pixel}),
-            "basin": ((COMPONENT, "basin_number"), place[0], {"long_name": "length scale of a minimum", **pixel}),
+            "basin": ((COMPONENT, "basin_number"), basins[0], {"long_name": "length scale of a minimum", **pixel}),
             "basin_above": (
                 (COMPONENT, "basin_number"),
-                place[1],
+                basins[1],
                 {"long_name": "height of a minimum over the deepest", "units": "nat"},
             ),
             "evidence": (
@@ -266,7 +278,7 @@ def _table(cube: xr.DataArray, lengths: Float, limits: Float, found: Losses, sca
     sizes = [pixel_size_nm(cube, dim) for dim in (Y, X)]
     known = [size for size in sizes if size]
     if known:
-        # A line of pixels has no step across.
+        # Across a line of pixels there is no pixel size.
         values = np.outer([size or known[0] for size in sizes], table["recommended"].values)
         table["recommended_nm"] = (("axis", "bound"), values, {"long_name": "interval", "units": "nm"})
         table = table.assign_coords(axis=[Y, X])

@@ -1,4 +1,4 @@
-"""Gaussian-process reconstruction of maps: all components at once, exact, tile by tile."""
+"""`ParallelGP`: denoise and upsample abundance maps by one exact Gaussian process for all components, tile by tile."""
 
 from __future__ import annotations
 
@@ -18,97 +18,108 @@ from scalehsi.fitting.model import Cost, DirectModel, Inputs, State, Stats, Vari
 from scalehsi.kernels.gaussian_process import missing_pixels, tile_halos
 from scalehsi.kernels.gaussian_process.covariance import parse
 from scalehsi.kernels.gaussian_process.likelihood import Hyper
-from scalehsi.models.gp import engines as engines
-from scalehsi.models.gp import input_maps
-from scalehsi.models.gp.result_variables import LOSSES, RESIDUAL_LEFT, STEPS, described, packed, unpacked
+from scalehsi.kernels.gaussian_process.radial_kernel import RADIAL_SUFFIX, is_radial
+from scalehsi.models.gp import engines, input_maps
+from scalehsi.models.gp.result_variables import (
+    SOLVER_RESIDUAL,
+    SOLVER_STEPS,
+    TRAINING_LOSS,
+    hyper_from_state,
+    hyper_to_state,
+    result_variables,
+)
 from scalehsi.models.gp.tiled_maps import tile_grid, tiled_maps
-from scalehsi.models.gp.tiles import SEAM, seam_difference, smoothed
-from scalehsi.models.gp.upsampling import Finer
+from scalehsi.models.gp.tiles import SEAM, seam_difference, smooth_tile
+from scalehsi.models.gp.upsampling import Upsampling
 from scalehsi.schema import ABUNDANCES, ABUNDANCES_STD, InputError, Status
 
 ENGINES: Final = ("auto", "structured", "iterative", "dense")
-WHOLE: Final = 512**2
-"""Maps of up to so many pixels are one tile: exact, and no slower."""
-LEARNED_WHOLE: Final = 128**2
-"""Maps of up to so many pixels are learned from as a whole."""
-SAMPLED: Final = 16
-SIDE: Final = 64
+ONE_TILE_PIXELS: Final = 512**2
+"""Maps of up to this many pixels are one tile: exact, and no slower."""
+ONE_WINDOW_PIXELS: Final = 128**2
+"""The hyperparameters of maps of up to this many pixels are fitted to the whole."""
+MAX_WINDOWS: Final = 16
+"""Windows of larger maps to which the hyperparameters are fitted."""
+WINDOW_SIDE_PIXELS: Final = 64
 
 
 @dataclass(frozen=True, eq=False)
 class ParallelGP(DirectModel):
-    """Reconstruct noisy maps by a Gaussian process that all of them share.
+    """Reconstruct noisy maps by one Gaussian process for all of them.
 
-    Fit it to a result, whose abundances it takes, or to a DataArray of maps ``(component, ..., y, x)``. Each map has
-    its own noise; a low-rank matrix couples the maps, so that a good one helps a poor one of the same structure; one
-    spatial covariance serves all. Pixels that are NaN or masked are filled.
+    Fit it to a result, of which it takes the abundances, or to a DataArray of maps ``(component, ..., y, x)``. All maps
+    have the same spatial covariance, and each its own noise. A low-rank matrix couples the maps, so that a good map
+    improves a poor one of the same structure. Pixels that are NaN or masked are filled.
 
     Parameters
     ----------
     kernel : str, default "matern52"
         "matern12", "matern32", "matern52", "rbf", "periodic(p)" with a period in pixels, and sums and products of them,
-        such as ``"matern52*periodic(6) + rbf"``: a product of one such covariance for y and one for x. With the ending
-        "-radial" a function of the distance in lengths, which is the paper's, and costs some thirty times as much.
+        such as ``"matern52*periodic(6) + rbf"``; the covariance is the product of one for y and one for x. With the
+        ending "-radial" it is a function of the distance in lengths, as in the paper, at some thirty times the cost.
     lengthscale : None or (low, high), default None
-        Interval in pixels in which the lengths of the covariance are sought, for both axes or ``((low, high), (low,
-        high))`` for y and x. None: from half a pixel to the extent of the maps. `scalehsi.lengthscale_scan` shows which
-        intervals are sensible.
+        Interval, in pixels, in which the lengths of the covariance are searched, for both axes, or ``((low, high),
+        (low, high))`` for y and x. None: from half a pixel to the extent of the maps. `scalehsi.lengthscale_scan`
+        recommends an interval.
     isotropic : bool, default False
         One length for y and x.
     rank : int, default 1
-        Of the coupling between the maps, beside a variance for each alone.
+        Rank of the coupling between the maps, in addition to a variance of each map alone.
     engine : {"auto", "structured", "iterative", "dense"}
         - "structured": exact, by the eigenvectors of each axis; for kernels that are products.
         - "iterative": conjugate gradients with FFT products; for "-radial" kernels.
-        - "dense": gpytorch as the paper uses it, for maps of some 50 x 50 pixels: a reference.
+        - "dense": gpytorch as in the paper, for maps of some 50 x 50 pixels, as a reference.
         - "auto": "iterative" for "-radial" kernels, "structured" for all others.
     upsample : float or (float, float), default 1
-        Points a pixel along each axis, or along y and x; at least 1, and not only whole: pixels of 0.5 nm with 2.5
-        points give a grid of 0.2 nm.
+        Points per pixel along each axis, or along y and x; any number of at least 1: pixels of 0.5 nm with 2.5 points
+        give a grid of 0.2 nm.
     tile : "auto", None or int, default "auto"
-        Pixels of a tile along each axis. "auto": the whole up to 512 x 512 pixels and where the length is more than
-        half a tile, else four halos. None: the whole.
+        Side of a tile in pixels. "auto": the whole image up to 512 x 512 pixels and where the length is more than half
+        a tile, else four halos. None: the whole image.
     halo : "auto" or float, default "auto"
-        What a tile sees around itself, in lengths of the covariance. "auto": so much that the largest difference from
-        the whole is 1 % of the posterior's standard deviation (2.8 lengths for "matern52").
+        Width of the margin around a tile that enters its computation, in lengths of the covariance. "auto": wide enough
+        that the tiled maps differ from those of one tile by at most 1 % of the posterior's standard deviation (2.8
+        lengths for "matern52").
     uncertainty : {"auto", "draws", "density"}
-        How the standard deviation of tiles with missing pixels is found. "draws": from maps drawn from the posterior.
-        "density": as of complete maps with more noise where fewer pixels were measured, 1 to 5 % off for scattered
-        losses, much too small in holes and where most pixels are missing. "auto": "density" where the missing pixels
-        are known from many others, so that it is at most 8 % off; else "draws". See `deviation` of
-        `scalehsi.kernels.gaussian_process.missing_pixels`.
+        Method of the standard deviation of tiles with missing pixels.
+
+        - "draws": from maps that are drawn from the posterior.
+        - "density": that of complete maps with more noise where fewer pixels were measured. Its error is 1 to 5 % for
+          scattered missing pixels; it is much too small in holes and where most pixels are missing.
+        - "auto": "density" where the missing pixels have enough measured neighbours, so that its error is at most 8 %;
+          else "draws". See `scalehsi.kernels.gaussian_process.missing_pixels.deviation`.
     draws : int, default 64
-        Maps that are drawn; the relative error of the deviation is ``1 / sqrt(2 draws)``.
+        Number of drawn maps; the relative error of the deviation is ``1 / sqrt(2 draws)``.
     nonnegative : bool, default False
-        Clip the mean at zero, as abundances may not be negative.
+        Clip the mean at zero, as abundances cannot be negative.
     max_iter : int, default 200
-        Steps of the optimiser of "dense".
+        Training steps of "dense".
 
     Notes
     -----
-    Model: covariance ``(K_y x K_x) x B + I x D`` with ``B = L L' + diag(w)`` and the noise ``D``. Hyperparameters are
-    found once, from the whole or from 16 windows of 64 x 64 pixels, so that tiles differ by their data alone.
+    Model: covariance ``(K_y x K_x) x B + I x D`` with ``B = L L' + diag(w)`` and the noise ``D``. The hyperparameters
+    are fitted once, to the whole image or to 16 windows of 64 x 64 pixels, and are the same for all tiles.
 
-    The result has ``abundances`` and ``abundances_std`` (without the noise) on the finer grid, ``lengthscale`` (axis)
-    in pixels, ``noise_std`` and ``map_mean`` (component), ``coupling`` (component, other), which is B, and
-    ``length_scan``, the negative logarithm of the evidence at lengths that were tried for both axes alike;
-    ``evidence``, its logarithm in the end, and ``evidence_history`` and ``lengthscale_history`` on the way; the
-    endmembers of the source are carried over, so that `scalehsi.reconstruct` gives the smoothed cube. "dense" also
-    leaves ``training_loss``, and conjugate gradients ``solver_steps`` and ``solver_residual`` of the worst tile. The
-    objective is the negative logarithm of the evidence of the windows.
+    The result has ``abundances`` and ``abundances_std`` (without the noise) on the upsampled grid. ``lengthscale``
+    (axis) is in pixels, ``noise_std`` and ``map_mean`` (component) in the unit of the maps; ``coupling`` (component,
+    other) is B. ``evidence`` is the logarithm of the evidence of the windows, ``length_scan`` its negative at lengths
+    that were tried for both axes, and ``evidence_history`` and ``lengthscale_history`` record the search. "dense" adds
+    ``training_loss``; conjugate gradients add ``solver_steps`` and ``solver_residual`` of the worst tile. The
+    endmembers of the input result are copied, so that `scalehsi.reconstruct` returns the smoothed cube. The objective
+    is the negative logarithm of the evidence of the windows.
 
-    One shared covariance cannot serve a smooth map and one that is atomic columns alone: set ``lengthscale`` to the
-    interval of the structure that is wanted.
+    One covariance cannot describe both a smooth map and a map of atomic columns: set ``lengthscale`` to the interval of
+    the structure of interest.
 
-    Where there are several tiles, ``seam_difference`` (seam_y, seam_x) compares the maps around one corner of tiles
-    with those of one tile around it, in standard deviations of the posterior; the halo makes it at most 0.01.
+    With several tiles, ``seam_difference`` (seam_y, seam_x) compares the maps around one corner of tiles with those of
+    one tile around that corner, in standard deviations of the posterior; the default halo keeps it below 0.01.
 
     Cost: some 30 evaluations of the likelihood, then for each map four products of a tile with the square of its side.
 
     References
     ----------
-    Kalinin, Lupini, Vasudevan, Ziatdinov 2021, doi:10.1038/s41524-021-00611-8 (the reconstruction). Rakitsch et al.
-    2013, NeurIPS 26 (maps decoupled). Saatci 2011, PhD thesis, Cambridge (grids).
+    Kalinin, Lupini, Vasudevan, Ziatdinov 2021, doi:10.1038/s41524-021-00611-8 (reconstruction of maps). Rakitsch et al.
+    2013, NeurIPS 26 (independent maps by rotation). Saatci 2011, PhD thesis, Cambridge (Gaussian processes on grids).
 
     Examples
     --------
@@ -141,8 +152,8 @@ class ParallelGP(DirectModel):
         super().__post_init__()
         choice("engine", self.engine, ENGINES)
         choice("uncertainty", self.uncertainty, missing_pixels.METHODS)
-        radial = self.kernel.endswith(engines.RADIAL) if isinstance(self.kernel, str) else False
-        parse(str(self.kernel).removesuffix(engines.RADIAL))
+        radial = is_radial(self.kernel)
+        parse(str(self.kernel).removesuffix(RADIAL_SUFFIX))
         require(
             not (radial and self.engine == "structured"),
             f"engine='structured' takes a product of one covariance for y and one for x, not {self.kernel!r}; type "
@@ -153,9 +164,9 @@ class ParallelGP(DirectModel):
             f"engine='iterative' is for kernels of the distance, such as 'matern52-radial', not {self.kernel!r}; "
             "'structured' solves the others exactly, missing pixels too",
         )
-        finer = Finer.of(self.upsample)
+        upsampling = Upsampling.of(self.upsample)
         require(
-            self.solver != "iterative" or finer.alike,
+            self.solver != "iterative" or upsampling.uniform,
             f"upsample={self.upsample!r}: engine='iterative' takes one whole number of points a pixel",
         )
         for name in ("rank", "draws"):
@@ -173,7 +184,7 @@ class ParallelGP(DirectModel):
 
     @property
     def bounds(self) -> engines.Bounds | None:
-        """Limits of the lengths along y and x, in pixels."""
+        """Limits of the lengths along y and x, in pixels; None without an interval."""
         given = self.lengthscale
         if given is None:
             return None
@@ -193,10 +204,10 @@ class ParallelGP(DirectModel):
 
     @property
     def solver(self) -> str:
-        """The engine that "auto" stands for."""
+        """The engine that is used: "auto" resolved."""
         if self.engine != "auto":
             return self.engine
-        return "iterative" if self.kernel.endswith(engines.RADIAL) else "structured"
+        return "iterative" if is_radial(self.kernel) else "structured"
 
     @property
     def devices(self) -> tuple[arrays.Device, ...]:
@@ -205,13 +216,15 @@ class ParallelGP(DirectModel):
     def select_inputs(self, data: Any) -> Inputs:
         cube, carried = input_maps.maps_as_cube(data)
         self.check(cube)
-        frame = input_maps.frame(cube, carried, Finer.of(self.upsample))
+        frame = input_maps.result_frame(cube, carried, Upsampling.of(self.upsample))
         return Inputs(cube, carried=carried, frame=frame, name="maps")
 
     def solve(self, view: Blocks, seed: int) -> tuple[State, Stats]:
-        tiles = input_maps.windows(view.cube, side=SIDE, count=SAMPLED, whole=LEARNED_WHOLE, seed=seed)
+        tiles = input_maps.read_windows(
+            view.cube, side=WINDOW_SIDE_PIXELS, count=MAX_WINDOWS, whole=ONE_WINDOW_PIXELS, seed=seed
+        )
         masks = [np.isfinite(tile).all(axis=-1) for tile in tiles]
-        found = engines.learn(
+        found = engines.fit_hyperparameters(
             self.solver,
             [np.nan_to_num(t) for t in tiles],
             masks,
@@ -222,74 +235,76 @@ class ParallelGP(DirectModel):
             isotropic=self.isotropic,
             rank=self.rank,
         )
-        new = {"seed": np.asarray(seed), **packed(found.hyper), "losses": found.losses}
+        new = {"seed": np.asarray(seed), **hyper_to_state(found.hyper), "losses": found.losses}
         return new, Stats(found.hyper.loss, done=True, advice=found.advice)
 
     def finish(self, view: Blocks, state: State) -> Variables:
-        hyper = unpacked(self.kernel, state)
+        hyper = hyper_from_state(self.kernel, state)
         halo, grid = self._tiling(hyper, view.shape)
-        maps, finer = int(view.cube.shape[-1]), Finer.of(self.upsample)
+        maps, upsampling = int(view.cube.shape[-1]), Upsampling.of(self.upsample)
         shared = {
             "hyper": hyper,
-            "finer": finer,
+            "upsampling": upsampling,
             "extent": tuple(int(n) for n in view.shape[-2:]),
             "nonnegative": self.nonnegative,
-            "how": engines.How(self.solver, self.uncertainty, self.draws, int(state["seed"])),
+            "settings": engines.EngineSettings(self.solver, self.uncertainty, self.draws, int(state["seed"])),
         }
-        size = 2 * 4 * maps * math.prod(view.shape) * finer.slots
+        size = 2 * 4 * maps * math.prod(view.shape) * upsampling.slots
         made, numbers_ = tiled_maps(
-            smoothed,
+            smooth_tile,
             view,
             grid,
             halo=halo,
             shared=shared,
             names=(ABUNDANCES, ABUNDANCES_STD),
             components=maps,
-            finer=finer,
-            home=size <= CLIENT_MAP_BYTES,
+            upsampling=upsampling,
+            compute=size <= CLIENT_MAP_BYTES,
             name="gp-tile",
         )
-        found = {**made, **described(hyper, numbers_, view.cube)}
+        found = {**made, **result_variables(hyper, numbers_, view.cube)}
         if len(state["losses"]):
             said = {"long_name": "negative logarithm of the evidence before each step of the optimiser"}
-            found[LOSSES] = xr.DataArray(state["losses"], dims=("training_step",), attrs=said)
+            found[TRAINING_LOSS] = xr.DataArray(state["losses"], dims=("training_step",), attrs=said)
         if max(map(len, grid[-2:])) > 1:
             found[SEAM] = seam_difference(view.cube, made[ABUNDANCES], shared, halo=halo, grid=grid)
         return found
 
     def _tiling(self, hyper: Hyper, shape: tuple[int, ...]) -> tuple[int, tuple[tuple[int, ...], ...]]:
-        """Pixels of halo, and the sizes of tiles along each pixel dim."""
+        """Halo in pixels, and the sizes of tiles along each pixel dim, for maps of ``shape`` (..., y, x)."""
         length, side = max(hyper.lengths), max(shape[-2:])
-        plain = hyper.kernel.removesuffix(engines.RADIAL)
-        halo = tile_halos.reach(plain, length) if self.halo == "auto" else float(math.ceil(self.halo * length))
+        plain = hyper.kernel.removesuffix(RADIAL_SUFFIX)
+        halo = tile_halos.halo_pixels(plain, length) if self.halo == "auto" else float(math.ceil(self.halo * length))
         if self.solver == "dense":
             return side, tile_grid(shape, math.inf)
         if self.tile == "auto":
-            size: float = tile_halos.core(halo) if math.isfinite(halo) else math.inf
-            if math.prod(shape[-2:]) <= WHOLE or length > size / 2:
+            size: float = tile_halos.tile_pixels(halo) if math.isfinite(halo) else math.inf
+            if math.prod(shape[-2:]) <= ONE_TILE_PIXELS or length > size / 2:
                 size = math.inf
         else:
             size = math.inf if self.tile is None else float(self.tile)
         require(
             math.isfinite(halo) or not math.isfinite(size),
-            f"kernel={hyper.kernel!r} does not fall with the distance, so no tile is wide enough; type tile=None",
+            f"kernel={hyper.kernel!r} does not decay with the distance, so that no halo is wide enough; type tile=None",
         )
         return int(max(1, min(halo, side))), tile_grid(shape, size)
 
     def final_status(self, variables: Variables, status: Status, advice: str) -> tuple[Status, str]:
-        left = float(variables[RESIDUAL_LEFT]) if RESIDUAL_LEFT in variables else 0.0
-        if left <= missing_pixels.TOLERANCE:
+        residual = float(variables[SOLVER_RESIDUAL]) if SOLVER_RESIDUAL in variables else 0.0
+        if residual <= missing_pixels.TOLERANCE:
             return status, advice
-        steps = int(variables[STEPS])
+        steps = int(variables[SOLVER_STEPS])
         asked = f"({missing_pixels.TOLERANCE:g} is asked for)"
-        said = f"Conjugate gradients left {left:.1g} of the right side after {steps} steps {asked}"
-        return "max_iter", f"{said}: the maps are not solved; shorter lengths need fewer, set lengthscale=(low, high)."
+        said = f"Conjugate gradients ended after {steps} steps with a relative residual of {residual:.1g} {asked}"
+        return "max_iter", f"{said}. Shorter lengths need fewer steps: set lengthscale=(low, high)."
 
     def projector(self, result: xr.Dataset) -> tuple[BlockFunction, dict[str, Any]]:
         raise InputError(
-            "ParallelGP smooths maps and finds none; project the result that the maps came from, and fit its maps anew"
+            "ParallelGP has no spectra to project; project the result that the maps came from, and fit the new maps"
         )
 
     def cost(self, shape: tuple[int, ...], itemsize: int) -> Cost:
         maps = shape[-1]
-        return Cost(passes=2, sums_bytes=64, work_bytes=maps * 8 * 6, columns=2 * maps * Finer.of(self.upsample).slots)
+        return Cost(
+            passes=2, sums_bytes=64, work_bytes=maps * 8 * 6, columns=2 * maps * Upsampling.of(self.upsample).slots
+        )

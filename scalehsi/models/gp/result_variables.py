@@ -12,12 +12,12 @@ from scalehsi.fitting.model import State, Variables
 from scalehsi.kernels.gaussian_process.likelihood import Hyper
 from scalehsi.schema import COMPONENT, X, Y
 
-STEPS: Final = "solver_steps"
-RESIDUAL_LEFT: Final = "solver_residual"
-LOSSES: Final = "training_loss"
+SOLVER_STEPS: Final = "solver_steps"
+SOLVER_RESIDUAL: Final = "solver_residual"
+TRAINING_LOSS: Final = "training_loss"
 
 
-def packed(hyper: Hyper) -> State:
+def hyper_to_state(hyper: Hyper) -> State:
     """Store hyperparameters as arrays of a fit's state."""
     return {
         "lengths": np.asarray(hyper.lengths),
@@ -31,7 +31,7 @@ def packed(hyper: Hyper) -> State:
     }
 
 
-def unpacked(kernel: str, state: State) -> Hyper:
+def hyper_from_state(kernel: str, state: State) -> Hyper:
     """Restore hyperparameters from a fit's state."""
     y, x = state["lengths"]
     return Hyper(
@@ -47,7 +47,7 @@ def unpacked(kernel: str, state: State) -> Hyper:
     )
 
 
-def described(hyper: Hyper, solved: dict[str, Any], cube: xr.DataArray) -> Variables:
+def result_variables(hyper: Hyper, solved: dict[str, Any], cube: xr.DataArray) -> Variables:
     """Make the variables of the result: hyperparameters, evidence, and the course of the search.
 
     Parameters
@@ -89,8 +89,8 @@ def described(hyper: Hyper, solved: dict[str, Any], cube: xr.DataArray) -> Varia
         nm = [one * float(size or 0.0) for one, size in zip(hyper.lengths, sizes, strict=True)]
         found["lengthscale_nm"] = variable(nm, "axis", long_name=length, units="nm")
     if solved:
-        found[STEPS] = variable(solved["steps"], long_name="most steps of conjugate gradients of a tile")
-        found[RESIDUAL_LEFT] = variable(
+        found[SOLVER_STEPS] = variable(solved["steps"], long_name="most steps of conjugate gradients of a tile")
+        found[SOLVER_RESIDUAL] = variable(
             solved["residual"], long_name="largest residual of conjugate gradients, relative to the right side"
         )
     return found

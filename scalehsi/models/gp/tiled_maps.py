@@ -10,7 +10,7 @@ import numpy as np
 import xarray as xr
 
 from scalehsi.blocks import BlockFunction, Blocks, Pixels, map_fold, map_pixels, open_tiles
-from scalehsi.models.gp.upsampling import Finer
+from scalehsi.models.gp.upsampling import Upsampling
 from scalehsi.schema import COMPONENT
 
 
@@ -40,8 +40,8 @@ def tiled_maps(
     shared: Mapping[str, Any],
     names: Sequence[str],
     components: int,
-    finer: Finer,
-    home: bool,
+    upsampling: Upsampling,
+    compute: bool,
     name: str,
 ) -> tuple[dict[str, xr.DataArray], dict[str, Any]]:
     """Run a function on tiles with their halo and assemble its maps.
@@ -62,8 +62,8 @@ def tiled_maps(
         Of the maps that ``fn`` returns.
     components : int
         T.
-    finer : Finer
-    home : bool
+    upsampling : Upsampling
+    compute : bool
         True: compute the maps now. False: lazy maps, and no numbers.
     name : str
         Name of the tasks on the dashboard.
@@ -76,18 +76,18 @@ def tiled_maps(
     """
     tiles = open_tiles(view.cube, grid, device=view.device)
     tiles.report = view.report
-    columns = {COMPONENT: components, **finer.columns()}
+    columns = {COMPONENT: components, **upsampling.columns()}
     numbers: dict[str, Any] = {}
     how: dict[str, Any] = {"shared": shared, "keep": names, "halo": halo, "tile": True, "name": name}
-    if home:
+    if compute:
         handles, numbers = map_fold(fn, tiles, combine=_largest, **how)
     else:
         handles = map_pixels(fn, tiles, **how)
-    coords = finer.coords(view.cube)
+    coords = upsampling.coords(view.cube)
 
     def maps(handle: Pixels) -> xr.DataArray:
-        lazy = finer.unfold(handle.to_dataarray(columns)).assign_coords(coords)
-        return lazy.compute() if home else lazy
+        lazy = upsampling.unfold(handle.to_dataarray(columns)).assign_coords(coords)
+        return lazy.compute() if compute else lazy
 
     return {key: maps(handle) for key, handle in handles.items()}, numbers
 

@@ -10,8 +10,8 @@ import xarray as xr
 
 from scalehsi.arrays import array_namespace
 from scalehsi.kernels.gaussian_process.likelihood import Hyper
-from scalehsi.models.gp import engines as engines
-from scalehsi.models.gp.upsampling import Finer
+from scalehsi.models.gp import engines
+from scalehsi.models.gp.upsampling import Upsampling
 from scalehsi.schema import ABUNDANCES, ABUNDANCES_STD, X, Y
 
 SEAM: Final = "seam_difference"
@@ -19,8 +19,15 @@ SEAM_REACH_PIXELS: Final = 24
 """Pixels on each side of a corner of tiles that are computed again to measure the seams."""
 
 
-def smoothed(
-    x: Any, *, hyper: Hyper, finer: Finer, extent: tuple[int, int], nonnegative: bool, how: engines.How, tile: Any
+def smooth_tile(
+    x: Any,
+    *,
+    hyper: Hyper,
+    upsampling: Upsampling,
+    extent: tuple[int, int],
+    nonnegative: bool,
+    settings: engines.EngineSettings,
+    tile: Any,
 ) -> tuple[dict[str, Any], dict[str, Any]]:
     """Compute mean and deviation of a tile, one row a pixel, and the steps and residual of its solver.
 
@@ -29,12 +36,12 @@ def smoothed(
     x : array, shape (P, T)
         The maps in the tile and its halo; NaN where a pixel is missing.
     hyper : Hyper
-    finer : Finer
+    upsampling : Upsampling
     extent : (int, int)
         Pixels of the whole maps along y and x.
     nonnegative : bool
         Whether the mean is clipped at zero.
-    how : engines.How
+    settings : engines.EngineSettings
     tile : object
         Shape and pixel indices of the tile, as `scalehsi.blocks` passes it.
     """
@@ -42,19 +49,28 @@ def smoothed(
     frames = xp.reshape(xp.asarray(x, copy=True), (-1, *tile.shape[-2:], x.shape[-1]))
     first = int(tile.index[0])
     start = divmod(first % math.prod(extent), extent[1])
-    found = [smooth_frame(frames[n], hyper, finer, how, start=start, first=(first, n)) for n in range(frames.shape[0])]
+    found = [
+        smooth_frame(frames[n], hyper, upsampling, settings, start=start, first=(first, n))
+        for n in range(frames.shape[0])
+    ]
     mean = xp.stack([f.mean for f in found])
     if nonnegative:
         mean = xp.where(mean > 0, mean, xp.zeros_like(mean))
     rows = {ABUNDANCES: mean, ABUNDANCES_STD: xp.stack([f.std for f in found])}
     return (
-        {name: finer.rows(xp.astype(values, xp.float32, copy=False)) for name, values in rows.items()},
+        {name: upsampling.rows(xp.astype(values, xp.float32, copy=False)) for name, values in rows.items()},
         {"steps": max(f.steps for f in found), "residual": max(f.residual for f in found)},
     )
 
 
 def smooth_frame(
-    y: Any, hyper: Hyper, finer: Finer, how: engines.How, *, start: tuple[int, int], first: tuple[int, int]
+    y: Any,
+    hyper: Hyper,
+    upsampling: Upsampling,
+    settings: engines.EngineSettings,
+    *,
+    start: tuple[int, int],
+    first: tuple[int, int],
 ) -> engines.Smoothed:
     """Smooth maps ``y`` (H, W, T), NaN where one is missing, on the slots of the upsampled grid.
 
@@ -63,8 +79,8 @@ def smooth_frame(
     xp = array_namespace(y)
     observed = xp.all(xp.isfinite(y), axis=-1)
     here = xp.where(observed[..., None], y, xp.zeros_like(y))
-    upsample = finer.upsample(start, (int(y.shape[0]), int(y.shape[1])))
-    return engines.smooth(here, observed, hyper, how, upsample=upsample, first=first)
+    upsample = upsampling.kernel_points(start, (int(y.shape[0]), int(y.shape[1])))
+    return engines.smooth(here, observed, hyper, settings, upsample=upsample, first=first)
 
 
 def seam_difference(
@@ -86,13 +102,13 @@ def seam_difference(
     made : xarray.DataArray, dims (component, ..., y, x)
         The tiled maps.
     shared : dict
-        Keyword arguments of `smoothed`.
+        Keyword arguments of `smooth_tile`.
     halo : int
         Of the tiles, in pixels.
     grid : tuple of tuple of int
         Sizes of the tiles along each pixel dim.
     """
-    finer: Finer = shared["finer"]
+    upsampling: Upsampling = shared["upsampling"]
     windows, outer, corner = [], [], []
     for sizes in grid[-2:]:
         edges, size = np.cumsum(sizes), int(sum(sizes))
@@ -104,10 +120,10 @@ def seam_difference(
     frame = {d: 0 for d in cube.dims[:-3]}
     y = np.array(cube.isel({**frame, Y: slice(*outer[0]), X: slice(*outer[1])}).values, order="C")
     start = (outer[0][0], outer[1][0])
-    whole = smooth_frame(y, shared["hyper"], finer, shared["how"], start=start, first=(0, 0))
-    slots = [s.kept(b - a, a) for s, (a, b) in zip(finer.sides, outer, strict=True)]
-    inner = [s.within(a, b) for s, (a, b) in zip(finer.sides, windows, strict=True)]
-    skipped = [int(s.first(a)) for s, (a, _) in zip(finer.sides, outer, strict=True)]
+    whole = smooth_frame(y, shared["hyper"], upsampling, shared["settings"], start=start, first=(0, 0))
+    slots = [s.used_slots(b - a, a) for s, (a, b) in zip(upsampling.axes, outer, strict=True)]
+    inner = [s.points_in(a, b) for s, (a, b) in zip(upsampling.axes, windows, strict=True)]
+    skipped = [int(s.first_point(a)) for s, (a, _) in zip(upsampling.axes, outer, strict=True)]
     index = np.ix_(*(k[w.start - p : w.stop - p] for k, w, p in zip(slots, inner, skipped, strict=True)))
     mean, std = (np.moveaxis(values[index], -1, 0) for values in (whole.mean, whole.std))
     if shared["nonnegative"]:
@@ -117,7 +133,7 @@ def seam_difference(
     least = 1e-12 * max(float(np.abs(mean).max()), 1e-300)
     coords = {
         f"seam_{d}": (f"seam_{d}", s.points(size)[at] - edge + 0.5, {"units": "px"})
-        for d, s, size, at, edge in zip((Y, X), finer.sides, cube.shape[-3:-1], inner, corner, strict=True)
+        for d, s, size, at, edge in zip((Y, X), upsampling.axes, cube.shape[-3:-1], inner, corner, strict=True)
     }
     long_name = "difference of the tiled maps from one tile around a corner, pixels counted from the corner"
     return xr.DataArray(

@@ -20,23 +20,23 @@ ROUNDING = 1e-9
 
 
 @dataclass(frozen=True)
-class Sampling:
+class AxisUpsampling:
     """An axis with ``factor`` points per pixel, a number of at least 1: point j is at ``(j + 1/2) / factor - 1/2``.
 
     Each pixel has a row of slots for the points that lie in it. With a factor that is not whole, some slots are unused.
 
     Examples
     --------
-    >>> Sampling(2).points(3).tolist(), Sampling(1.5).points(2).round(3).tolist()
+    >>> AxisUpsampling(2).points(3).tolist(), AxisUpsampling(1.5).points(2).round(3).tolist()
     ([-0.25, 0.25, 0.75, 1.25, 1.75, 2.25], [-0.167, 0.5, 1.167])
-    >>> Sampling(1.5).slots, Sampling(1.5).kept(2).tolist()
+    >>> AxisUpsampling(1.5).slots, AxisUpsampling(1.5).used_slots(2).tolist()
     (2, [0, 2, 3])
     """
 
     factor: float = 1.0
 
     @property
-    def even(self) -> bool:
+    def whole(self) -> bool:
         """Whether all pixels have the same number of points."""
         return float(self.factor).is_integer()
 
@@ -45,33 +45,33 @@ class Sampling:
         """Slots per pixel."""
         return math.ceil(self.factor - ROUNDING)
 
-    def first(self, pixel: Any) -> Int:
+    def first_point(self, pixel: Any) -> Int:
         """Index of the first point in a pixel; of the pixel beyond the last one, the number of points."""
         return np.ceil(np.asarray(pixel) * self.factor - 0.5 - ROUNDING).astype(np.int64)
 
     def points(self, size: int) -> Float:
         """Positions, in pixels, of the points of an axis of ``size`` pixels."""
-        return np.asarray((np.arange(int(self.first(size))) + 0.5) / self.factor - 0.5)
+        return np.asarray((np.arange(int(self.first_point(size))) + 0.5) / self.factor - 0.5)
 
     def _slot_points(self, start: int, size: int) -> tuple[Int, np.ndarray[Any, np.dtype[np.bool_]]]:
         """Index of the point in each slot of ``size`` pixels from ``start``, (size, slots), and whether it exists."""
         pixel = np.arange(start, start + size)
-        number = self.first(pixel)[:, None] + np.arange(self.slots)
-        return number, number < self.first(pixel + 1)[:, None]
+        number = self.first_point(pixel)[:, None] + np.arange(self.slots)
+        return number, number < self.first_point(pixel + 1)[:, None]
 
-    def places(self, start: int, size: int) -> Float:
+    def slot_positions(self, start: int, size: int) -> Float:
         """Position of each slot (size * slots,), relative to pixel ``start``; unused ones are at pixel centres."""
         number, used = self._slot_points(start, size)
         centre = np.arange(size, dtype=np.float64)[:, None]
         return np.asarray(np.where(used, (number + 0.5) / self.factor - 0.5 - start, centre).reshape(-1))
 
-    def kept(self, size: int, start: int = 0) -> Int:
+    def used_slots(self, size: int, start: int = 0) -> Int:
         """Indices of the slots of ``size`` pixels from ``start`` that hold a point."""
         return np.flatnonzero(self._slot_points(start, size)[1])
 
-    def within(self, low: int, high: int) -> slice:
+    def points_in(self, low: int, high: int) -> slice:
         """Range of the points in the pixels from ``low`` to ``high``."""
-        return slice(int(self.first(low)), int(self.first(high)))
+        return slice(int(self.first_point(low)), int(self.first_point(high)))
 
     def coordinate(self, axis: xr.DataArray) -> xr.DataArray:
         """Coordinate of the points, interpolated linearly from that of the pixels, and extrapolated at both ends."""
@@ -87,14 +87,14 @@ class Sampling:
 
 
 @dataclass(frozen=True)
-class Finer:
+class Upsampling:
     """Upsampling along y and x."""
 
-    y: Sampling = Sampling()
-    x: Sampling = Sampling()
+    y: AxisUpsampling = AxisUpsampling()
+    x: AxisUpsampling = AxisUpsampling()
 
     @classmethod
-    def of(cls, upsample: Any) -> Finer:
+    def of(cls, upsample: Any) -> Upsampling:
         """Make it from a number of points per pixel of at least 1, or from two of them for y and x.
 
         Raises
@@ -105,15 +105,15 @@ class Finer:
         pair = tuple(upsample) if isinstance(upsample, (tuple, list)) else (upsample, upsample)
         good = len(pair) == 2 and all(is_number(v, numbers.Real) and np.isfinite(v) and v >= 1 for v in pair)
         require(good, f"upsample is a number of points a pixel of at least 1, or two of them (y, x), got {upsample!r}")
-        return cls(Sampling(float(pair[0])), Sampling(float(pair[1])))
+        return cls(AxisUpsampling(float(pair[0])), AxisUpsampling(float(pair[1])))
 
     @property
-    def alike(self) -> bool:
+    def uniform(self) -> bool:
         """Whether both axes have the same whole number of points per pixel."""
-        return self.y == self.x and self.y.even
+        return self.y == self.x and self.y.whole
 
     @property
-    def sides(self) -> tuple[Sampling, Sampling]:
+    def axes(self) -> tuple[AxisUpsampling, AxisUpsampling]:
         return self.y, self.x
 
     @property
@@ -123,13 +123,13 @@ class Finer:
 
     def shape(self, height: int, width: int) -> tuple[int, int]:
         """Points along y and x of maps of ``height`` x ``width`` pixels."""
-        return int(self.y.first(height)), int(self.x.first(width))
+        return int(self.y.first_point(height)), int(self.x.first_point(width))
 
-    def upsample(self, start: tuple[int, int], shape: tuple[int, int]) -> Points:
+    def kernel_points(self, start: tuple[int, int], shape: tuple[int, int]) -> Points:
         """Slots of a tile of ``shape`` with this first pixel, as the ``upsample`` argument of the kernels."""
-        if self.alike:
+        if self.uniform:
             return int(self.y.factor)
-        y, x = (s.places(a, n) for s, a, n in zip(self.sides, start, shape, strict=True))
+        y, x = (s.slot_positions(a, n) for s, a, n in zip(self.axes, start, shape, strict=True))
         return tuple(y.tolist()), tuple(x.tolist())
 
     def coords(self, cube: xr.DataArray) -> dict[str, xr.DataArray]:
@@ -167,7 +167,7 @@ class Finer:
             data = _unfold(data)
         kept = {d: maps.coords[d] for d in leading if d in maps.coords}
         found = xr.DataArray(data, dims=dims, coords=kept)
-        uneven = {d: s.kept(maps.sizes[d]) for d, s in ((Y, self.y), (X, self.x)) if not s.even}
+        uneven = {d: s.used_slots(maps.sizes[d]) for d, s in ((Y, self.y), (X, self.x)) if not s.whole}
         return found.isel(uneven) if uneven else found
 
 

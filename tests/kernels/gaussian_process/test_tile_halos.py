@@ -31,7 +31,7 @@ def scene(kernel, length, noise, shape=(96, 24), seed=0):
 )
 def test_a_tile_with_its_halo_is_the_whole(kernel, length, noise):
     y, hyper = scene(kernel, length, noise)
-    halo = int(tile_halos.reach(kernel, length))
+    halo = int(tile_halos.halo_pixels(kernel, length))
     whole, std = predict(y, hyper)
     core = 32
     tile, tile_std = predict(y[: core + halo], hyper)
@@ -44,13 +44,13 @@ def test_a_tile_with_its_halo_is_the_whole(kernel, length, noise):
 
 
 def test_what_does_not_fall_has_no_halo():
-    assert math.isinf(tile_halos.reach("periodic(6)", 4.0))
-    assert math.isinf(tile_halos.reach("matern52+periodic(6)", 4.0))
-    assert math.isfinite(tile_halos.reach("matern52*periodic(6)", 4.0))
+    assert math.isinf(tile_halos.halo_pixels("periodic(6)", 4.0))
+    assert math.isinf(tile_halos.halo_pixels("matern52+periodic(6)", 4.0))
+    assert math.isfinite(tile_halos.halo_pixels("matern52*periodic(6)", 4.0))
 
 
 @pytest.mark.parametrize("kernel", ["matern12", "matern52", "rbf"])
 def test_a_smaller_tolerance_needs_a_longer_halo(kernel):
     assert (
-        tile_halos.reach(kernel, 5.0, 1e-3) > tile_halos.reach(kernel, 5.0, 1e-2) > tile_halos.reach(kernel, 2.0, 1e-2)
+        tile_halos.halo_pixels(kernel, 5.0, 1e-3) > tile_halos.halo_pixels(kernel, 5.0, 1e-2) > tile_halos.halo_pixels(kernel, 2.0, 1e-2)
     )

@@ -15,7 +15,7 @@ from scalehsi.models.gp import dense
 
 needed = pytest.mark.skipif(find_spec("gpytorch") is None, reason="gpytorch is not installed")
 SCATTERED = ((0.0, 1.3, 1.3, 8.4), (-0.4, 2.0, 5.25))
-"""Points of one's own, also twice the same."""
+"""Arbitrary points, one of them twice."""
 PRODUCTS = ["matern12", "matern32", "matern52", "rbf", "matern52*periodic(6)", "rbf+matern32*periodic(4)"]
 SHAPE = (9, 11)
 
@@ -97,7 +97,7 @@ def test_its_likelihood_is_ours(kernel: str, own: object) -> None:
 @needed
 def test_intervals_start_in_their_middle_and_hold() -> None:
     _, y = scene(8)
-    told: list[tuple[int, float]] = []
+    reported: list[tuple[int, float]] = []
     mask = np.random.default_rng(2).random((8, 8)) >= 0.3
     broken = np.where(mask[..., None], y, np.nan)
     limits = ((1.0, 2.0), (3.0, 6.0))
@@ -105,11 +105,11 @@ def test_intervals_start_in_their_middle_and_hold() -> None:
     assert first.lengths == pytest.approx((1.5, 4.5))
     assert losses.size == 0
     last, losses = dense.fit(
-        broken, mask, bounds=limits, steps=5, rate=1.0, report=lambda step, loss: told.append((step, loss))
+        broken, mask, bounds=limits, steps=5, rate=1.0, report=lambda step, loss: reported.append((step, loss))
     )
     assert 1.0 <= last.lengths[0] <= 2.0
     assert 3.0 <= last.lengths[1] <= 6.0
-    assert told == [(n + 1, loss) for n, loss in enumerate(losses)]
+    assert reported == [(n + 1, loss) for n, loss in enumerate(losses)]
     alike, _ = dense.fit(broken, mask, bounds=((1.0, 3.0), (2.0, 6.0)), isotropic=True, steps=3, kernel="rbf")
     assert 2.0 <= alike.lengths[0] == alike.lengths[1] <= 3.0
     held, _ = dense.fit(broken, mask, bounds=((2.0, 2.0), (3.0, 3.0)), steps=3)

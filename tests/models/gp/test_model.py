@@ -1,4 +1,4 @@
-"""ParallelGP in `fit`: against the kernels, tiles against the whole, chunks, missing pixels, finer grids, bad input."""
+"""ParallelGP in `fit`: against the kernels, tiles against the whole, chunks, missing pixels, upsampling, refusals."""
 
 from types import SimpleNamespace
 
@@ -11,9 +11,9 @@ from scipy.ndimage import gaussian_filter
 import scalehsi as hsi
 from scalehsi.blocks.blas import one_blas_thread
 from scalehsi.kernels.gaussian_process import likelihood, posterior, radial_solver
-from scalehsi.models.gp import engines as engines
-from scalehsi.models.gp.tiles import smoothed
-from scalehsi.models.gp.upsampling import Finer
+from scalehsi.models.gp import engines
+from scalehsi.models.gp.tiles import smooth_tile
+from scalehsi.models.gp.upsampling import Upsampling
 from scalehsi.schema import InputError
 
 
@@ -130,7 +130,7 @@ def test_any_finer_grid_by_tiles_and_whole(maps, upsample, gaps):
     off = abs(tiled["abundances"] - whole["abundances"]) / whole["abundances_std"]
     assert float(off.max()) < 0.02
     assert float(tiled["seam_difference"].max()) < 0.02
-    # Between its points a finer grid is straight: what it says of pixels is what the pixels say.
+    # Linear interpolation between the points nearly reproduces the values on the pixels.
     plain = hsi.fit(noisy, hsi.ParallelGP(tile=None, lengthscale=(2.0, 2.0)))
     near = whole["abundances"].interp(y=plain["y"], x=plain["x"], kwargs={"fill_value": "extrapolate"})
     assert float(abs(near - plain["abundances"]).max()) < 0.5
@@ -297,17 +297,18 @@ def test_tiles_of_another_library_are_the_same(maps, gaps):
     if gaps:
         y[np.random.default_rng(0).random(y.shape[:2]) < 0.2] = np.nan
     tile = SimpleNamespace(shape=y.shape[:2], index=np.arange(y[..., 0].size))
-    how = engines.How("structured", "density", 8, 0)
-    shared = {"hyper": hyper, "finer": Finer.of(2), "extent": y.shape[:2], "nonnegative": True, "how": how}
+    settings = engines.EngineSettings("structured", "density", 8, 0)
+    shared = {"hyper": hyper, "upsampling": Upsampling.of(2), "extent": y.shape[:2], "nonnegative": True}
+    shared["settings"] = settings
     shared["tile"] = tile
-    rows, _ = smoothed(y.reshape(-1, y.shape[-1]), **shared)
-    there, _ = smoothed(torch.asarray(y.reshape(-1, y.shape[-1])), **shared)
+    rows, _ = smooth_tile(y.reshape(-1, y.shape[-1]), **shared)
+    there, _ = smooth_tile(torch.asarray(y.reshape(-1, y.shape[-1])), **shared)
     for name, values in rows.items():
         assert isinstance(there[name], torch.Tensor)
         assert np.allclose(there[name].numpy(), values, atol=1e-5), name
 
 
-def test_a_solver_that_did_not_end_is_told(maps, monkeypatch):
+def test_a_solver_that_did_not_converge_is_reported(maps, monkeypatch):
     monkeypatch.setattr(radial_solver, "MAX_STEPS", 3)
     found = hsi.fit(maps[0], hsi.ParallelGP("matern52-radial", lengthscale=(4.0, 4.0)))
     assert found.attrs["status"] == "max_iter"
