@@ -196,7 +196,7 @@ def _flag(parameter: inspect.Parameter) -> Flag | None:
 _PYTHON: Final = re.compile(
     r"""
       (?P<kept> (?<!\w)'[^']*'(?!\w) | --[\w-]+[ ]\w+=\S+ | [\w.]+\((?:[^()]|\([^()]*\))*\) )  # text, options, calls
-    | scalehsi\.(?P<command>[a-z]+)\b(?![.(_])
+    | (?<![\w/])scalehsi\.(?!zarr\b)(?P<command>[a-z]+)\b(?![.(_])
     | (?P<lead>\b(?:got|type)[ ])(?P<numbers>\([-+.,\d\ e]+\))
     | \b(?P<name>[a-z]\w*)
       (?: =(?P<value> \([^()]*\) | \[[^][]*\] | '[^']*' | \.\.\. | [^][\s,;:()']*[^][\s,;:().'] | (?=[\s,;.)]|$) )

@@ -77,8 +77,8 @@ def test_a_bar_is_drawn_with_the_time_left(monkeypatch):
     screen = io.StringIO()
     shown = console.Console()
     shown._err = console.RichConsole(file=screen, force_terminal=True, width=120, markup=False)
-    with shown.bar("working") as tell:
-        tell(1, 4)
-        tell(3, 4)
+    with shown.bar("working") as listener:
+        listener(1, 4)
+        listener(3, 4)
     assert "working" in screen.getvalue()
     assert re.search(r"about \d+:\d\d left", screen.getvalue())

@@ -98,7 +98,7 @@ def hspy_file(folder: Path) -> Path:
         }
         for position, dim in enumerate(cube.dims)
     ]
-    held = {
+    content = {
         "data": cube.values,
         "axes": axes,
         "metadata": {"General": {"title": "minerals"}, "Signal": {"signal_type": "EDS_TEM"}},
@@ -106,7 +106,7 @@ def hspy_file(folder: Path) -> Path:
         "package_info": {},
     }
     empty: dict = {name: {} for name in ("original_metadata", "learning_results", "tmp_parameters", "models")}
-    hspy.file_writer(str(folder / "minerals.hspy"), {**held, **empty})
+    hspy.file_writer(str(folder / "minerals.hspy"), {**content, **empty})
     return folder / "minerals.hspy"
 
 
