@@ -12,16 +12,7 @@ from typing import Any, Final, NamedTuple
 import numpy as np
 
 from scalehsi.arrays import Float
-from scalehsi.kernels.cuda.sources import (
-    C_TYPES,
-    add,
-    current_device,
-    launch,
-    module,
-    padded_components,
-    runtime,
-    to_host,
-)
+from scalehsi.kernels.cuda.sources import C_TYPES, add, current_device, launch, module, padded_k, runtime, to_host
 from scalehsi.schema import InputError
 
 THREADS: Final = 256
@@ -109,7 +100,7 @@ def plan(n: int, channels: int, itemsize: int, *, per_block: int, per_processor:
     >>> plan(20, 4096, 4, per_block=232448, per_processor=233472).fused
     False
     """
-    k = padded_components(n)
+    k = padded_k(n)
     pitch = -(-channels // ALIGNMENT) * ALIGNMENT
     packs = -(-pitch // (THREADS * _wide(k)))
     fused = packs * _wide(k) * k <= MAX_SUMS_PER_THREAD
@@ -241,7 +232,10 @@ def frobenius_abundances(
 
 
 class _Block:
-    """Data on the device, the problem scaled to components of unit length, and the kernels."""
+    """Data on the device, the problem scaled to components of unit length, and the kernels.
+
+    Arguments as in `frobenius_update`; cupy is the module.
+    """
 
     def __init__(self, cupy: Any, x: Any, s: Any, w: Any, *, weigh_pixels: bool, gram: Any, shift: Any) -> None:
         ends = np.asarray(s, dtype=np.float64)

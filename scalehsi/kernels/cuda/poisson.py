@@ -19,7 +19,7 @@ from scalehsi.kernels.cuda.sources import (
     current_device,
     launch,
     module,
-    padded_components,
+    padded_k,
     runtime,
     to_host,
 )
@@ -209,14 +209,14 @@ def poisson_abundances(counts: Any, *, s: Float, residual: bool = True) -> tuple
 
 
 class _Pass:
-    """Endmembers on the device, scaled to a sum of one, and the kernels of a pass."""
+    """Endmembers ``s`` (K, E) on the device, scaled to a sum of one, and the kernels of a pass; cupy is the module."""
 
     def __init__(self, cupy: Any, counts: DeviceCounts, s: Any) -> None:
         self.columns = np.ascontiguousarray(np.asarray(s, dtype=np.float64).T)
         # Above zero, except for empty endmembers, which stay empty, as on the CPU.
         self.columns = np.maximum(self.columns, MIN_ENDMEMBER * self.columns.mean(axis=0))
         self.channels, self.n = self.columns.shape
-        self.k = padded_components(self.n)
+        self.k = padded_k(self.n)
         sums = self.columns.sum(axis=0)
         self.unit = np.where(sums > 0, sums, 1.0)
         table, alive = np.zeros((self.channels, self.k), dtype=np.float32), np.zeros(self.k, dtype=np.float32)

@@ -38,7 +38,7 @@ def source(name: str) -> str:
     return re.sub(r'^#include "(\w+)\.cu"$', lambda found: source(found.group(1)), text, flags=re.MULTILINE)
 
 
-def padded_components(n: int) -> int:
+def padded_k(n: int) -> int:
     """Round n components up to a number for which kernels are compiled.
 
     Raises
@@ -48,7 +48,7 @@ def padded_components(n: int) -> int:
 
     Examples
     --------
-    >>> [padded_components(n) for n in (1, 4, 5, 12, 32)]
+    >>> [padded_k(n) for n in (1, 4, 5, 12, 32)]
     [4, 4, 8, 16, 32]
     """
     if not 1 <= n <= MAX_COMPONENTS:

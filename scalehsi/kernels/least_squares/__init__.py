@@ -1,4 +1,4 @@
-"""Least squares of a block of pixels: solve the abundances, sum what the endmembers need, update the endmembers."""
+"""Least squares of a block of pixels: solve the abundances, sum the terms for the endmembers, update the endmembers."""
 
 from scalehsi.kernels.least_squares.passes import abundances, improve, objective, update
 

@@ -77,7 +77,7 @@ def update_pass_in_place(
     x: Any, s: Any, kind: int, gram: Any, shift: Any, given: Any, known_gram: Any, weigh_pixels: int, buffer: Any,
     big_n: Any, big_m: Any, used: Any,
 ) -> None:  # fmt: skip
-    """Variant of `update_pass` for an ``x`` in the dtype of the buffer: complete tiles are not copied."""
+    """Variant of `update_pass` (same arguments) for an ``x`` in the dtype of the buffer: full tiles are not copied."""
     n = gram.shape[0]
     height = buffer.shape[0]
     a, cv = np.zeros((height, s.shape[0]), buffer.dtype), np.zeros((height, s.shape[0]), buffer.dtype)

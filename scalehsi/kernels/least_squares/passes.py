@@ -20,7 +20,7 @@ from scalehsi.kernels import cuda
 from scalehsi.kernels.least_squares import fused_pass
 from scalehsi.kernels.least_squares.endmember_update import least_squares
 from scalehsi.kernels.least_squares.pixel_problem import Problem, SplitProblem, make_problem, scaled, split_known
-from scalehsi.kernels.pixel_rows.strips import given_rows, pixel_weight, strips
+from scalehsi.kernels.pixel_rows.strips import add_sums, given_rows, pixel_weight, strips
 from scalehsi.kernels.quadratic.block_pivoting import NON_NEGATIVE
 from scalehsi.kernels.quadratic.nnls import nnls
 
@@ -95,9 +95,7 @@ def update(
             square = strip * strip if v is None else strip * strip * v
             channels = xp.sum(square, axis=0, dtype=xp.float64)
             parts["norm"] = xp.sum(channels if w is None else channels * xp.asarray(w, dtype=xp.float64))
-        for key, value in parts.items():
-            host = arrays.to_host(value).astype(np.float64)
-            total[key] = host if key not in total else total[key] + host
+        add_sums(total, parts)
     return {}, total
 
 
@@ -152,9 +150,7 @@ def abundances(
             "residual_spectrum": xp.sum(residuals, axis=0),
             "objective": 0.5 * xp.sum(weighted if v is None else weighted * v),
         }
-        for key, value in parts.items():
-            host = arrays.to_host(value).astype(np.float64)
-            total[key] = host if key not in total else total[key] + host
+        add_sums(total, parts)
     pixels = {"abundances": xp.concat(found, axis=0)}
     return (pixels | {"residual": xp.concat(rms, axis=0)} if residual else pixels), total
 

@@ -14,7 +14,7 @@ import numpy as np
 from scalehsi import arrays
 from scalehsi.arrays import Float, Int
 from scalehsi.kernels.quadratic.block_pivoting import ASYMMETRIC, NON_NEGATIVE, SIMPLEX
-from scalehsi.kernels.quadratic.nnls import RELATIVE_RIDGE
+from scalehsi.kernels.quadratic.nnls import with_ridge
 
 
 class Problem(NamedTuple):
@@ -97,8 +97,7 @@ def scaled(problem: Problem, known: Sequence[int] | Int | None = None) -> tuple[
     unit[np.array([] if known is None else known, dtype=np.int64)] = 1.0
     if problem.kind == SIMPLEX:
         unit = np.full_like(unit, length.max(initial=0.0) or 1.0)
-    gram = problem.gram / np.outer(unit, unit)
-    safe = gram + np.diag(np.where(np.diag(gram) > 0, RELATIVE_RIDGE * np.diag(gram), 1.0))
+    safe = with_ridge(problem.gram / np.outer(unit, unit))
     if problem.kind == SIMPLEX:
         one = float(unit[0])
         scaled_loss = problem._replace(weighted=problem.weighted / one**2, gram=safe, shift=problem.shift / one**2)

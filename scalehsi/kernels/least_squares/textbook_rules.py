@@ -16,7 +16,7 @@ import numpy as np
 
 from scalehsi import arrays
 from scalehsi.arrays import Float
-from scalehsi.kernels.pixel_rows.strips import strips
+from scalehsi.kernels.pixel_rows.strips import add_sums, strips
 from scalehsi.kernels.quadratic.nnls import solve_one
 
 RULES: Final = ("als", "mals", "hals", "mu")
@@ -65,9 +65,7 @@ def update(
         }
         if norm:
             parts["norm"] = xp.sum(strip * strip, dtype=xp.float64)
-        for key, value in parts.items():
-            host = arrays.to_host(value).astype(np.float64)
-            total[key] = host if key not in total else total[key] + host
+        add_sums(total, parts)
     return {"c": xp.concat(found, axis=0)}, total
 
 
@@ -159,8 +157,7 @@ def penalised(
         parts = {"N": here.T @ strip, "M": here.T.astype(np.float64) @ here, "C": c[part].sum(axis=0)}
         if norm:
             parts["norm"] = np.sum(strip * strip, dtype=np.float64)
-        for key, value in parts.items():
-            total[key] = np.float64(value) if key not in total else total[key] + value
+        add_sums(total, parts)
     return {"c": c}, total
 
 

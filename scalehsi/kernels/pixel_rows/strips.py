@@ -1,4 +1,4 @@
-"""Read the rows of a block in strips that fit the processor cache; weights of pixels and known abundances for them."""
+"""Strips of rows of a block that fit the processor cache; sums over them, pixel weights, and known abundances."""
 
 from __future__ import annotations
 
@@ -21,6 +21,13 @@ def strips(x: arrays.Array) -> Iterator[tuple[slice, arrays.Array]]:
     for start in range(0, x.shape[0], PIXELS_PER_STRIP):
         part = slice(start, min(start + PIXELS_PER_STRIP, x.shape[0]))
         yield part, xp.astype(x[part, :], xp.float32, copy=False) if single else x[part, :]
+
+
+def add_sums(total: dict[str, Any], parts: dict[str, Any]) -> None:
+    """Add the sums of a strip to those of its block, ``total``, in float64 on the host."""
+    for key, value in parts.items():
+        host = arrays.to_host(value).astype(np.float64)
+        total[key] = total[key] + host if key in total else host
 
 
 def pixel_weight(xp: Any, strip: arrays.Array) -> arrays.Array:

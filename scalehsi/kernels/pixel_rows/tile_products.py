@@ -48,7 +48,7 @@ def add_outer(x: Any, c: Any, total: Any) -> None:
 
 @numba.njit(cache=True, nogil=True, fastmath=FAST_SUMS)
 def _dots4(x: Any, p: int, s: Any, k: int, out: Any) -> None:
-    """Part of `dots` for the four pixels from p on and the four components from k on."""
+    """Part of `dots` for four pixels from p on and four components from k on; arrays as there."""
     x0, x1, x2, x3 = x[p], x[p + 1], x[p + 2], x[p + 3]
     s0, s1, s2, s3 = s[k], s[k + 1], s[k + 2], s[k + 3]
     zero = x.dtype.type(0)
@@ -72,7 +72,7 @@ def _dots4(x: Any, p: int, s: Any, k: int, out: Any) -> None:
 
 @numba.njit(cache=True, nogil=True, fastmath=FAST_SUMS)
 def _dots3(x: Any, p: int, s: Any, k: int, out: Any) -> None:
-    """Part of `dots` for the four pixels from p on and the three components from k on."""
+    """Part of `dots` for four pixels from p on and three components from k on; arrays as there."""
     x0, x1, x2, x3 = x[p], x[p + 1], x[p + 2], x[p + 3]
     s0, s1, s2 = s[k], s[k + 1], s[k + 2]
     zero = x.dtype.type(0)
@@ -94,7 +94,7 @@ def _dots3(x: Any, p: int, s: Any, k: int, out: Any) -> None:
 
 @numba.njit(cache=True, nogil=True, fastmath=FAST_SUMS)
 def _dots2(x: Any, p: int, s: Any, k: int, out: Any) -> None:
-    """Part of `dots` for the four pixels from p on and the two components from k on."""
+    """Part of `dots` for four pixels from p on and two components from k on; arrays as there."""
     x0, x1, x2, x3 = x[p], x[p + 1], x[p + 2], x[p + 3]
     s0, s1 = s[k], s[k + 1]
     zero = x.dtype.type(0)
@@ -111,7 +111,7 @@ def _dots2(x: Any, p: int, s: Any, k: int, out: Any) -> None:
 
 @numba.njit(cache=True, nogil=True, fastmath=FAST_SUMS)
 def _outer4(x: Any, p: int, c: Any, k: int, total: Any) -> None:
-    """Part of `add_outer` for the four pixels from p on and the four components from k on."""
+    """Part of `add_outer` for four pixels from p on and four components from k on; arrays as there."""
     x0, x1, x2, x3 = x[p], x[p + 1], x[p + 2], x[p + 3]
     t0, t1, t2, t3 = total[k], total[k + 1], total[k + 2], total[k + 3]
     c00, c01, c02, c03 = c[p, k], c[p, k + 1], c[p, k + 2], c[p, k + 3]
@@ -128,7 +128,7 @@ def _outer4(x: Any, p: int, c: Any, k: int, total: Any) -> None:
 
 @numba.njit(cache=True, nogil=True, fastmath=FAST_SUMS)
 def _outer3(x: Any, p: int, c: Any, k: int, total: Any) -> None:
-    """Part of `add_outer` for the four pixels from p on and the three components from k on."""
+    """Part of `add_outer` for four pixels from p on and three components from k on; arrays as there."""
     x0, x1, x2, x3 = x[p], x[p + 1], x[p + 2], x[p + 3]
     t0, t1, t2 = total[k], total[k + 1], total[k + 2]
     c00, c01, c02 = c[p, k], c[p, k + 1], c[p, k + 2]
@@ -144,7 +144,7 @@ def _outer3(x: Any, p: int, c: Any, k: int, total: Any) -> None:
 
 @numba.njit(cache=True, nogil=True, fastmath=FAST_SUMS)
 def _outer2(x: Any, p: int, c: Any, k: int, total: Any) -> None:
-    """Part of `add_outer` for the four pixels from p on and the two components from k on."""
+    """Part of `add_outer` for four pixels from p on and two components from k on; arrays as there."""
     x0, x1, x2, x3 = x[p], x[p + 1], x[p + 2], x[p + 3]
     t0, t1 = total[k], total[k + 1]
     c00, c01, c10, c11 = c[p, k], c[p, k + 1], c[p + 1, k], c[p + 1, k + 1]

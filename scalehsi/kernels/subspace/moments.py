@@ -8,7 +8,7 @@ import numpy as np
 
 from scalehsi import arrays
 from scalehsi.arrays import Float
-from scalehsi.kernels.pixel_rows.strips import pixel_weight, strips
+from scalehsi.kernels.pixel_rows.strips import add_sums, pixel_weight, strips
 
 
 @np.errstate(invalid="ignore", over="ignore")  # the caller detects NaN and Inf in ``power``
@@ -49,12 +49,7 @@ def moments(
             "weight": xp.sum(v),
             "power": xp.sum(weighted * strip, axis=0),
         }
-        for key, value in parts.items():
-            host = arrays.to_host(value).astype(np.float64)
-            if key in total:
-                total[key] += host
-            else:
-                total[key] = host
+        add_sums(total, parts)
     total["pixels"] = x.shape[0]
     return {}, total
 

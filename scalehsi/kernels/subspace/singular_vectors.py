@@ -48,7 +48,10 @@ def leading_pairs(x: np.ndarray[Any, Any], n: int, rng: np.random.Generator) -> 
 
 
 def leading_vectors(x: np.ndarray[Any, Any], n: int, *, seed: int) -> Float:
-    """Right singular vectors of `leading_pairs`, shape (E, N); columns of zeros if ``x`` (P, E) has fewer."""
+    """Right singular vectors of `leading_pairs`, shape (E, n); columns of zeros if ``x`` (P, E) has fewer.
+
+    seed is that of the start vector.
+    """
     _, _, right = leading_pairs(x, n, np.random.default_rng(seed))
     vectors = np.zeros((x.shape[1], n))
     vectors[:, : len(right)] = right.T
