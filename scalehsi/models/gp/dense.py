@@ -312,9 +312,9 @@ def _model(torch: Any, gpytorch: Any, spatial: Any, places: Any, targets: Any, r
             return gpytorch.distributions.MultitaskMultivariateNormal(self.mean_function(x), self.coupled(x))
 
     model = Parallel()
-    # gpytorch starts from random numbers of the process; these are the same in each run.
-    factor = np.random.default_rng(0).standard_normal((maps, rank))
-    model.coupled.task_covar_module.initialize(covar_factor=torch.as_tensor(factor))
+    # gpytorch starts from torch's global random numbers; these are the same in each run.
+    start = torch.as_tensor(np.random.default_rng(0).standard_normal((maps, rank + 1)))
+    model.coupled.task_covar_module.initialize(covar_factor=start[:, :rank], raw_var=start[:, rank])
     return model
 
 

@@ -94,6 +94,8 @@ class ParallelGP(DirectModel):
         Clip the mean at zero, as abundances cannot be negative.
     max_iter : int, default 200
         Training steps of "dense".
+    tol : float, default 0
+        Ignored, as the fit is a single step.
 
     Notes
     -----

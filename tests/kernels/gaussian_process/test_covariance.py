@@ -1,4 +1,4 @@
-"""Covariances along an axis: their derivatives, eigenvectors and the points between."""
+"""Covariances along an axis: derivatives, eigenvectors, and points between the pixels."""
 
 import numpy as np
 import pytest
@@ -33,7 +33,7 @@ def test_eigenvectors_from_the_even_and_odd_halves(kernel: str, size: int) -> No
     assert (np.diff(found.values) <= 0).all()
 
 
-def test_the_finer_grid_has_the_same_centre() -> None:
+def test_the_upsampled_grid_has_the_same_centre() -> None:
     fine = cross_covariance("rbf", 5, 2.0, 3)
     assert fine.shape == (15, 5)
     np.testing.assert_allclose(fine[1::3], covariance("rbf", np.subtract.outer(range(5), range(5)), 2.0)[0], atol=1e-12)
@@ -44,6 +44,6 @@ def test_the_finer_grid_has_the_same_centre() -> None:
     ("kernel", "words"),
     [("matern5", "matern52"), ("periodic", "period in pixels"), ("rbf(3)", "nothing else"), ("", "not known")],
 )
-def test_a_kernel_that_is_none(kernel: str, words: str) -> None:
+def test_an_unknown_kernel_is_refused(kernel: str, words: str) -> None:
     with pytest.raises(InputError, match=words):
         parse(kernel)

@@ -1,4 +1,4 @@
-"""Maps with missing pixels against the plain formulas on the pixels that are there."""
+"""Maps with missing pixels against the dense formulas on the measured pixels."""
 
 import numpy as np
 import pytest
@@ -106,7 +106,7 @@ def test_the_deviation_by_density(share: float, off: float, upsample: int) -> No
         assert np.sqrt((error**2).mean()) < 0.5 * np.sqrt(((complete / expected - 1) ** 2).mean())
 
 
-def test_the_way_to_the_deviation_is_chosen_by_what_is_missing() -> None:
+def test_auto_chooses_the_method_by_the_missing_pixels() -> None:
     shape, rng = (30, 32), np.random.default_rng(0)
     few, half, hole = (rng.random(shape) >= share for share in (0.02, 0.5, 0.02))
     hole[10:20, 10:20] = False
@@ -126,7 +126,7 @@ def test_nothing_measured_leaves_the_prior() -> None:
     np.testing.assert_allclose(deviation(SHAPE, nothing, KNOWN, count=400), expected, rtol=0.2)
 
 
-def test_methods_and_masks_that_do_not_fit_are_refused() -> None:
+def test_unknown_methods_and_masks_of_another_shape_are_refused() -> None:
     with pytest.raises(InputError, match="method='drawn' is not known; did you mean 'draws'"):
         deviation(SHAPE, np.ones(SHAPE, dtype=bool), KNOWN, method="drawn")
     with pytest.raises(InputError, match=r"observed has shape \(3, 3\)"):

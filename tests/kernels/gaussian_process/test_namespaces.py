@@ -1,4 +1,4 @@
-"""Predictions of maps that lie in other array libraries and on other devices, against numpy's."""
+"""Predictions in other array libraries and on other devices, against those of numpy."""
 
 from importlib.util import find_spec
 from typing import Any
@@ -22,7 +22,7 @@ KNOWN = Hyper(
 
 
 def strict(values: np.ndarray) -> Any:
-    # Not the default device: it refuses numpy's functions and what lies elsewhere, as a GPU does.
+    # A device that is not the default refuses numpy's functions and arrays of other devices, as a GPU does.
     return array_api_strict.asarray(values, device=array_api_strict.Device("device1"))
 
 
@@ -104,7 +104,7 @@ def test_draws_and_deviations_are_the_same_numbers(there: Any, upsample: int) ->
         np.testing.assert_allclose(to_host(found), expected, atol=1e-7)
 
 
-def test_filters_stay_where_they_are() -> None:
+def test_filters_are_cached_on_their_device() -> None:
     there = strict(np.ones(3))
     keys = ("matern52", 6, 2.0, 1, "float64")
     one = axis_filter_on(backend_of(there), *keys)

@@ -1,4 +1,4 @@
-"""Likelihood, mean and deviation on the grid against the plain formulas on the whole covariance matrix."""
+"""Likelihood, mean and deviation of complete maps against the dense formulas on the whole covariance matrix."""
 
 import numpy as np
 import pytest
@@ -72,7 +72,7 @@ def test_the_likelihood_is_that_of_the_whole_matrix(count: int, off: float, monk
         return float(0.5 * (np.linalg.slogdet(whole)[1] + flat @ np.linalg.solve(whole, flat) + size))
 
     assert value == pytest.approx(dense(LENGTHS), abs=off)
-    # B and D are at their best, so that the derivative by the lengths is that with B and D held.
+    # B and D are at their best, so that the derivative by the lengths is that with B and D fixed.
     y_up, y_down, x_up, x_down = (
         dense((LENGTHS[0] * np.exp(a), LENGTHS[1] * np.exp(b)))
         for a, b in ((1e-4, 0), (-1e-4, 0), (0, 1e-4), (0, -1e-4))
@@ -82,7 +82,7 @@ def test_the_likelihood_is_that_of_the_whole_matrix(count: int, off: float, monk
 
 
 def draw(shape: tuple[int, int], lengths: tuple[float, float], seed: int) -> tuple[np.ndarray, np.ndarray]:
-    """Two maps that share their structure, and what is measured of them."""
+    """Two maps with common structure, true and noisy."""
     rng = np.random.default_rng(seed)
     rows, columns = (
         np.linalg.cholesky(along("matern52", n, ell) + 1e-9 * np.eye(n)) for n, ell in zip(shape, lengths, strict=True)
@@ -102,7 +102,7 @@ def test_lengths_and_noise_are_found() -> None:
     assert 0.92 < (np.abs(mean - truth) < 1.96 * deviation).mean() < 0.98
 
 
-def test_tiles_give_nearly_what_the_whole_gives() -> None:
+def test_a_fit_to_tiles_is_close_to_that_of_the_whole() -> None:
     _, y = draw((64, 64), (4.0, 5.0), seed=1)
     whole, parts = fit([y]), fit([y[:32, :32], y[32:, 32:], y[:32, 32:]])
     np.testing.assert_allclose(parts.lengths, whole.lengths, rtol=0.3)
@@ -111,9 +111,9 @@ def test_tiles_give_nearly_what_the_whole_gives() -> None:
 
 def test_bounds_hold_and_units_do_not_matter() -> None:
     _, y = draw((32, 32), (4.0, 4.0), seed=2)
-    held = fit([y], bounds=((1.0, 2.0), (1.0, 1.5)))
-    assert 1.0 <= held.lengths[0] <= 2.0
-    assert 1.0 <= held.lengths[1] <= 1.5
+    limited = fit([y], bounds=((1.0, 2.0), (1.0, 1.5)))
+    assert 1.0 <= limited.lengths[0] <= 2.0
+    assert 1.0 <= limited.lengths[1] <= 1.5
     fixed = fit([y], bounds=((2.0, 2.0), (3.0, 3.0)))
     assert fixed.lengths == (2.0, 3.0)
     with pytest.raises(InputError, match="no length is within both"):

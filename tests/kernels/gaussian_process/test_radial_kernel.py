@@ -1,4 +1,4 @@
-"""The kernel of distance: its matrices in a mirror, the likelihood on dense tiles, and what is found by it."""
+"""Kernels of distance: even and odd maps, the likelihood on dense tiles, and fitted hyperparameters."""
 
 import numpy as np
 import pytest
@@ -27,7 +27,7 @@ def between(shape: tuple[int, int]) -> tuple[np.ndarray, np.ndarray]:
 
 
 def drawn(shape: tuple[int, int], lengths: tuple[float, float], seed: int) -> tuple[np.ndarray, np.ndarray]:
-    """Two maps that share their structure, and what is measured of them."""
+    """Two maps with common structure, true and noisy."""
     first, second = Prior("matern52-radial", shape, lengths).draw(np.random.default_rng(seed), 2)[0]
     truth = np.stack([first, 0.8 * first + 0.6 * second], axis=-1)
     return truth, truth + np.array([0.1, 0.4]) * np.random.default_rng(seed + 1).standard_normal(truth.shape)
@@ -46,21 +46,21 @@ def test_one_at_zero_and_the_derivatives(kernel: str) -> None:
 
 
 @pytest.mark.parametrize("kernel", ["matern5-radial", "matern52", "periodic(3)-radial", "-radial"])
-def test_a_kernel_that_is_none_of_distance(kernel: str) -> None:
+def test_another_kernel_is_refused(kernel: str) -> None:
     with pytest.raises(InputError, match="no kernel of distance"):
         fit([np.zeros((4, 4, 1))], kernel=kernel)
     assert is_radial(kernel) == (kernel != "matern52")
 
 
 @pytest.mark.parametrize("shape", [(6, 8), (7, 8), (5, 3), (1, 9), (2, 1), (1, 1)])
-def test_the_mirror_loses_nothing(shape: tuple[int, int]) -> None:
+def test_even_and_odd_maps_lose_nothing(shape: tuple[int, int]) -> None:
     whole = radial_covariance("matern52-radial", *between(shape), LENGTHS)
     y = np.random.default_rng(0).standard_normal((2, *shape))
-    mirrored = EvenOddMaps(shape)
-    folded = [mirrored.fold(y, signs) for signs in mirrored.signs]
+    even_odd = EvenOddMaps(shape)
+    folded = [even_odd.fold(y, signs) for signs in even_odd.signs]
     assert sum(f.shape[-1] for f in folded) == shape[0] * shape[1]
     for part in range(3):
-        blocks = [m[part] for m in mirrored.covariances("matern52-radial", LENGTHS)]
+        blocks = [m[part] for m in even_odd.covariances("matern52-radial", LENGTHS)]
         found = sum(f[0] @ block @ f[1] for f, block in zip(folded, blocks, strict=True))
         assert found == pytest.approx(y[0].ravel() @ whole[part] @ y[1].ravel(), abs=1e-11)
 
@@ -84,9 +84,9 @@ def test_the_slope_of_the_likelihood(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(spectral_nodes, "NODE_COUNT", 20000)
     shape = (12, 11)
     (tile,), *_ = standardised([drawn(shape, (3.0, 4.0), 5)[1]])
-    mirrored = EvenOddMaps(shape)
-    sets = [mirrored.fold(tile[None], signs) for signs in mirrored.signs]
-    work = DenseLikelihood(sets, lambda lengths: mirrored.covariances("matern52-radial", lengths), 1)
+    even_odd = EvenOddMaps(shape)
+    sets = [even_odd.fold(tile[None], signs) for signs in even_odd.signs]
+    work = DenseLikelihood(sets, lambda lengths: even_odd.covariances("matern52-radial", lengths), 1)
     h = 0.02
     up, down = (work.loss((2.5 * np.exp(a), 3.0)) for a in (h, -h))
     left, right = (work.loss((2.5, 3.0 * np.exp(a))) for a in (-h, h))
@@ -105,7 +105,7 @@ def test_lengths_and_noise_are_found_from_tiles() -> None:
     assert other.loss - found.loss == pytest.approx(3 * 4 * 24 * 26 * 2 * np.log(1e4), rel=0.1)
 
 
-def test_and_with_half_of_the_pixels_missing() -> None:
+def test_lengths_and_noise_are_found_with_half_of_the_pixels_missing() -> None:
     _, y = drawn((60, 60), (4.0, 6.0), seed=6)
     mask = np.random.default_rng(4).random((60, 60)) >= 0.5
     found = fit([np.where(mask[..., None], y, np.nan)], [mask])

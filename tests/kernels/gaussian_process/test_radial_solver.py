@@ -1,4 +1,4 @@
-"""Mean and deviation for a kernel of distance against the plain formulas on the whole covariance matrix."""
+"""Mean and deviation for a kernel of distance against the dense formulas on the whole covariance matrix."""
 
 import numpy as np
 import pytest
@@ -80,7 +80,7 @@ def test_no_patch_where_lengths_are_too_long() -> None:
     y = np.random.default_rng(0).standard_normal((130, 130, 1))
     found = solve(y, None, long, draws=4)
     assert found.std is not None
-    # Pixels within some lengths of each other are known together, to about one over the root of their number.
+    # The deviation is about one over the square root of the number of pixels within some lengths.
     assert 0.003 < found.std.mean() < 0.1
 
 
@@ -116,7 +116,7 @@ def test_the_prior_has_its_covariance(upsample: int) -> None:
         np.testing.assert_allclose(left.T @ right / 1500, expected, atol=5 / np.sqrt(1500))
 
 
-def test_a_prior_on_a_torus_that_is_too_small_says_so() -> None:
+def test_a_prior_on_a_periodic_grid_that_is_too_small_says_so() -> None:
     small = Prior("rbf-radial", (16, 16), (12.0, 12.0), largest=1)
     assert small.negative > 1e-5
     wide = Prior("rbf-radial", (16, 16), (12.0, 12.0))
@@ -125,14 +125,14 @@ def test_a_prior_on_a_torus_that_is_too_small_says_so() -> None:
     assert fields.var() == pytest.approx(1.0, rel=0.2)
 
 
-def test_products_are_exact_where_the_torus_is_cut_short() -> None:
+def test_products_are_exact_on_a_periodic_grid_shorter_than_twice_the_grid() -> None:
     shape, lengths = (90, 3), (2.0, 0.8)
-    torus = FFTCovariance("matern52-radial", shape, lengths, (0.25, -0.4))
-    assert torus.sizes[0] < 2 * shape[0] - 1
+    fft = FFTCovariance("matern52-radial", shape, lengths, (0.25, -0.4))
+    assert fft.sizes[0] < 2 * shape[0] - 1
     y, x = places(shape, 1)
     k = radial_covariance("matern52-radial", np.subtract.outer(y + 0.25, y), np.subtract.outer(x - 0.4, x), lengths)[0]
     v = np.random.default_rng(0).standard_normal(shape)
-    np.testing.assert_allclose(torus.product(v).ravel(), k @ v.ravel(), atol=1e-11)
+    np.testing.assert_allclose(fft.product(v).ravel(), k @ v.ravel(), atol=1e-11)
 
 
 def test_nothing_measured_leaves_the_prior() -> None:

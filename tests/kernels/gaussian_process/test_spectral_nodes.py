@@ -1,4 +1,4 @@
-"""The best B and D at given lengths: found also where one map has next to no noise and another one much."""
+"""Best B and D at given lengths, also where one map has next to no noise and another one much."""
 
 import numpy as np
 import pytest
@@ -10,8 +10,8 @@ from scalehsi.simulate import maps, sines
 
 
 @pytest.mark.parametrize(("sigma0", "alpha"), [(0.25, 1.0), (1.0, 2.0), (1.0, 4.0)])
-def test_a_map_without_noise_gives_its_equal_back(sigma0: float, alpha: float) -> None:
-    """Model 1 of the paper: a descent that ends some nats too high leaves the third map a part of its own."""
+def test_a_map_without_noise_restores_an_equal_map(sigma0: float, alpha: float) -> None:
+    """Model 1 of the paper: after a descent that ends some nats too high the third map has a part of its own."""
     scene = sines((32, 32), model=1, sigma0=sigma0, alpha=alpha)
     y, truth = (np.moveaxis(v.values, 0, -1).astype(float) for v in scene)
     mean, _ = predict(y, likelihood.fit([y]))
@@ -36,7 +36,7 @@ def test_no_other_start_ends_lower(scene: str, length: float) -> None:
         return float(0.5 * each.sum() + 0.5 * numbers.sum() * 3 * np.log(2 * np.pi))
 
     assert value == pytest.approx(loss(signal, noise), abs=1e-3)
-    # Neither the loss nor its best place may depend on the maps' order, which is another start.
+    # The order of the maps, which is another start, must not change the minimum.
     turn = [2, 0, 1]
     other = spectral_nodes.fit_signal_and_noise(numbers, g, sums[:, turn][:, :, turn], rank=1)[0]
     assert other == pytest.approx(value, abs=0.5)
@@ -44,14 +44,14 @@ def test_no_other_start_ends_lower(scene: str, length: float) -> None:
     for size in (1e-3, 1e-2, 0.1):
         factor = np.linalg.cholesky(signal + 1e-12 * np.eye(3))
         for _ in range(10):
-            # Near by, among matrices of the same kind: scales of maps, and noise.
+            # Nearby matrices of the same kind: other scales of the maps, and other noise.
             scale = np.exp(size * rng.standard_normal(3))
             near = (scale[:, None] * factor) @ (scale[:, None] * factor).T
             assert loss(near, np.maximum(noise * np.exp(size * rng.standard_normal(3)), 1e-6)) > value - 0.05
 
 
-def test_no_step_goes_astray() -> None:
-    """Line searches over the logarithm of the noise once overflowed here, which is an error in tests."""
+def test_line_searches_do_not_overflow() -> None:
+    """Line searches over the logarithm of the noise once overflowed here; the warning is an error in tests."""
     scene = sines((32, 32), model=1, sigma0=0.25, alpha=1.0, seed=1)
     y = np.moveaxis(scene.maps.values, 0, -1).astype(float)
     found = likelihood.fit([y], bounds=((10.0, 11.0), (10.0, 11.0)))

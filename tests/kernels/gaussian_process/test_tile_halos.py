@@ -1,4 +1,4 @@
-"""Halos of tiles: long enough for what they promise, and no promise where a covariance does not fall."""
+"""Halos of tiles: wide enough for their tolerance, and infinite where a covariance does not decay."""
 
 import math
 
@@ -6,14 +6,13 @@ import numpy as np
 import pytest
 
 from scalehsi.kernels.gaussian_process import tile_halos
+from scalehsi.kernels.gaussian_process.covariance import covariance
 from scalehsi.kernels.gaussian_process.likelihood import Hyper
 from scalehsi.kernels.gaussian_process.posterior import predict
 
 
 def scene(kernel, length, noise, shape=(96, 24), seed=0):
-    """Maps drawn from the model itself."""
-    from scalehsi.kernels.gaussian_process.covariance import covariance
-
+    """Draw a map from the model itself."""
     rng = np.random.default_rng(seed)
     roots = []
     for size in shape:
@@ -43,14 +42,13 @@ def test_a_tile_with_its_halo_is_the_whole(kernel, length, noise):
     assert (np.abs(none - whole[:core]) / std[:core]).max() > 10 * off.max()
 
 
-def test_what_does_not_fall_has_no_halo():
+def test_a_covariance_that_does_not_decay_has_an_infinite_halo():
     assert math.isinf(tile_halos.halo_pixels("periodic(6)", 4.0))
     assert math.isinf(tile_halos.halo_pixels("matern52+periodic(6)", 4.0))
     assert math.isfinite(tile_halos.halo_pixels("matern52*periodic(6)", 4.0))
 
 
 @pytest.mark.parametrize("kernel", ["matern12", "matern52", "rbf"])
-def test_a_smaller_tolerance_needs_a_longer_halo(kernel):
-    assert (
-        tile_halos.halo_pixels(kernel, 5.0, 1e-3) > tile_halos.halo_pixels(kernel, 5.0, 1e-2) > tile_halos.halo_pixels(kernel, 2.0, 1e-2)
-    )
+def test_a_smaller_tolerance_needs_a_wider_halo(kernel):
+    halo = tile_halos.halo_pixels
+    assert halo(kernel, 5.0, 1e-3) > halo(kernel, 5.0, 1e-2) > halo(kernel, 2.0, 1e-2)

@@ -1,4 +1,4 @@
-"""The dense reference by gpytorch against our own engines: the same kernel and hyperparameters give the same maps."""
+"""The dense reference by gpytorch against the other engines: equal maps for equal kernels and hyperparameters."""
 
 import sys
 from importlib.util import find_spec
@@ -32,7 +32,7 @@ def measured(seed: int = 0) -> np.ndarray:
 
 
 def scene(side: int, seed: int = 0) -> tuple[np.ndarray, np.ndarray]:
-    """Three maps that share a part of their structure, and what is measured of them at noise 0.3."""
+    """Three maps with partly common structure, true and with noise 0.3."""
     fields = Prior("matern52-radial", (side, side), (4.0, 5.0)).draw(np.random.default_rng(seed), 3)[0]
     truth = np.einsum("khw,tk->hwt", fields, np.array([[1.0, 0.0, 0.0], [0.8, 0.6, 0.0], [0.6, 0.0, 0.8]]))
     return truth, truth + 0.3 * np.random.default_rng(seed + 1).standard_normal(truth.shape)
@@ -45,7 +45,7 @@ def similarity(maps: np.ndarray, truth: np.ndarray) -> np.ndarray:
 @needed
 @pytest.mark.parametrize("kernel", PRODUCTS)
 @pytest.mark.parametrize("upsample", [1, 2, 3, SCATTERED])
-def test_the_structured_engine_gives_the_same(kernel: str, upsample: Points) -> None:
+def test_the_structured_engine_agrees(kernel: str, upsample: Points) -> None:
     mean, std = posterior.predict(measured(), known(kernel), upsample=upsample)
     expected, deviation = dense.predict(measured(), None, known(kernel), upsample=upsample)
     np.testing.assert_allclose(mean, expected, atol=1e-6 * np.abs(expected).max())
@@ -55,7 +55,7 @@ def test_the_structured_engine_gives_the_same(kernel: str, upsample: Points) -> 
 @needed
 @pytest.mark.parametrize("kernel", ["matern52", "rbf+matern32*periodic(4)"])
 @pytest.mark.parametrize("upsample", [1, 2, SCATTERED])
-def test_and_with_missing_pixels(kernel: str, upsample: Points, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_missing_pixels_agree(kernel: str, upsample: Points, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(missing_pixels, "TOLERANCE", 1e-11)
     observed = np.random.default_rng(1).random(SHAPE) >= 0.4
     broken = np.where(observed[..., None], measured(), np.nan)
@@ -69,12 +69,12 @@ def test_and_with_missing_pixels(kernel: str, upsample: Points, monkeypatch: pyt
 @needed
 @pytest.mark.parametrize("kernel", ["matern12", "matern32", "matern52", "rbf"])
 @pytest.mark.parametrize("upsample", [1, 2])
-def test_the_iterative_engine_gives_the_same(kernel: str, upsample: int) -> None:
+def test_the_iterative_engine_agrees(kernel: str, upsample: int) -> None:
     observed = np.random.default_rng(1).random(SHAPE) >= 0.4
     hyper = known(f"{kernel}-radial")
     found = radial_solver.solve(measured(), observed, hyper, upsample=upsample, tolerance=1e-12)
     expected, deviation = dense.predict(measured(), observed, hyper, upsample=upsample)
-    # gpytorch's distance of a place from itself is some 1e-8, which the kink of "matern12" shows.
+    # The distance of a point from itself is some 1e-8 in gpytorch, which is visible at the kink of "matern12".
     off = 1e-5 if kernel == "matern12" else 1e-6
     np.testing.assert_allclose(found.mean, expected, atol=off * np.abs(expected).max())
     np.testing.assert_allclose(found.std, deviation, rtol=off)
@@ -82,20 +82,20 @@ def test_the_iterative_engine_gives_the_same(kernel: str, upsample: int) -> None
 
 @needed
 @pytest.mark.parametrize(("kernel", "own"), [("matern52", likelihood.fit), ("rbf-radial", radial_kernel.fit)])
-def test_its_likelihood_is_ours(kernel: str, own: object) -> None:
+def test_the_likelihoods_agree(kernel: str, own: object) -> None:
     _, y = scene(10)
     found, losses = dense.fit(1e3 * y + 5.0, kernel=kernel, steps=150, rate=0.1, bounds=((1.0, 8.0), (1.0, 8.0)))
     assert losses.shape == (150,)
     assert losses[0] > losses[20] > losses[-1]
     best = own([1e3 * y + 5.0], kernel=kernel, bounds=((1.0, 8.0), (1.0, 8.0)))
-    # Ours has the mean of the data, theirs the best one; both are the likelihood of all data, in nats.
+    # The others take the mean of the data, gpytorch fits it; both are the likelihood of all data, in nats.
     assert found.loss == pytest.approx(best.loss, abs=4.0)
     np.testing.assert_allclose(found.noise, best.noise, rtol=0.1)
     np.testing.assert_allclose(found.lengths, best.lengths, rtol=0.15)
 
 
 @needed
-def test_intervals_start_in_their_middle_and_hold() -> None:
+def test_lengths_start_in_the_middle_of_their_interval_and_stay_in_it() -> None:
     _, y = scene(8)
     reported: list[tuple[int, float]] = []
     mask = np.random.default_rng(2).random((8, 8)) >= 0.3
@@ -104,6 +104,7 @@ def test_intervals_start_in_their_middle_and_hold() -> None:
     first, losses = dense.fit(broken, mask, bounds=limits, steps=0)
     assert first.lengths == pytest.approx((1.5, 4.5))
     assert losses.size == 0
+    np.testing.assert_array_equal(dense.fit(broken, mask, bounds=limits, steps=0)[0].signal, first.signal)
     last, losses = dense.fit(
         broken, mask, bounds=limits, steps=5, rate=1.0, report=lambda step, loss: reported.append((step, loss))
     )
@@ -112,14 +113,14 @@ def test_intervals_start_in_their_middle_and_hold() -> None:
     assert reported == [(n + 1, loss) for n, loss in enumerate(losses)]
     alike, _ = dense.fit(broken, mask, bounds=((1.0, 3.0), (2.0, 6.0)), isotropic=True, steps=3, kernel="rbf")
     assert 2.0 <= alike.lengths[0] == alike.lengths[1] <= 3.0
-    held, _ = dense.fit(broken, mask, bounds=((2.0, 2.0), (3.0, 3.0)), steps=3)
-    assert held.lengths == pytest.approx((2.0, 3.0), rel=1e-5)
+    fixed, _ = dense.fit(broken, mask, bounds=((2.0, 2.0), (3.0, 3.0)), steps=3)
+    assert fixed.lengths == pytest.approx((2.0, 3.0), rel=1e-5)
 
 
 @needed
 @pytest.mark.slow
 @pytest.mark.parametrize("kernel", ["matern52", "matern52-radial"])
-def test_our_training_is_as_good_as_theirs(kernel: str) -> None:
+def test_the_fits_agree(kernel: str) -> None:
     truth, y = scene(24)
     fitted, _ = dense.fit(y, kernel=kernel)
     theirs = similarity(dense.predict(y, None, fitted)[0], truth)
@@ -131,7 +132,7 @@ def test_our_training_is_as_good_as_theirs(kernel: str) -> None:
 
 
 @needed
-def test_maps_that_no_memory_holds_are_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_maps_larger_than_the_memory_are_refused(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(dense, "free_memory", lambda: 100_000)
     with pytest.raises(InputError, match="engine='structured', which needs no matrix"):
         dense.predict(measured(), None, known("matern52"))
@@ -156,7 +157,7 @@ def test_without_gpytorch_the_extra_is_named(monkeypatch: pytest.MonkeyPatch) ->
 
 
 @needed
-def test_a_gpu_that_is_not_there_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_missing_gpu_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
     import torch
 
     monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
@@ -166,7 +167,7 @@ def test_a_gpu_that_is_not_there_is_refused(monkeypatch: pytest.MonkeyPatch) -> 
 
 @needed
 @pytest.mark.gpu
-def test_the_same_on_a_gpu() -> None:
+def test_the_engine_agrees_on_a_gpu() -> None:
     expected = dense.predict(measured(), None, known("matern52"), upsample=2)
     found = dense.predict(measured(), None, known("matern52"), upsample=2, device="cuda")
     for a, b in zip(found, expected, strict=True):

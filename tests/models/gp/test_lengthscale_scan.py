@@ -24,7 +24,7 @@ def atoms() -> xr.Dataset:
 
 
 def test_two_basins_and_straight_lines(atoms: xr.Dataset) -> None:
-    """The paper's figure 3: short basin for every limit from just above it to half of the long one."""
+    """Figure 3 of the paper: the short basin for every limit from just above it to half of the long one."""
     short, long = atoms["basin"].sel(component=1).values
     assert 2 < short < 3.5
     assert 10 < long < 20
@@ -97,7 +97,7 @@ def test_missing_pixels_are_left_out() -> None:
     np.testing.assert_allclose(radial["noise"], 0.1, rtol=0.1)
 
 
-def test_of_large_maps_only_tiles_are_read() -> None:
+def test_only_tiles_of_large_maps_are_read() -> None:
     read: list[tuple[int, ...]] = []
     scene = hsi.simulate.maps((4096, 4096), kind="atoms", chunk=64).maps
 

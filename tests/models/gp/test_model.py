@@ -42,7 +42,7 @@ def similarities(truth, found):
     return [np.corrcoef(t.values.ravel(), f.values.ravel())[0, 1] for t, f in zip(truth, found, strict=True)]
 
 
-def test_it_is_what_the_kernels_give(maps, smooth):
+def test_the_fit_equals_the_kernels(maps, smooth):
     y = np.ascontiguousarray(np.moveaxis(maps[0].values, 0, -1))
     with one_blas_thread():
         hyper = likelihood.fit([y])
@@ -65,7 +65,7 @@ def test_maps_are_recovered_with_their_noise(maps, smooth):
     assert 0.9 < float((abs(off) < 1.96).mean()) <= 1.0
 
 
-def test_the_result_says_what_it_is(maps, smooth, tmp_path):
+def test_the_result_describes_itself(maps, smooth, tmp_path):
     assert smooth["abundances"].dims == smooth["abundances_std"].dims == ("component", "y", "x")
     assert smooth.attrs["model"] == "ParallelGP"
     assert smooth.attrs["status"] == "converged"
@@ -79,7 +79,7 @@ def test_the_result_says_what_it_is(maps, smooth, tmp_path):
 
 
 @pytest.mark.parametrize("noise", [0.03, 0.3])
-def test_tiles_are_the_whole(noise):
+def test_tiled_maps_equal_the_whole(noise):
     noisy, _ = make_maps((96, 80), 2, noise)
     fixed = (3.0, 3.0)
     whole = hsi.fit(noisy, hsi.ParallelGP(tile=None, lengthscale=fixed))
@@ -103,8 +103,8 @@ def test_chunks_and_schedulers_change_nothing(maps, smooth, chunks):
 
 
 @pytest.mark.parametrize("tile", [None, 16])
-def test_a_finer_grid_holds_the_pixels(maps, tile):
-    # An odd factor has a point at the middle of each pixel.
+def test_the_upsampled_grid_contains_the_pixels(maps, tile):
+    # With an odd factor there is a point at the centre of each pixel.
     model = hsi.ParallelGP(upsample=3, tile=tile, lengthscale=(3.0, 3.0))
     fine = hsi.fit(maps[0], model)
     plain = hsi.fit(maps[0], hsi.ParallelGP(tile=tile, lengthscale=(3.0, 3.0)))
@@ -117,7 +117,7 @@ def test_a_finer_grid_holds_the_pixels(maps, tile):
 
 @pytest.mark.parametrize("upsample", [2.5, (1.0, 1.7), (3, 1)])
 @pytest.mark.parametrize("gaps", [False, True])
-def test_any_finer_grid_by_tiles_and_whole(maps, upsample, gaps):
+def test_any_upsampling_by_tiles_and_whole(maps, upsample, gaps):
     noisy = maps[0]
     if gaps:
         noisy = noisy.where(np.random.default_rng(3).random(noisy.shape[1:]) < 0.8)
@@ -170,7 +170,7 @@ def test_leading_dims_share_the_hyperparameters(maps):
     assert min(similarities(truth, found["abundances"].isel(time=0))) > 0.96
 
 
-def test_of_a_result_it_keeps_the_spectra():
+def test_a_fit_of_a_result_keeps_the_spectra():
     cube, truth = hsi.simulate.phases((40, 40), counts_per_pixel=60, seed=1)
     result = hsi.fit(cube, hsi.NMF(3, loss="poisson", max_iter=15))
     before = dict(result["abundances"].attrs)
@@ -255,13 +255,13 @@ def test_data_that_are_refused(given, words):
     assert "\n" not in str(caught.value)
 
 
-def test_a_covariance_that_does_not_fall_takes_no_tiles(maps):
+def test_a_covariance_that_does_not_decay_takes_no_tiles(maps):
     with pytest.raises(InputError, match="tile=None"):
         hsi.fit(maps[0], hsi.ParallelGP(kernel="periodic(6)", tile=16))
 
 
 @pytest.mark.parametrize("missing", [False, True])
-def test_the_kernel_of_distance_is_much_like_the_product(maps, missing):
+def test_the_kernel_of_distance_is_similar_to_the_product(maps, missing):
     noisy, truth = maps
     if missing:
         noisy = noisy.where(np.random.default_rng(2).random(noisy.shape[1:]) < 0.7)
@@ -277,7 +277,7 @@ def test_the_kernel_of_distance_is_much_like_the_product(maps, missing):
     assert 0.7 < float(ratio) < 1.3
 
 
-def test_the_dense_engine_learns_and_predicts_much_the_same(maps):
+def test_the_dense_engine_is_similar(maps):
     pytest.importorskip("gpytorch")
     noisy, truth = maps[0].isel(y=slice(0, 14), x=slice(0, 12)), maps[1].isel(y=slice(0, 14), x=slice(0, 12))
     dense = hsi.fit(noisy, hsi.ParallelGP(engine="dense", lengthscale=(1.0, 8.0), max_iter=60))
@@ -290,7 +290,7 @@ def test_the_dense_engine_learns_and_predicts_much_the_same(maps):
 
 @pytest.mark.parametrize("gaps", [False, True])
 def test_tiles_of_another_library_are_the_same(maps, gaps):
-    """What a tile on a GPU goes through, with torch on the CPU in its place."""
+    """The path of a tile on a GPU, with torch on the CPU in its place."""
     torch = pytest.importorskip("torch")
     y = np.ascontiguousarray(np.moveaxis(maps[0].values, 0, -1))
     hyper = likelihood.fit([y], bounds=((3.0, 3.0), (3.0, 3.0)))

@@ -55,7 +55,7 @@ def test_rows_and_maps_are_each_others_inverse(a, b, maps, height, width):
     assert np.array_equal(lazy.values, back.values)
 
 
-def test_coordinates_go_straight_on_beyond_the_ends():
+def test_coordinates_are_extrapolated_linearly():
     axis = xr.DataArray(np.array([10.0, 12.0, 14.0]), dims=("y",), attrs={"units": "nm"})
     fine = AxisUpsampling(2).coordinate(axis)
     assert fine.values.tolist() == [9.5, 10.5, 11.5, 12.5, 13.5, 14.5]
@@ -65,6 +65,6 @@ def test_coordinates_go_straight_on_beyond_the_ends():
 
 
 @pytest.mark.parametrize("upsample", [0.9, 0, float("nan"), "2", (2, 0.5), (1, 2, 3), True])
-def test_what_is_no_finer_grid(upsample):
+def test_other_numbers_are_refused(upsample):
     with pytest.raises(InputError, match="at least 1"):
         Upsampling.of(upsample)
