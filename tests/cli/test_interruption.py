@@ -103,7 +103,7 @@ def test_a_stopped_fit_goes_on_to_the_same_numbers(run, answer, same, slow, tmp_
     same(tmp_path / "r.zarr", tmp_path / "whole.zarr")
     status, _, err = run(*whole, *ending, "--overwrite")
     assert status == 2
-    assert "holds the state of an earlier fit; go on from it" in err
+    assert "holds the state of an earlier fit; resume it with --resume, or give another folder" in err
 
 
 @pytest.mark.cluster

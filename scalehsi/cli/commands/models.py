@@ -25,12 +25,12 @@ from scalehsi.models.catalogue import CATALOGUE, model_class, settings_of_model,
 def run(
     session: Session,
     name: Annotated[str | None, Argument(metavar="[NAME]", help="A method, such as nmf.")] = None,
-) -> list[dict[str, Any]]:
+) -> dict[str, Any]:
     if name is None:
         found = [{"name": each, "text": summary(model_class(each))} for each in CATALOGUE]
         rows = [[each["name"], _flowing(each["text"])] for each in found]
         session.console.table(["Method", "What it does"], rows, text=True)
-        return found
+        return {"models": found}
     model = model_class(name)
     settings = settings_of_model(model)
     rows = []
@@ -40,7 +40,7 @@ def run(
     session.console.answer(_flowing(summary(model)))
     session.console.answer()
     session.console.table(["Setting", "Type or allowed values", "Default", "What it does"], rows, text=True)
-    return [dataclasses.asdict(each) for each in settings]
+    return {"model": model.name, "settings": [dataclasses.asdict(each) for each in settings]}
 
 
 def _flowing(text: str) -> str:

@@ -12,7 +12,8 @@ import pytest
 from scalehsi.models.catalogue import CATALOGUE, model_class, settings_of_model
 
 
-def test_every_method_is_listed(run):
+def test_every_method_is_listed(run, answer):
+    assert [each["name"] for each in answer("models")["models"]] == list(CATALOGUE)
     status, out, _ = run("models")
     assert status == 0
     lines = [line.split()[0] for line in out.splitlines()[1:]]
@@ -22,7 +23,7 @@ def test_every_method_is_listed(run):
 
 @pytest.mark.parametrize("name", CATALOGUE)
 def test_settings_are_those_of_the_dataclass(answer, run, name):
-    found = {each["name"]: each for each in answer("models", name)}
+    found = {each["name"]: each for each in answer("models", name)["settings"]}
     assert set(found) == {field.name for field in dataclasses.fields(model_class(name))}
     for setting in settings_of_model(model_class(name)):
         assert found[setting.name] == {**dataclasses.asdict(setting), "allowed": list(setting.allowed)}
