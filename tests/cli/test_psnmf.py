@@ -85,7 +85,7 @@ def test_info_and_report_of_a_result(answer, run, minerals, tmp_path):
     text = page.read_text()
     several = hsi.open_result(minerals / "result.zarr").sizes["bin"] > 1
     assert ("How large should the bins be?" in text) == several
-    assert "What denoising brings" not in text
+    assert "Effect of denoising" not in text
 
 
 def test_report_sets_other_methods_beside(answer, run, minerals, tmp_path):
@@ -94,7 +94,7 @@ def test_report_sets_other_methods_beside(answer, run, minerals, tmp_path):
     page = Path(answer(*words, *beside, "--cube", minerals / "map.zarr", "--line", "Nd La")["report"])
     text = page.read_text()
     for said in (
-        "Beside other methods",
+        "Comparison with other methods",
         "The paper: hsi.PSNMF(3, ",
         "bin_factor=12",
         "pca",

@@ -60,9 +60,9 @@ def test_the_page_of_the_demo_tells_the_story(demo):
     folder, _ = demo
     text = (folder / "report" / "index.html").read_text()
     for words in (
-        "Beside other methods",
-        "Standard NMF: hsi.NMF(3, loss=&#x27;frobenius&#x27;)",
-        "What denoising brings",
+        "Comparison with other methods",
+        "Standard NMF: hsi.NMF(3, loss=&#39;frobenius&#39;)",
+        "Effect of denoising",
         "Nd Lα (5.168 to 5.288 keV)",
         "Whole cube, error",
     ):

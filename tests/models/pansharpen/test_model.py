@@ -273,7 +273,7 @@ def test_a_cluster_gives_the_same(pair, plain, client):
 
 def test_the_report_shows_the_registration(result, tmp_path):
     page = hsi.report(result, tmp_path / "page").read_text()
-    assert "How two acquisitions lie on each other" in page
+    assert "Registration of the two acquisitions" in page
     assert f"{float(result['registration_shift'][0]):+.3g}" in page
     assert (tmp_path / "page" / "registration.png").stat().st_size > 10_000
 
