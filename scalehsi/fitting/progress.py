@@ -119,7 +119,7 @@ class Bar:
         part = progress.done / progress.total if progress.total else 0.0
         words = {"start": "reading and starting", "iterate": "fitting", "maps": "making the maps"}[progress.stage]
         value = "" if progress.objective is None else f"objective {progress.objective:.6g}"
-        seconds = "" if progress.remaining is None else f"at most {_clock(progress.remaining)} left"
+        seconds = "" if progress.remaining is None else f"at most {clock(progress.remaining)} left"
         done = progress.iteration + part if progress.stage != "maps" else progress.max_iter
         # A stage that ends before the next refresh of the bar is still shown.
         new, self._stage = progress.stage != self._stage, progress.stage
@@ -149,7 +149,14 @@ def _rich_bar(max_iter: int) -> tuple[Any, Any]:
     return bar, bar.add_task("", total=max_iter, value="", seconds="")
 
 
-def _clock(seconds: float) -> str:
+def clock(seconds: float) -> str:
+    """Minutes and seconds, with hours where there are any.
+
+    Examples
+    --------
+    >>> clock(75), clock(3700)
+    ('1:15', '1:01:40')
+    """
     minutes, rest = divmod(round(seconds), 60)
     hours, minutes = divmod(minutes, 60)
     return f"{hours}:{minutes:02d}:{rest:02d}" if hours else f"{minutes}:{rest:02d}"

@@ -1,4 +1,4 @@
-"""What a fitted result is used for: maps of another acquisition, and the denoised cube. Both are lazy."""
+"""Use a fitted result: abundances of another acquisition, and the denoised cube. Both are lazy."""
 
 from __future__ import annotations
 
@@ -16,20 +16,20 @@ from scalehsi.schema import ABUNDANCES, COMPONENT, ENDMEMBERS, ENERGY, InputErro
 
 
 def project(result: xr.Dataset, cube: xr.DataArray) -> xr.DataArray:
-    """Give the abundances of another acquisition on the endmembers of a fitted result.
+    """Compute the abundances of another acquisition for the endmembers of a fitted result.
 
     Parameters
     ----------
     result : xarray.Dataset
-        Of any model; it *is* the fitted state.
+        Result of any model; it *is* the fitted state.
     cube : xarray.DataArray, shape (..., y, x, E)
-        On the same energy axis. Its mask is honoured: pixels left out are NaN.
+        Cube with the same energy axis. Its mask is honoured: masked pixels are NaN.
 
     Returns
     -------
     xarray.DataArray, dims (component, ..., y, x)
-        Lazy, chunked like the cube's blocks; solved as the model solves them (NMF: exactly, pixel by pixel). Maps that
-        were fixed in the fit belong to its cube: here all abundances are found.
+        Lazy, chunked like the blocks of the cube; solved by the method of the model (NMF: exactly, pixel by pixel).
+        Maps that were fixed in the fit belong to its cube: here all abundances are solved.
 
     Raises
     ------
@@ -67,20 +67,25 @@ def project(result: xr.Dataset, cube: xr.DataArray) -> xr.DataArray:
 
 
 def reconstruct(result: xr.Dataset, *, dtype: Any = np.float32) -> xr.DataArray:
-    """Give the denoised cube: the maps times the spectra, computed when and where it is used.
+    """Compute the denoised cube, maps times spectra, lazily.
 
     Parameters
     ----------
     result : xarray.Dataset
-        Of any model.
+        Result of any model.
     dtype : dtype, default float32
-        Of floats, so that pixels that the mask left out can be NaN.
+        A floating-point type, so that masked pixels can be NaN.
 
     Returns
     -------
     xarray.DataArray, dims (..., y, x, energy)
-        Lazy, in blocks of some 64 MiB. It is as large as the cube was: save it with `scalehsi.save`, or compute only
-        the windows that are needed (``reconstruct(result).sel(energy=slice(5.1, 5.4)).sum("energy")``).
+        Lazy, in blocks of some 64 MiB. It is as large as the original cube: save it with `scalehsi.save`, or compute
+        only the windows of interest (``reconstruct(result).sel(energy=slice(5.1, 5.4)).sum("energy")``).
+
+    Raises
+    ------
+    InputError
+        When the result has no maps or spectra, and for a dtype that is not floating-point.
 
     Examples
     --------
@@ -97,7 +102,7 @@ def reconstruct(result: xr.Dataset, *, dtype: Any = np.float32) -> xr.DataArray:
     maps = result[ABUNDANCES].transpose(*dims, COMPONENT)
     s = np.asarray(result[ENDMEMBERS].transpose(COMPONENT, ENERGY).values, dtype=dtype)
     offset = np.asarray(result["offset"].values, dtype=dtype) if "offset" in result else np.zeros(s.shape[1], dtype)
-    # Chunks that suit the maps hold E / K times as much once they are spectra.
+    # Spectra need E / K times the memory of maps, so chunks of the maps would be too large.
     storage = None if maps.chunks is None else maps.chunks[:-1]
     grid = work_chunks((*maps.shape[:-1], s.shape[1]), s.dtype.itemsize, storage=storage)
     maps = maps.chunk({**dict(zip(dims, grid, strict=True)), COMPONENT: -1})

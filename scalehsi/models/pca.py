@@ -1,4 +1,4 @@
-"""Principal components of a cube of any size, from one pass (or a few when there are very many channels)."""
+"""Principal component analysis of a cube of any size, from one pass (a few for more than 2048 channels)."""
 
 from __future__ import annotations
 
@@ -20,38 +20,45 @@ from scalehsi.schema import COMPONENT, ENDMEMBERS, ENERGY, MEAN_SPECTRUM, InputE
 
 SOLVERS: Final = ("auto", "gram", "randomized")
 GRAM_CHANNELS: Final = 2048
-"""Above this the E x E moment matrix (8 E^2 bytes a block, P E^2 flops) costs more than a few passes of a sketch."""
+"""With more channels the E x E moment matrix (8 E^2 bytes a block, P E^2 flops) costs more than a few sketch passes."""
 RANK: Final = "rank"
 DIRECT: Final = "The components are computed directly; there is nothing to iterate."
 
 
 @dataclass(frozen=True)
 class PCA(DirectModel):
-    """Principal components: the orthogonal spectra that explain most of the (weighted) variance.
+    """Find the principal components: the orthogonal spectra that explain most of the (weighted) variance.
 
     Parameters
     ----------
     n_components : int
-        K.
+        K, the number of components.
     weighting : {None, "poisson"}, default "poisson"
         Divide by the square root of the mean of each pixel and of each channel, which makes counting noise uniform
-        (Keenan and Kotula 2004); undone in the result. None for data whose noise is uniform already, or that have
-        negative values.
+        (Keenan and Kotula 2004); undone in the result. None for data with uniform noise or with negative
+        values.
     centre : bool, default False
-        Take the mean spectrum off first. Microscopists mostly do not: the first component is then close to the mean.
+        Subtract the mean spectrum first. Without it, as is usual in microscopy, the first component is close to the
+        mean.
     solver : {"auto", "gram", "randomized"}
-        - "gram": one pass, exact, adds up an E x E matrix. For up to 2048 channels.
-        - "randomized": ``power + 1`` passes on a sketch of K + oversample columns. For more channels, or to save
-        memory.
+        - "gram": exact, one pass that sums an E x E matrix. For up to 2048 channels.
+        - "randomized": ``power + 1`` passes with a sketch of K + oversample columns. For more channels, or to save
+          memory.
+        - "auto": "gram" up to 2048 channels, else "randomized".
     power : int, default 2
         Power iterations of the sketch.
     oversample : int, default 16
+        Additional columns of the sketch.
+    max_iter : int, default 1
+        Not used: the components are computed directly.
+    tol : float, default 0
+        Not used.
 
     Notes
     -----
-    The result holds ``endmembers`` (the components, in the cube's intensity unit), ``abundances`` (the scores, of
+    The result has ``endmembers`` (the components, in the cube's intensity unit), ``abundances`` (the scores, of
     either sign), and for choosing the number of components: ``eigenvalues`` (rank) for the scree plot,
-    ``explained_variance_ratio`` (rank) and ``malinowski_ind`` (rank), whose minimum points at it.
+    ``explained_variance_ratio`` (rank) and ``malinowski_ind`` (rank), which has its minimum there.
     ``abundances . endmembers + offset`` is the denoised cube.
 
     References
@@ -132,13 +139,13 @@ class PCA(DirectModel):
         rest = max(float(state["total"]) - float(known.sum()), 0.0)
         full = known if known.size == values.size == view.n_energies else np.append(known, rest)
         indicator = kernels.malinowski(full, pixels=int(state["pixels"]), channels=int(state["channels"]))
-        # Near full rank the error rests on a few last eigenvalues, and the indicator falls again without meaning.
+        # Near full rank the error depends on the last few eigenvalues, and the indicator falls again without meaning.
         indicator[max(1, int(state["channels"]) // 2) :] = np.nan
         note = "of the weighted data" if self.weighting else "of the data"
         return {
             ENDMEMBERS: xr.DataArray(basis, dims=(COMPONENT, ENERGY), attrs={"long_name": "principal component"}),
             MEAN_SPECTRUM: xr.DataArray(state["spectrum"] / float(state["pixels"]), dims=(ENERGY,)),
-            "offset": xr.DataArray(state["offset"], dims=(ENERGY,), attrs={"long_name": "spectrum taken off before"}),
+            "offset": xr.DataArray(state["offset"], dims=(ENERGY,), attrs={"long_name": "subtracted spectrum"}),
             "scale": xr.DataArray(scale, dims=(ENERGY,), attrs={"long_name": "square root of the channel weight"}),
             "eigenvalues": xr.DataArray(
                 known,
@@ -150,7 +157,7 @@ class PCA(DirectModel):
             "malinowski_ind": xr.DataArray(
                 np.pad(indicator, (0, known.size - indicator.size), constant_values=np.nan)[: known.size],
                 dims=(RANK,),
-                attrs={"long_name": "Malinowski's indicator; its minimum points at the number of components"},
+                attrs={"long_name": "Malinowski's indicator; its minimum is the number of components"},
             ),
         }
 
