@@ -36,8 +36,13 @@ def two_processes() -> Iterator[Any]:
     import dask
     from distributed import Client, LocalCluster
 
-    # The scheduler's own logs grow up to their limit; a small one lets tests see what else grows.
-    with dask.config.set({"distributed.admin.low-level-log-length": 100}):
+    options = {
+        # The scheduler's own logs grow up to their limit; a small one lets tests see what else grows.
+        "distributed.admin.low-level-log-length": 100,
+        # A killed worker may take long to restart on a busy machine; after 15 s its nanny would be closed.
+        "distributed.deploy.lost-worker-timeout": "300s",
+    }
+    with dask.config.set(options):
         cluster = LocalCluster(
             n_workers=2,
             threads_per_worker=1,
