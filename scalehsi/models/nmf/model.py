@@ -19,6 +19,7 @@ from scalehsi.fitting.survey import Survey, survey
 from scalehsi.kernels import least_squares, poisson
 from scalehsi.kernels.least_squares import missing_voxels
 from scalehsi.kernels.pixel_rows.strips import PIXELS_PER_STRIP
+from scalehsi.kernels.poisson.passes import STRIP_PIXELS
 from scalehsi.kernels.priors import relevance
 from scalehsi.kernels.quadratic.nnls import nnls
 from scalehsi.models.nmf import carried_maps, extrapolation, known_maps, known_spectra, setting_rules, subspace
@@ -424,9 +425,9 @@ class NMF(Settings):
         kept = 0
         if self.loss == "poisson":
             sums = 8 * channels * (k + k * (k + 1) // 2)
-            work = poisson.STRIP_PIXELS * channels * (itemsize + 12) + 8 * channels * (16 * k + k * (k + 1))
+            work = STRIP_PIXELS * channels * (itemsize + 12) + 8 * channels * (16 * k + k * (k + 1))
             if self.missing:
-                sums, work = sums + 8 * channels * k, work + 8 * channels * (poisson.STRIP_PIXELS + 3 * k)
+                sums, work = sums + 8 * channels * k, work + 8 * channels * (STRIP_PIXELS + 3 * k)
             # The bins have their own survey.
             passes += self.bin_factor != 1 and not self.textbook and not self.missing
         else:

@@ -13,10 +13,11 @@ from typing import Any
 import numpy as np
 import pytest
 
-from scalehsi.kernels import cuda, poisson
+from scalehsi.kernels import cuda
 from scalehsi.kernels.cuda import sources
 from scalehsi.kernels.pixel_rows import sparse_counts
 from scalehsi.kernels.pixel_rows.sparse_counts import Counts
+from scalehsi.kernels.poisson import passes
 from scalehsi.schema import InputError
 from tests.cuda_host import Host
 
@@ -62,7 +63,7 @@ def test_constants_of_both_languages_agree() -> None:
         assert float(from_c[name]) == getattr(rows, name), name
     wrappers = importlib.import_module("scalehsi.kernels.cuda.poisson")
     assert int(from_c["THREADS"]) == wrappers.THREADS
-    assert wrappers.MIN_ENDMEMBER == poisson.MIN_ENDMEMBER
+    assert wrappers.MIN_ENDMEMBER == passes.MIN_ENDMEMBER
     assert wrappers.MAX_UINT16_CHANNELS == sparse_counts.MAX_UINT16_CHANNELS
 
 

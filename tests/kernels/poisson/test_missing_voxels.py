@@ -15,6 +15,7 @@ from scalehsi.arrays import Float
 from scalehsi.kernels import poisson
 from scalehsi.kernels.pixel_rows import sparse_counts
 from scalehsi.kernels.pixel_rows.sparse_counts import Counts
+from scalehsi.kernels.poisson.passes import NEWTON_FLOOR
 
 seeds = st.integers(0, 10_000)
 
@@ -180,7 +181,7 @@ def test_newton_steps_are_the_best_of_their_model() -> None:
         hessian[lower] = sums["H"][e]
         hessian += np.tril(hessian, -1).T
         gradient = measured[e] - sums["N"][e] + hessian @ (newton[:, e] - s[:, e])
-        free = newton[:, e] > poisson.NEWTON_FLOOR * safe[:, e] * (1 + 1e-9)
+        free = newton[:, e] > NEWTON_FLOOR * safe[:, e] * (1 + 1e-9)
         scale = measured[e].max()
         assert (np.abs(gradient[free]) < 1e-5 * scale).all()
         assert (gradient[~free] > -1e-5 * scale).all()

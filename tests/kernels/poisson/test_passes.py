@@ -18,6 +18,7 @@ from scalehsi.arrays import Float
 from scalehsi.kernels import poisson
 from scalehsi.kernels.pixel_rows.sparse_counts import Counts
 from scalehsi.kernels.poisson import channel_loops
+from scalehsi.kernels.poisson.passes import NEWTON_FLOOR
 from scalehsi.schema import InputError
 
 seeds = st.integers(0, 10_000)
@@ -247,7 +248,7 @@ def test_the_newton_step_is_the_minimum_of_each_channels_quadratic_model_above_i
     _, sums = poisson.update(x, s=s)
     assume((sums["C"] > 0).all())
     newton, multiplicative = poisson.improve(sums, s)
-    floor = poisson.NEWTON_FLOOR * multiplicative
+    floor = NEWTON_FLOOR * multiplicative
     assert (newton >= floor - 1e-15).all()
     lower = np.tril_indices(3)
     for e in np.flatnonzero(x.sum(axis=0)):
