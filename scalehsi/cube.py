@@ -6,7 +6,7 @@ Only metadata are examined; `check_finite` alone reads the values of a lazy cube
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Hashable, Iterable, Sequence
 from typing import Any
 
 import numpy as np
@@ -336,23 +336,26 @@ def _finite_message(cube: xr.DataArray, bad: xr.DataArray, count: int) -> str:
     )
 
 
-def describe(cube: xr.DataArray) -> dict[str, Any]:
-    """Metadata of a cube as a dict: shape, dtype, bytes, axes with units, chunks, mask, attributes, history."""
-    check_cube(cube)
-    axes = {}
-    for dim in map(str, cube.dims):
-        axis = cube.coords.get(dim)
-        entry: dict[str, Any] = {"size": cube.sizes[dim]}
+def describe_axes(data: xr.DataArray | xr.Dataset, dims: Iterable[Hashable]) -> dict[str, dict[str, Any]]:
+    """Size of each of these dims, with first and last coordinate, step and unit where it has coordinates."""
+    axes: dict[str, dict[str, Any]] = {}
+    for dim in map(str, dims):
+        axis, entry = data.coords.get(dim), axes.setdefault(dim, {"size": data.sizes[dim]})
         if axis is not None and axis.dtype.kind in "uif":
             entry |= {"first": float(axis[0]), "last": float(axis[-1]), "units": str(axis.attrs.get("units", ""))}
             if axis.size > 1:
                 entry["step"] = (entry["last"] - entry["first"]) / (axis.size - 1)
-        axes[dim] = entry
+    return axes
+
+
+def describe(cube: xr.DataArray) -> dict[str, Any]:
+    """Metadata of a cube as a dict: shape, dtype, bytes, axes with units, chunks, mask, attributes, history."""
+    check_cube(cube)
     return {
         "shape": list(cube.shape),
         "dtype": str(cube.dtype),
         "bytes": math.prod(cube.shape) * cube.dtype.itemsize,
-        "axes": axes,
+        "axes": describe_axes(cube, cube.dims),
         "chunks": None if cube.chunks is None else [max(c) for c in cube.chunks],
         "mask": MASK in cube.coords,
         "attrs": {k: v for k, v in cube.attrs.items() if k != "history"},

@@ -20,7 +20,7 @@ from scalehsi.cli.console import coordinate, number, plain, several
 from scalehsi.cli.disk import disk_bytes
 from scalehsi.cli.runner import command
 from scalehsi.cli.session import Session
-from scalehsi.cube import describe, history_of, navigation_dims
+from scalehsi.cube import describe, describe_axes, history_of, navigation_dims
 from scalehsi.io import open_dataset
 from scalehsi.io.atomic import is_store
 from scalehsi.result import map_dims, settings_of
@@ -211,16 +211,3 @@ def _info_result(session: Session, path: Path, data: xr.Dataset) -> dict[str, An
     out.facts(rows + _attribute_rows(data.attrs, path))
     _show_history(session, found["history"])
     return found
-
-
-def describe_axes(data: xr.Dataset, dims: Sequence[str]) -> dict[str, dict[str, Any]]:
-    """Size, ends, step and unit of some axes, with the keys of `scalehsi.cube.describe`."""
-    axes: dict[str, dict[str, Any]] = {}
-    for dim in dims:
-        axes[dim] = {"size": data.sizes[dim]}
-        if dim in data.coords and data[dim].dtype.kind in "uif":
-            axis = data[dim]
-            axes[dim] |= {"first": float(axis[0]), "last": float(axis[-1]), "units": str(axis.attrs.get("units", ""))}
-            if axis.size > 1:
-                axes[dim]["step"] = (axes[dim]["last"] - axes[dim]["first"]) / (axis.size - 1)
-    return axes

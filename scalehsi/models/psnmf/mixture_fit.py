@@ -7,7 +7,7 @@ parameters, K numbers per bin, are kept in the fit's state.
 from __future__ import annotations
 
 import math
-from typing import Any, Final, Protocol
+from typing import Any, Final
 
 import numpy as np
 import xarray as xr
@@ -29,14 +29,7 @@ BOUND_TOLERANCE: Final = 1e-9
 """Relative decrease of the bound that is rounding, because posteriors are stored as float32."""
 
 
-class MixtureSettings(Protocol):
-    """The setting of a model that the mixture needs."""
-
-    @property
-    def concentration(self) -> float: ...
-
-
-def anneal(model: MixtureSettings, bins: Blocks, s: Float, state: State) -> State:
+def anneal(concentration: float, bins: Blocks, s: Float, state: State) -> State:
     """Return the state at the final concentration, after at most 33 passes over the bins or a sample of them.
 
     s (K, E): spectra of larger bins. state: what the fit keeps besides.
@@ -44,7 +37,7 @@ def anneal(model: MixtureSettings, bins: Blocks, s: Float, state: State) -> Stat
     stride = max(1, math.prod(bins.shape) // SAMPLE_BINS)
     s, gamma = mixture.without_zeros(s), None
     sums: dict[str, Any] = {}
-    for alpha, changed in mixture.annealing_schedule(model.concentration):
+    for alpha, changed in mixture.annealing_schedule(concentration):
         s = mixture.improve(sums, s, power=mixture.OVERRELAXATION) if sums else s
         gamma, sums = _pass(bins, gamma, s, alpha, restart=changed, stride=stride)
     return {**state, "stride": np.asarray(stride), **_next_state(gamma, sums, s, -float(sums["bound"]))}
@@ -55,17 +48,17 @@ def is_sample(state: State) -> bool:
     return int(state["stride"]) > 1
 
 
-def extend_to_all_bins(model: MixtureSettings, bins: Blocks, state: State) -> State:
+def extend_to_all_bins(concentration: float, bins: Blocks, state: State) -> State:
     """Return the state of all bins from that of a sample, by one pass over all bins."""
     s = state["kept"]
-    gamma, sums = _pass(bins, state["gamma"], s, model.concentration, restart=True)
+    gamma, sums = _pass(bins, state["gamma"], s, concentration, restart=True)
     return {**state, "stride": np.asarray(1), **_next_state(gamma, sums, s, -float(sums["bound"]))}
 
 
-def step(model: MixtureSettings, bins: Blocks, state: State) -> tuple[State, Stats]:
+def step(concentration: float, bins: Blocks, state: State) -> tuple[State, Stats]:
     """Make one pass at ``s``, then an over-relaxed step, or return to the step that cannot lower the bound."""
     s, best = state["s"], float(state["objective"])
-    gamma, sums = _pass(bins, state["gamma"], s, model.concentration, stride=int(state["stride"]))
+    gamma, sums = _pass(bins, state["gamma"], s, concentration, stride=int(state["stride"]))
     value = -float(sums["bound"])
     if value > best + BOUND_TOLERANCE * abs(best):
         tried = np.array_equal(s, state["safe"])

@@ -202,7 +202,7 @@ class PSNMF(IterativeModel):
         if not mixture_fit.is_sample(first):
             return first
         best = fit_inner(view, self, seed, purpose="mixture on a sample of the bins", state=first).state
-        return mixture_fit.extend_to_all_bins(self, self._fine(view, best), best)
+        return mixture_fit.extend_to_all_bins(self.concentration, self._fine(view, best), best)
 
     def _start(self, view: Blocks, sides: Any, counts: float, state: State, seed: int) -> State:
         """First state of the mixture on small bins, from a factorisation of large ones.
@@ -212,11 +212,11 @@ class PSNMF(IterativeModel):
         found = fit_inner(binning.binned(view, *sides), self.coarse, seed, purpose="endmembers of the bins").state
         fine = binning.mixture_sides(sides, counts, self.n_components, view.shape)
         state = {**state, "sides": np.asarray(sides), "fine": np.asarray(fine)}
-        return mixture_fit.anneal(self, self._fine(view, state), found["kept"], state)
+        return mixture_fit.anneal(self.concentration, self._fine(view, state), found["kept"], state)
 
     def step(self, view: Blocks, state: State) -> tuple[State, Stats]:
         if self.mixed:
-            return mixture_fit.step(self, self._fine(view, state), state)
+            return mixture_fit.step(self.concentration, self._fine(view, state), state)
         bins = binning.binned(view, *map(int, state["sides"]))
         found, stats = self.coarse.step(bins, {**state, "pixels": state["bins"]})
         return {**found, "pixels": state["pixels"]}, stats
