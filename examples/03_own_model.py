@@ -14,7 +14,8 @@ import xarray as xr
 
 import scalehsi as hsi
 from scalehsi.blocks import map_fold
-from scalehsi.fitting.model import IterativeModel, Stats, check_components
+from scalehsi.checks import check_components
+from scalehsi.fitting.model import IterativeModel, Stats
 from scalehsi.fitting.survey import survey
 from scalehsi.models.catalogue import CATALOGUE
 

@@ -2,7 +2,11 @@
 
 from __future__ import annotations
 
+import math
+import numbers
 from typing import Any
+
+import xarray as xr
 
 from scalehsi.schema import InputError, suggest
 
@@ -22,3 +26,26 @@ def choice(name: str, value: Any, allowed: tuple[str, ...]) -> None:
     """Refuse a value of the setting ``name`` that is not allowed, and name the nearest allowed one."""
     if value not in allowed:
         raise InputError(f"{name}={value!r} is not known; {suggest(str(value), allowed)}")
+
+
+def check_components(n_components: Any, cube: xr.DataArray | None = None) -> None:
+    """Refuse a number of components that is no whole number, below one, or more than the channels or pixels."""
+    if not is_number(n_components, numbers.Integral):
+        raise InputError(f"n_components is a whole number, got {n_components!r}")
+    require(n_components >= 1, f"n_components is at least 1, got {n_components}")
+    if cube is None:
+        return
+    channels, pixels = int(cube.shape[-1]), math.prod(cube.shape[:-1])
+    require(
+        n_components <= channels,
+        f"n_components={n_components} is more than the {channels} channels of the cube; take {channels} or fewer",
+    )
+    require(
+        n_components <= pixels,
+        f"n_components={n_components} is more than the {pixels} pixels of the cube; take {pixels} or fewer",
+    )
+
+
+def check_weighting(weighting: Any) -> None:
+    """Refuse a weighting other than None and "poisson"."""
+    require(weighting in (None, "poisson"), f"weighting={weighting!r} is not known; it is None or 'poisson'")

@@ -7,13 +7,13 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from contextvars import ContextVar
 from dataclasses import dataclass
-from typing import Any, Final, cast
+from typing import Any, Final
 
 import numpy as np
 
 from scalehsi.blocks import Blocks
 from scalehsi.fitting.checkpoint import Saved, Saver
-from scalehsi.fitting.model import DirectModel, IterativeModel, Model, State, Stats
+from scalehsi.fitting.model import DirectModel, IterativeModel, Model, State
 from scalehsi.fitting.progress import Tracker
 from scalehsi.schema import Status
 
@@ -78,38 +78,36 @@ def run_loop(
     saver = saver or Saver()
     tracker = tracker or Tracker(None, model.max_iter)
     status: Status | None = None
+    current: State = state or {}
     history, rejected, advice = [], 0, ""
     if saved is not None:
-        state, history, rejected = saved.state, list(saved.objective), saved.rejected
+        current, history, rejected = saved.state, list(saved.objective), saved.rejected
         log.info("resumed after iteration %d", len(history))
         saver.iteration = len(history)
         # The tolerance may have changed since: test again.
         status = "converged" if saved.done else _status_of(history, model.tol, rejected=rejected)
     elif state is None and isinstance(model, IterativeModel):
         tracker.enter("start", 0)
-        state = model.init(view, seed)
+        current = model.init(view, seed)
     tracker.enter("iterate", len(history))
     while status is None and len(history) < model.max_iter:
-        new, stats = _advanced(model, view, state, seed)
+        if isinstance(model, DirectModel):
+            new, stats = model.solve(view, seed)
+        else:
+            assert isinstance(model, IterativeModel)
+            new, stats = model.step(view, current)
         if not np.isfinite(stats.objective):
-            return Ended(cast(State, state), history, "nonfinite", "")
-        state, advice = new, stats.advice
+            return Ended(current, history, "nonfinite", "")
+        current, advice = new, stats.advice
         history.append(float(stats.objective))
         rejected = 0 if stats.progressing else rejected + 1
         status = "converged" if stats.done else None
         if status is None and stats.settled:
             status = _status_of(history, model.tol, rejected=rejected)
-        kept = Saved(state, list(history), stats.done, rejected, list(_inner.get() or []))
+        kept = Saved(current, list(history), stats.done, rejected, list(_inner.get() or []))
         saver.keep(kept, final=status is not None)
         tracker.finished(len(history), history[-1])
-    return Ended(cast(State, state), history, status or "max_iter", advice if status == "converged" else "")
-
-
-def _advanced(model: Model, view: Blocks, state: State | None, seed: int) -> tuple[State, Stats]:
-    """One iteration, or the whole computation of a direct model."""
-    if isinstance(model, DirectModel):
-        return model.solve(view, seed)
-    return cast(IterativeModel, model).step(view, cast(State, state))
+    return Ended(current, history, status or "max_iter", advice if status == "converged" else "")
 
 
 def fit_inner(view: Blocks, model: Model, seed: int, *, purpose: str, state: State | None = None) -> Ended:

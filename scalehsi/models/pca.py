@@ -12,9 +12,9 @@ import xarray as xr
 
 from scalehsi.arrays import Float
 from scalehsi.blocks import BlockFunction, Blocks, map_fold
-from scalehsi.checks import choice, is_number, require
+from scalehsi.checks import check_components, check_weighting, choice, is_number, require
 from scalehsi.cube import check_finite
-from scalehsi.fitting.model import Cost, DirectModel, State, Stats, Variables, check_components, check_weighting
+from scalehsi.fitting.model import Cost, DirectModel, State, Stats, Variables
 from scalehsi.kernels.subspace import moments as kernels
 from scalehsi.schema import COMPONENT, ENDMEMBERS, ENERGY, MEAN_SPECTRUM, InputError
 
@@ -147,17 +147,11 @@ class PCA(DirectModel):
             MEAN_SPECTRUM: xr.DataArray(state["spectrum"] / float(state["pixels"]), dims=(ENERGY,)),
             "offset": xr.DataArray(state["offset"], dims=(ENERGY,), attrs={"long_name": "subtracted spectrum"}),
             "scale": xr.DataArray(scale, dims=(ENERGY,), attrs={"long_name": "square root of the channel weight"}),
-            "eigenvalues": xr.DataArray(
-                known,
-                dims=(RANK,),
-                coords={RANK: np.arange(1, known.size + 1)},
-                attrs={"long_name": f"variance {note}"},
-            ),
-            "explained_variance_ratio": xr.DataArray(known / total, dims=(RANK,)),
-            "malinowski_ind": xr.DataArray(
+            "eigenvalues": _by_rank(known, long_name=f"variance {note}"),
+            "explained_variance_ratio": _by_rank(known / total),
+            "malinowski_ind": _by_rank(
                 np.pad(indicator, (0, known.size - indicator.size), constant_values=np.nan)[: known.size],
-                dims=(RANK,),
-                attrs={"long_name": "Malinowski's indicator; its minimum is the number of components"},
+                long_name="Malinowski's indicator; its minimum is the number of components",
             ),
         }
 
@@ -228,3 +222,7 @@ class PCA(DirectModel):
         small = basis.T @ self._centred(self._moments(view, basis / scale[:, None]), scale, basis)
         values, turn = np.linalg.eigh((small + small.T) / 2)
         return scale, np.maximum(values[::-1], 0.0), basis @ turn[:, ::-1]
+
+
+def _by_rank(values: Float, **attrs: str) -> xr.DataArray:
+    return xr.DataArray(values, dims=(RANK,), coords={RANK: np.arange(1, values.size + 1)}, attrs=attrs)

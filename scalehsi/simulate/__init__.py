@@ -29,10 +29,6 @@ __all__ = [
 ]
 
 KINDS: Final[dict[str, Callable[..., Scene | Acquisitions | Maps]]] = {
-    "acquisitions": acquisitions,
-    "chequerboard": chequerboard,
-    "maps": maps,
-    "phases": phases,
-    "sines": sines,
+    kind.__name__: kind for kind in (acquisitions, chequerboard, maps, phases, sines)
 }
 """The kinds of scenes that the command line simulates, by name."""

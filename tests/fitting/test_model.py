@@ -13,8 +13,8 @@ import pytest
 import xarray as xr
 
 import scalehsi as hsi
-from scalehsi.checks import choice
-from scalehsi.fitting.model import DirectModel, IterativeModel, Model, check_components, check_weighting
+from scalehsi.checks import check_components, check_weighting, choice
+from scalehsi.fitting.model import DirectModel, IterativeModel, Model
 from scalehsi.models.catalogue import CATALOGUE, model_class
 from scalehsi.schema import InputError
 from tests.helpers import counts_cube

@@ -24,7 +24,8 @@ import numpy as np
 import xarray as xr
 
 from scalehsi.checks import choice
-from scalehsi.fitting.model import IterativeModel, Stats, check_components
+from scalehsi.fitting.model import IterativeModel, Stats
+from scalehsi.checks import check_components
 from scalehsi.fitting.survey import survey
 
 

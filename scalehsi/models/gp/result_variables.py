@@ -19,32 +19,14 @@ TRAINING_LOSS: Final = "training_loss"
 
 def hyper_to_state(hyper: Hyper) -> State:
     """Store hyperparameters as arrays of a fit's state."""
-    return {
-        "lengths": np.asarray(hyper.lengths),
-        "signal": hyper.signal,
-        "noise": hyper.noise,
-        "mean": hyper.mean,
-        "loss": np.asarray(hyper.loss),
-        "scan": hyper.scan,
-        "evaluations": np.asarray(hyper.evaluations),
-        "history": hyper.history,
-    }
+    return {name: np.asarray(value) for name, value in vars(hyper).items() if name != "kernel"}
 
 
 def hyper_from_state(kernel: str, state: State) -> Hyper:
     """Restore hyperparameters from a fit's state."""
-    y, x = state["lengths"]
-    return Hyper(
-        kernel=kernel,
-        lengths=(float(y), float(x)),
-        signal=state["signal"],
-        noise=state["noise"],
-        mean=state["mean"],
-        loss=float(state["loss"]),
-        scan=state["scan"],
-        evaluations=int(state["evaluations"]),
-        history=state["history"],
-    )
+    arrays = {name: state[name] for name in ("signal", "noise", "mean", "scan", "history")}
+    y, x = map(float, state["lengths"])
+    return Hyper(kernel, (y, x), loss=float(state["loss"]), evaluations=int(state["evaluations"]), **arrays)
 
 
 def result_variables(hyper: Hyper, solved: dict[str, Any], cube: xr.DataArray) -> Variables:

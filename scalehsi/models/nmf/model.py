@@ -11,10 +11,10 @@ import xarray as xr
 from scalehsi.arrays import Float
 from scalehsi.blocks import BlockFunction, Blocks, map_fold
 from scalehsi.blocks.blas import one_blas_thread
-from scalehsi.checks import require
+from scalehsi.checks import check_components, require
 from scalehsi.cube import navigation_dims
 from scalehsi.fitting import binning
-from scalehsi.fitting.model import Cost, MapPass, State, Stats, Variables, check_components
+from scalehsi.fitting.model import Cost, MapPass, State, Stats, Variables
 from scalehsi.fitting.survey import Survey, survey
 from scalehsi.kernels import least_squares, poisson
 from scalehsi.kernels.least_squares import missing_voxels

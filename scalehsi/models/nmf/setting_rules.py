@@ -5,9 +5,8 @@ from __future__ import annotations
 import numbers
 from typing import Final
 
-from scalehsi.checks import choice, is_number, require
+from scalehsi.checks import check_components, check_weighting, choice, is_number, require
 from scalehsi.fitting import binning
-from scalehsi.fitting.model import check_components, check_weighting
 from scalehsi.kernels.least_squares import textbook_rules
 from scalehsi.kernels.priors import relevance
 from scalehsi.models.nmf import known_maps, known_spectra

@@ -13,19 +13,9 @@ import xarray as xr
 from scalehsi import arrays
 from scalehsi.arrays import Float
 from scalehsi.blocks import BlockFunction, Blocks, map_fold
-from scalehsi.checks import choice, is_number, require
+from scalehsi.checks import check_components, choice, is_number, require
 from scalehsi.cube import length_factor
-from scalehsi.fitting.model import (
-    Cost,
-    Inputs,
-    IterativeModel,
-    MapPass,
-    Model,
-    State,
-    Stats,
-    Variables,
-    check_components,
-)
+from scalehsi.fitting.model import Cost, Inputs, IterativeModel, MapPass, Model, State, Stats, Variables
 from scalehsi.fitting.sources import named_cubes
 from scalehsi.fitting.survey import survey
 from scalehsi.kernels import least_squares, poisson

@@ -12,11 +12,11 @@ import xarray as xr
 from scalehsi import arrays
 from scalehsi.arrays import Float
 from scalehsi.blocks import BlockFunction, Blocks
-from scalehsi.checks import choice, is_number, require
+from scalehsi.checks import check_components, choice, is_number, require
 from scalehsi.cube import energy_kev
 from scalehsi.fitting import binning
 from scalehsi.fitting.loop import fit_inner
-from scalehsi.fitting.model import Cost, IterativeModel, State, Stats, Variables, check_components
+from scalehsi.fitting.model import Cost, IterativeModel, State, Stats, Variables
 from scalehsi.fitting.survey import survey
 from scalehsi.kernels import least_squares, poisson
 from scalehsi.kernels.pixel_rows.residual import residual_of_block
