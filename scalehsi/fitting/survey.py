@@ -115,6 +115,7 @@ def _read(view: Blocks, *, stride: int, seed: int, entropy: bool) -> dict[str, A
 
 
 def _survey(x: Any, *, tile: Tile, stride: int, seed: int, entropy: bool) -> tuple[dict[str, Any], dict[str, Any]]:
+    """Survey of one block; arguments as in `_read`."""
     return survey_block(x, index=tile.index, stride=stride, seed=seed, entropy=entropy)
 
 

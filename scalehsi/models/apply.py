@@ -122,6 +122,7 @@ def reconstruct(result: xr.Dataset, *, dtype: Any = np.float32) -> xr.DataArray:
 
 
 def _product(maps: Any, *, s: Any, offset: Any, dtype: Any) -> Any:
+    """Maps times spectra of a block. maps (..., K). s (K, E). offset (E,). dtype: of the cube."""
     return (maps @ s + offset).astype(dtype, copy=False)
 
 

@@ -79,6 +79,7 @@ def _multiplicative_step(view: Blocks, state: State) -> tuple[State, Stats]:
 
 
 def _multiplied(x: Any, c: Any = None, *, s: Float) -> tuple[dict[str, Any], dict[str, Any]]:
+    """One multiplicative update of a block. x: counts (P, E). c: last maps (P, K), or None. s: (K, E)."""
     if c is None:
         even = np.asarray(x, dtype=np.float64).sum(axis=1)[:, None] / (len(s) * s.sum(axis=1))
         c = np.ascontiguousarray(even)

@@ -149,6 +149,7 @@ class LeastSquares:
         return {"pixels": float(state["pixels"]), "shape": self.model.ard_shape, "scale": float(state["prior"])}
 
     def _scales(self, sums: Sums, s: Float, state: State) -> tuple[Float, float]:
+        """Scales of the relevance prior and the noise variance, from the sums of the pass at ``s``."""
         base = least_squares.objective({**sums, "norm": state["norm"]}, s, self.weights(state))
         number = float(state["pixels"]) * s.shape[1]
         sigma2 = max(2 * base, 1e-12 * float(state["norm"])) / number

@@ -240,6 +240,7 @@ class NMF(Settings):
         return s
 
     def _first(self, target: Blocks, seen: Survey, cube: xr.DataArray, seed: int) -> Float:
+        """Start of all endmembers. target: cube or bins. seen: its survey. cube: for its axis. seed: of the start."""
         if isinstance(self.start, str):
             require(
                 self.start != GIVEN,

@@ -71,6 +71,7 @@ def look(view: Blocks, raster: Raster, back: Float, factor: int, *, seed: int) -
 def _cells(
     x: Any, *, tile: Tile, back: Float, shape: tuple[int, int], factor: int, stride: int, seed: int
 ) -> tuple[dict[str, Any], dict[str, Any]]:
+    """Sums over cells and sampled pixels of a block; arguments as in `look`, shape: of the whole map."""
     rows = np.ones((x.shape[0], back.shape[1] + 1))
     for part, strip in strips(x):
         rows[part, :-1] = strip @ back

@@ -133,6 +133,7 @@ def scan_bins(
 
 
 def _sizes(bins: Sequence[int] | None, region: xr.DataArray, per_pixel: float) -> list[int]:
+    """Sides of the tested bins: those given, or a selection. region: the counts. per_pixel: counts of a pixel."""
     rows, columns = region.shape[-3:-1]
     most = min(rows, columns)
     if bins is None:
@@ -207,6 +208,7 @@ def _predict(x: Any, other: Any, *, s: Float) -> tuple[dict[str, Any], dict[str,
 
 
 def _table(sizes: list[int], values: Float, angles: Float, total: float) -> xr.Dataset:
+    """The scan as a Dataset. sizes: of bins. values: scores (sizes, bins). angles: (sizes,). total: counts."""
     mean = values.mean(axis=1)
     best = int(np.argmax(mean))
     behind = values[best] - values
@@ -255,6 +257,7 @@ def _rank(halves: tuple[xr.DataArray, ...], size: int) -> tuple[int, Float]:
 
 
 def _common(x: Any, other: Any, *, cuts: Any, scale: Any) -> tuple[dict[str, Any], dict[str, Any]]:
+    """Product of two halves of the counts. cuts: first channels of groups. scale: weight of each group."""
     one, two = (np.add.reduceat(np.asarray(v, dtype=np.float64), cuts, axis=1) for v in (x, other))
     # Both halves are divided by their common total, so that all bins have the same noise.
     total = np.maximum(one.sum(axis=1) + two.sum(axis=1), 1e-300)
