@@ -20,6 +20,9 @@ from scalehsi.kernels.gaussian_process.covariance import AxisEigen, decompose_ax
 from scalehsi.kernels.gaussian_process.spectral_nodes import fit_signal_and_noise, group_eigenvalues
 from scalehsi.schema import InputError
 
+Bounds = tuple[tuple[float, float], tuple[float, float]]
+"""(low, high) of the lengths along y and x, in pixels."""
+
 SCANNED_LENGTHS: Final = 14
 MIN_LENGTH_PIXELS: Final = 0.5
 
@@ -77,7 +80,7 @@ def fit(
     tiles: Sequence[Float],
     *,
     kernel: str = "matern52",
-    bounds: tuple[tuple[float, float], tuple[float, float]] | None = None,
+    bounds: Bounds | None = None,
     isotropic: bool = False,
     rank: int = 1,
 ) -> Hyper:
@@ -106,10 +109,14 @@ def fit(
     """
     height, width = tiles[0].shape[:2]
     scaled, mean, scale = standardised(tiles)
-    limits = bounds or ((MIN_LENGTH_PIXELS, max(1.0, float(height))), (MIN_LENGTH_PIXELS, max(1.0, float(width))))
-    likelihood = SeparableLikelihood(scaled, kernel, (height, width), rank)
-    found = search_lengths(likelihood, kernel, limits, isotropic=isotropic)
+    likelihood = SeparableLikelihood(scaled, kernel, rank)
+    found = search_lengths(likelihood, kernel, bounds or default_bounds(height, width), isotropic=isotropic)
     return found.in_units(mean, scale, height * width * len(tiles))
+
+
+def default_bounds(height: int, width: int) -> Bounds:
+    """Bounds of the lengths in maps of this size: from half a pixel to the extent of each axis."""
+    return (MIN_LENGTH_PIXELS, max(1.0, float(height))), (MIN_LENGTH_PIXELS, max(1.0, float(width)))
 
 
 def standardised(tiles: Sequence[Float], masks: Sequence[Bool] | None = None) -> tuple[list[Float], Float, Float]:
@@ -138,9 +145,7 @@ class Likelihood(Protocol):
     def value_and_slope(self, lengths: tuple[float, float]) -> tuple[float, Float]: ...
 
 
-def search_lengths(
-    likelihood: Likelihood, kernel: str, limits: tuple[tuple[float, float], tuple[float, float]], *, isotropic: bool
-) -> Hyper:
+def search_lengths(likelihood: Likelihood, kernel: str, limits: Bounds, *, isotropic: bool) -> Hyper:
     """Find the best lengths by a scan with one length for both axes and a descent from its best.
 
     The hyperparameters are in the units of the likelihood's data; ``kernel`` is only recorded. ``limits`` are
@@ -190,17 +195,17 @@ def search_lengths(
 class SeparableLikelihood:
     """Profile likelihood of tiles of maps, each (T, H, W), for a product of one covariance for y and one for x.
 
-    ``shape`` is (H, W), ``rank`` the number of columns of L.
+    ``rank`` is the number of columns of L in ``B = L L' + diag(w)``.
     """
 
-    def __init__(self, tiles: Sequence[Float], kernel: str, shape: tuple[int, int], rank: int) -> None:
-        self.tiles, self.kernel, self.shape = tiles, kernel, shape
+    def __init__(self, tiles: Sequence[Float], kernel: str, rank: int) -> None:
+        self.tiles, self.kernel = tiles, kernel
         self.rank = max(1, min(rank, len(tiles[0])))
         self.evaluations = 0
 
     def axes(self, lengths: tuple[float, float]) -> tuple[AxisEigen, AxisEigen]:
         """Eigendecompositions of the covariances along y and x."""
-        height, width = self.shape
+        _, height, width = self.tiles[0].shape
         return decompose_axis(self.kernel, height, lengths[0]), decompose_axis(self.kernel, width, lengths[1])
 
     def rotated(self, axes: tuple[AxisEigen, AxisEigen]) -> list[Float]:

@@ -17,23 +17,23 @@ from scipy.ndimage import distance_transform_edt, gaussian_filter, gaussian_filt
 
 from scalehsi.arrays import Bool, Float, to_host
 from scalehsi.kernels.gaussian_process.covariance import covariance
-from scalehsi.kernels.gaussian_process.likelihood import Hyper, fit
+from scalehsi.kernels.gaussian_process.likelihood import Bounds, Hyper, fit
 from scalehsi.kernels.gaussian_process.missing_solver import GapSolver
 from scalehsi.kernels.gaussian_process.posterior import (
     TINY,
     Backend,
-    axis_filter_on,
     backend_of,
     decoupled,
+    filter_on,
     gains,
-    independent_variance,
+    posterior_variance,
     predict,
 )
 from scalehsi.kernels.gaussian_process.sampling_points import (
     AxisPoints,
     Points,
     axis_points,
-    nearest_pixels,
+    pixels_at,
     positions,
 )
 from scalehsi.schema import InputError, suggest
@@ -138,13 +138,13 @@ def draw(y: Any, observed: Any, hyper: Hyper, *, count: int, seed: int, upsample
     to_maps = backend.put(decoupled(hyper)[2])
     drawn = [
         mean + xp.tensordot(error[i, ...], to_maps, axes=((0,), (0,)))
-        for error in _drawn_errors(backend, seen, hyper, count=count, seed=seed, upsample=upsample, tolerance=TOLERANCE)
+        for error in _draw_errors(backend, seen, hyper, count=count, seed=seed, upsample=upsample, tolerance=TOLERANCE)
         for i in range(error.shape[0])
     ]
     return xp.stack(drawn)
 
 
-def _drawn_errors(
+def _draw_errors(
     backend: Backend, seen: Any, hyper: Hyper, *, count: int, seed: int, upsample: Points, tolerance: float
 ) -> Iterator[Any]:
     """Errors of the mean of drawn independent maps, in batches (n, T, H * upsample, W * upsample).
@@ -224,9 +224,7 @@ def deviation(
         found = xp.sqrt(xp.tensordot(variance, backend.put(to_maps**2), axes=((0,), (0,))))
         if method == "density" or seen.all() or _density_is_accurate(to_host(found), seen, hyper, upsample):
             return found
-    errors = _drawn_errors(
-        backend, observed, hyper, count=count, seed=seed, upsample=upsample, tolerance=DRAW_TOLERANCE
-    )
+    errors = _draw_errors(backend, observed, hyper, count=count, seed=seed, upsample=upsample, tolerance=DRAW_TOLERANCE)
     variance = sum(xp.sum(error * error, axis=0) for error in errors) / count
     return xp.sqrt(xp.tensordot(variance, backend.put(to_maps**2), axes=((0,), (0,))))
 
@@ -283,14 +281,14 @@ def _complete_variance(backend: Backend, density: Float, hyper: Hyper, upsample:
     step = nodes[1] - nodes[0] if len(nodes) > 1 else 1.0
     position = ((np.log(density) - low) / step)[_pixel_index(upsample, density.shape)]
     rows, columns = (
-        axis_filter_on(backend, hyper.kernel, n, hyper.lengths[axis], axis_points(upsample, axis), "float64")
+        filter_on(backend, hyper.kernel, n, hyper.lengths[axis], axis_points(upsample, axis), "float64")
         for axis, n in enumerate(density.shape)
     )
     logarithm = 0.0
     for i, node in enumerate(nodes):
         weaker = s * np.exp(node)
         gain = gains(weaker, rows, columns, backend, "float64")
-        found = independent_variance(weaker, gain, rows, columns, backend, "float64")
+        found = posterior_variance(weaker, gain, rows, columns, backend, "float64")
         # In units of the noise there, which is larger by the same factor; zero where a map has no signal.
         found = xp.maximum(found * float(np.exp(-node)), backend.put(TINY))
         logarithm = logarithm + backend.put(np.maximum(1.0 - np.abs(position - i), 0.0)) * xp.log(found)
@@ -299,7 +297,7 @@ def _complete_variance(backend: Backend, density: Float, hyper: Hyper, upsample:
 
 def _pixel_index(upsample: Points, shape: tuple[int, ...]) -> tuple[Any, ...]:
     """Index, into an array over the pixels, of the pixel that contains each point."""
-    return np.ix_(*(nearest_pixels(axis_points(upsample, axis), n) for axis, n in enumerate(shape)))
+    return np.ix_(*(pixels_at(axis_points(upsample, axis), n) for axis, n in enumerate(shape)))
 
 
 def _covariance_root(kernel: str, size: int, length: float, points: AxisPoints) -> Float:
@@ -315,7 +313,7 @@ def fit_missing(
     masks: list[Bool],
     *,
     kernel: str = "matern52",
-    bounds: tuple[tuple[float, float], tuple[float, float]] | None = None,
+    bounds: Bounds | None = None,
     isotropic: bool = False,
     rank: int = 1,
     seed: int = 0,

@@ -13,7 +13,7 @@ import numpy as np
 
 from scalehsi.arrays import Float, to_host
 from scalehsi.kernels.gaussian_process.likelihood import Hyper
-from scalehsi.kernels.gaussian_process.posterior import Backend, axis_filter_on, gains, independent_mean
+from scalehsi.kernels.gaussian_process.posterior import Backend, filter_on, gains, posterior_mean
 from scalehsi.kernels.gaussian_process.sampling_points import Points, axis_points
 
 MAX_STEPS: Final = 500
@@ -40,7 +40,7 @@ class GapSolver:
         self.backend, self.dtype, self.s, self.seen = backend, dtype, s, seen
         height, width = seen.shape
         self.rows, self.columns = (
-            axis_filter_on(backend, hyper.kernel, n, hyper.lengths[axis], axis_points(upsample, axis), dtype)
+            filter_on(backend, hyper.kernel, n, hyper.lengths[axis], axis_points(upsample, axis), dtype)
             for axis, n in enumerate((height, width))
         )
         self.gain = gains(s, self.rows, self.columns, backend, dtype)
@@ -97,7 +97,7 @@ class GapSolver:
 
     def mean(self, z: Any) -> Any:
         """Posterior mean of complete maps (..., T, H, W), on the points."""
-        return independent_mean(z, self.gain, self.rows, self.columns)
+        return posterior_mean(z, self.gain, self.rows, self.columns)
 
 
 def _squares(xp: Any, v: Any) -> Float:

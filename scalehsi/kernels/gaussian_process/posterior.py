@@ -83,9 +83,7 @@ def backend_of(x: Any) -> Backend:
 
 
 @lru_cache(maxsize=64)
-def axis_filter_on(
-    backend: Backend, kernel: str, size: int, length: float, upsample: AxisPoints, dtype: str
-) -> AxisFilter:
+def filter_on(backend: Backend, kernel: str, size: int, length: float, upsample: AxisPoints, dtype: str) -> AxisFilter:
     """Copy the filter of an axis to a device, and cache it there; arguments as of `axis_filter`."""
     found = axis_filter(kernel, size, length, upsample, dtype)
     return AxisFilter(*(backend.put(v, dtype) for v in found))
@@ -123,17 +121,17 @@ def predict(y: Any, hyper: Hyper, *, upsample: Points = 1, dtype: Any = np.float
     height, width, _ = y.shape
     name, backend = np.dtype(dtype).name, backend_of(y)
     xp = backend.library
-    rows = axis_filter_on(backend, hyper.kernel, height, hyper.lengths[0], axis_points(upsample, 0), name)
-    columns = axis_filter_on(backend, hyper.kernel, width, hyper.lengths[1], axis_points(upsample, 1), name)
+    rows = filter_on(backend, hyper.kernel, height, hyper.lengths[0], axis_points(upsample, 0), name)
+    columns = filter_on(backend, hyper.kernel, width, hyper.lengths[1], axis_points(upsample, 1), name)
     s, to_independent, to_maps = decoupled(hyper)
     # In float64, as maps that are nearly alike differ by little in units of their noise.
     centred = xp.astype(y, xp.float64, copy=False) - backend.put(hyper.mean)
     z = xp.tensordot(backend.put(to_independent.T), centred, axes=((1,), (2,)))
     z = xp.astype(z, getattr(xp, name), copy=False)
     gain = gains(s, rows, columns, backend, name)
-    f = independent_mean(z, gain, rows, columns)
+    f = posterior_mean(z, gain, rows, columns)
     mean = xp.tensordot(f, backend.put(to_maps, name), axes=((0,), (0,))) + backend.put(hyper.mean, name)
-    variance = independent_variance(s, gain, rows, columns, backend, name)
+    variance = posterior_variance(s, gain, rows, columns, backend, name)
     variance = xp.tensordot(variance, backend.put(to_maps**2, name), axes=((0,), (0,)))
     return mean, xp.sqrt(xp.maximum(variance, backend.put(0.0, name)))
 
@@ -147,15 +145,13 @@ def gains(s: Float, rows: AxisFilter, columns: AxisFilter, backend: Backend, dty
     return strength / (1 + strength * (rows.values[:, None] * columns.values[None, :]))
 
 
-def independent_mean(z: Any, gain: Any, rows: AxisFilter, columns: AxisFilter) -> Any:
+def posterior_mean(z: Any, gain: Any, rows: AxisFilter, columns: AxisFilter) -> Any:
     """Posterior mean (T, H * upsample, W * upsample) of independent maps ``z`` (T, H, W) with their `gains`."""
     inner = gain * (rows.vectors.T @ z @ columns.vectors)
     return rows.points @ inner @ columns.points.T
 
 
-def independent_variance(
-    s: Float, gain: Any, rows: AxisFilter, columns: AxisFilter, backend: Backend, dtype: str
-) -> Any:
+def posterior_variance(s: Float, gain: Any, rows: AxisFilter, columns: AxisFilter, backend: Backend, dtype: str) -> Any:
     """Posterior variance (T, H * upsample, W * upsample) of independent maps; arguments as of `gains`."""
     xp = backend.library
     # Of the explained variance, the data determine s lam mu / (1 + s lam mu); the rest, s / (1 + s lam mu), remains.

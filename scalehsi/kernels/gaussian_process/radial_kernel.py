@@ -15,7 +15,7 @@ from scipy.linalg import eigh
 
 from scalehsi.arrays import Bool, Float
 from scalehsi.kernels.gaussian_process.covariance import JITTER, STATIONARY
-from scalehsi.kernels.gaussian_process.likelihood import MIN_LENGTH_PIXELS, Hyper, search_lengths, standardised
+from scalehsi.kernels.gaussian_process.likelihood import Bounds, Hyper, default_bounds, search_lengths, standardised
 from scalehsi.kernels.gaussian_process.spectral_nodes import fit_signal_and_noise, group_eigenvalues
 from scalehsi.schema import InputError, suggest
 
@@ -202,7 +202,7 @@ def fit(
     masks: Sequence[Bool] | None = None,
     *,
     kernel: str = "matern52-radial",
-    bounds: tuple[tuple[float, float], tuple[float, float]] | None = None,
+    bounds: Bounds | None = None,
     isotropic: bool = False,
     rank: int = 1,
 ) -> Hyper:
@@ -236,8 +236,7 @@ def fit(
     With missing pixels: one of up to 400 x 400 for each of at most 12 dense tiles, those with most measured pixels.
     """
     radial_covariance(kernel, 0.0, 0.0, (1.0, 1.0))
-    height, width = tiles[0].shape[:2]
-    limits = bounds or ((MIN_LENGTH_PIXELS, max(1.0, float(height))), (MIN_LENGTH_PIXELS, max(1.0, float(width))))
+    limits = bounds or default_bounds(*tiles[0].shape[:2])
     if masks is None or all(mask.all() for mask in masks):
         cut = [part for tile in tiles for part in cut_evenly(tile, MAX_TILE_PIXELS)]
         scaled, mean, scale = standardised(cut)

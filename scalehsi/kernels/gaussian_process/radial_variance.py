@@ -85,10 +85,8 @@ def patch_variance(hyper: Hyper, shape: tuple[int, int], s: Float, upsample: int
     out = np.empty((len(s), len(quarter[0]), len(quarter[1])))
     for first in range(0, len(quarter[0]), step):
         rows = quarter[0][first : first + step]
-        explained, remaining = (
-            np.zeros((1, len(rows) * len(quarter[1]))),
-            np.zeros((len(s), len(rows) * len(quarter[1]))),
-        )
+        count = len(rows) * len(quarter[1])
+        explained, remaining = np.zeros((1, count)), np.zeros((len(s), count))
         crosses = even_odd.covariances(hyper.kernel, hyper.lengths, (rows, quarter[1]))
         for (cross, _, _), (values, vectors) in zip(crosses, solved, strict=True):
             values = np.maximum(values, least)
@@ -97,9 +95,7 @@ def patch_variance(hyper: Hyper, shape: tuple[int, int], s: Float, upsample: int
             remaining += (s[:, None] / (1.0 + np.outer(s, values))) @ share.T
         # Between the pixels, the eigenvectors do not explain all of the variance; on the pixels the rest is rounding.
         unexplained = np.maximum(1.0 - explained, 0.0) if upsample > 1 else 0.0
-        out[:, first : first + step] = (s[:, None] * unexplained + remaining).reshape(
-            len(s), len(rows), len(quarter[1])
-        )
+        out[:, first : first + step] = (s[:, None] * unexplained + remaining).reshape(len(s), len(rows), -1)
     out = np.concatenate([out, out[:, : sizes[0] // 2][:, ::-1]], axis=1)
     return np.concatenate([out, out[..., : sizes[1] // 2][..., ::-1]], axis=2)
 

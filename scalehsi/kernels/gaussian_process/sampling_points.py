@@ -32,12 +32,12 @@ def positions(points: AxisPoints, size: int) -> np.ndarray[Any, np.dtype[np.floa
     return np.asarray(points, dtype=np.float64)
 
 
-def nearest_pixels(points: AxisPoints, size: int) -> np.ndarray[Any, np.dtype[np.int64]]:
+def pixels_at(points: AxisPoints, size: int) -> np.ndarray[Any, np.dtype[np.int64]]:
     """Index of the pixel that contains each point of an axis of ``size`` pixels, or of the nearest one.
 
     Examples
     --------
-    >>> nearest_pixels(2, 2).tolist(), nearest_pixels((0.4, 3.0), 2).tolist()
+    >>> pixels_at(2, 2).tolist(), pixels_at((0.4, 3.0), 2).tolist()
     ([0, 0, 1, 1], [0, 1])
     """
     found = np.floor(positions(points, size) + 0.5).astype(np.int64)

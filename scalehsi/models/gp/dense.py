@@ -16,12 +16,11 @@ import numpy as np
 from scalehsi.arrays import Bool, Float
 from scalehsi.blocks.compute import free_memory
 from scalehsi.kernels.gaussian_process.covariance import parse
-from scalehsi.kernels.gaussian_process.likelihood import MIN_LENGTH_PIXELS, Hyper, standardised
+from scalehsi.kernels.gaussian_process.likelihood import Bounds, Hyper, default_bounds, standardised
 from scalehsi.kernels.gaussian_process.radial_kernel import RADIAL_SUFFIX, is_radial, radial_covariance
-from scalehsi.kernels.gaussian_process.sampling_points import Points, axis_points, nearest_pixels, positions
+from scalehsi.kernels.gaussian_process.sampling_points import Points, axis_points, pixels_at, positions
 from scalehsi.schema import InputError
 
-Bounds = tuple[tuple[float, float], tuple[float, float]]
 Interval = tuple[tuple[float, ...], tuple[float, ...] | None]
 
 TRAINING_STEPS: Final = 200
@@ -32,7 +31,8 @@ PREDICTION_MATRICES: Final = 3
 """Matrices of all pixels and maps in memory during predictions."""
 CHUNK_POINTS: Final = 512
 """Points whose deviation is computed in one block."""
-MATERN_NU: Final = {"matern12": 0.5, "matern32": 1.5, "matern52": 2.5}
+NU: Final = {"matern12": 0.5, "matern32": 1.5, "matern52": 2.5}
+"""Smoothness of the Matern kernels."""
 
 
 def fit(
@@ -97,7 +97,7 @@ def fit(
     (scaled,), mean, scale = standardised([maps], [seen])
     places = torch.as_tensor(np.argwhere(seen).astype(np.float64), device=device)
     targets = torch.as_tensor(np.ascontiguousarray(scaled[:, seen].T), device=device)
-    spatial = _spatial_kernel(torch, gpytorch, kernel, _length_limits(bounds, maps.shape, isotropic=isotropic))
+    spatial = _spatial(torch, gpytorch, kernel, _length_limits(bounds, maps.shape, isotropic=isotropic))
     if bounds is None:
         interval = spatial.raw_lengthscale_constraint
         spatial.initialize(lengthscale=torch.sqrt(interval.lower_bound * interval.upper_bound))
@@ -155,9 +155,7 @@ def predict(
     seen = np.ones(y.shape[:2], dtype=bool) if observed is None else observed
     maps = y.shape[2]
     _check_memory(torch, device, PREDICTION_MATRICES, int(seen.sum()) * maps, hyper.kernel)
-    spatial = _spatial_kernel(torch, gpytorch, hyper.kernel, (hyper.lengths, None)).to(
-        device=device, dtype=torch.float64
-    )
+    spatial = _spatial(torch, gpytorch, hyper.kernel, (hyper.lengths, None)).to(device=device, dtype=torch.float64)
     as_tensor = lambda v: torch.as_tensor(np.ascontiguousarray(v, dtype=np.float64), device=device)  # noqa: E731
     places, signal, noise = as_tensor(np.argwhere(seen)), as_tensor(hyper.signal), as_tensor(hyper.noise)
     points = as_tensor(_points((y.shape[0], y.shape[1]), upsample))
@@ -175,7 +173,7 @@ def predict(
             half = torch.linalg.solve_triangular(root, torch.kron(cross, signal).T.contiguous(), upper=False)
             variances.append(signal.diagonal() - (half**2).sum(dim=0).reshape(-1, maps))
         mean, variance = torch.cat(means), torch.cat(variances).clamp_min(0.0)
-    shape = (*(len(nearest_pixels(axis_points(upsample, axis), y.shape[axis])) for axis in (0, 1)), maps)
+    shape = (*(len(pixels_at(axis_points(upsample, axis), y.shape[axis])) for axis in (0, 1)), maps)
     return mean.cpu().numpy().reshape(shape) + hyper.mean, np.sqrt(variance.cpu().numpy().reshape(shape))
 
 
@@ -219,10 +217,7 @@ def _check_memory(torch: Any, device: str, copies: int, size: int, kernel: str) 
 
 def _length_limits(bounds: Bounds | None, shape: tuple[int, ...], *, isotropic: bool) -> Interval:
     """Least and largest lengths along y and x, or of both axes; ``shape`` (H, W, T) gives the default of ``bounds``."""
-    (a, b), (c, d) = bounds or (
-        (MIN_LENGTH_PIXELS, max(1.0, float(shape[0]))),
-        (MIN_LENGTH_PIXELS, max(1.0, float(shape[1]))),
-    )
+    (a, b), (c, d) = bounds or default_bounds(*shape[:2])
     low, high = ((max(a, c),), (min(b, d),)) if isotropic else ((a, c), (b, d))
     if any(one > other for one, other in zip(low, high, strict=True)):
         raise InputError(f"bounds={bounds}: no length is within both, as isotropic=True asks for")
@@ -230,7 +225,7 @@ def _length_limits(bounds: Bounds | None, shape: tuple[int, ...], *, isotropic: 
     return low, tuple(max(one * (1 + 1e-6), other) for one, other in zip(low, high, strict=True))
 
 
-def _spatial_kernel(torch: Any, gpytorch: Any, kernel: str, limits: Interval) -> Any:
+def _spatial(torch: Any, gpytorch: Any, kernel: str, limits: Interval) -> Any:
     """Make the gpytorch kernel of positions (n, 2) with an interval of its lengths, or given lengths and None."""
     low, high = limits
     interval = None
@@ -240,11 +235,7 @@ def _spatial_kernel(torch: Any, gpytorch: Any, kernel: str, limits: Interval) ->
     if is_radial(kernel):
         radial_covariance(kernel, 0.0, 0.0, (1.0, 1.0))
         name = kernel.removesuffix(RADIAL_SUFFIX)
-        made = (
-            gpytorch.kernels.RBFKernel(**how)
-            if name == "rbf"
-            else gpytorch.kernels.MaternKernel(MATERN_NU[name], **how)
-        )
+        made = gpytorch.kernels.RBFKernel(**how) if name == "rbf" else gpytorch.kernels.MaternKernel(NU[name], **how)
     else:
         made = _product(torch, gpytorch)(parse(kernel), **how)
     made.double()

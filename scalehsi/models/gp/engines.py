@@ -13,11 +13,9 @@ from scalehsi.kernels.gaussian_process.likelihood import Hyper
 from scalehsi.kernels.gaussian_process.sampling_points import Points
 from scalehsi.models.gp import dense
 
-Bounds = tuple[tuple[float, float], tuple[float, float]]
-
 REPORTED_STEPS: Final = 20
 """Last steps of the training, whose gain the advice reports."""
-MAX_INCOMPLETE_WINDOWS: Final = 4
+MAX_INCOMPLETE: Final = 4
 """Most windows with missing pixels in a fit: each costs a hundred times as much as a complete one."""
 
 
@@ -39,7 +37,7 @@ class Smoothed(NamedTuple):
     residual: float
 
 
-class FittedHyperparameters(NamedTuple):
+class Fitted(NamedTuple):
     """Fitted hyperparameters, and the course of the fit.
 
     Attributes
@@ -56,9 +54,7 @@ class FittedHyperparameters(NamedTuple):
     advice: str
 
 
-def fit_hyperparameters(
-    solver: str, tiles: list[Float], masks: list[Bool], *, steps: int, seed: int, **how: Any
-) -> FittedHyperparameters:
+def fit(solver: str, tiles: list[Float], masks: list[Bool], *, steps: int, seed: int, **how: Any) -> Fitted:
     """Fit the hyperparameters to windows of the maps.
 
     Parameters
@@ -80,26 +76,23 @@ def fit_hyperparameters(
         found, losses = dense.fit(tiles[0], masks[0], steps=steps, **how)
         last = losses[-REPORTED_STEPS:]
         gained = f"After {steps} steps of Adam, of which the last {len(last)} gained {last[0] - last[-1]:.2g} nats."
-        return FittedHyperparameters(found, losses, gained)
+        return Fitted(found, losses, gained)
     with one_blas_thread():
         if solver == "iterative":
             found = radial_kernel.fit(tiles, masks, **how)
         elif complete:
             found = likelihood.fit(tiles, **how)
         else:
-            windows = slice(MAX_INCOMPLETE_WINDOWS)
-            found = missing_pixels.fit_missing(tiles[windows], masks[windows], seed=seed, **how)
+            found = missing_pixels.fit_missing(tiles[:MAX_INCOMPLETE], masks[:MAX_INCOMPLETE], seed=seed, **how)
             count = len(found.history)
             steady = "settled" if count < missing_pixels.MAX_ROUNDS else "did not settle"
             rounds = f"Lengths and noise {steady} in {count} rounds in which missing pixels were drawn."
-            return FittedHyperparameters(found, none, rounds)
-    return FittedHyperparameters(
-        found, none, f"The evidence settled within 0.01 nats after {found.evaluations} evaluations."
-    )
+            return Fitted(found, none, rounds)
+    return Fitted(found, none, f"The evidence settled within 0.01 nats after {found.evaluations} evaluations.")
 
 
-class EngineSettings(NamedTuple):
-    """Settings of the engine for all tiles.
+class Engine(NamedTuple):
+    """Engine and its settings, the same for all tiles.
 
     Attributes
     ----------
@@ -116,45 +109,43 @@ class EngineSettings(NamedTuple):
     seed: int
 
 
-def smooth(
-    y: Any, observed: Any, hyper: Hyper, settings: EngineSettings, *, upsample: Points, first: tuple[int, int]
-) -> Smoothed:
+def smooth(y: Any, seen: Any, hyper: Hyper, engine: Engine, *, upsample: Points, first: tuple[int, int]) -> Smoothed:
     """Compute mean and standard deviation of a tile, in the precision of its maps.
 
     Parameters
     ----------
     y : array, shape (H, W, T)
         Of any library for "structured", else of numpy.
-    observed : array of bool, shape (H, W)
+    seen : array of bool, shape (H, W)
         True where all maps were measured.
     hyper : Hyper
-    settings : EngineSettings
+    engine : Engine
     upsample : int or two tuples of float
         Points per pixel, or the positions of points.
     first : (int, int)
         Identifies the tile; part of the seed of its draws.
     """
-    seed = int(np.random.default_rng([settings.seed, *first]).integers(2**31))
-    if settings.solver == "dense":
-        mean, std = dense.predict(y, observed, hyper, upsample=upsample)
+    seed = int(np.random.default_rng([engine.seed, *first]).integers(2**31))
+    if engine.solver == "dense":
+        mean, std = dense.predict(y, seen, hyper, upsample=upsample)
         return Smoothed(mean, std, 0, 0.0)
-    if settings.solver == "iterative":
+    if engine.solver == "iterative":
         assert isinstance(upsample, int)  # checked with the settings
         found = radial_solver.solve(
-            y, observed, hyper, upsample=upsample, draws=settings.draws, seed=seed, tolerance=missing_pixels.TOLERANCE
+            y, seen, hyper, upsample=upsample, draws=engine.draws, seed=seed, tolerance=missing_pixels.TOLERANCE
         )
         assert found.std is not None  # there are at least two draws
         return Smoothed(found.mean, found.std, found.steps, found.residual)
-    filled = missing_pixels.fill(y, observed, hyper)
+    filled = missing_pixels.fill(y, seen, hyper)
     dtype = np.float32 if str(y.dtype).endswith("float32") else np.float64
     mean, std = posterior.predict(filled.maps, hyper, upsample=upsample, dtype=dtype)
-    if not bool(observed.all()):
+    if not bool(seen.all()):
         std = missing_pixels.deviation(
             (int(y.shape[0]), int(y.shape[1])),
-            observed,
+            seen,
             hyper,
-            method=settings.uncertainty,
-            count=settings.draws,
+            method=engine.uncertainty,
+            count=engine.draws,
             seed=seed,
             upsample=upsample,
         )

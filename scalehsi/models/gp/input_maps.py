@@ -101,7 +101,7 @@ def result_frame(cube: xr.DataArray, carried: dict[str, xr.DataArray], upsamplin
     return xr.DataArray(np.broadcast_to(np.float32(0), shape), dims=dims, coords=coords, attrs=cube.attrs)
 
 
-def read_windows(cube: xr.DataArray, *, side: int, count: int, whole: int, seed: int) -> list[Float]:
+def read_windows(cube: xr.DataArray, side: int, count: int, *, whole: int, seed: int) -> list[Float]:
     """Read windows of the maps for the fit, all of one shape (H, W, T), with NaN where a pixel is missing.
 
     Parameters

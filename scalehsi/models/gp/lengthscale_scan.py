@@ -182,7 +182,7 @@ def _rising(name: str, given: Any, *, least: int) -> Float:
 
 def _read(cube: xr.DataArray, *, radial: bool, seed: int) -> tuple[list[Float], list[Bool], str]:
     """Read tiles (H, W, K) and their masks, and describe them in words; ``radial`` kernels need dense matrices."""
-    parts = read_windows(cube, side=TILE_SIDE_PIXELS, count=MAX_TILES, whole=WHOLE_SIDE_PIXELS**2, seed=seed)
+    parts = read_windows(cube, TILE_SIDE_PIXELS, MAX_TILES, whole=WHOLE_SIDE_PIXELS**2, seed=seed)
     rows, columns = parts[0].shape[:2]
     everything = len(parts) * rows * columns == math.prod(cube.shape[:-1])
     masks = [np.isfinite(part).all(axis=-1) for part in parts]
@@ -235,9 +235,7 @@ def _table(cube: xr.DataArray, lengths: Float, limits: Float, found: Losses, sca
     for k, own in enumerate(minima):
         basins[0, k, : len(own)] = [one.length for one in own]
         basins[1, k, : len(own)] = [one.loss - min(other.loss for other in own) for one in own]
-    converged = np.stack(
-        [converged_lengths(lengths, found.loss[:, k], limits, low=MIN_LENGTH_PIXELS) for k in range(count)]
-    )
+    converged = np.stack([converged_lengths(lengths, one, limits, low=MIN_LENGTH_PIXELS) for one in found.loss.T])
     best = np.argmin(found.loss, axis=0)
     plain = found.plain.min(axis=0)
     interval = recommend(minima, plain, low=MIN_LENGTH_PIXELS)

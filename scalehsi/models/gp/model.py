@@ -17,17 +17,9 @@ from scalehsi.fitting.last_pass import CLIENT_MAP_BYTES
 from scalehsi.fitting.model import Cost, DirectModel, Inputs, State, Stats, Variables
 from scalehsi.kernels.gaussian_process import missing_pixels, tile_halos
 from scalehsi.kernels.gaussian_process.covariance import parse
-from scalehsi.kernels.gaussian_process.likelihood import Hyper
+from scalehsi.kernels.gaussian_process.likelihood import Bounds, Hyper
 from scalehsi.kernels.gaussian_process.radial_kernel import RADIAL_SUFFIX, is_radial
-from scalehsi.models.gp import engines, input_maps
-from scalehsi.models.gp.result_variables import (
-    SOLVER_RESIDUAL,
-    SOLVER_STEPS,
-    TRAINING_LOSS,
-    hyper_from_state,
-    hyper_to_state,
-    result_variables,
-)
+from scalehsi.models.gp import engines, input_maps, result_variables
 from scalehsi.models.gp.tiled_maps import tile_grid, tiled_maps
 from scalehsi.models.gp.tiles import SEAM, seam_difference, smooth_tile
 from scalehsi.models.gp.upsampling import Upsampling
@@ -185,7 +177,7 @@ class ParallelGP(DirectModel):
         _ = self.bounds
 
     @property
-    def bounds(self) -> engines.Bounds | None:
+    def bounds(self) -> Bounds | None:
         """Limits of the lengths along y and x, in pixels; None without an interval."""
         given = self.lengthscale
         if given is None:
@@ -222,11 +214,9 @@ class ParallelGP(DirectModel):
         return Inputs(cube, carried=carried, frame=frame, name="maps")
 
     def solve(self, view: Blocks, seed: int) -> tuple[State, Stats]:
-        tiles = input_maps.read_windows(
-            view.cube, side=WINDOW_SIDE_PIXELS, count=MAX_WINDOWS, whole=ONE_WINDOW_PIXELS, seed=seed
-        )
+        tiles = input_maps.read_windows(view.cube, WINDOW_SIDE_PIXELS, MAX_WINDOWS, whole=ONE_WINDOW_PIXELS, seed=seed)
         masks = [np.isfinite(tile).all(axis=-1) for tile in tiles]
-        found = engines.fit_hyperparameters(
+        found = engines.fit(
             self.solver,
             [np.nan_to_num(t) for t in tiles],
             masks,
@@ -237,19 +227,19 @@ class ParallelGP(DirectModel):
             isotropic=self.isotropic,
             rank=self.rank,
         )
-        new = {"seed": np.asarray(seed), **hyper_to_state(found.hyper), "losses": found.losses}
+        new = {"seed": np.asarray(seed), **result_variables.to_state(found.hyper), "losses": found.losses}
         return new, Stats(found.hyper.loss, done=True, advice=found.advice)
 
     def finish(self, view: Blocks, state: State) -> Variables:
-        hyper = hyper_from_state(self.kernel, state)
+        hyper = result_variables.from_state(self.kernel, state)
         halo, grid = self._tiling(hyper, view.shape)
         maps, upsampling = int(view.cube.shape[-1]), Upsampling.of(self.upsample)
         shared = {
             "hyper": hyper,
             "upsampling": upsampling,
             "extent": tuple(int(n) for n in view.shape[-2:]),
-            "nonnegative": self.nonnegative,
-            "settings": engines.EngineSettings(self.solver, self.uncertainty, self.draws, int(state["seed"])),
+            "clip": self.nonnegative,
+            "engine": engines.Engine(self.solver, self.uncertainty, self.draws, int(state["seed"])),
         }
         size = 2 * 4 * maps * math.prod(view.shape) * upsampling.slots
         made, numbers_ = tiled_maps(
@@ -264,10 +254,10 @@ class ParallelGP(DirectModel):
             compute=size <= CLIENT_MAP_BYTES,
             name="gp-tile",
         )
-        found = {**made, **result_variables(hyper, numbers_, view.cube)}
+        found = {**made, **result_variables.to_variables(hyper, numbers_, view.cube)}
         if len(state["losses"]):
             said = {"long_name": "negative logarithm of the evidence before each step of the optimiser"}
-            found[TRAINING_LOSS] = xr.DataArray(state["losses"], dims=("training_step",), attrs=said)
+            found[result_variables.TRAINING_LOSS] = xr.DataArray(state["losses"], dims=("training_step",), attrs=said)
         if max(map(len, grid[-2:])) > 1:
             found[SEAM] = seam_difference(view.cube, made[ABUNDANCES], shared, halo=halo, grid=grid)
         return found
@@ -292,10 +282,10 @@ class ParallelGP(DirectModel):
         return int(max(1, min(halo, side))), tile_grid(shape, size)
 
     def final_status(self, variables: Variables, status: Status, advice: str) -> tuple[Status, str]:
-        residual = float(variables[SOLVER_RESIDUAL]) if SOLVER_RESIDUAL in variables else 0.0
+        residual = float(variables.get(result_variables.SOLVER_RESIDUAL, 0.0))
         if residual <= missing_pixels.TOLERANCE:
             return status, advice
-        steps = int(variables[SOLVER_STEPS])
+        steps = int(variables[result_variables.SOLVER_STEPS])
         asked = f"({missing_pixels.TOLERANCE:g} is asked for)"
         said = f"Conjugate gradients ended after {steps} steps with a relative residual of {residual:.1g} {asked}"
         return "max_iter", f"{said}. Shorter lengths need fewer steps: set lengthscale=(low, high)."
@@ -307,6 +297,5 @@ class ParallelGP(DirectModel):
 
     def cost(self, shape: tuple[int, ...], itemsize: int) -> Cost:
         maps = shape[-1]
-        return Cost(
-            passes=2, sums_bytes=64, work_bytes=maps * 8 * 6, columns=2 * maps * Upsampling.of(self.upsample).slots
-        )
+        columns = 2 * maps * Upsampling.of(self.upsample).slots
+        return Cost(passes=2, sums_bytes=64, work_bytes=maps * 8 * 6, columns=columns)

@@ -17,19 +17,19 @@ SOLVER_RESIDUAL: Final = "solver_residual"
 TRAINING_LOSS: Final = "training_loss"
 
 
-def hyper_to_state(hyper: Hyper) -> State:
+def to_state(hyper: Hyper) -> State:
     """Store hyperparameters as arrays of a fit's state."""
     return {name: np.asarray(value) for name, value in vars(hyper).items() if name != "kernel"}
 
 
-def hyper_from_state(kernel: str, state: State) -> Hyper:
+def from_state(kernel: str, state: State) -> Hyper:
     """Restore hyperparameters from a fit's state."""
     arrays = {name: state[name] for name in ("signal", "noise", "mean", "scan", "history")}
     y, x = map(float, state["lengths"])
     return Hyper(kernel, (y, x), loss=float(state["loss"]), evaluations=int(state["evaluations"]), **arrays)
 
 
-def result_variables(hyper: Hyper, solved: dict[str, Any], cube: xr.DataArray) -> Variables:
+def to_variables(hyper: Hyper, solved: dict[str, Any], cube: xr.DataArray) -> Variables:
     """Make the variables of the result: hyperparameters, evidence, and the course of the search.
 
     Parameters

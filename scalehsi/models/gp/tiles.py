@@ -10,7 +10,7 @@ import xarray as xr
 
 from scalehsi.arrays import array_namespace
 from scalehsi.kernels.gaussian_process.likelihood import Hyper
-from scalehsi.models.gp import engines
+from scalehsi.models.gp.engines import Engine, Smoothed, smooth
 from scalehsi.models.gp.upsampling import Upsampling
 from scalehsi.schema import ABUNDANCES, ABUNDANCES_STD, X, Y
 
@@ -20,14 +20,7 @@ SEAM_REACH_PIXELS: Final = 24
 
 
 def smooth_tile(
-    x: Any,
-    *,
-    hyper: Hyper,
-    upsampling: Upsampling,
-    extent: tuple[int, int],
-    nonnegative: bool,
-    settings: engines.EngineSettings,
-    tile: Any,
+    x: Any, *, hyper: Hyper, upsampling: Upsampling, extent: tuple[int, int], clip: bool, engine: Engine, tile: Any
 ) -> tuple[dict[str, Any], dict[str, Any]]:
     """Compute mean and deviation of a tile, one row a pixel, and the steps and residual of its solver.
 
@@ -39,9 +32,9 @@ def smooth_tile(
     upsampling : Upsampling
     extent : (int, int)
         Pixels of the whole maps along y and x.
-    nonnegative : bool
+    clip : bool
         Whether the mean is clipped at zero.
-    settings : engines.EngineSettings
+    engine : Engine
     tile : object
         Shape and pixel indices of the tile, as `scalehsi.blocks` passes it.
     """
@@ -50,11 +43,11 @@ def smooth_tile(
     first = int(tile.index[0])
     start = divmod(first % math.prod(extent), extent[1])
     found = [
-        smooth_frame(frames[n], hyper, upsampling, settings, start=start, first=(first, n))
+        smooth_frame(frames[n], hyper, upsampling, engine, start=start, first=(first, n))
         for n in range(frames.shape[0])
     ]
     mean = xp.stack([f.mean for f in found])
-    if nonnegative:
+    if clip:
         mean = xp.where(mean > 0, mean, xp.zeros_like(mean))
     rows = {ABUNDANCES: mean, ABUNDANCES_STD: xp.stack([f.std for f in found])}
     return (
@@ -64,23 +57,18 @@ def smooth_tile(
 
 
 def smooth_frame(
-    y: Any,
-    hyper: Hyper,
-    upsampling: Upsampling,
-    settings: engines.EngineSettings,
-    *,
-    start: tuple[int, int],
-    first: tuple[int, int],
-) -> engines.Smoothed:
+    y: Any, hyper: Hyper, upsampling: Upsampling, engine: Engine, *, start: tuple[int, int], first: tuple[int, int]
+) -> Smoothed:
     """Smooth maps ``y`` (H, W, T), NaN where one is missing, on the slots of the upsampled grid.
 
-    ``start`` is the first pixel (y, x) in the whole maps, and ``first`` identifies the tile; see `engines.smooth`.
+    ``start`` is the first pixel (y, x) in the whole maps, and ``first`` identifies the tile; see
+    `scalehsi.models.gp.engines.smooth`.
     """
     xp = array_namespace(y)
     observed = xp.all(xp.isfinite(y), axis=-1)
     here = xp.where(observed[..., None], y, xp.zeros_like(y))
     upsample = upsampling.kernel_points(start, (int(y.shape[0]), int(y.shape[1])))
-    return engines.smooth(here, observed, hyper, settings, upsample=upsample, first=first)
+    return smooth(here, observed, hyper, engine, upsample=upsample, first=first)
 
 
 def seam_difference(
@@ -120,13 +108,13 @@ def seam_difference(
     frame = {d: 0 for d in cube.dims[:-3]}
     y = np.array(cube.isel({**frame, Y: slice(*outer[0]), X: slice(*outer[1])}).values, order="C")
     start = (outer[0][0], outer[1][0])
-    whole = smooth_frame(y, shared["hyper"], upsampling, shared["settings"], start=start, first=(0, 0))
+    whole = smooth_frame(y, shared["hyper"], upsampling, shared["engine"], start=start, first=(0, 0))
     slots = [s.used_slots(b - a, a) for s, (a, b) in zip(upsampling.axes, outer, strict=True)]
     inner = [s.points_in(a, b) for s, (a, b) in zip(upsampling.axes, windows, strict=True)]
     skipped = [int(s.first_point(a)) for s, (a, _) in zip(upsampling.axes, outer, strict=True)]
     index = np.ix_(*(k[w.start - p : w.stop - p] for k, w, p in zip(slots, inner, skipped, strict=True)))
     mean, std = (np.moveaxis(values[index], -1, 0) for values in (whole.mean, whole.std))
-    if shared["nonnegative"]:
+    if shared["clip"]:
         mean = np.maximum(mean, 0.0)
     own = dict(zip((Y, X), inner, strict=True))
     difference = np.abs(made.isel({**frame, **own}).values - mean)

@@ -11,7 +11,7 @@ import pytest
 from scalehsi.arrays import to_host
 from scalehsi.kernels.gaussian_process.likelihood import Hyper
 from scalehsi.kernels.gaussian_process.missing_pixels import deviation, draw, fill
-from scalehsi.kernels.gaussian_process.posterior import axis_filter_on, backend_of, predict
+from scalehsi.kernels.gaussian_process.posterior import backend_of, filter_on, predict
 
 SHAPE = (11, 14)
 FACTOR = np.array([[1.0], [0.7], [0.2]])
@@ -107,7 +107,7 @@ def test_draws_and_deviations_are_the_same_numbers(there: Any, upsample: int) ->
 def test_filters_are_cached_on_their_device() -> None:
     there = strict(np.ones(3))
     keys = ("matern52", 6, 2.0, 1, "float64")
-    one = axis_filter_on(backend_of(there), *keys)
-    assert axis_filter_on(backend_of(strict(np.zeros(1))), *keys) is one
-    assert axis_filter_on(backend_of(np.ones(3)), *keys) is not one
+    one = filter_on(backend_of(there), *keys)
+    assert filter_on(backend_of(strict(np.zeros(1))), *keys) is one
+    assert filter_on(backend_of(np.ones(3)), *keys) is not one
     assert same_place(one.vectors, there)

@@ -60,7 +60,7 @@ def test_the_likelihood_is_that_of_the_whole_matrix(count: int, off: float, monk
     monkeypatch.setattr(spectral_nodes, "NODE_COUNT", count)
     y, _ = drawn()
     tile = np.moveaxis(y - y.mean(axis=(0, 1)), -1, 0)
-    work = likelihood.SeparableLikelihood([tile], "matern52", SHAPE, 1)
+    work = likelihood.SeparableLikelihood([tile], "matern52", 1)
     value = work.loss(LENGTHS)
     signal, noise = work.signal_and_noise(LENGTHS)
     flat = np.moveaxis(tile, 0, -1).ravel()

@@ -25,7 +25,7 @@ def test_no_other_start_ends_lower(scene: str, length: float) -> None:
     made = sines((32, 32), model=1, sigma0=0.25) if scene == "sines" else maps((32, 32), noise=0.03)
     y = np.moveaxis(made.maps.values, 0, -1).astype(float)
     tiles, _, _ = likelihood.standardised([y])
-    work = likelihood.SeparableLikelihood(tiles, "matern52", (32, 32), 1)
+    work = likelihood.SeparableLikelihood(tiles, "matern52", 1)
     axes = work.axes((length, length))
     numbers, g, sums = spectral_nodes.group_eigenvalues(np.outer(axes[0].values, axes[1].values), work.rotated(axes))
     value, signal, noise = spectral_nodes.fit_signal_and_noise(numbers, g, sums, rank=1)

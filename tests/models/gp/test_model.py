@@ -213,7 +213,7 @@ def test_checkpoints(maps, smooth, tmp_path):
 
 
 @pytest.mark.parametrize(
-    ("settings", "words"),
+    ("engine", "words"),
     [
         ({"lengthscale": (5, 2)}, "upside down"),
         ({"lengthscale": (0, 2)}, "above 0"),
@@ -297,9 +297,9 @@ def test_tiles_of_another_library_are_the_same(maps, gaps):
     if gaps:
         y[np.random.default_rng(0).random(y.shape[:2]) < 0.2] = np.nan
     tile = SimpleNamespace(shape=y.shape[:2], index=np.arange(y[..., 0].size))
-    settings = engines.EngineSettings("structured", "density", 8, 0)
-    shared = {"hyper": hyper, "upsampling": Upsampling.of(2), "extent": y.shape[:2], "nonnegative": True}
-    shared["settings"] = settings
+    engine = engines.Engine("structured", "density", 8, 0)
+    shared = {"hyper": hyper, "upsampling": Upsampling.of(2), "extent": y.shape[:2], "clip": True}
+    shared["engine"] = engine
     shared["tile"] = tile
     rows, _ = smooth_tile(y.reshape(-1, y.shape[-1]), **shared)
     there, _ = smooth_tile(torch.asarray(y.reshape(-1, y.shape[-1])), **shared)
