@@ -32,7 +32,7 @@ demo: $(VENV)/.demo
 	$(BIN)/scalehsi demo $(DEMO) --overwrite
 
 test: $(VENV)/.test
-	$(BIN)/python -m pytest -n auto -m "$(MARKERS)" $(PYTEST)
+	$(BIN)/python -m pytest -n auto --dist loadgroup -m "$(MARKERS)" $(PYTEST)
 
 lint: $(VENV)/.test
 	$(BIN)/ruff check .

@@ -64,7 +64,14 @@ def client(two_processes: Any) -> Iterator[Any]:
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Mark the tests that compile and run CUDA kernels on the CPU."""
+    """Mark tests of emulated CUDA kernels, and keep the tests of a file in one process of pytest-xdist.
+
+    So the fixtures and compiled kernels of a file are made once. Tests that start processes run one after the other,
+    and first: several clusters at a time would wait for each other.
+    """
     for item in items:
         if {"host", "cupy"} & set(getattr(item, "fixturenames", ())):
             item.add_marker(pytest.mark.emulated)
+        group = "cluster" if item.get_closest_marker("cluster") else str(item.path)
+        item.add_marker(pytest.mark.xdist_group(group))
+    items.sort(key=lambda item: item.get_closest_marker("cluster") is None)
