@@ -70,7 +70,7 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     and first: several clusters at a time would wait for each other.
     """
     for item in items:
-        if {"host", "cupy"} & set(getattr(item, "fixturenames", ())):
+        if {"host", "cupy"} & set(getattr(item, "fixturenames", ())) or "nvcc" in item.name:
             item.add_marker(pytest.mark.emulated)
         group = "cluster" if item.get_closest_marker("cluster") else str(item.path)
         item.add_marker(pytest.mark.xdist_group(group))

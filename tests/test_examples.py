@@ -14,6 +14,8 @@ import pytest
 import scalehsi as hsi
 from tests.paths import ROOT
 
+pytestmark = pytest.mark.examples
+
 
 def run(arguments: list[str], folder: Path) -> str:
     environment = {**os.environ, "PYTHONWARNINGS": "error::FutureWarning"}
@@ -30,7 +32,6 @@ def run(arguments: list[str], folder: Path) -> str:
     return done.stdout
 
 
-@pytest.mark.examples
 def test_unmixing_edx(tmp_path: Path) -> None:
     out = run([str(ROOT / "examples" / "01_unmix_edx.py"), "here"], tmp_path)
     assert out.splitlines()[-1].endswith("index.html")
@@ -38,7 +39,6 @@ def test_unmixing_edx(tmp_path: Path) -> None:
 
 
 @pytest.mark.cluster
-@pytest.mark.examples
 def test_local_cluster(tmp_path: Path) -> None:
     out = run([str(ROOT / "examples" / "02_local_cluster.py"), "here"], tmp_path)
     found = re.search(r"largest angle between the two: (\S+) rad", out)
@@ -46,7 +46,6 @@ def test_local_cluster(tmp_path: Path) -> None:
     assert float(found[1]) < 1e-4
 
 
-@pytest.mark.examples
 def test_own_model(tmp_path: Path) -> None:
     out = run([str(ROOT / "examples" / "03_own_model.py")], tmp_path)
     angles = [float(a) for a in re.findall(r"\d+\.\d", out.split("angles")[1])]
@@ -54,7 +53,6 @@ def test_own_model(tmp_path: Path) -> None:
     assert max(angles) < 10
 
 
-@pytest.mark.examples
 def test_noise_ratios(tmp_path: Path) -> None:
     """Figures 7 and 8 of the paper: what a clean map does for a noisy one, and what intervals do."""
     out = run([str(ROOT / "examples" / "04_noise_ratios.py"), "here"], tmp_path)

@@ -202,7 +202,7 @@ def test_a_checkpoint_is_written_by_iterations_or_minutes(
 def test_a_checkpoint_of_another_fit_is_refused(tmp_path: Path, cube: xr.DataArray) -> None:
     folder = tmp_path / "run.ckpt"
     hsi.fit(cube, hsi.NMF(4, max_iter=2), checkpoint=folder)
-    with pytest.raises(InputError, match="holds the state of an earlier fit; go on from it with resume=True"):
+    with pytest.raises(InputError, match="holds the state of an earlier fit; resume it with resume=True"):
         hsi.fit(cube, hsi.NMF(4, max_iter=2), checkpoint=folder)
     with pytest.raises(InputError, match="is of another fit: its settings"):
         hsi.fit(cube, hsi.NMF(3, max_iter=2), checkpoint=folder, resume=True)
@@ -217,7 +217,7 @@ def test_a_damaged_checkpoint_is_refused(tmp_path: Path, cube: xr.DataArray) -> 
     hsi.fit(cube, hsi.NMF(4, max_iter=2), checkpoint=folder)
     state = folder / "state.npz"
     state.write_bytes(state.read_bytes()[:100])
-    with pytest.raises(InputError, match=r"cannot be read .* remove it to start anew"):
+    with pytest.raises(InputError, match=r"cannot be read .* remove it to start again"):
         hsi.fit(cube, hsi.NMF(4, max_iter=2), checkpoint=folder, resume=True)
 
 

@@ -137,7 +137,7 @@ def test_a_plan_prints_three_lines_and_travels_as_json() -> None:
     plan = hsi.plan(counts_cube((30, 20, 16)), MODELS["frobenius"])
     lines = str(plan).splitlines()
     assert len(lines) == 3
-    assert re.fullmatch(r"NMF: 9\.4 KiB in 1 blocks of up to 9\.4 KiB, kept in the workers' memory", lines[0])
+    assert re.fullmatch(r"NMF: 9\.38 kiB in 1 blocks of up to 9\.38 kiB, kept in the workers' memory", lines[0])
     assert "1 worker(s)" in lines[1]
     assert "at most 6 passes, 1 of them from the store" in lines[2]
     assert json.loads(json.dumps(plan.to_dict()))["passes"] == 6

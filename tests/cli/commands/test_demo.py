@@ -14,6 +14,8 @@ import pytest
 import scalehsi as hsi
 from scalehsi.io import open_dataset
 
+pytestmark = pytest.mark.examples
+
 
 @pytest.fixture(scope="module")
 def demo(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, str]:

@@ -111,8 +111,8 @@ def test_masked_pixels_count_for_nothing(scene: Any) -> None:
 
 
 def test_of_a_large_map_windows_are_read(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(scanning, "WINDOW", 48)
-    monkeypatch.setattr(scanning, "TILE", 24)
+    monkeypatch.setattr(scanning, "WINDOW_SIDE", 48)
+    monkeypatch.setattr(scanning, "BLOCK_ROWS", 24)
     lazy, _ = hsi.simulate.phases((200, 150), counts_per_pixel=60, n_channels=300, seed=1, grain_scale=0.5, chunk=25)
     with raise_if_dask_computes(0):
         region = scanning._windows(lazy)
@@ -134,7 +134,7 @@ def test_of_a_large_map_windows_are_read(monkeypatch: pytest.MonkeyPatch) -> Non
         (lambda c: c, [], "bins is a list of whole numbers of at least 1"),
         (lambda c: c, [0], "bins is a list of whole numbers of at least 1"),
         (lambda c: c, [2.5], "bins is a list of whole numbers of at least 1"),
-        (lambda c: c.astype("f4"), None, r"scan_bins divides counts .* this cube holds float32; .*astype\('uint16'\)"),
+        (lambda c: c.astype("f4"), None, r"scan_bins needs counts, .* this cube has float32; .*astype\('uint16'\)"),
         (lambda c: c.astype("i4") - 1, None, "values are negative, which counts never are"),
         (lambda c: c * 0, None, "every count of the cube is zero"),
     ],

@@ -275,7 +275,7 @@ def test_intensities_are_for_least_squares(scene: Any) -> None:
         ({"concentration": 0}, "concentration is above 0"),
         ({"smoothing": 9}, r"smoothing is 'auto' or a number of peak widths from 0 \(off\) to 5, got 9"),
         ({"smoothing": "on"}, "smoothing is 'auto' or a number"),
-        ({"settings": "paper", "neighbours": 2}, "settings='paper' sets neighbours itself; leave neighbours out"),
+        ({"settings": "paper", "neighbours": 2}, "settings='paper' sets neighbours itself; leave out neighbours"),
         ({"settings": "paper", "loss": "frobenius"}, "settings='paper' sets loss itself"),
         ({"n_components": 0}, "n_components is at least 1, got 0"),
         ({"max_iter": 0}, "max_iter is a whole number of at least 1"),
