@@ -213,7 +213,7 @@ def test_checkpoints(maps, smooth, tmp_path):
 
 
 @pytest.mark.parametrize(
-    ("engine", "words"),
+    ("settings", "words"),
     [
         ({"lengthscale": (5, 2)}, "upside down"),
         ({"lengthscale": (0, 2)}, "above 0"),
