@@ -249,10 +249,11 @@ def test_two_hundred_iterations_leave_no_tasks_and_no_memory(client: Any) -> Non
 
 
 def test_handles_are_released_with_their_names(client: Any, cube: xr.DataArray) -> None:
+    gc.collect()  # what earlier tests left
     before = settled(lambda: len(scheduler_of(client).tasks))
     view = opened(cube)
     handles, _ = map_fold(update, view, shared={"s": np.ones((3, 8))}, keep=["c"])
     assert settled(lambda: len(scheduler_of(client).tasks)) > before
     del view, handles
     gc.collect()
-    assert settled(lambda: len(scheduler_of(client).tasks)) == before
+    assert settled(lambda: len(scheduler_of(client).tasks)) <= before

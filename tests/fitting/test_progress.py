@@ -162,5 +162,5 @@ def test_the_bar_shows_parts_of_an_iteration(monkeypatch: pytest.MonkeyPatch) ->
 @pytest.mark.parametrize(
     ("seconds", "text"), [(0.2, "0:00"), (59.6, "1:00"), (61, "1:01"), (3599.7, "1:00:00"), (90061, "25:01:01")]
 )
-def test_seconds_are_told_as_on_a_clock(seconds: float, text: str) -> None:
-    assert progress._clock(seconds) == text
+def test_seconds_are_shown_as_on_a_clock(seconds: float, text: str) -> None:
+    assert progress.clock(seconds) == text

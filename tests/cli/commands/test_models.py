@@ -18,7 +18,7 @@ def test_every_method_is_listed(run, answer):
     assert status == 0
     lines = [line.split()[0] for line in out.splitlines()[1:]]
     assert lines == list(CATALOGUE)
-    assert "Principal components: the orthogonal spectra" in out
+    assert "Find the principal components" in out
 
 
 @pytest.mark.parametrize("name", CATALOGUE)

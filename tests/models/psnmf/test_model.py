@@ -192,7 +192,7 @@ def test_the_objective_falls(fitted: xr.Dataset, scene: Any) -> None:
     assert long.attrs["status"] == "converged"
 
 
-def test_the_bins_that_were_used_are_told(fitted: xr.Dataset) -> None:
+def test_the_bins_that_were_used_are_in_the_result(fitted: xr.Dataset) -> None:
     assert_array_equal(fitted["bin_factor"], [6, 6])
     assert_array_equal(fitted["fine_bin_factor"], [3, 3])  # 80 counts a pixel, 400 a bin
     assert fitted.attrs["readings"] == 4  # what is in it, bins, finer bins, maps
