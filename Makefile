@@ -31,8 +31,9 @@ $(VENV)/.test: pyproject.toml tests/constraints.txt | $(BIN)/python
 demo: $(VENV)/.demo
 	$(BIN)/scalehsi demo $(DEMO) --overwrite
 
+# One thread of BLAS in each process of pytest: the processes fill the cores, and threads that wait for one cost ten times.
 test: $(VENV)/.test
-	$(BIN)/python -m pytest -n auto --dist loadgroup -m "$(MARKERS)" $(PYTEST)
+	OPENBLAS_NUM_THREADS=1 OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n auto --dist loadgroup -m "$(MARKERS)" $(PYTEST)
 
 lint: $(VENV)/.test
 	$(BIN)/ruff check .
