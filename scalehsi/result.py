@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import json
 import platform
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from importlib import metadata
-from typing import Any
+from typing import Any, Final, NamedTuple
 
 import numpy as np
 import xarray as xr
@@ -16,6 +16,48 @@ from scalehsi.schema import ABUNDANCES, ADVICE, COMPONENT, ENDMEMBERS, ENERGY, I
 
 KEPT_ATTRS = ("signal", "title", "elements", "beam_energy_keV", "counts_per_pixel")
 """Attributes of a cube that its results keep."""
+
+MAX_WARNINGS: Final = 6
+"""Warnings that are listed; the last text says how many more there are."""
+
+
+class ResultWarning(NamedTuple):
+    """What a careful colleague would object to in a result.
+
+    Attributes
+    ----------
+    code : str
+        Short name, for scripts: "drift".
+    text : str
+        One or two sentences with numbers and a place.
+    remedy : str
+        A command or setting to paste; empty where nothing helps.
+    """
+
+    code: str
+    text: str
+    remedy: str = ""
+
+
+def warnings_text(found: Sequence[ResultWarning]) -> str:
+    """The value of ``attrs["warnings"]``: a JSON list of at most `MAX_WARNINGS`; "[]" when there is nothing."""
+    listed = [w._asdict() for w in found[:MAX_WARNINGS]]
+    if len(found) > MAX_WARNINGS:
+        listed[-1]["text"] += f" (and {len(found) - MAX_WARNINGS} more warnings)"
+    return json.dumps(listed, ensure_ascii=False)
+
+
+def result_warnings(result: xr.Dataset | xr.DataArray) -> list[ResultWarning]:
+    """The warnings that a fit left in its result; none for results of earlier versions.
+
+    Examples
+    --------
+    >>> import scalehsi as hsi
+    >>> cube, truth = hsi.simulate.chequerboard((16, 16), n_channels=64)
+    >>> result_warnings(hsi.fit(cube, hsi.NMF(4), seed=0))
+    []
+    """
+    return [ResultWarning(**each) for each in json.loads(result.attrs.get("warnings", "[]"))]
 
 
 def make_result(
