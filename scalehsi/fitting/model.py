@@ -21,6 +21,7 @@ from scalehsi import arrays
 from scalehsi.blocks import BlockFunction, Blocks, Pixels
 from scalehsi.checks import is_number, require
 from scalehsi.cube import check_cube
+from scalehsi.result import ResultWarning
 from scalehsi.schema import InputError, Status, suggest
 
 State = dict[str, np.ndarray[Any, Any]]
@@ -176,6 +177,13 @@ class Model:
     def final_status(self, variables: Variables, status: Status, advice: str) -> tuple[Status, str]:
         """How the fit ended, once the variables are known; by default as the loop says."""
         return status, advice
+
+    def warnings(self, variables: Variables) -> list[ResultWarning]:
+        """What to object to in a fit of this method, beyond what `scalehsi.fitting.judge` sees in the last pass.
+
+        Called with all variables of the result, maps included.
+        """
+        return []
 
     def projector(self, result: xr.Dataset) -> tuple[BlockFunction, dict[str, Any]]:
         """A block function that gives ``abundances`` (and ``residual``) of any pixels, and its shared arguments."""
