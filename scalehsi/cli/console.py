@@ -18,8 +18,10 @@ from typing import Any, Final
 from rich.console import Console as RichConsole
 from rich.progress import BarColumn, Progress, SpinnerColumn, TaskProgressColumn, TextColumn, TimeElapsedColumn
 from rich.table import Table
+from xarray import DataArray, Dataset
 
 from scalehsi.fitting.progress import clock
+from scalehsi.result import result_warnings
 
 DONE: Final = 0
 FAILED: Final = 1
@@ -72,6 +74,22 @@ class Console:
     def warn(self, text: str) -> None:
         """A line on standard error that `quiet` keeps."""
         self._err.print(text, soft_wrap=True)
+
+    def show_warnings(self, result: Dataset | DataArray, translate: Callable[[str], str] = str) -> list[dict[str, str]]:
+        """Show what a result warns of, one line each on standard error that `quiet` keeps; return it for ``--json``.
+
+        Parameters
+        ----------
+        result : Dataset or DataArray
+            With ``attrs["warnings"]``, as `scalehsi.fit` and `scalehsi.quantify` write it.
+        translate : callable
+            Turns a remedy of the library into words of the command line: that of the session.
+        """
+        found = result_warnings(result)
+        for code, text, remedy in found:
+            ways = f" Try: {translate(remedy)}" if remedy else ""
+            self.warn(" ".join(f"warning ({code}): {text}{ways}".split()))
+        return [each._asdict() for each in found]
 
     def fail(self, words: Sequence[str], status: int, text: str, **more: Any) -> None:
         """Show an error in one line, and as JSON where that was asked for.

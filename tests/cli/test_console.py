@@ -3,13 +3,18 @@
 from __future__ import annotations
 
 import io
+import json
 import os
 import pty
 import re
 import subprocess
 import sys
 
+import pytest
+
+import scalehsi as hsi
 from scalehsi.cli import console
+from scalehsi.result import ResultWarning, warnings_text
 
 
 def on_a_terminal(*words: str, **environment: str) -> tuple[str, str]:
@@ -82,3 +87,48 @@ def test_a_bar_is_drawn_with_the_time_left(monkeypatch):
         listener(3, 4)
     assert "working" in screen.getvalue()
     assert re.search(r"about \d+:\d\d left", screen.getvalue())
+
+
+TWO = [
+    ResultWarning("drift", "Spectra shift by at least 0.6 eV (1.9 channels)\nover the map.", "prepare --step align"),
+    ResultWarning("below_noise", "Component 4 is 0.3 of what noise alone can reach.", "n_components=3"),
+]
+
+
+@pytest.fixture
+def fits_warn(monkeypatch):
+    """Let every fit end with two warnings."""
+    fit = hsi.fit
+
+    def warned(*given, **more):
+        return fit(*given, **more).assign_attrs(warnings=warnings_text(TWO))
+
+    monkeypatch.setattr(hsi, "fit", warned)
+
+
+@pytest.mark.parametrize("words", [(), ("--quiet",), ("--json",), ("--json", "--quiet")])
+def test_each_warning_of_a_fit_is_a_line_on_standard_error(run, scene, tmp_path, fits_warn, words):
+    status, out, err = run("fit", scene / "map.zarr", tmp_path / "r.zarr", "-k", "4", *words)
+    assert status == 0
+    lines = [line for line in err.splitlines() if line.startswith("warning")]
+    assert lines == [
+        "warning (drift): Spectra shift by at least 0.6 eV (1.9 channels) over the map. Try: prepare --step align",
+        "warning (below_noise): Component 4 is 0.3 of what noise alone can reach. Try: -k 3",
+    ]
+    assert "warning (" not in out
+    if "--quiet" in words:
+        assert err.splitlines() == lines
+    if "--json" in words:
+        assert json.loads(out)["warnings"] == [each._asdict() for each in TWO]
+
+
+def test_a_fit_without_warnings_shows_none(run, scene, tmp_path, monkeypatch, fits_warn):
+    monkeypatch.setitem(globals(), "TWO", [])
+    _, out, err = run("fit", scene / "map.zarr", tmp_path / "r.zarr", "-k", "4", "--json", "--quiet")
+    assert (json.loads(out)["warnings"], err) == ([], "")
+
+
+def test_a_gaussian_process_shows_its_warnings(run, scene, tmp_path, fits_warn):
+    _, out, err = run("gp", scene / "result.zarr", tmp_path / "r.zarr", "--quiet")
+    assert (out, len(err.splitlines())) == ("", 2)
+    assert err.startswith("warning (drift): ")

@@ -85,6 +85,7 @@ def run(
             made, seconds = run_fit(session, data, chosen, target, overwrite=overwrite, elements=named, **how)
         found = {"result": str(result), **_summary(made), "seconds": round(seconds, 3), "report": None}
         _show(session, found, status_of(made))
+        found["warnings"] = session.console.show_warnings(made, session.translate)
         if report is not None:
             found["report"] = write_report(session, made, report, overwrite=overwrite)
     if report is None:

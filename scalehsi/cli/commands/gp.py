@@ -63,6 +63,7 @@ def run(
     if scanned is not None:
         found["recommended"] = [float(v) for v in scanned["recommended"].values]
     _show(session, found)
+    found["warnings"] = session.console.show_warnings(made, session.translate)
     if report is not None:
         found["report"] = write_report(session, made, report, scan=scanned, overwrite=overwrite)
     elif ENDMEMBERS in made:
