@@ -23,7 +23,7 @@ from scalehsi.plots.coordinates import (
     shown_positions,
     word_list,
 )
-from scalehsi.result import check_result, settings_of
+from scalehsi.result import ResultWarning, check_result, result_warnings, settings_of
 from scalehsi.schema import (
     ABUNDANCES,
     ADVICE,
@@ -72,11 +72,13 @@ class Digest:
     shares : array (K,)
         Fraction of the total intensity, or of the variance where the result has it; NaN where undefined.
     signed : bool
-        Whether endmembers or maps have negative values, as PCA and ICA do.
+        Whether the endmembers have negative values, as those of PCA and ICA do: directions, not spectra.
     positions : tuple of str, length N
         The shown positions along the leading dims, such as ``time = 5 s``; ``("",)`` without leading dims.
     pixel_nm : (float, float) or None
         Height and width of a drawn pixel in nm; None when the result has no lengths.
+    warnings : tuple of ResultWarning or None
+        What the fit warns of; None for results of versions that did not look for faults.
     loss : str
         The setting of that name of the model; empty when the model has none.
     residual : array (N, ny, nx) or None
@@ -93,6 +95,7 @@ class Digest:
     source: str
     status: str
     advice: str
+    warnings: tuple[ResultWarning, ...] | None
     names: tuple[str, ...]
     energy: NumpyArray
     energy_unit: str
@@ -174,9 +177,13 @@ def digest(result: xr.Dataset | Digest) -> Digest:
     small = {name: np.asarray(variable.values) for name, variable in _reduce(result, places, block).items()}
     endmembers, sums = small[ENDMEMBERS].astype(np.float64), small["sums"].astype(np.float64)
     finite = np.nan_to_num(endmembers, posinf=0.0, neginf=0.0)
-    signed = _is_signed(small["lowest"], small["highest"]) or _is_signed(finite.min(), finite.max())
+    explained = small.get("explained_variance_ratio")
+    # Maps alone say nothing: those of positive spectra go below zero by noise in least squares and Gaussian processes.
+    signed = _is_signed(finite.min(), finite.max()) or (
+        explained is not None and _is_signed(small["lowest"], small["highest"])
+    )
     strength = np.nansum(endmembers, axis=1)
-    totals = sums * strength
+    totals = sums * strength / _points_per_pixel(result)
     attrs = result.attrs
     status = str(attrs.get("status", ""))
     signal = str(attrs.get("signal", ""))
@@ -188,6 +195,7 @@ def digest(result: xr.Dataset | Digest) -> Digest:
         source=str(attrs.get("source", "") or ""),
         status=status,
         advice=str(attrs.get("advice", "") or ADVICE.get(status, "")),
+        warnings=tuple(result_warnings(result)) if "warnings" in attrs else None,
         names=component_names(result),
         energy=energy_axis(result),
         energy_unit=str(result[ENERGY].attrs.get("units", "")) if ENERGY in result.coords else "channel",
@@ -197,7 +205,7 @@ def digest(result: xr.Dataset | Digest) -> Digest:
         unsmoothed=small.get(UNSMOOTHED),
         maps=small["maps"],
         totals=totals,
-        shares=_shares(totals, small.get("explained_variance_ratio"), signed=signed),
+        shares=_shares(totals, explained, signed=signed),
         signed=signed,
         positions=words,
         pixel_nm=drawn_pixel_nm(result, block),
@@ -211,7 +219,7 @@ def digest(result: xr.Dataset | Digest) -> Digest:
         iteration=iteration_axis(result),
         objective=small[OBJECTIVE] if OBJECTIVE in small and small[OBJECTIVE].size else None,
         eigenvalues=small.get("eigenvalues"),
-        explained=small.get("explained_variance_ratio"),
+        explained=explained,
         malinowski=small.get("malinowski_ind"),
         loss=str(settings_of(result).get("loss", "")),
     )
@@ -222,9 +230,14 @@ def intensity_maps(view: Digest) -> NumpyArray:
 
     The scale of an abundance is arbitrary, because a spectrum can be doubled and its map halved; this product is not.
     """
-    scale = np.nansum(view.endmembers, axis=1).astype(np.float32)
-    maps: NumpyArray = view.maps * scale[:, None, None, None]
+    maps: NumpyArray = view.maps * map_scale(view).astype(np.float32)[:, None, None, None]
     return maps
+
+
+def map_scale(view: Digest) -> NumpyArray:
+    """What turns an abundance into what maps show, (K,): the sum of the spectrum, or 1 for scores."""
+    scale: NumpyArray = np.ones(len(view.names)) if view.signed else np.nansum(view.endmembers, axis=1)
+    return scale
 
 
 def intensity_spectra(view: Digest, *, smoothed: bool = True) -> NumpyArray:
@@ -285,6 +298,12 @@ def block_mean(maps: xr.DataArray, block: int) -> xr.DataArray:
     """Mean of square blocks of pixels, ignoring NaN; incomplete blocks at the edges are kept."""
     maps = maps.astype(np.float32)
     return maps if block == 1 else maps.coarsen({Y: block, X: block}, boundary="pad").mean()
+
+
+def _points_per_pixel(result: xr.Dataset) -> float:
+    """Points of the maps in a measured pixel: more than one where a Gaussian process has upsampled them."""
+    finer = settings_of(result).get("upsample") or 1
+    return float(np.prod(np.broadcast_to(np.asarray(finer, dtype=np.float64), 2)))
 
 
 def _shares(totals: NumpyArray, explained: NumpyArray | None, *, signed: bool) -> NumpyArray:

@@ -52,7 +52,7 @@ def draw_maps(view: Digest) -> Figure:
     height = 0.85 * width / columns * style.panel_shape(view) + PANEL_TITLE_INCHES
     figure = style.new_figure(width, min(max(height, 1.2), 2.0 * width) * rows)
     grid = figure.subplots(rows, columns, squeeze=False)
-    drawn = view.maps if view.signed else intensity_maps(view)
+    drawn = intensity_maps(view)
     colours = style.colour_map(style.SIGNED_COLOURS if view.signed else style.MAP_COLOURS)
     for number in range(count):
         axes_of = grid[number] if places > 1 else grid.ravel()[number : number + 1]

@@ -42,10 +42,14 @@ def draw_objective(view: Digest) -> Figure:
         axes.plot(iteration[above], excess[above], **look)
         axes.set_yscale("log")
         style.style_axes(
-            axes, xlabel="Iteration", ylabel="Objective above its lowest value", title=f"Lowest value {best:.7g}"
+            axes,
+            xlabel="Iteration",
+            ylabel="Objective above its lowest value",
+            title=f"Lowest value {style.number_text(best, 7)}",
         )
     else:
         axes.plot(iteration, objective, **look)
+        axes.yaxis.set_major_formatter(style.tick_format())
         style.style_axes(axes, xlabel="Iteration", ylabel="Objective")
     axes.grid(visible=True, axis="y", color=style.GRID_COLOUR, linewidth=0.6)
     style.integer_ticks(axes)
@@ -120,7 +124,7 @@ def _residual_spectrum(part: Any, view: Digest) -> None:
     below.axhline(0.0, color=style.GREY, linewidth=0.6)
     below.plot(view.energy, residual, color=style.COLOURS[1], linewidth=0.9)
     style.style_axes(below, xlabel=energy_label(view), ylabel=f"Data minus model\n({view.intensity_unit} per channel)")
-    below.ticklabel_format(axis="y", style="sci", scilimits=(-3, 4))
+    below.yaxis.set_major_formatter(style.tick_format())
     below.set_xlim(float(view.energy[0]), float(view.energy[-1]))
     part.align_ylabels()
 

@@ -14,6 +14,7 @@ from scalehsi.plots.digest import Digest
 from scalehsi.plots.line_marks import component_marks
 from scalehsi.plots.spectra import draw_line_names, energy_label
 from scalehsi.plots.truth import (
+    SHARE,
     Match,
     draw_truth_line,
     match_components,
@@ -70,13 +71,15 @@ def draw_maps(reference: Digest, methods: Mapping[str, Digest], *, truth: Digest
             if k not in found:
                 axes.set_visible(False)
                 continue
-            style.show_map(axes, shares[found[k].estimate, 0], reference, cmap=colours, vmin=0.0, vmax=1.0)
+            image = style.show_map(axes, shares[found[k].estimate, 0], reference, cmap=colours, vmin=0.0, vmax=1.0)
             style.scale_bar(axes, reference)
             similarity = found[k].similarity
             note = f" (correlation {similarity:.3f})" if np.isfinite(similarity) else ""
             style.set_title(axes, f"{names[k]}: {name}{note}")
     for axes in grid[:, len(columns) :].ravel():
         axes.set_visible(False)
+    for row in grid:
+        style.colour_bar(figure, image, list(row), SHARE, extend="neither")
     return figure
 
 

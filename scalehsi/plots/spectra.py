@@ -22,6 +22,8 @@ Scale = Literal["auto", "linear", "log"]
 
 MAX_LABELS: Final = 22
 PANEL_HEIGHT_INCHES: Final = 2.7
+OVERVIEW_DECADES: Final = 3
+"""Of a logarithmic overview, below the maximum of each spectrum."""
 
 
 def energy_label(view: Digest) -> str:
@@ -93,15 +95,21 @@ def draw_spectra(
 
 
 def _overview(axes: Axes, view: Digest) -> None:
-    """Draw all spectra, each scaled to its maximum, one above the other with the first on top."""
+    """Draw all spectra, each scaled to its maximum, one above the other with the first on top.
+
+    Those of EDS are logarithmic over `OVERVIEW_DECADES`, or nothing but the strongest line would be seen.
+    """
+    log = view.signal == "EDS" and not view.signed
     apart = 2.1 if view.signed else 1.12
     count = len(view.names)
     for number, row in enumerate(view.endmembers):
         base = (count - 1 - number) * apart
-        top = float(np.max(np.abs(row), initial=0.0, where=np.isfinite(row))) or 1.0
+        flat = smooth(view.energy_kev, np.nan_to_num(row))[0] if log else row
+        top = float(np.max(np.abs(flat), initial=0.0, where=np.isfinite(flat))) or 1.0
+        height = 1 + np.log10(np.maximum(flat / top, 10.0**-OVERVIEW_DECADES)) / OVERVIEW_DECADES if log else flat / top
         axes.axhline(base, color=style.GREY, linewidth=0.5)
         axes.plot(
-            view.energy, base + row / top, color=style.colour(number), linestyle=style.line_style(number), linewidth=1.2
+            view.energy, base + height, color=style.colour(number), linestyle=style.line_style(number), linewidth=1.2
         )
         axes.annotate(
             view.names[number],
@@ -114,7 +122,10 @@ def _overview(axes: Axes, view: Digest) -> None:
             fontweight="bold",
             parse_math=False,
         )
-    style.style_axes(axes, xlabel=energy_label(view), ylabel="Each scaled to\nits maximum")
+    scaled = (
+        f"Each scaled to its maximum,\n{OVERVIEW_DECADES} decades (log scale)" if log else "Each scaled to\nits maximum"
+    )
+    style.style_axes(axes, xlabel=energy_label(view), ylabel=scaled)
     axes.set_yticks([])
     axes.spines["left"].set_visible(False)
     axes.set_xlim(float(view.energy[0]), float(view.energy[-1]))
@@ -137,7 +148,7 @@ def _panel(axes: Axes, view: Digest, number: int, spectrum: NumpyArray, marks: S
     unit = "Loading" if view.signed else f"{view.intensity_unit.capitalize()} per channel"
     style.style_axes(axes, xlabel=energy_label(view), ylabel=f"{unit}\n(log scale)" if log else unit)
     if not log:
-        axes.ticklabel_format(axis="y", style="sci", scilimits=(-3, 4))
+        axes.yaxis.set_major_formatter(style.tick_format())
     draw_line_names(axes, view, marks, flat, high)
     share = share_text(view.shares[number], unit=share_unit(view))
     left = _crowded(flat, low, high, log=log)

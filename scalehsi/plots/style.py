@@ -107,6 +107,45 @@ def integer_ticks(axes: Axes) -> None:
     axes.xaxis.set_major_locator(MaxNLocator(integer=True))
 
 
+PREFIXES: Final = {12: "T", 9: "G", 6: "M", 3: "k", 0: "", -6: "µ", -9: "n", -12: "p"}
+"""Letters of powers of ten, as a microscopist writes them."""
+
+
+def tick_labels(values: Sequence[float]) -> list[str]:
+    """Texts of the ticks of one axis: one prefix for all in place of a power of ten, and no offset.
+
+    Examples
+    --------
+    >>> tick_labels([0.0, 50000.0, 100000.0]), tick_labels([0.0, 0.002, 0.004]), tick_labels([1.1e9, 1.15e9])
+    (['0', '50 k', '100 k'], ['0', '0.002', '0.004'], ['1.10 G', '1.15 G'])
+    """
+    ticks = np.asarray(values, dtype=np.float64)
+    top = float(np.max(np.abs(ticks), initial=0.0, where=np.isfinite(ticks)))
+    # The tick at the very end may be 0.999... of a power of ten.
+    size = math.log10(top) + 1e-9 if top else 0.0
+    power = 0 if -4 <= size < 4 else min(PREFIXES, key=lambda p: (p > size, abs(size - p)))
+    scaled = ticks / 10.0**power
+    apart = np.diff(np.unique(scaled))
+    step = float(apart[apart > 1e-12].min(initial=abs(scaled).max(initial=1.0) or 1.0))
+    places = next((n for n in range(12) if np.allclose(np.round(scaled, n), scaled, rtol=0, atol=1e-3 * step)), 12)
+    letter = f" {PREFIXES[power]}" if PREFIXES[power] else ""
+    return ["0" if value == 0 else f"{value:.{places}f}{letter}".replace("-", "\N{MINUS SIGN}") for value in scaled]
+
+
+def tick_format() -> Any:
+    """A formatter of matplotlib that writes `tick_labels`."""
+    from matplotlib.ticker import Formatter
+
+    class Ticks(Formatter):
+        def __call__(self, x: float, pos: int | None = None) -> str:
+            return tick_labels([x])[0]
+
+        def format_ticks(self, values: Sequence[float]) -> list[str]:
+            return tick_labels(values)
+
+    return Ticks()
+
+
 def round_length(span: float) -> float:
     """Return the largest length of 1, 2 or 5 times a power of ten that is not above `span`.
 
@@ -121,19 +160,44 @@ def round_length(span: float) -> float:
     return float(f"{step * power:.1g}")
 
 
-def length_text(nm: float) -> str:
+def length_text(nm: float, digits: int = 3) -> str:
     """Write a length in pm, nm, µm or mm.
 
     Examples
     --------
-    >>> length_text(200.0), length_text(2000.0), length_text(0.5), length_text(5e6)
-    ('200 nm', '2 µm', '0.5 nm', '5 mm')
+    >>> length_text(200.0), length_text(2450.0), length_text(0.5), length_text(5e6)
+    ('200 nm', '2.45 µm', '0.5 nm', '5 mm')
     """
-    for unit, size in (("mm", 1e6), ("µm", 1e3), ("nm", 0.1), ("pm", 0.0)):
-        if nm >= size:
-            scale = {"mm": 1e6, "µm": 1e3, "nm": 1.0, "pm": 1e-3}[unit]
-            break
-    return f"{nm / scale:g} {unit}"
+    scale, unit = length_unit(nm)
+    return f"{number_text(nm / scale, digits)} {unit}"
+
+
+def length_unit(nm: float) -> tuple[float, str]:
+    """The unit in which a length is written, and its nm: pm, nm, µm or mm."""
+    for unit, size, least in (("mm", 1e6, 1e6), ("µm", 1e3, 1e3), ("nm", 1.0, 0.1)):
+        if nm >= least:
+            return size, unit
+    return 1e-3, "pm"
+
+
+def number_text(value: float, digits: int = 3) -> str:
+    """Write a number with thousands apart and without an exponent, as far as that is short.
+
+    Examples
+    --------
+    >>> number_text(1234567.0), number_text(146.71), number_text(0.0123456), number_text(2.5e-7), number_text(3.2e12)
+    ('1 234 567', '147', '0.0123', '2.5 × 10⁻⁷', '3.2 × 10¹²')
+    """
+    size = abs(value)
+    if not math.isfinite(value) or value == 0:
+        return f"{value:g}"
+    if 1e-4 <= size < 1e10:
+        places = max(0, digits - 1 - math.floor(math.log10(size)))
+        text = f"{value:,.{places}f}".replace(",", " ")
+        return text.rstrip("0").rstrip(".") if places else text
+    mantissa, _, exponent = f"{value:.{digits - 1}e}".partition("e")
+    power = str(int(exponent)).translate(str.maketrans("-0123456789", "⁻⁰¹²³⁴⁵⁶⁷⁸⁹"))
+    return f"{mantissa.rstrip('0').rstrip('.')} × 10{power}"
 
 
 def extent(view: Digest) -> tuple[float, float, float, float]:
@@ -189,11 +253,10 @@ def beyond(values: Any, low: float, high: float) -> str:
 
 def colour_bar(figure: Figure | SubFigure, image: Any, axes: list[Axes], label: str, *, extend: str) -> None:
     """Draw a colour bar beside a row of maps; `extend` names the ends at which values lie beyond the scale."""
-    bar = figure.colorbar(image, ax=axes, extend=extend, shrink=0.9, aspect=25, pad=0.02)
+    bar = figure.colorbar(image, ax=axes, extend=extend, shrink=0.9, aspect=25, pad=0.02, format=tick_format())
     bar.ax.tick_params(labelsize=SMALL_POINTS, color=GREY, labelcolor=DARK)
     bar.set_label(label, fontsize=SMALL_POINTS, color=DARK, parse_math=False)
     bar.outline.set_visible(False)
-    bar.ax.ticklabel_format(axis="y", style="sci", scilimits=(-3, 4))
 
 
 def scale_bar(axes: Axes, view: Digest) -> None:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, Any, Final, NamedTuple
 
 import numpy as np
 import xarray as xr
@@ -17,6 +17,10 @@ from scalehsi.schema import ABUNDANCES, COMPONENT, ENDMEMBERS, ENERGY, InputErro
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
+
+
+SHARE: Final = "share of the intensity"
+"""What maps of truth and estimate show, on their colour bars."""
 
 
 class Match(NamedTuple):
@@ -118,15 +122,16 @@ def draw_comparison(view: Digest, truth: Digest) -> Figure:
         heading = f"{truth_name(truth, pair.truth)} → {view.names[pair.estimate]}: {pair.angle:.2f}° apart"
         style.style_axes(axes, xlabel=energy_label(view), ylabel="Fraction of the intensity", title=heading)
         axes.set_xlim(float(view.energy[0]), float(view.energy[-1]))
-        axes.ticklabel_format(axis="y", style="sci", scilimits=(-2, 4))
+        axes.yaxis.set_major_formatter(style.tick_format())
         axes.legend(frameon=False, fontsize=style.SMALL_POINTS)
         if with_maps:
             titles = ("Truth", f"Estimate (correlation {pair.similarity:.3f})")
             drawn = (truth_shares[pair.truth, 0], shares[pair.estimate, 0])
             for axes, values, title in zip(row[1:], drawn, titles, strict=True):
-                style.show_map(axes, values, view, cmap=colours, vmin=0.0, vmax=1.0)
+                image = style.show_map(axes, values, view, cmap=colours, vmin=0.0, vmax=1.0)
                 style.scale_bar(axes, view)
                 style.set_title(axes, title)
+            style.colour_bar(figure, image, list(row[1:]), SHARE, extend="neither")
     return figure
 
 

@@ -10,7 +10,8 @@ import xarray as xr
 from scalehsi.arrays import NumpyArray
 from scalehsi.plots import style
 from scalehsi.plots.coordinates import shown_positions
-from scalehsi.plots.digest import Digest, block_mean, maps_at
+from scalehsi.plots.digest import Digest, block_mean, map_scale, maps_at
+from scalehsi.plots.maps import map_unit
 from scalehsi.schema import ABUNDANCES_STD
 
 if TYPE_CHECKING:
@@ -25,13 +26,17 @@ SIGMAS_OF_95_PERCENT: Final = 1.96
 
 
 def draw_uncertainty(view: Digest, deviation: NumpyArray) -> Figure:
-    """Draw mean, standard deviation (K, ny, nx) and a profile with its 95 % band, one row for each component."""
+    """Draw mean, standard deviation and a profile with its 95 % band, one row for each component.
+
+    `deviation` (K, ny, nx) is in the unit of the abundances; all is drawn in that of `maps.draw_maps`.
+    """
     count = len(view.names)
     height = 0.9 * style.WIDTH_INCHES / 3 * style.panel_shape(view) + 0.4
     figure = style.new_figure(style.WIDTH_INCHES, min(max(height, 1.6), 4.0) * count)
     grid = figure.subplots(count, 3, squeeze=False, width_ratios=(1, 1, 1.25))
+    scale = map_scale(view)
     for k, (left, middle, right) in enumerate(grid):
-        mean, std = view.maps[k, 0], deviation[k]
+        mean, std = view.maps[k, 0] * scale[k], deviation[k] * scale[k]
         for axes, values, colours, name in (
             (left, mean, style.MAP_COLOURS, view.names[k]),
             (middle, std, style.DEVIATION_COLOURS, "Standard deviation"),
@@ -41,7 +46,7 @@ def draw_uncertainty(view: Digest, deviation: NumpyArray) -> Figure:
             image = style.show_map(axes, values, view, cmap=style.colour_map(colours), vmin=low, vmax=high)
             style.scale_bar(axes, view)
             style.set_title(axes, name)
-            style.colour_bar(figure, image, [axes], "", extend="both")
+            style.colour_bar(figure, image, [axes], map_unit(view), extend=style.beyond(values, low, high))
         _profile(right, view, mean, std, k)
     return figure
 
@@ -51,12 +56,18 @@ def _profile(axes: Axes, view: Digest, mean: NumpyArray, std: NumpyArray, compon
     row = mean.shape[0] // 2
     step = view.pixel_nm[1] if view.pixel_nm else float(view.block)
     places = (np.arange(mean.shape[1]) + 0.5) * step
+    unit = "pixels"
+    if view.pixel_nm:
+        factor, unit = style.length_unit(places[-1])
+        places, step = places / factor, step / factor
     colour = style.colour(component)
     half = SIGMAS_OF_95_PERCENT * std[row]
     axes.fill_between(places, mean[row] - half, mean[row] + half, color=colour, alpha=0.25, linewidth=0).set_gid("band")
     axes.plot(places, mean[row], color=colour, linewidth=1.2)
     axes.set_xlim(places[0], places[-1] if places.size > 1 else places[0] + step)
-    style.style_axes(axes, xlabel=f"x ({'nm' if view.pixel_nm else 'pixels'})", title="Middle row, 95 % band")
+    axes.yaxis.set_major_formatter(style.tick_format())
+    axes.xaxis.set_major_formatter(style.tick_format())
+    style.style_axes(axes, xlabel=f"x ({unit})", title="Middle row, 95 % band")
 
 
 def draw_lengths(result: xr.Dataset) -> Figure:

@@ -1,9 +1,8 @@
-"""The head of the report: facts, status, remarks, and one line on each component."""
+"""The head of the report: facts, status, the warnings of the fit, and one line on each component."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Final
 
 import numpy as np
 import xarray as xr
@@ -11,16 +10,9 @@ import xarray as xr
 from scalehsi.physics.identify import Mark
 from scalehsi.plots import style
 from scalehsi.plots.digest import Digest
-from scalehsi.report.findings import component_line, find, status_words
-from scalehsi.report.page import Box, Cell, Paragraph, Part, Table
+from scalehsi.report.findings import component_line, masked_pixels, status_box, warning_boxes
+from scalehsi.report.page import Cell, Paragraph, Part, Table
 from scalehsi.schema import ABUNDANCES, COMPONENT
-
-_UNCONVERGED: Final = "Spectra and maps may still change: read them with care."
-CONSEQUENCES: Final = {
-    **dict.fromkeys(("max_iter", "stagnated", "interrupted"), _UNCONVERGED),
-    "nonfinite": "Nothing below is reliable.",
-}
-"""What a status means for the reader of the figures."""
 
 
 def headline(result: xr.Dataset, view: Digest, marks: Sequence[Sequence[Mark]]) -> list[Part]:
@@ -31,13 +23,14 @@ def headline(result: xr.Dataset, view: Digest, marks: Sequence[Sequence[Mark]]) 
         f"{count} component{'' if count == 1 else 's'}",
         f"{map_size(result)} pixels",
         energy_span(view),
+        counts_per_pixel(view),
         view.source and f"source {view.source}",
     ]
-    level, words = status_words(view)
     return [
         Paragraph(" · ".join(fact for fact in facts if fact), kind="facts"),
-        Box(level, f"{view.advice} {CONSEQUENCES.get(view.status, '')}".strip(), lead=f"{words}."),
-        *(Box(remark.level, remark.text) for remark in find(view)),
+        status_box(view),
+        *warning_boxes(view),
+        *masked_pixels(view),
         Table((), [_component_row(view, number, row) for number, row in enumerate(marks)]),
     ]
 
@@ -48,6 +41,13 @@ def _component_row(view: Digest, number: int, marks: Sequence[Mark]) -> tuple[Ce
     text = component_line(view, number, marks).removeprefix(name)
     bar = Cell(colour=style.colour(number), share=share if np.isfinite(share) else None)
     return bar, Cell(text, name=name)
+
+
+def counts_per_pixel(view: Digest) -> str:
+    """The mean counts of a pixel; empty for other intensities, and where it is not known."""
+    if view.intensity_unit != "counts" or not np.isfinite(view.counts_per_pixel):
+        return ""
+    return f"{style.number_text(view.counts_per_pixel)} counts per pixel"
 
 
 def map_size(result: xr.Dataset) -> str:

@@ -59,11 +59,12 @@ class Listing(NamedTuple):
 
 
 class Box(NamedTuple):
-    """A framed remark with a symbol, and with a bold `lead` before its text."""
+    """A framed remark with a symbol, with a bold `lead` before its text, and a `remedy` to paste below it."""
 
     level: Literal["good", "warning", "bad", "note"]
     text: str
     lead: str = ""
+    remedy: str = ""
 
 
 class Cell(NamedTuple):
@@ -92,7 +93,14 @@ class Table(NamedTuple):
     numbers: Collection[int] = ()
 
 
-Part = Paragraph | Heading | Code | Listing | Box | Table
+class Fold(NamedTuple):
+    """Parts that are shown when the reader opens them by their title."""
+
+    title: str
+    parts: Sequence[Paragraph | Table]
+
+
+Part = Paragraph | Heading | Code | Listing | Box | Table | Fold
 
 
 class Drawing(NamedTuple):

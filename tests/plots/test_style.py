@@ -82,3 +82,56 @@ assert "matplotlib.pyplot" not in sys.modules
     done = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True)
     assert done.returncode == 0, done.stderr
     assert done.stdout.startswith(b"\x89PNG")
+
+
+@pytest.mark.parametrize(
+    ("ticks", "texts"),
+    [
+        ([0, 20_000, 40_000], ["0", "20 k", "40 k"]),
+        ([1.111e9, 1.1115e9, 1.112e9], ["1.1110 G", "1.1115 G", "1.1120 G"]),
+        ([0, 5000, 10_000], ["0", "5 k", "10 k"]),
+        ([0, 500, 1000], ["0", "500", "1000"]),
+        ([-0.002, 0, 0.002], ["\N{MINUS SIGN}0.002", "0", "0.002"]),
+        ([0, 2e-5, 4e-5], ["0", "20 µ", "40 µ"]),
+        ([0.0], ["0"]),
+    ],
+)
+def test_ticks_have_a_letter_in_place_of_a_power_of_ten(ticks: list[float], texts: list[str]) -> None:
+    assert style.tick_labels(ticks) == texts
+
+
+@given(st.floats(1e-11, 1e14), st.integers(1, 9), st.sampled_from([0.0, 1.0, 7.0, 1000.0]))
+def test_ticks_are_read_back_as_they_are(step: float, count: int, first: float) -> None:
+    """No tick hides a difference, whatever its size."""
+    step = float(f"{step:.1g}")
+    ticks = step * (first + np.arange(count))
+    letters = {letter: power for power, letter in style.PREFIXES.items()}
+    for value, text in zip(ticks, style.tick_labels(ticks), strict=True):
+        number, _, letter = text.partition(" ")
+        assert float(number) * 10.0 ** letters[letter] == pytest.approx(value, rel=1e-3, abs=1e-2 * step)
+        assert "e" not in text
+
+
+def test_no_figure_of_a_result_has_an_exponent_or_an_offset() -> None:
+    result, _ = eds_result(20)
+    large = result.assign(abundances=1e6 * result.abundances, objective=1.111e9 + 1e-4 * result.objective)
+    for draw in (plots.maps, plots.objective, plots.residual):
+        figure = draw(large)
+        figure.canvas.draw()
+        for axes in figure.axes:
+            assert axes.yaxis.get_offset_text().get_text() == ""
+            texts = [] if axes.get_yscale() == "log" else [tick.get_text() for tick in axes.get_yticklabels()]
+            assert not any("e" in text or "\N{MULTIPLICATION SIGN}" in text for text in texts)
+    assert any(text.get_text().endswith(" M") for axes in plots.maps(large).axes for text in axes.get_yticklabels())
+
+
+def test_the_overview_of_counts_is_logarithmic() -> None:
+    """A line of a hundredth of the strongest one is a third of a panel high, not a hundredth."""
+    result, _ = eds_result(20)
+    (axes,) = plots.spectra(result, components=()).axes
+    curve = next(line for line in axes.lines if len(line.get_xdata()) == 1000)
+    energy, height = np.asarray(curve.get_xdata()), np.asarray(curve.get_ydata())
+    share = float(result.endmembers[0].sel(energy=slice(6.3, 6.5)).max() / result.endmembers[0].max())
+    weak = float(height[abs(energy - 6.4) < 0.1].max()) - 2 * 1.12
+    assert share < 0.1
+    assert weak == pytest.approx(1 + np.log10(share) / 3, abs=0.05)

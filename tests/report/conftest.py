@@ -19,7 +19,7 @@ def written(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A report with a truth, other methods, the cube and a scan of bins."""
     result, truth = eds_result()
     result = with_bin_scan(result, used=4, refined=2)
-    signed = result.assign(abundances=result.abundances - 50.0).assign_attrs(model="PCA")
+    signed = result.assign(endmembers=result.endmembers - 2e-3).assign_attrs(model="PCA")
     place = tmp_path_factory.mktemp("report") / "deep" / "mantle"
     others = {"Blurred": blurred(), "PCA": signed}
     return write.report(result, place, truth=truth, others=others, cube=counts_of_truth(), line="Ca Ka")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import sys
 from pathlib import Path
 
@@ -143,6 +144,18 @@ def test_provenance_is_complete(shown: Page) -> None:
         "200.0 keV",
     ):
         assert words in shown.text, words
+
+
+def test_settings_that_differ_come_first_and_all_are_in_a_fold(tmp_path: Path, no_figures: None) -> None:
+    small = eds_result(8)[0]
+    whole = hsi.NMF(3, loss="frobenius", tol=1e-4).to_settings()
+    page = Page(report(small.assign_attrs(settings=json.dumps(whole)), tmp_path / "r"))
+    changed = page.html[page.html.index("Settings of the model") : page.html.index("<details>")]
+    assert "<td>tol</td><td>0.0001</td>" in changed
+    assert "<td>n_components</td><td>3</td>" in changed
+    assert "max_iter" not in changed
+    fold = page.html[page.html.index("<details>") : page.html.index("</details>")]
+    assert all(f"<td>{name}</td>" in fold for name in whole)
 
 
 def test_arguments_that_the_result_cannot_use_are_refused(small: xr.Dataset, tmp_path: Path, no_figures: None) -> None:

@@ -1,105 +1,106 @@
-"""Remarks on a result: when they appear, and what they say."""
+"""Sentences on a result: they say what the fit recorded, and judge nothing."""
 
 from __future__ import annotations
 
+import json
+from pathlib import Path
+
 import numpy as np
-import xarray as xr
+import pytest
 
 from scalehsi.plots.digest import digest
-from scalehsi.report.findings import find
-from tests.report.results import eds_result, eels_result, masked_result, pca_result
+from scalehsi.report.findings import masked_pixels, status_box, warning_boxes
+from scalehsi.report.write import report
+from scalehsi.result import ResultWarning, warnings_text
+from tests.report.pages import Page
+from tests.report.results import eds_result, masked_result
+
+DRIFT = ResultWarning("drift", "Spectra shift by at least 0.6 eV over the map.", "scalehsi prepare a b --step align")
+TURNING = ResultWarning("still_turning", "Spectra still turn by 0.4 degrees in 5 iterations.")
 
 
-def said(result: xr.Dataset, level: str | None = None) -> list[str]:
-    return [remark.text for remark in find(digest(result)) if level in (None, remark.level)]
-
-
-def test_a_good_result_gives_no_remark() -> None:
-    assert said(eds_result()[0]) == []
-    assert said(eds_result(seed=3)[0]) == []
-    assert said(eels_result()) == []
-
-
-def test_nearly_empty_component_as_noise_or_as_rare_phase() -> None:
-    result, _ = eds_result()
-    noise = xr.zeros_like(result.abundances[1]) + np.random.default_rng(0).random((60, 60))
-    empty = result.assign(abundances=xr.where(result.component == 2, noise, result.abundances, keep_attrs=True))
-    (text,) = [text for text in said(empty, "warning") if "nearly empty" in text]
-    assert text.startswith("Component 2 is nearly empty: it has 0.")
-    assert text.endswith("Its map is noise. One component fewer may be enough (n_components=2).")
-    rare = result.assign(abundances=result.abundances * xr.where(result.component == 3, 0.05, 1.0))
-    (text,) = [text for text in said(rare, "warning") if "nearly empty" in text]
-    assert text.startswith("Component 3")
-    assert "may be a rare phase" in text
-
-
-def test_nearly_equal_spectra() -> None:
-    result, _ = eds_result()
-    mixed = 0.03 * result.endmembers.values[2] + 0.97 * result.endmembers.values[0]
-    twin = result.copy(deep=True)
-    twin["endmembers"][2] = mixed
-    (text,) = [text for text in said(twin, "warning") if "same spectrum" in text]
-    assert text.startswith("Component 1 and Component 3 have nearly the same spectrum (1.")
-    assert "n_components=2" in text
-
-
-def test_structure_in_the_residual_spectrum() -> None:
-    result, _ = eds_result()
-    line = 0.02 * np.exp(-0.5 * ((result.energy - 8.04) / 0.06) ** 2)
-    (text,) = said(result.assign(residual_spectrum=result.residual_spectrum + line), "warning")
-    assert "The residual spectrum has structure" in text
-    assert "near 8.0" in text
-    assert "more than the model" in text
-
-
-def test_structure_in_the_residual_map() -> None:
-    result, _ = eds_result()
-    y, x = np.mgrid[:60, :60]
-    grain = 1 + 0.4 * (np.hypot(y - 20, x - 45) < 6)
-    (text,) = said(result.assign(residual=result.residual * grain), "warning")
-    assert "The residual map has structure: it is largest near x = 4" in text
-    assert "nm, y = 2" in text
-    assert "loss='poisson'" in text
-
-
-def test_residual_above_counting_noise() -> None:
-    result, _ = eds_result()
-    (text,) = said(result.assign(residual=1.5 * result.residual), "warning")
-    assert "The residual is 1.5 times the counting noise" in text
-
-
-def test_few_counts() -> None:
-    (text,) = said(eds_result(counts=12.0)[0], "warning")
-    assert text.startswith("There are few counts, 12 per pixel")
-    assert said(eds_result(counts=40.0)[0]) == []
-
-
-def test_mask_is_a_note_and_its_pixels_do_not_count() -> None:
-    result = masked_result()
-    assert said(result, "warning") == []
-    used = int(result.mask.sum())
-    assert said(result, "note") == [
-        f"{100 * (1 - used / 3600):.0f} % of the pixels are masked. They were not used, and are grey in the maps."
+@pytest.mark.parametrize("status", ["converged", "max_iter", "nonfinite"])
+@pytest.mark.parametrize("found", [[], [DRIFT], [DRIFT, TURNING]])
+def test_only_a_converged_fit_without_warnings_is_green(status: str, found: list[ResultWarning]) -> None:
+    result = eds_result(20)[0].assign_attrs(status=status, warnings=warnings_text(found))
+    box = status_box(digest(result))
+    assert (box.level == "good") == (status == "converged" and not found)
+    boxes = warning_boxes(digest(result))
+    assert [(box.level, box.lead, box.text, box.remedy) for box in boxes] == [
+        ("warning", f"{each.code}:", each.text, each.remedy) for each in found
     ]
+
+
+def test_the_status_counts_the_warnings() -> None:
+    leads = [
+        status_box(digest(eds_result(20)[0].assign_attrs(warnings=warnings_text([DRIFT] * count)))).lead
+        for count in range(3)
+    ]
+    assert leads == ["Converged.", "Converged, with a warning.", "Converged, with 2 warnings."]
+
+
+def test_a_result_of_a_version_that_did_not_look_is_not_green() -> None:
+    old = eds_result(20)[0]
+    del old.attrs["warnings"]
+    box = status_box(digest(old))
+    assert box.level == "note"
+    assert "did not look for faults" in box.text
+    assert warning_boxes(digest(old)) == []
+
+
+def test_the_page_shows_each_warning_with_what_to_paste(tmp_path: Path, no_figures: None) -> None:
+    odd = DRIFT._replace(text="Spectra <shift>.")
+    result = eds_result(20)[0].assign_attrs(warnings=warnings_text([odd, TURNING]))
+    page = Page(report(result, tmp_path / "r"))
+    assert "⚠ Converged, with 2 warnings." in page.text
+    assert f"⚠ drift: Spectra <shift>. Try {DRIFT.remedy} ⚠ still_turning: {TURNING.text}" in page.text
+    assert "✓" not in page.text
+    assert f"<code>{DRIFT.remedy}</code>" in page.html
+
+
+def test_the_report_judges_nothing_itself(tmp_path: Path, no_figures: None) -> None:
+    """Equal spectra, an empty component, structure in residuals and few counts: the fit says so, or nobody."""
+    result, _ = eds_result(counts=12.0)
+    twin = result.copy(deep=True)
+    twin["endmembers"][2] = twin["endmembers"][0]
+    twin["abundances"][1] *= 1e-4
+    twin["residual"][:20, :20] *= 5
+    twin["residual_spectrum"][:] += 0.1 * twin["mean_spectrum"]
+    page = Page(report(twin, tmp_path / "r"))
+    assert "✓ Converged." in page.text
+    assert "⚠" not in page.text
+
+
+def test_masked_pixels_are_a_note_and_do_not_count() -> None:
+    result = masked_result()
+    used = int(result.mask.sum())
+    (box,) = masked_pixels(digest(result))
+    assert box.level == "note"
+    assert box.text == (
+        f"{100 * (1 - used / 3600):.0f} % of the pixels are masked. They were not used, and are grey in the maps."
+    )
     view = digest(result)
     assert (view.pixels_used, view.pixels_total) == (used, 3600)
     inside = result.abundances.where(result.mask).sum(["y", "x"]) * result.endmembers.sum("energy")
     np.testing.assert_allclose(view.shares, inside / inside.sum(), rtol=1e-5)
+    assert masked_pixels(digest(eds_result()[0])) == []
 
 
-def test_indicator_is_a_note() -> None:
-    result = pca_result()
-    indicator = np.full(result.sizes["rank"], 5.0)
-    indicator[2] = 1.0
-    noted = result.assign(malinowski_ind=("rank", indicator))
-    assert said(noted) == ["Malinowski's indicator is lowest at 3 components; this result has 4."]
-    assert said(noted.isel(component=slice(3))) == []
+def test_maps_below_zero_do_not_turn_spectra_into_directions() -> None:
+    """Least squares and Gaussian processes give such maps of positive spectra."""
+    result, _ = eds_result(20)
+    below = result.assign(abundances=result.abundances - 5.0)
+    assert not digest(below).signed
+    assert digest(below).names == digest(result).names
+    assert digest(below.assign(endmembers=below.endmembers - 1e-3)).signed
+    assert digest(below.assign(explained_variance_ratio=("rank", [0.6, 0.3, 0.1]))).signed
 
 
-def test_another_loss_is_advised_only_where_the_model_has_a_choice() -> None:
-    result, _ = eds_result()
-    y, x = np.mgrid[:60, :60]
-    uneven = result.assign(residual=result.residual * (1 + 0.4 * (np.hypot(y - 20, x - 45) < 6)))
-    assert "loss='poisson'" in said(uneven)[0]
-    for settings in ("{}", '{"loss": "poisson"}'):
-        assert "loss=" not in said(uneven.assign_attrs(settings=settings))[0]
+@pytest.mark.parametrize("upsample", [1, 2, [2, 3]])
+def test_an_upsampled_map_has_the_counts_of_its_pixels(upsample: int | list[int]) -> None:
+    result, _ = eds_result(20)
+    rows, columns = np.broadcast_to(upsample, 2)
+    fine = result.drop_vars("residual").isel(y=np.repeat(np.arange(20), rows), x=np.repeat(np.arange(20), columns))
+    fine = fine.assign_attrs(settings=json.dumps({"upsample": upsample}))
+    np.testing.assert_allclose(digest(fine).totals, digest(result).totals, rtol=1e-5)
+    np.testing.assert_allclose(digest(fine).shares, digest(result).shares, rtol=1e-5)

@@ -23,7 +23,7 @@ from scalehsi.cli.session import Session
 from scalehsi.cube import describe, describe_axes, history_of, navigation_dims
 from scalehsi.io import open_dataset
 from scalehsi.io.atomic import is_store
-from scalehsi.result import map_dims, settings_of
+from scalehsi.result import map_dims, result_warnings, settings_of
 from scalehsi.schema import COMPONENT, ENDMEMBERS, ENERGY, MASK, OBJECTIVE
 
 
@@ -181,6 +181,7 @@ def _info_result(session: Session, path: Path, data: xr.Dataset) -> dict[str, An
         "model": data.attrs["model"],
         "status": data.attrs.get("status"),
         "advice": data.attrs.get("advice"),
+        "warnings": [each._asdict() for each in result_warnings(data)],
         "components": names,
         "iterations": data.sizes.get("iteration"),
         "objective": float(data[OBJECTIVE][-1]) if OBJECTIVE in data and data[OBJECTIVE].size else None,
@@ -188,7 +189,7 @@ def _info_result(session: Session, path: Path, data: xr.Dataset) -> dict[str, An
         "axes": describe_axes(data, (*dims, ENERGY)),
         "disk_bytes": disk_bytes(session.path(path)),
         "variables": {str(k): list(map(str, v.dims)) for k, v in data.data_vars.items()},
-        "attrs": {k: v for k, v in data.attrs.items() if k not in ("history", "settings", "versions")},
+        "attrs": {k: v for k, v in data.attrs.items() if k not in ("history", "settings", "versions", "warnings")},
         "history": history_of(data.attrs),
     }
     what = "the truth of a simulation" if truth else f"a result of {data.attrs['model']}"
@@ -201,6 +202,7 @@ def _info_result(session: Session, path: Path, data: xr.Dataset) -> dict[str, An
     if not truth:
         rows += [
             ("Status", f"{found['status'] or 'unknown'}. {found['advice'] or ''}".strip()),
+            *_warning_rows(session, data),
             ("Iterations", f"{found['iterations']}" if found["iterations"] else "none"),
         ]
     rows += [
@@ -211,3 +213,14 @@ def _info_result(session: Session, path: Path, data: xr.Dataset) -> dict[str, An
     out.facts(rows + _attribute_rows(data.attrs, path))
     _show_history(session, found["history"])
     return found
+
+
+def _warning_rows(session: Session, data: xr.Dataset) -> list[tuple[str, str]]:
+    """A row for each warning of a result, and one where there is none."""
+    if "warnings" not in data.attrs:
+        return [("Warnings", "not looked for: an earlier version wrote this result")]
+    rows = [
+        f"{code}: {text}{f' Try: {session.translate(remedy)}' if remedy else ''}"
+        for code, text, remedy in result_warnings(data)
+    ]
+    return [("" if number else "Warnings", row) for number, row in enumerate(rows or ["none"])]

@@ -9,8 +9,10 @@ import numpy as np
 import xarray as xr
 
 from scalehsi.arrays import NumpyArray
-from scalehsi.plots.digest import Digest
+from scalehsi.plots.digest import Digest, map_scale
 from scalehsi.plots.lengthscales import draw_scan
+from scalehsi.plots.maps import map_unit
+from scalehsi.plots.style import length_text, number_text
 from scalehsi.plots.uncertainty import (
     REQUIRED_VARIABLES,
     at_drawn_resolution,
@@ -92,15 +94,16 @@ def _lengths(result: xr.Dataset) -> str:
     if "lengthscale_nm" not in result:
         return f"{y:.3g} pixels along y and {x:.3g} along x"
     y_nm, x_nm = (float(value) for value in result["lengthscale_nm"].values)
-    return f"{y_nm:.3g} nm along y and {x_nm:.3g} nm along x ({y:.3g} and {x:.3g} pixels)"
+    return f"{length_text(y_nm)} along y and {length_text(x_nm)} along x ({y:.3g} and {x:.3g} pixels)"
 
 
 def _table(result: xr.Dataset, view: Digest, deviation: NumpyArray) -> Table:
     """Noise of a pixel before the reconstruction, and standard deviation (K, ny, nx) of the map after it."""
     rows = []
-    for k, name in enumerate(view.names):
-        noise = float(result["noise_std"].values[k])
-        after = float(np.nanmedian(deviation[k]))
-        rows.append((name, f"{noise:.3g}", f"{after:.3g}", f"{noise / after:.1f}" if after else "-"))
-    head = ("Component", "Noise of a pixel", "Standard deviation of the map (median)", "Smaller by")
+    for k, (name, scale) in enumerate(zip(view.names, map_scale(view), strict=True)):
+        noise = float(result["noise_std"].values[k]) * float(scale)
+        after = float(np.nanmedian(deviation[k])) * float(scale)
+        factor = f"{noise / after:.1f} times" if after else "-"
+        rows.append((name, number_text(noise), number_text(after), factor))
+    head = (f"Component ({map_unit(view)})", "Noise of a pixel", "Standard deviation of the map (median)", "Smaller by")
     return Table(head, rows, numbers=range(1, len(head)))

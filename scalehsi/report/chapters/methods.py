@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import dataclasses
+import json
 from collections.abc import Mapping, Sequence
 from functools import partial
-from typing import Final
+from typing import Any, Final
 
 import numpy as np
 import xarray as xr
@@ -96,18 +97,25 @@ def call_of(result: xr.Dataset) -> str:
     >>> call_of(fitted)
     "hsi.NMF(3, loss='poisson')"
     """
-    model, settings = str(result.attrs.get("model", "")), settings_of(result)
-    try:
-        defaults = {field.name: field.default for field in dataclasses.fields(model_class(model))}
-    except InputError:
+    model, settings, changed = str(result.attrs.get("model", "")), settings_of(result), changed_settings(result)
+    if changed is None:
         return model
     count = [repr(settings["n_components"])] if "n_components" in settings else []
-    changed = [
-        f"{name}={value!r}"
-        for name, value in settings.items()
-        if name != "n_components" and (name == "loss" or defaults.get(name, value) != value)
-    ]
-    return f"hsi.{model}({', '.join([*count, *changed])})"
+    shown = {
+        name: settings[name] for name in settings if name != "n_components" and (name == "loss" or name in changed)
+    }
+    return f"hsi.{model}({', '.join([*count, *(f'{name}={value!r}' for name, value in shown.items())])})"
+
+
+def changed_settings(result: xr.Dataset) -> dict[str, Any] | None:
+    """The settings of a result that differ from the defaults of its model; None for an unknown model."""
+    try:
+        fields = dataclasses.fields(model_class(str(result.attrs.get("model", ""))))
+    except InputError:
+        return None
+    # As JSON has them: a tuple is a list there.
+    defaults = {field.name: json.loads(json.dumps(field.default, default=str)) for field in fields}
+    return {name: value for name, value in settings_of(result).items() if defaults.get(name, ...) != value}
 
 
 def _table(names: Sequence[str], found: Mapping[str, dict[int, Match]]) -> Table:

@@ -9,10 +9,11 @@ import numpy as np
 import xarray as xr
 
 from scalehsi.plots.digest import Digest
-from scalehsi.plots.style import length_text
+from scalehsi.plots.style import length_text, number_text
 from scalehsi.report.chapters import Context
+from scalehsi.report.chapters.methods import changed_settings
 from scalehsi.report.headline import energy_span, map_size
-from scalehsi.report.page import Chapter, Code, Heading, Listing, Paragraph, Part, Table
+from scalehsi.report.page import Chapter, Code, Fold, Heading, Listing, Paragraph, Part, Table
 from scalehsi.schema import COMPONENT, ENERGY, X, Y
 
 ORDER: Final = 1000
@@ -41,7 +42,7 @@ def chapter(view: Digest, context: Context) -> Chapter:
     parts: list[Part] = [
         Table((), _facts(result, view)),
         Heading("Settings of the model"),
-        _json_table(result.attrs.get("settings"), ("Setting", "Value")),
+        *_settings(result),
         Heading("History"),
         _history(result),
         Heading("Contents of the result"),
@@ -72,7 +73,7 @@ def _facts(result: xr.Dataset, view: Digest) -> list[tuple[str, str]]:
         ("Pixels used", f"{view.pixels_used:,} of {view.pixels_total:,}".replace(",", " ")),
     ]
     if np.isfinite(view.counts_per_pixel):
-        facts.append(("Mean of a pixel", f"{view.counts_per_pixel:.5g} {view.intensity_unit}"))
+        facts.append(("Mean of a pixel", f"{number_text(view.counts_per_pixel, 4)} {view.intensity_unit}"))
     return facts
 
 
@@ -84,8 +85,19 @@ def _iterations(view: Digest) -> str:
 def _pixel(view: Digest) -> str:
     if view.pixel_nm is None:
         return "size not recorded"
-    dy, dx = (length_text(float(f"{step / view.block:.4g}")) for step in view.pixel_nm)
+    dy, dx = (length_text(step / view.block, 4) for step in view.pixel_nm)
     return dy if dy == dx else f"{dy} (y) × {dx} (x)"
+
+
+def _settings(result: xr.Dataset) -> list[Part]:
+    """The settings that differ from their defaults, and all of them in a fold."""
+    everything = _json_table(result.attrs.get("settings"), ("Setting", "Value"))
+    changed = changed_settings(result)
+    if changed is None or not isinstance(everything, Table):
+        return [everything]
+    rows = [(name, _short(value)) for name, value in changed.items()]
+    own: Part = Table(("Setting", "Value"), rows) if rows else Paragraph("All have their defaults.")
+    return [own, Fold("All settings, with their defaults", [everything])]
 
 
 def _json_table(text: Any, head: tuple[str, str]) -> Table | Paragraph:

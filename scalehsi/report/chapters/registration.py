@@ -10,14 +10,12 @@ import xarray as xr
 
 from scalehsi.plots.digest import Digest
 from scalehsi.plots.registration import draw_registration
+from scalehsi.plots.style import number_text
 from scalehsi.report.chapters import Context
 from scalehsi.report.page import Chapter, Drawing, Paragraph
 from scalehsi.schema import X, Y
 
 ORDER: Final = 100
-
-UNRELIABLE_RESIDUAL: Final = 0.5
-"""Relative difference of the maps from which on the registration is called unreliable."""
 
 
 def chapter(view: Digest, context: Context) -> Chapter | None:
@@ -41,19 +39,21 @@ def _words(result: xr.Dataset) -> str:
     unit = str(result["registration_shift"].attrs.get("units", ""))
     shift = np.asarray(result["registration_shift"].values, dtype=float)
     error = np.asarray(result["registration_shift_error"].values, dtype=float)
+    errors = [f" ± {number_text(e, 1)}" if np.isfinite(e) else "" for e in error]
     offsets = [
-        f"{s:+.3g}{f' ± {e:.1g}' if np.isfinite(e) else ''} {unit} along {dim}".replace("  ", " ")
-        for s, e, dim in zip(shift, error, (Y, X), strict=True)
+        " ".join(f"{'+' if s > 0 else ''}{number_text(s)}{e} {unit} along {dim}".split())
+        for s, e, dim in zip(shift, errors, (Y, X), strict=True)
     ]
     residual, blur = float(result["registration_residual"]), float(result["registration_blur"])
     scale, ratio = float(result["registration_scale"]), float(result["dose_ratio"])
-    probe = f" Its probe is wider than its pixels by a standard deviation of {blur:.2g} {unit}." if blur > 0 else ""
-    doubt = " This is a large difference: check the maps below before you rely on details." * (
-        residual >= UNRELIABLE_RESIDUAL
+    probe = (
+        f" Its probe is wider than its pixels by a standard deviation of {number_text(blur, 2)} {unit}."
+        if blur > 0
+        else ""
     )
     return (
         "The spectra come from the spectral acquisition with large pixels, the details from the spatial acquisition "
         f"with small pixels. Relative to the coordinates of both, the spectral acquisition is shifted by {offsets[0]} "
         f"and {offsets[1]}, and scaled by {scale:.4g}.{probe} A small pixel has {ratio:.2g} of the counts of a large "
-        f"one. In the common area, the maps differ by {100 * residual:.0f} % of their variation.{doubt}"
+        f"one. In the common area, the maps differ by {100 * residual:.0f} % of their variation."
     )

@@ -8,7 +8,7 @@ from typing import Final
 
 from scalehsi.physics.identify import Mark
 from scalehsi.plots.digest import Digest
-from scalehsi.plots.spectra import draw_spectra, smoothed
+from scalehsi.plots.spectra import OVERVIEW_DECADES, draw_spectra, smoothed
 from scalehsi.report.chapters import Context
 from scalehsi.report.findings import component_line
 from scalehsi.report.page import Chapter, Drawing, Paragraph
@@ -18,12 +18,14 @@ ORDER: Final = 20
 
 def chapter(view: Digest, context: Context) -> Chapter:
     """The spectra of any result: all together, then one figure each."""
+    log = f" Logarithmic scale, {OVERVIEW_DECADES} decades a spectrum." * (view.signal == "EDS" and not view.signed)
     drawings = [
         Drawing(
             "spectra.png",
             partial(draw_spectra, view, components=(), overview=True),
             f"Spectra of {', '.join(view.names)}, each scaled to its maximum, one above the other.",
-            "All spectra, each scaled to its maximum, to compare their shapes. The colours are those of the maps.",
+            "All spectra, each scaled to its maximum, to compare their shapes. The colours are those of the maps."
+            f"{log}",
         )
     ]
     unit = "loadings of the component" if view.signed else f"{view.intensity_unit} of the whole map in each channel"
