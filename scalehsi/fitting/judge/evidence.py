@@ -118,6 +118,8 @@ class Extremes(NamedTuple):
         Voxels below zero, and all voxels.
     least : float
         The smallest value.
+    steps : float
+        Values that the window of ``below`` can hold: ``sqrt(largest)`` for integers, else the different ones in it.
     """
 
     largest: float
@@ -126,6 +128,7 @@ class Extremes(NamedTuple):
     negative: int
     voxels: int
     least: float
+    steps: float = 1.0
 
 
 @dataclass(frozen=True, eq=False)
