@@ -71,6 +71,7 @@ def make_result(
     status: Status,
     advice: str = "",
     source: str = "",
+    warnings: Sequence[ResultWarning] = (),
 ) -> xr.Dataset:
     """Assemble the variables of a fit, its settings and its provenance as a result.
 
@@ -95,6 +96,8 @@ def make_result(
         In place of the general advice for the status.
     source : str, default ""
         Path of the cube; default: that in its attributes.
+    warnings : sequence of ResultWarning, default ()
+        In order. The advice says how many there are, and repeats the first.
 
     Returns
     -------
@@ -116,10 +119,19 @@ def make_result(
         "source": source or str(cube.attrs.get("source", "")),
         "history": [*history_of(cube.attrs), f"fit {model} to {describe_shape(cube)}, seed {seed}: {status}"],
         "status": status,
-        "advice": advice or ADVICE[status],
+        "advice": _advice(advice or ADVICE[status], warnings),
+        "warnings": warnings_text(warnings),
         **{k: cube.attrs[k] for k in KEPT_ATTRS if k in cube.attrs},
     }
     return data
+
+
+def _advice(standing: str, warnings: Sequence[ResultWarning]) -> str:
+    """How the fit ended, the number of its warnings, and the first of them."""
+    if not warnings:
+        return standing
+    number = "1 warning" if len(warnings) == 1 else f"{len(warnings)} warnings, the first"
+    return f"{standing} {number}: {warnings[0].text}"
 
 
 def describe_shape(cube: xr.DataArray) -> str:

@@ -15,6 +15,7 @@ from scalehsi.blocks import Blocks, branch, open_blocks
 from scalehsi.checks import is_number, require
 from scalehsi.fitting.checkpoint import Checkpoint, Saver
 from scalehsi.fitting.interrupt import Stop, stoppable
+from scalehsi.fitting.judge.order import judge, ordered
 from scalehsi.fitting.last_pass import add_maps, add_residual, label
 from scalehsi.fitting.loop import Ended, recorded_inner_fits, run_loop
 from scalehsi.fitting.model import Inputs, Model
@@ -156,13 +157,15 @@ def _finished(view: Blocks, model: Model, inputs: Inputs, ended: Ended, *, seed:
     """
     variables = model.finish(view, ended.state)
     status, advice = model.final_status(variables, ended.status, ended.advice)
+    evidence = None
     if ABUNDANCES not in variables:
-        add_maps(view, model, ended.state, variables, residual=residual)
-    elif residual and inputs.frame is None:
-        add_residual(view, model, ended.state, variables)
+        evidence = add_maps(view, model, ended.state, variables, residual=residual)
+    elif inputs.frame is None:
+        evidence = add_residual(view, model, ended.state, variables, residual=residual)
     frame = view.cube if inputs.frame is None else inputs.frame
     label(variables, frame)
-    return make_result(
+    found = [*model.warnings(variables), *([] if evidence is None else judge(evidence))]
+    result = make_result(
         {**variables, **inputs.carried},
         cube=frame,
         model=model.name,
@@ -171,7 +174,11 @@ def _finished(view: Blocks, model: Model, inputs: Inputs, ended: Ended, *, seed:
         objective=ended.objective,
         status=status,
         advice=advice,
+        warnings=ordered(found),
     )
+    if evidence is not None:
+        result.attrs["variance_index"] = evidence.variance_index
+    return result
 
 
 def _readings(view: Blocks, *, apart: Collection[str] = ()) -> int:

@@ -1,15 +1,19 @@
-"""The last pass of a fit: abundance maps, residual maps, and their labels."""
+"""The last pass of a fit: abundance maps, residual maps, their labels, and the sums that the fit is judged by."""
 
 from __future__ import annotations
 
+from functools import partial
 from typing import Any, Final
 
 import numpy as np
 import xarray as xr
 
 from scalehsi.blocks import Blocks, Pixels, branch, capacity, map_fold, map_pixels, open_blocks, open_surrounded
+from scalehsi.fitting.judge.collect import evidence, judged
+from scalehsi.fitting.judge.evidence import Evidence
 from scalehsi.fitting.model import Model, State, Variables
 from scalehsi.kernels.pixel_rows.residual import residual_of_block
+from scalehsi.kernels.statistics.fit_sums import Grid
 from scalehsi.schema import ABUNDANCES, COMPONENT, ENDMEMBERS, ENERGY, RESIDUAL, RESIDUAL_SPECTRUM
 
 CLIENT_MAP_BYTES: Final = 64 * 2**20
@@ -18,8 +22,8 @@ GRAPH_ARRAY_BYTES: Final = 8 * 2**20
 """Arrays above this are not embedded in graphs that are sent to other processes."""
 
 
-def add_maps(view: Blocks, model: Model, state: State, variables: Variables, *, residual: bool) -> None:
-    """Add the maps by the model's block function, and their residual, to the variables.
+def add_maps(view: Blocks, model: Model, state: State, variables: Variables, *, residual: bool) -> Evidence | None:
+    """Add the maps by the model's block function, and their residual, to the variables; return what to judge by.
 
     view: the fitted cube. state: of the finished fit. variables: from `Model.finish`; changed in place.
     residual: also the residual of each pixel and channel.
@@ -29,7 +33,6 @@ def add_maps(view: Blocks, model: Model, state: State, variables: Variables, *, 
     wanted = [ABUNDANCES, *([RESIDUAL] if residual else [])]
     in_memory = _map_bytes(view, n + residual) <= CLIENT_MAP_BYTES
     name = f"{model.name.lower()}-maps"
-    halo: dict[str, Any] = {"halo": model.halo, "tile": model.halo > 0}
     # Blocks with a halo are read again: kept beside the cube's own blocks they would be a second copy.
     target = view
     if model.halo:
@@ -38,31 +41,70 @@ def add_maps(view: Blocks, model: Model, state: State, variables: Variables, *, 
         )
     fn, shared, aligned = model.map_pass(target, frame)
     shared = {**shared, "residual": residual}
-    handles, sums = map_fold(fn, target, *aligned, shared=shared, keep=wanted if in_memory else (), name=name, **halo)
+    judge = _basis(view, state, variables, shared.get("s"))
+    handles, sums = map_fold(
+        partial(judged, fn=fn, needs_tile=model.halo > 0),
+        target,
+        *aligned,
+        shared={**shared, "judge": judge},
+        keep=wanted if in_memory else (),
+        halo=model.halo,
+        tile=True,
+        name=name,
+    )
     if not in_memory:
         lazy = target if model.halo else open_blocks(view.cube, device=view.device, resident=False)
         lazy.branches.update(view.branches)
         aligned = model.map_pass(lazy, frame)[-1]
+        halo: dict[str, Any] = {"halo": model.halo, "tile": model.halo > 0}
         handles = map_pixels(fn, lazy, *aligned, shared=shared, keep=wanted, name=name, **halo)
     variables[ABUNDANCES] = _as_maps(handles[ABUNDANCES], {COMPONENT: n}, in_memory=in_memory)
     if residual:
         pixels = float(state["pixels"])
         variables[RESIDUAL] = _as_maps(handles[RESIDUAL], {}, in_memory=in_memory)
         variables[RESIDUAL_SPECTRUM] = xr.DataArray(sums["residual_spectrum"] / pixels, dims=(ENERGY,))
+    return evidence(sums, judge, cube=view.cube, model=model)
 
 
-def add_residual(view: Blocks, model: Model, state: State, variables: Variables) -> None:
-    """Add the residual of maps that the model itself found to the variables.
+def add_residual(view: Blocks, model: Model, state: State, variables: Variables, *, residual: bool) -> Evidence | None:
+    """Add the residual of maps that the model itself found to the variables; return what to judge by.
 
     view: the fitted cube. state: of the finished fit. variables: from `Model.finish`; changed in place.
+    residual: whether the result has it.
     """
     maps = variables[ABUNDANCES]
     rows = maps.fillna(0.0).transpose(*[d for d in maps.dims if d != COMPONENT], COMPONENT)
     s = np.asarray(variables[ENDMEMBERS].values, dtype=np.float64)
     name = f"{model.name.lower()}-residual"
-    handles, sums = map_fold(residual_of_block, view, rows, shared={"s": s}, keep=[RESIDUAL], name=name)
+    judge = _basis(view, state, variables, s)
+    fn = partial(judged, fn=_residual_of_given, needs_tile=False)
+    handles, sums = map_fold(fn, view, rows, shared={"s": s, "judge": judge}, keep=[RESIDUAL], tile=True, name=name)
+    if not residual:
+        return evidence(sums, judge, cube=view.cube, model=model)
     variables[RESIDUAL] = _as_maps(handles[RESIDUAL], {}, in_memory=True)
     variables[RESIDUAL_SPECTRUM] = xr.DataArray(sums["residual_spectrum"] / float(state["pixels"]), dims=(ENERGY,))
+    return evidence(sums, judge, cube=view.cube, model=model)
+
+
+def _residual_of_given(x: Any, c: Any, *, s: Any) -> tuple[dict[str, Any], dict[str, Any]]:
+    """Residual of a block with given maps c (P, K) and spectra s (K, E), and these maps."""
+    pixels, sums = residual_of_block(x, c, s=s)
+    return {**pixels, ABUNDANCES: c}, sums
+
+
+def _basis(view: Blocks, state: State, variables: Variables, s: Any) -> dict[str, Any] | None:
+    """Model and mean of the fitted cube, for `judged`; None where the spectra are not on the channels of the cube.
+
+    view: the fitted cube. state: of the finished fit. variables: of the result. s (K, E): spectra on the channels of
+    the cube, where these are not the endmembers.
+    """
+    rows = np.asarray(variables[ENDMEMBERS].values if s is None else s, dtype=np.float64)
+    if rows.shape[1] != view.n_energies:
+        return None
+    mean = np.asarray(state["spectrum"] / float(state["pixels"])) if "spectrum" in state else None
+    offset = variables["offset"].values if "offset" in variables else np.zeros(rows.shape[1])
+    grid = Grid(tuple(view.shape), view.n_energies)
+    return {"s": rows, "offset": np.asarray(offset, dtype=np.float64), "mean": mean, "grid": grid}
 
 
 def _map_bytes(view: Blocks, columns: int) -> int:

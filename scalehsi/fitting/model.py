@@ -150,6 +150,11 @@ class Model:
         """True where the projector works on sparse counts (`Counts`), which are then preferred to dense blocks."""
         return False
 
+    @property
+    def priors_on_maps(self) -> bool:
+        """True where the abundances minimise more than the misfit, so that solving them again would change them."""
+        return False
+
     def check(self, cube: xr.DataArray) -> None:
         """Refuse a cube whose metadata do not fit the settings. Reads no values."""
 

@@ -38,7 +38,7 @@ class Bins(NamedTuple):
     """
 
     width: int
-    index: Int
+    index: Int  # type: ignore[assignment]
     pixels: Int
     data: Float
     abundances: Float
@@ -80,7 +80,7 @@ class Voxels(NamedTuple):
         Candidates in all.
     """
 
-    index: Int
+    index: Int  # type: ignore[assignment]
     channel: Int
     value: Float
     expected: Float
@@ -98,7 +98,7 @@ class Bright(NamedTuple):
         Sum of the pixel's spectrum, and the largest of that of its 4 neighbours.
     """
 
-    index: Int
+    index: Int  # type: ignore[assignment]
     total: Float
     neighbour: Float
 

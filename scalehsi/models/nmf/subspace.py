@@ -53,6 +53,8 @@ def wanted(model: Settings, view: Blocks) -> bool:
 def begin(model: Settings, seen: Survey, state: State) -> State:
     """Start in the subspace of the strongest directions of the sample; reads nothing."""
     basis, share = projection.leading_directions(seen.sample, size(model.n_components), **_weights(model, state))
+    # As a checkpoint gives it back: BLAS rounds differently in another layout.
+    basis = np.ascontiguousarray(basis)
     return {
         **state,
         "phase": np.asarray(SMALL),

@@ -1,0 +1,93 @@
+"""Put the warnings of a fit in order: data, model, remarks. A cause silences what follows from it."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable, Iterable
+from typing import Final
+
+import numpy as np
+
+from scalehsi.fitting.judge.evidence import Evidence
+from scalehsi.result import ResultWarning
+
+DATA: Final = (
+    "saturated",
+    "spike",
+    "hot_pixel",
+    "drift",
+    "dead_channel",
+    "background_on",
+    "zero_loss",
+    "gain",
+    "negative_values",
+)
+MODEL: Final = (
+    "totals",
+    "below_noise",
+    "missing_component",
+    "one_pixel_component",
+    "bins_too_large",
+    "maps_too_small",
+    "length_at_bound",
+    "noise_not_identifiable",
+    "map_without_values",
+)
+REMARKS: Final = ("still_turning", "thickness_in_simplex", "maps_not_optimal", "not_unique")
+CODES: Final = (*DATA, *MODEL, *REMARKS)
+"""All codes of fits, in the order in which they are reported. Those of a composition: `scalehsi.quantify`."""
+
+SILENCED: Final = {
+    "drift": ("missing_component",),
+    "hot_pixel": ("totals",),
+    "saturated": ("totals",),
+    "zero_loss": ("background_on",),
+}
+"""What follows from a cause that has been said already."""
+MANY_SPIKES: Final = 20
+"""Drift moves peaks into channels where none are expected: more spikes than this are it."""
+
+DETECTORS: Final[tuple[Callable[[Evidence], ResultWarning | None], ...]] = ()
+"""In the order of their codes. A new detector is added here."""
+
+log = logging.getLogger("scalehsi")
+
+
+def judge(evidence: Evidence) -> list[ResultWarning]:
+    """Run all detectors; one that fails is logged, as a fit of hours must not be lost by its judgement.
+
+    Parameters
+    ----------
+    evidence : Evidence
+
+    Returns
+    -------
+    list of ResultWarning
+        In no order yet, see `ordered`.
+    """
+    found = []
+    for detector in DETECTORS:
+        try:
+            with np.errstate(all="ignore"):
+                warning = detector(evidence)
+        except (ArithmeticError, ValueError, IndexError, np.linalg.LinAlgError):
+            log.exception("the detector %r failed; the result is without its judgement", detector.__name__)
+            continue
+        if warning is not None:
+            found.append(warning)
+    many = evidence.spikes.number > MANY_SPIKES and any(w.code == "drift" for w in found)
+    return [w for w in found if not (many and w.code == "spike")]
+
+
+def ordered(found: Iterable[ResultWarning]) -> list[ResultWarning]:
+    """Warnings in the order of `CODES`, unknown codes last, without those that follow from another one.
+
+    Examples
+    --------
+    >>> [w.code for w in ordered([ResultWarning("totals", ""), ResultWarning("hot_pixel", "")])]
+    ['hot_pixel']
+    """
+    given = list(found)
+    silent = {code for w in given for code in SILENCED.get(w.code, ())}
+    place = {code: i for i, code in enumerate(CODES)}
+    return sorted((w for w in given if w.code not in silent), key=lambda w: place.get(w.code, len(CODES)))
