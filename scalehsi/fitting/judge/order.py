@@ -8,6 +8,7 @@ from typing import Final
 
 import numpy as np
 
+from scalehsi.fitting.judge import maps, rank, totals
 from scalehsi.fitting.judge.evidence import Evidence
 from scalehsi.result import ResultWarning
 
@@ -47,7 +48,15 @@ SILENCED: Final = {
 MANY_SPIKES: Final = 20
 """Drift moves peaks into channels where none are expected: more spikes than this are it."""
 
-DETECTORS: Final[tuple[Callable[[Evidence], ResultWarning | None], ...]] = ()
+DETECTORS: Final[tuple[Callable[[Evidence], ResultWarning | None], ...]] = (
+    totals.totals,
+    totals.thickness_in_simplex,
+    rank.below_noise,
+    rank.missing_component,
+    maps.one_pixel_component,
+    maps.bins_too_large,
+    maps.maps_not_optimal,
+)
 """In the order of their codes. A new detector is added here."""
 
 log = logging.getLogger("scalehsi")
