@@ -220,3 +220,28 @@ def fraction_errors(fractions: Float, per_count: Float, covariance: Float) -> Fl
     jacobian = (np.eye(fractions.shape[-1]) - fractions[..., :, None]) * per_count[..., None, :]
     variance = np.einsum("...ij,...jk,...ik->...i", jacobian, covariance, jacobian)
     return np.asarray(np.sqrt(np.maximum(variance, 0.0)))
+
+
+def k_factor_errors(fractions: Float, relative: Float) -> Float:
+    """Standard errors of atomic or mass fractions from independent errors of the k-factors.
+
+    Parameters
+    ----------
+    fractions : array, shape (..., n)
+        They sum to one.
+    relative : array, shape (n,)
+        Relative standard error of each k-factor.
+
+    Returns
+    -------
+    array, shape (..., n)
+        ``f_i sqrt((1 - f_i)^2 k_i^2 + sum over j != i of f_j^2 k_j^2)``.
+
+    Examples
+    --------
+    >>> k_factor_errors(np.array([0.5, 0.5, 0.0]), np.array([0.05, 0.05, 0.15])).round(4).tolist()
+    [0.0177, 0.0177, 0.0]
+    """
+    square = relative**2
+    others = (fractions**2 * square).sum(axis=-1, keepdims=True) - fractions**2 * square
+    return np.asarray(fractions * np.sqrt((1 - fractions) ** 2 * square + np.maximum(others, 0.0)))

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
+from functools import lru_cache
 from typing import Final, NamedTuple
 
 from scalehsi.physics.line_choice import main_lines
@@ -17,6 +18,18 @@ from scalehsi.physics.peaks import Peaks, usual_fwhm
 COMMON: Final = frozenset(
     "C N O F Na Mg Al Si P S Cl K Ca Ti Cr Mn Fe Co Ni Cu Zn Ga As Sr Y Zr Mo Ag In Sn Ba La W Pt Au Pb Bi".split()
 )
+FOREIGN: Final = {
+    "Cu": "grid",
+    "Ga": "ion beam",
+    "Au": "grid",
+    "Mo": "grid",
+    "Ni": "grid",
+    "Ti": "holder",
+    "Si": "membrane",
+    "C": "film",
+}
+"""Elements that often come from elsewhere than the sample, and from where: the first candidates for a peak that no
+listed element explains."""
 RARE: Final = frozenset("Ne Kr Tc Xe Pm Po At Rn Fr Ra Ac Pa".split())
 """Elements that are likely and unlikely in a sample, where none are listed."""
 
@@ -106,7 +119,7 @@ def name_peaks(
     for index, mark in _explain(peaks, table).items():
         named.setdefault(index, mark._replace(certain=False))
     if len(named) < peaks.energy.size:
-        everything = lines_of(symbols(), beam_kev=beam_kev)
+        everything = _all_lines(beam_kev)
         for index in sorted(range(peaks.energy.size), key=lambda i: -peaks.net[i]):
             if index in named or _is_shoulder(index, peaks, table, named):
                 continue
@@ -120,6 +133,46 @@ def name_peaks(
             for other, mark in _explain(peaks, table).items():
                 named.setdefault(other, mark._replace(certain=False))
     return sorted(named.values())
+
+
+class Candidate(NamedTuple):
+    """An element whose main line may be a peak; `prior` is above 0 and at most 1."""
+
+    line: Line
+    prior: float
+
+
+def candidates_at(
+    energy_kev: float, tolerance_kev: float, *, excluded: Sequence[str] = (), beam_kev: float = 200.0
+) -> list[Candidate]:
+    """List the elements that a peak at an energy may belong to, most likely first.
+
+    Parameters
+    ----------
+    energy_kev, tolerance_kev : float
+        Of the peak, and the largest distance of a main line from it.
+    excluded : sequence of str
+        Elements that it does not belong to.
+    beam_kev : float
+        Beam energy in keV: it decides which shells are excited.
+
+    Examples
+    --------
+    >>> [candidate.line.name for candidate in candidates_at(8.05, 0.03)]
+    ['Cu Ka', 'Tm La']
+    """
+    found = []
+    for element, lines in _all_lines(beam_kev).items():
+        for line, weight in lines:
+            if weight == 1.0 and abs(line.energy_kev - energy_kev) <= tolerance_kev and element not in excluded:
+                usual = 0.7 if element in COMMON else 0.1 if element in RARE else 0.4
+                found.append(Candidate(line, 1.0 if element in FOREIGN else usual))
+    return sorted(found, key=lambda each: (-each.prior, abs(each.line.energy_kev - energy_kev)))
+
+
+@lru_cache(maxsize=4)
+def _all_lines(beam_kev: float) -> dict[str, list[ShellLine]]:
+    return lines_of(symbols(), beam_kev=beam_kev)
 
 
 def _explain(peaks: Peaks, table: Mapping[str, Sequence[ShellLine]]) -> dict[int, Mark]:

@@ -144,6 +144,15 @@ class Templates:
         energies = [peak.energy_kev for peak in self.peaks]
         return np.stack([mass_attenuation({peak.element: 1.0}, energies) for peak in self.peaks], axis=1)
 
+    def fitted_lines(self, parts: Float) -> list[Line]:
+        """All lines, with their counts as intensity, where the shells have the counts `parts` (C, E) in a fit."""
+        found = []
+        for (element, _), lines, total in zip(self.shells, self._lines, parts.sum(axis=1), strict=True):
+            strength = _strengths(lines)
+            counts = total * strength / strength.sum()
+            found += [Line(element, *each) for each in zip(lines.families, lines.photons.energies, counts, strict=True)]
+        return found
+
     def _detected(self, photons: _Photons, fractions: Mapping[str, float] | None) -> Float:
         """Fraction of photons that leave the foil and are counted."""
         if fractions is None:
@@ -227,7 +236,7 @@ def make_templates(
     shells, lines, centres = [], [], []
     for element in elements:
         for shell in "KLM":
-            found = _lines_of(element, shell, energies, elements, foil.beam_kev, width)
+            found = _lines_of(element, shell, energies, elements, foil, width)
             quantified = any((peak.element, peak.shell) == (element, shell) for peak in peaks)
             if found is not None and (quantified or _is_visible(found, start, end)):
                 shells.append((element, shell))
@@ -237,8 +246,9 @@ def make_templates(
     for peak, number in zip(peaks, peak_shell, strict=True):
         centres[number] = peak.energy_kev
     middle = np.array([peak.energy_kev for peak in peaks])
-    half = WINDOW_FWHM / 2 * width(middle)
-    photons = beyond_ends(energies, reach_kev(energies, width))
+    # On a coarse axis a window would lie between two channels, and hold no counts at all.
+    half = np.maximum(WINDOW_FWHM / 2 * width(middle), 0.5 * np.diff(energies).max())
+    axis = beyond_ends(energies, reach_kev(energies, width))
     return Templates(
         energies=energies,
         elements=elements,
@@ -252,32 +262,36 @@ def make_templates(
         width=width,
         counted=counted,
         _lines=tuple(lines),
-        _axis=_photons(photons, elements),
+        _axis=_photons(axis, elements, foil),
     )
 
 
-def _photons(energies: Float, elements: Sequence[str]) -> _Photons:
-    """Look up efficiency and attenuation at some energies in keV."""
-    attenuation = np.stack([mass_attenuation({element: 1.0}, energies) for element in elements])
+def _photons(energies: Float, elements: Sequence[str], foil: Foil) -> _Photons:
+    """Look up efficiency, and attenuation by the elements where the foil has a thickness, at some energies in keV."""
+    if foil.mass_path > 0:
+        attenuation = np.stack([mass_attenuation({element: 1.0}, energies) for element in elements])
+    else:
+        attenuation = np.zeros((len(elements), energies.size))
     return _Photons(energies, detector_efficiency(energies), attenuation)
 
 
 def _lines_of(
-    element: str, shell: str, energies: Float, elements: Sequence[str], beam_kev: float, width: Width
+    element: str, shell: str, energies: Float, elements: Sequence[str], foil: Foil, width: Width
 ) -> _Lines | None:
     """The lines of a shell of an element that reach an axis of these energies, by rising energy; None without any.
 
-    `elements` are those whose attenuation is needed; `width` is the peak width, which decides how far lines reach.
+    `elements` are those whose attenuation is needed; `foil` gives the beam energy; `width` is the peak width, which
+    decides how far lines reach.
     """
     reach = reach_kev(energies, width)
     low, high = max(LOWEST_KEV, energies[0] - reach), energies[-1] + reach
-    found = [x for x in emission_lines(element, beam_kev) if x.shell == shell and low < x.energy_kev < high]
+    found = [x for x in emission_lines(element, foil.beam_kev) if x.shell == shell and low < x.energy_kev < high]
     if not found:
         return None
     found.sort(key=lambda line: line.energy_kev)
     at = np.array([line.energy_kev for line in found])
     return _Lines(
-        _photons(at, elements), np.array([line.intensity for line in found]), tuple(line.family for line in found)
+        _photons(at, elements, foil), np.array([line.intensity for line in found]), tuple(line.family for line in found)
     )
 
 

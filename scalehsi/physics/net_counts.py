@@ -10,7 +10,7 @@ from typing import Any, Final, NamedTuple
 
 import numpy as np
 
-from scalehsi.arrays import Float
+from scalehsi.arrays import Float, NumpyArray
 from scalehsi.kernels.quadratic.nnls import nnls
 from scalehsi.physics.line_choice import WINDOW_FWHM
 from scalehsi.physics.line_templates import Columns, Templates
@@ -39,6 +39,8 @@ class PeakFit(NamedTuple):
         Expected counts of each channel, the variances of the counting errors.
     model, background : array (E,)
         The fit and its part without lines; NaN in channels that are not fitted.
+    parts : array (C, E)
+        The counts of each shell in the fit.
     chi_square : float
         Pearson's, divided by the degrees of freedom: 1 for a perfect model and Poisson counts.
     """
@@ -48,6 +50,7 @@ class PeakFit(NamedTuple):
     expected: Float
     model: Float
     background: Float
+    parts: Float
     chi_square: float
 
     @property
@@ -74,23 +77,71 @@ def fit_spectrum(x: Float, templates: Templates, columns: Columns) -> PeakFit:
     -------
     PeakFit
     """
-    rows = np.concatenate([columns.shells, columns.continuum])
-    inside = templates.fitted
-    unit = rows[:, inside].sum(axis=1)
-    unit = np.where(unit > 0, unit, 1.0)
-    rows = rows / unit[:, None]
-    found, expected = _reweighted(x, rows, inside)
-    model, background = found @ rows, found[len(columns.shells) :] @ rows[len(columns.shells) :]
+    rows, unit = _unit_rows(templates, columns)
+    shells = len(columns.shells)
+    found, expected = _reweighted(x, rows, templates.fitted)
+    model, background = found @ rows, found[shells:] @ rows[shells:]
     keep = found > 0
     keep[templates.peak_shell] = True
     operator = _operator(rows, unit, keep, expected, templates, columns)
     in_template = found[templates.peak_shell] / unit[templates.peak_shell] * columns.content
     content = in_template + templates.windows @ (x - model)
-    freedom = max(int(inside.sum()) - int(keep.sum()), 1)
-    chi = float((((x - model) ** 2) / expected)[inside].sum() / freedom)
+    chi = _chi_square(x, model, expected, templates, int(keep.sum()))
     scale = columns.yields / columns.content
-    hidden = np.where(inside, 0.0, np.nan)
-    return PeakFit(content * scale, operator * scale[:, None], expected, model + hidden, background + hidden, chi)
+    hidden = np.where(templates.fitted, 0.0, np.nan)
+    parts = found[:shells, None] * rows[:shells]
+    return PeakFit(
+        content * scale, operator * scale[:, None], expected, model + hidden, background + hidden, parts, chi
+    )
+
+
+class ShellFit(NamedTuple):
+    """A fit without net counts. C shells, E channels.
+
+    Attributes
+    ----------
+    parts : array (C, E)
+        The counts of each shell; zero for those that are left out.
+    background, expected : array (E,)
+        Without lines, and with them.
+    chi_square : float
+        Pearson's, divided by the degrees of freedom.
+    """
+
+    parts: Float
+    background: Float
+    expected: Float
+    chi_square: float
+
+
+def fit_shells(x: Float, templates: Templates, columns: Columns, kept: NumpyArray | None = None) -> ShellFit:
+    """Fit the continuum and some shells, for a spectrum that may hold other lines too.
+
+    Parameters are those of `fit_spectrum`; `kept` (C,) marks the shells that are fitted, by default all.
+    """
+    rows, _ = _unit_rows(templates, columns)
+    shells = len(columns.shells)
+    used = np.ones(len(rows), dtype=bool)
+    used[:shells] = True if kept is None else kept
+    found = np.zeros(len(rows))
+    found[used], expected = _reweighted(x, rows[used], templates.fitted)
+    chi = _chi_square(x, found @ rows, expected, templates, int((found > 0).sum()))
+    return ShellFit(found[:shells, None] * rows[:shells], found[shells:] @ rows[shells:], expected, chi)
+
+
+def _unit_rows(templates: Templates, columns: Columns) -> tuple[Float, Float]:
+    """All templates (C + B, E), each divided by its sum over the fitted channels, and these sums."""
+    rows = np.concatenate([columns.shells, columns.continuum])
+    unit = rows[:, templates.fitted].sum(axis=1)
+    unit = np.where(unit > 0, unit, 1.0)
+    return rows / unit[:, None], unit
+
+
+def _chi_square(x: Float, model: Float, expected: Float, templates: Templates, parameters: int) -> float:
+    """Pearson's chi-square of a model (E,) of the spectrum (E,), divided by the degrees of freedom."""
+    inside = templates.fitted
+    freedom = max(int(inside.sum()) - parameters, 1)
+    return float((((x - model) ** 2) / expected)[inside].sum() / freedom)
 
 
 def _reweighted(x: Float, rows: Float, inside: Any) -> tuple[Float, Float]:
@@ -164,7 +215,9 @@ def fit_windows(x: Float, templates: Templates, columns: Columns) -> PeakFit:
     wide = np.maximum(model[seen], MIN_EXPECTED * float(x.mean()))
     freedom = max(int(seen.sum()) - len(lines), 1)
     chi = float(((x[seen] - model[seen]) ** 2 / wide).sum() / freedom)
-    return PeakFit(operator @ x, operator, expected, model, background, chi)
+    parts = np.zeros_like(columns.shells)
+    parts[shown] = found[:, None] * shells
+    return PeakFit(operator @ x, operator, expected, model, background, parts, chi)
 
 
 def _net_window(templates: Templates, number: int) -> Any:

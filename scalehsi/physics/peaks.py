@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from typing import Final, NamedTuple
 
 import numpy as np
@@ -10,12 +11,14 @@ from scipy.ndimage import gaussian_filter1d
 from scipy.signal import find_peaks as find_maxima
 
 from scalehsi.arrays import NumpyArray
-from scalehsi.physics.resolution import FWHM_PER_SIGMA, USUAL_RESOLUTION_EV, detector_fwhm
+from scalehsi.physics.resolution import FWHM_PER_SIGMA, USUAL_RESOLUTION_EV, Width, detector_fwhm
 
 SIGNIFICANCE: Final = 6.0
 """A peak must rise this many standard deviations of the noise above its surroundings."""
 MIN_PEAK_TO_CONTINUUM: Final = 0.15
 MIN_PEAK_TO_MAXIMUM: Final = 5e-4
+FILTER_FWHM: Final = 1.5
+"""The filter that finds peaks in a residual reaches this many peak widths to both sides."""
 LOWEST_PEAK_KEV: Final = 0.1
 """Below lies the zero-strobe peak of the electronics."""
 
@@ -127,6 +130,51 @@ def find_peaks(energy_kev: NumpyArray, spectrum: NumpyArray) -> Peaks:
     energy = _refine(energy_kev, smoothed, places)
     tolerance = 0.35 * usual_fwhm(energy) + 0.5 * step + 1e-3 * energy
     return Peaks(energy, net, tolerance, energy_kev, threshold)
+
+
+def peak_areas(
+    energy_kev: NumpyArray, residual: NumpyArray, variance: NumpyArray, width: Width
+) -> tuple[NumpyArray, NumpyArray]:
+    """Area and significance of a peak of the detector's width that a residual may hold, for each channel.
+
+    The residual is multiplied by a Gaussian less its mean over 1.5 widths to both sides, so a wrong level of the
+    continuum counts as no peak.
+
+    Parameters
+    ----------
+    energy_kev : array (E,)
+        Rising, evenly spaced.
+    residual : array (E,)
+        Data less model; NaN counts as not measured.
+    variance : array (E,)
+        Variance of the noise of each channel.
+    width : callable
+        Full width at half maximum in keV as a function of energy in keV.
+
+    Returns
+    -------
+    area, z : array (E,)
+        Counts in the peak, and these in standard deviations.
+    """
+    step = _step(energy_kev)
+    fwhm = width(energy_kev)
+    half = max(math.ceil(FILTER_FWHM * float(fwhm.max()) / step), 2)
+    away = np.arange(-half, half + 1) * step
+    measured = np.isfinite(residual)
+
+    def around(values: NumpyArray) -> NumpyArray:
+        """The values of the neighbours of each channel (E, W), zero beyond the ends."""
+        return np.lib.stride_tricks.sliding_window_view(np.pad(values, half), away.size)
+
+    inside = around(measured.astype(np.float64)) * (np.abs(away) <= np.maximum(FILTER_FWHM * fwhm, 2 * step)[:, None])
+    sigma2 = (fwhm / FWHM_PER_SIGMA) ** 2 + step**2 / 12
+    shape = np.exp(-0.5 * away**2 / sigma2[:, None]) * step / np.sqrt(2 * np.pi * sigma2[:, None])
+    count = np.maximum(inside.sum(axis=1, keepdims=True), 1.0)
+    kernel = (shape - (shape * inside).sum(axis=1, keepdims=True) / count) * inside
+    scale = np.maximum((kernel * shape).sum(axis=1), 1e-300)
+    area = (kernel * around(np.where(measured, residual, 0.0))).sum(axis=1) / scale
+    noise = np.sqrt((kernel**2 * around(np.where(measured, variance, 0.0))).sum(axis=1)) / scale
+    return area, np.where(noise > 0, area / np.where(noise > 0, noise, 1.0), 0.0)
 
 
 def rise_at(energy_ev: NumpyArray, spectrum: NumpyArray, onset: float) -> float:

@@ -15,6 +15,7 @@ from scalehsi.cube import energy_kev
 from scalehsi.physics.line_names import pretty_family
 from scalehsi.physics.lines import line_table
 from scalehsi.plots import style
+from scalehsi.quantify.sources import spectrum_names
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -53,14 +54,7 @@ def spectrum_dim(found: xr.Dataset) -> str | None:
 
 def names_of_spectra(found: xr.Dataset) -> list[str]:
     """Names of the spectra of a quantification."""
-    dim = spectrum_dim(found)
-    if dim is None:
-        return ["Sum of all pixels"]
-    labels = [str(v) for v in (found[dim].values if dim in found.coords else range(1, found.sizes[dim] + 1))]
-    given = [str(name) for name in found.attrs.get("components", ())]
-    if dim == "component" and len(given) == len(labels):
-        return given
-    return [f"{dim.capitalize()} {label}" if label.isdigit() else label for label in labels]
+    return spectrum_names(found["atomic_percent"].isel(element=0), found.attrs)
 
 
 def draw_fits(found: xr.Dataset, *, which: Sequence[int] | None = None) -> Figure:

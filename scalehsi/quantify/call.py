@@ -10,8 +10,8 @@ import xarray as xr
 from scalehsi.physics.line_names import split_symbols
 from scalehsi.physics.resolution import Width
 from scalehsi.quantify.maps import cube_maps, result_maps
-from scalehsi.quantify.options import COMPUTED, Options, make_foil
-from scalehsi.quantify.sources import check_regions, of_cube, of_result, of_spectra
+from scalehsi.quantify.options import COMPUTED, Options, make_foil, split_by_axis
+from scalehsi.quantify.sources import check_regions, of_cube, of_result, of_spectra, refuse_eels, rising_kev
 from scalehsi.quantify.spectra import quantify_spectra
 from scalehsi.schema import ENERGY, InputError, X, Y
 
@@ -20,7 +20,7 @@ def quantify(
     source: xr.Dataset | xr.DataArray,
     elements: Sequence[str] | None = None,
     *,
-    maps: bool | None = None,
+    maps: bool = False,
     regions: Any = None,
     method: str = "fit",
     k_factors: str | Mapping[str, float] = COMPUTED,
@@ -161,7 +161,7 @@ def quantify(
             return result_maps(source, options, counts=counts)
         return quantify_spectra(of_result(source, areas, counts=counts), options)
     if {Y, X, ENERGY} <= set(source.dims):
-        if maps or (maps is None and areas is None):
+        if maps:
             return cube_maps(source, options)
         return quantify_spectra(of_cube(source, areas, counts=counts), options)
     if maps or areas is not None:
@@ -170,10 +170,16 @@ def quantify(
 
 
 def _options(source: Any, elements: Sequence[str] | None, *, extra: Sequence[str], **given: Any) -> Options:
-    """Collect the options; elements that are not given are those of the source. `given` are fields of `Options`."""
+    """Collect the options. `given` are fields of `Options`.
+
+    Elements that are not given are those of the source that have a line on its axis.
+    """
     if isinstance(elements, str) or isinstance(extra, str):
         raise InputError("elements and extra are lists of symbols; type elements=['Mg', 'Si', 'O']")
-    named = split_symbols(source.attrs.get("elements", ()) if elements is None else elements)
     others = tuple(dict.fromkeys(map(str, extra)))
-    wanted = [e for e in dict.fromkeys(named) if elements is not None or e not in others]
-    return Options(tuple(wanted), extra=others, **given)
+    if elements is not None:
+        return Options(tuple(dict.fromkeys(split_symbols(elements))), extra=others, **given)
+    refuse_eels(source.attrs)
+    named = [e for e in dict.fromkeys(split_symbols(source.attrs.get("elements", ()))) if e not in others]
+    usable, left_out = split_by_axis(named, rising_kev(source), given) if ENERGY in source.coords else (named, [])
+    return Options(tuple(usable), extra=others, left_out=tuple(left_out), **given)

@@ -7,13 +7,13 @@ import numbers
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property, partial
-from typing import Final
+from typing import Any, Final
 
 import numpy as np
 
 from scalehsi.arrays import Float
 from scalehsi.checks import choice, is_number
-from scalehsi.physics.line_choice import choose_lines
+from scalehsi.physics.line_choice import choose_line, choose_lines
 from scalehsi.physics.line_names import split_name
 from scalehsi.physics.line_templates import Columns, Foil, Templates, make_templates
 from scalehsi.physics.lines import Line, atomic_weight
@@ -26,6 +26,8 @@ COUNTED: Final = ("window", "family")
 UNITS: Final = ("weight", "atomic")
 COMPUTED: Final = "computed"
 ESTIMATE: Final = "estimate"
+K_FACTOR_ERRORS: Final = {"K": 0.05, "L": 0.15, "M": 0.15}
+"""Relative standard error of computed k-factors, by shell."""
 MIN_CHANNELS: Final = 16
 
 
@@ -33,7 +35,8 @@ MIN_CHANNELS: Final = 16
 class Options:
     """Arguments of `scalehsi.quantify`, with the checks that need no energy axis.
 
-    The fields are its arguments; ``foil`` holds thickness, density, take-off angle and beam energy.
+    The fields are its arguments; ``foil`` holds thickness, density, take-off angle and beam energy, ``left_out`` the
+    elements of the data that have no line on their axis.
     """
 
     elements: tuple[str, ...]
@@ -47,6 +50,7 @@ class Options:
     foil: Foil = Foil()  # noqa: RUF009 - a NamedTuple cannot change
     fwhm: str | float | Width | None = None
     energy_range: tuple[float, float] | None = None
+    left_out: tuple[str, ...] = ()
 
     def __post_init__(self) -> None:
         if not self.elements:
@@ -150,6 +154,33 @@ class Setup:
             reference = "Si" if "Si" in self.options.elements else self.options.elements[0]
         relative: Float = factors / factors[self.options.elements.index(reference)]
         return relative
+
+    @property
+    def k_errors(self) -> Float:
+        """Relative standard errors of the k-factors (n,); NaN where these were given."""
+        if not isinstance(self.options.k_factors, str):
+            return np.full(len(self.peaks), np.nan)
+        return np.array([K_FACTOR_ERRORS[peak.shell] for peak in self.peaks])
+
+
+def split_by_axis(elements: Sequence[str], energies: Float, options: Mapping[str, Any]) -> tuple[list[str], list[str]]:
+    """The elements with a line that can be quantified on an axis of these energies (E,) in keV, and the others.
+
+    `options` are fields of `Options`: the foil, the fitted range, and the lines that were asked for.
+    """
+    asked = options["lines"]
+    named = {split_name(line)[0] for line in ([asked] if isinstance(asked, str) else asked)}
+    low, high = options["energy_range"] or (-math.inf, math.inf)
+    on_axis = energies[(energies >= max(LOWEST_KEV, low)) & (energies <= high)]
+    ends = (float(on_axis[0]), float(on_axis[-1])) if on_axis.size else (0.0, 0.0)
+    beam = options["foil"].beam_kev
+    usable = [e for e in elements if e in named or choose_line(e, ends, "quantify", beam_kev=beam) is not None]
+    if elements and not usable:
+        raise InputError(
+            f"none of {', '.join(elements)} has a main line on the energy axis of {ends[0]:.3f} to {ends[1]:.3f} keV; "
+            "type other elements, such as elements=['Fe']"
+        )
+    return usable, [e for e in elements if e not in usable]
 
 
 def make_setup(options: Options, energies: Float, *, width: Width | None = None, shift_kev: float = 0.0) -> Setup:

@@ -11,6 +11,7 @@ import xarray as xr
 from scalehsi.arrays import Float
 from scalehsi.blocks import map_fold, open_blocks
 from scalehsi.cube import check_cube, energy_kev, history_of
+from scalehsi.physics.peaks import noise
 from scalehsi.result import check_result, map_dims
 from scalehsi.schema import ABUNDANCES, COMPONENT, ENDMEMBERS, ENERGY, InputError
 
@@ -21,8 +22,11 @@ UNSMOOTHED: Final = "unsmoothed_endmembers"
 MAX_NEGATIVE: Final = 1e-3
 """Spectra with negative values beyond this fraction of their largest value are not spectra of counts."""
 
-COPIED_ATTRS: Final = ("signal", "title", "elements", "beam_energy_keV", "components", "source")
+COPIED_ATTRS: Final = ("signal", "title", "elements", "beam_energy_keV", "components", "source", "variance_index")
 """Attributes of the source that its composition has too."""
+
+ASSUMED_COUNTS: Final = 1e6
+"""Spectra whose noise is not that of counts are judged as if they held at most this many."""
 
 NO_COUNTS: Final = "The counts behind these spectra are not known, so no errors can be given; name them with counts=."
 
@@ -53,12 +57,47 @@ class Spectra(NamedTuple):
     axis: xr.DataArray
     attrs: dict[str, Any]
 
+    @property
+    def variance_index(self) -> float:
+        """Variance of counts relative to their expected value: 1, or more where a fit found more."""
+        index = float(self.attrs.get("variance_index", 1.0))
+        return max(index, 1.0) if np.isfinite(index) else 1.0
+
+    @property
+    def noise_units(self) -> Float:
+        """Variance of the noise of each spectrum relative to its expected values (S,), to judge peaks with.
+
+        It is the variance index for sums of counts. Other spectra, such as endmembers, are mean values of an unknown
+        number of pixels: their noise is estimated from second differences, and is at most that of counts.
+        """
+        totals = np.maximum(self.values.sum(axis=1), 1e-300)
+        if self.counted and (self.values == np.rint(self.values)).all():
+            return np.full(len(self.values), self.variance_index)
+        estimated = np.array([(noise(self.energies, row) ** 2).sum() for row in self.values]) / totals
+        units: Float = np.maximum(estimated, totals / ASSUMED_COUNTS)
+        return np.minimum(units, self.variance_index) if self.counted else units
+
     def on_source_axis(self, rows: Float) -> xr.DataArray:
         """Rows (S, E) on the axis of the source."""
         dims = (*self.template.dims, ENERGY)
         falling = float(self.axis[0]) > float(self.axis[-1])
         values = (rows[:, ::-1] if falling else rows).reshape(*self.template.shape, -1)
         return xr.DataArray(values, dims=dims, coords={**self.template.coords, ENERGY: self.axis})
+
+
+def spectrum_names(template: xr.DataArray, attrs: Mapping[str, Any]) -> list[str]:
+    """Names of the spectra of a source or of a quantification: those of the components where `attrs` hold them.
+
+    `template` has one number for each spectrum; a single spectrum is the sum of all pixels.
+    """
+    if not template.dims:
+        return ["Sum of all pixels"]
+    dim = str(template.dims[0])
+    labels = [str(v) for v in (template[dim].values if dim in template.coords else range(1, template.size + 1))]
+    given = [str(name) for name in attrs.get("components", ())]
+    if dim == COMPONENT and len(given) == len(labels):
+        return given
+    return [f"{dim.capitalize()} {label}" if label.isdigit() else label for label in labels]
 
 
 def of_spectra(data: xr.DataArray, *, counts: Any = None) -> Spectra:

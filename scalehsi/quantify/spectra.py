@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+from collections.abc import Sequence
 from functools import partial
 from typing import Any, Final, NamedTuple
 
@@ -14,12 +14,15 @@ from scipy.special import kl_div
 
 from scalehsi.arrays import Float
 from scalehsi.blocks.blas import one_blas_thread
-from scalehsi.physics.cliff_lorimer import atomic_fractions, fraction_errors, to_mass_fractions
-from scalehsi.physics.net_counts import PeakFit, fit_spectrum, fit_windows
-from scalehsi.physics.resolution import MN_KA_KEV, detector_fwhm
-from scalehsi.physics.xray_spectra import foil_transmission
+from scalehsi.physics.cliff_lorimer import fraction_errors, k_factor_errors
+from scalehsi.physics.net_counts import fit_shells
+from scalehsi.physics.resolution import MN_KA_KEV, Width, detector_fwhm
+from scalehsi.quantify.extras import Extra, find_extras, with_extras
+from scalehsi.quantify.measure import Measured, measure
 from scalehsi.quantify.options import ESTIMATE, Options, Setup, make_setup
 from scalehsi.quantify.sources import NO_COUNTS, Spectra
+from scalehsi.quantify.warnings import composition_warnings
+from scalehsi.result import warnings_text
 from scalehsi.schema import ENERGY, InputError
 
 ELEMENT: Final = "element"
@@ -30,10 +33,15 @@ QUANTITIES: Final = {
     "absorption": ("share of photons that leave the foil", "1"),
 }
 """Long name and units of the variables."""
+ENDINGS: Final = {
+    "_k_std": "standard error of {} from the k-factors",
+    "_std": "standard error of {} from counting",
+    "_limit": "upper limit of {} of an element that was not found",
+}
+"""Endings of the names of errors and limits, and their long names."""
 
-MAX_ITERATIONS: Final = 20
-TOLERANCE: Final = 1e-5
-"""Composition and absorption are found in turns until no atomic fraction changes by more."""
+ERRORS: Final = "of counting statistics (_std); those {}; thickness and the model add theirs"
+K_WORDS: Final = "of computed k-factors (_k_std) are 5 % for K and 15 % for L and M lines"
 
 WIDTH_BOUNDS: Final = (0.6, 1.8)
 """Bounds of an estimated peak width, in usual widths."""
@@ -42,85 +50,58 @@ MAX_SHIFT_KEV: Final = 0.04
 _SEARCH: Final[dict[str, Any]] = {"method": "bounded", "options": {"xatol": 2e-4}}
 
 
-class Measured(NamedTuple):
-    """The quantification of one spectrum. n elements.
+def _values(found: Measured, setup: Setup, variance: float) -> dict[str, Float]:
+    """Net counts, atomic and mass per cent of the peaks that are there, with errors; upper limits of the others.
 
-    Attributes
-    ----------
-    fit : PeakFit
-    atomic : array (n,)
-        Atomic fractions; NaN where no peak is above its background.
-    transmission : array (n,)
-        Fraction of the photons of each line that leave the foil.
+    `variance` is the variance of the spectrum's counts relative to their expected value; NaN for no counts.
     """
-
-    fit: PeakFit
-    atomic: Float
-    transmission: Float
-
-
-def measure(x: Float, setup: Setup) -> Measured:
-    """Fit a spectrum and convert its peaks to a composition, until absorption and composition agree."""
-    method = fit_spectrum if setup.options.method == "fit" else fit_windows
-    count = len(setup.peaks)
-    if not x[setup.templates.fitted].any():
-        empty = PeakFit(np.zeros(count), np.zeros((count, x.size)), x, x * 0.0, x * 0.0, float("nan"))
-        return Measured(empty, np.full(count, np.nan), np.ones(count))
-    columns, atomic = setup.thin, np.full(count, np.nan)
-    with one_blas_thread():  # on small products more threads cost much more than they save
-        for _ in range(MAX_ITERATIONS):
-            before = atomic
-            fit = method(x, setup.templates, columns)
-            atomic = _atomic(fit.intensity[None], setup)[0]
-            if setup.mass_path == 0 or not np.isfinite(atomic).all() or np.abs(atomic - before).max() < TOLERANCE:
-                break
-            columns = setup.templates.columns(dict(zip(setup.options.elements, atomic, strict=True)))
-    return Measured(fit, atomic, _transmission(atomic, setup))
+    shown = found.verdict.shown & np.isfinite(found.atomic)
+    covariance = found.fit.covariance * variance
+    counts = np.where(shown, np.maximum(found.fit.intensity, 0.0), 0.0)
+    out = {"intensity": found.fit.intensity, "intensity_std": np.sqrt(np.maximum(np.diag(covariance), 0.0))}
+    out["intensity_limit"] = found.verdict.limit
+    for name, per_count in (
+        ("atomic_percent", setup.factors / found.transmission),
+        ("weight_percent", setup.factors / found.transmission * setup.masses),
+    ):
+        amounts, most = counts * per_count, found.verdict.limit * per_count
+        total = float(amounts.sum()) or np.nan
+        fractions = amounts / total
+        out[name] = 100 * fractions
+        out[f"{name}_std"] = 100 * fraction_errors(fractions, np.where(shown, per_count, 0.0) / total, covariance)
+        out[f"{name}_k_std"] = 100 * k_factor_errors(fractions, setup.k_errors)
+        out[f"{name}_limit"] = 100 * most / (total + most)
+    return {name: np.where(shown != name.endswith("_limit"), each, np.nan) for name, each in out.items()}
 
 
-def _atomic(intensity: Any, setup: Setup) -> Any:
-    """Atomic fractions (P, n) from net counts (P, n)."""
-    path = setup.mass_path
-    table = setup.attenuation if path > 0 else None
-    return atomic_fractions(intensity, setup.factors, masses=setup.masses, attenuation=table, mass_path=path)
+class Prepared(NamedTuple):
+    """The setup of a quantification, and the extras among its options that nobody named."""
+
+    setup: Setup
+    extras: tuple[Extra, ...]
 
 
-def _transmission(atomic: Float, setup: Setup) -> Float:
-    """Fraction of the photons of each line that leave a foil of these atomic fractions."""
-    if setup.mass_path == 0 or not np.isfinite(atomic).all():
-        return np.ones(len(setup.peaks))
-    return foil_transmission(setup.attenuation @ to_mass_fractions(atomic, setup.masses) * setup.mass_path)
-
-
-def _errors(found: Measured, setup: Setup) -> dict[str, Float]:
-    """Standard errors of net counts, atomic and mass fractions, from counting statistics alone."""
-    covariance = found.fit.covariance
-    per_count = setup.factors / found.transmission
-    atoms = np.maximum(found.fit.intensity, 0) * per_count
-    grams = atoms * setup.masses
-    total, mass = float(atoms.sum()) or np.nan, float(grams.sum()) or np.nan
-    return {
-        "intensity": np.sqrt(np.maximum(np.diag(covariance), 0.0)),
-        "atomic_percent": 100 * fraction_errors(atoms / total, per_count / total, covariance),
-        "weight_percent": 100 * fraction_errors(grams / mass, per_count * setup.masses / mass, covariance),
-    }
-
-
-def prepare(spectra: Spectra, options: Options) -> Setup:
-    """Make the setup for spectra; with ``fwhm="estimate"`` the peak width and the axis are fitted to their sum."""
+def prepare(spectra: Spectra, options: Options) -> Prepared:
+    """Make the setup for spectra: unexplained peaks are fitted as extras, ``fwhm="estimate"`` fits width and axis."""
+    values, units, energies = spectra.values, spectra.noise_units, spectra.energies
+    extras = find_extras(values, units, options, energies)
+    named = with_extras(options, extras)
     if options.fwhm != ESTIMATE:
-        return make_setup(options, spectra.energies)
-    whole = spectra.values.sum(axis=0)
+        return Prepared(make_setup(named, energies), tuple(extras))
+    width, shift = _estimated_axis(values.sum(axis=0), named, energies)
+    extras += find_extras(values, units, named, energies, width=width, shift_kev=shift)
+    return Prepared(make_setup(with_extras(options, extras), energies, width=width, shift_kev=shift), tuple(extras))
 
-    def made(factor: float, shift: float) -> Setup:
-        return make_setup(options, spectra.energies, width=partial(detector_fwhm, scale=factor), shift_kev=shift)
+
+def _estimated_axis(x: Float, options: Options, energies: Float) -> tuple[Width, float]:
+    """Peak width, and shift in keV of the axis, that fit a spectrum (E,) on an axis of these energies (E,) best."""
 
     def misfit(factor: float, shift: float) -> float:
         """Half the Poisson deviance between the data and their fit."""
-        setup = made(factor, shift)
+        setup = make_setup(options, energies, width=partial(detector_fwhm, scale=factor), shift_kev=shift)
         with one_blas_thread():
-            expected = fit_spectrum(whole, setup.templates, setup.thin).expected
-        return float(kl_div(whole, expected)[setup.templates.fitted].sum())
+            expected = fit_shells(x, setup.templates, setup.thin).expected
+        return float(kl_div(x, expected)[setup.templates.fitted].sum())
 
     factor, shift = 1.0, 0.0
     # One after the other: the centre of a peak hardly depends on its width, so the second round changes little.
@@ -128,50 +109,51 @@ def prepare(spectra: Spectra, options: Options) -> Setup:
         bounds = (-MAX_SHIFT_KEV, MAX_SHIFT_KEV)
         shift = float(minimize_scalar(partial(misfit, factor), bounds=bounds, **_SEARCH).x)
         factor = float(minimize_scalar(partial(misfit, shift=shift), bounds=WIDTH_BOUNDS, **_SEARCH).x)
-    return made(factor, shift)
+    return partial(detector_fwhm, scale=factor), shift
 
 
 def quantify_spectra(spectra: Spectra, options: Options) -> xr.Dataset:
     """Make the Dataset of `scalehsi.quantify` for spectra, components and regions."""
-    setup = prepare(spectra, options)
-    found = [measure(x, setup) for x in spectra.values]
-    if not any(np.isfinite(one.atomic).all() for one in found):
-        wanted = ", ".join(options.elements)
-        raise InputError(f"no line of {wanted} rises above the background; are these the elements of this sample?")
-    atomic = np.stack([one.atomic for one in found])
-    values = {
-        "atomic_percent": 100 * atomic,
-        "weight_percent": 100 * to_mass_fractions(atomic, setup.masses),
-        "intensity": np.stack([one.fit.intensity for one in found]),
-        "absorption": np.stack([one.transmission for one in found]),
-    }
-    unknown = dict.fromkeys(("intensity", "atomic_percent", "weight_percent"), np.full(len(setup.peaks), np.nan))
-    errors = [_errors(one, setup) if spectra.counted else unknown for one in found]
-    values |= {f"{name}_std": np.stack([each[name] for each in errors]) for name in unknown}
+    setup, extras = prepare(spectra, options)
+    found = measure_all(spectra, setup)
+    variance = spectra.variance_index if spectra.counted else float("nan")
+    rows = [_values(one, setup, variance) for one in found]
+    values = {name: np.stack([row[name] for row in rows]) for name in rows[0]}
+    values["absorption"] = np.stack([one.transmission for one in found])
     out = xr.Dataset(coords={**spectra.template.coords, **element_coords(setup)})
-    for name, rows in values.items():
-        shaped = rows.reshape(*spectra.template.shape, -1)
+    for name, each in values.items():
+        shaped = each.reshape(*spectra.template.shape, -1)
         out[name] = ((*spectra.template.dims, ELEMENT), shaped, labels(name, counted=spectra.counted))
-    for name, rows in (
+    for name, each in (
         ("spectrum", spectra.values),
         ("model", np.stack([one.fit.model for one in found])),
         ("background", np.stack([one.fit.background for one in found])),
     ):
-        out[name] = spectra.on_source_axis(rows)
+        out[name] = spectra.on_source_axis(each)
         out[name].attrs = {"long_name": name, "units": "counts" if spectra.counted else "intensity"}
     out[ENERGY].attrs = dict(spectra.axis.attrs)
-    chi = np.array([one.fit.chi_square if spectra.counted else np.nan for one in found])
+    chi = np.array([one.fit.chi_square for one in found]) / variance
     words = {"long_name": "reduced chi-square of the fit; 1 is what counting noise alone leaves"}
     out["reduced_chi_square"] = (spectra.template.dims, chi.reshape(spectra.template.shape), words)
-    out.attrs = attributes(setup, spectra.attrs, counted=spectra.counted)
+    out.attrs = attributes(setup, spectra, extras, found)
     return out
+
+
+def measure_all(spectra: Spectra, setup: Setup) -> list[Measured]:
+    """Measure every spectrum; refuse spectra in which none of the elements is found."""
+    found = [measure(x, setup, float(unit)) for x, unit in zip(spectra.values, spectra.noise_units, strict=True)]
+    if not any(one.verdict.shown.any() and np.isfinite(one.atomic).all() for one in found):
+        wanted = ", ".join(setup.options.elements)
+        raise InputError(f"no line of {wanted} rises above the background; are these the elements of this sample?")
+    return found
 
 
 def labels(name: str, *, counted: bool) -> dict[str, str]:
     """Attributes of a variable (``*_std`` for its standard error); `counted` says whether intensities are counts."""
-    text, units = QUANTITIES[name.removesuffix("_std")]
+    ending = next((ending for ending in ENDINGS if name.endswith(ending)), "")
+    text, units = QUANTITIES[name.removesuffix(ending)]
     units = units if units != "counts" or counted else "intensity"
-    return {"long_name": f"standard error of {text}" if name.endswith("_std") else text, "units": units}
+    return {"long_name": ENDINGS.get(ending, "{}").format(text), "units": units}
 
 
 def element_coords(setup: Setup) -> dict[str, Any]:
@@ -184,16 +166,25 @@ def element_coords(setup: Setup) -> dict[str, Any]:
     }
 
 
-def attributes(setup: Setup, known: Mapping[str, Any], *, counted: bool) -> dict[str, Any]:
-    """Attributes of a composition: settings and history, from which the numbers can be checked and repeated.
+def attributes(setup: Setup, spectra: Spectra, extras: Sequence[Extra], found: Sequence[Measured]) -> dict[str, Any]:
+    """Attributes of a composition: warnings, settings and history.
 
-    `known` are attributes of the source; `counted` says whether its values are counts.
+    Parameters
+    ----------
+    setup : Setup
+    spectra : Spectra
+    extras : sequence of Extra
+        Those that nobody named.
+    found : sequence of Measured
+        One for each spectrum.
     """
-    options, foil = setup.options, setup.options.foil
+    options, foil, known = setup.options, setup.options.foil, spectra.attrs
     computed = isinstance(options.k_factors, str)
     settings = {
         "elements": list(options.elements),
+        "left_out": list(options.left_out),
         "extra": list(options.extra),
+        "extra_found": [extra.line.element for extra in extras if extra.line is not None],
         "lines": [peak.name for peak in setup.peaks],
         "counted": options.counted,
         "k_factors": "computed" if computed else "given",
@@ -213,6 +204,9 @@ def attributes(setup: Setup, known: Mapping[str, Any], *, counted: bool) -> dict
         "method": options.method,
         "settings": json.dumps(settings),
         "k_factor_source": f"computed from {source}" if computed else "given",
-        "errors": "of counting statistics; k-factors, thickness and the model add theirs" if counted else NO_COUNTS,
+        "errors": ERRORS.format(K_WORDS if computed else "of given k-factors are not known")
+        if spectra.counted
+        else NO_COUNTS,
+        "warnings": warnings_text(composition_warnings(found, setup, extras, spectra, options.left_out)),
         "history": [*known.get("history", []), line],
     }

@@ -11,6 +11,7 @@ import xarray as xr
 import scalehsi as hsi
 from scalehsi.io import open_dataset
 from scalehsi.physics.xray_spectra import eds_spectrum
+from scalehsi.result import result_warnings
 from scalehsi.schema import InputError
 from scalehsi.simulate.minerals import MINERALS
 from tests.paths import DATA
@@ -33,6 +34,11 @@ def percent(elements, mineral) -> np.ndarray:
     return 100 * found / found.sum()
 
 
+def values_of(found) -> np.ndarray:
+    """Atomic per cent, with zero for elements that were not found."""
+    return found["atomic_percent"].fillna(0).values
+
+
 def spectrum(mineral, counts=None, energies=ENERGY, units="keV", **attrs) -> xr.DataArray:
     x = eds_spectrum(mineral, energies if units == "keV" else energies / 1000)
     x = x if counts is None else x * counts / x.sum()
@@ -47,7 +53,9 @@ def test_simulated_endmembers_give_their_composition(truth, method):
     assert found["atomic_percent"].dims == ("component", "element")
     for k, mineral in enumerate(MINERALS.values()):
         wanted = percent(found["element"].values, mineral)
-        np.testing.assert_allclose(found["atomic_percent"][k], wanted, atol=0.05)
+        np.testing.assert_allclose(values_of(found)[k], wanted, atol=0.05)
+        np.testing.assert_array_equal(np.isnan(found["atomic_percent"][k]), wanted == 0)
+        assert (found["atomic_percent_limit"][k].values[wanted == 0] < 0.2).all()
     np.testing.assert_allclose(found["weight_percent"].sum("element"), 100.0)
     assert found["absorption"].sel(element="O").max() < 0.97 < found["absorption"].sel(element="Fe").min()
 
@@ -63,7 +71,7 @@ def test_spectra_of_another_program_give_the_published_composition(method):
     elements = [str(e) for e in data["element_names"]]
     found = hsi.quantify(spectra, elements, k_factors=K_ATOMIC, k_units="atomic", method=method)
     wanted = data["atomic_percent"] / data["atomic_percent"].sum(axis=1, keepdims=True) * 100
-    np.testing.assert_allclose(found["atomic_percent"], wanted, atol=0.05)
+    np.testing.assert_allclose(values_of(found), wanted, atol=0.05)
     assert found["line"].values.tolist() == [
         f"{e} {'Ma' if e == 'U' else 'La' if e in ('Nd', 'Sm') else 'Ka'}" for e in elements
     ]
@@ -113,12 +121,18 @@ def test_errors_are_the_scatter_of_repeated_measurements():
     assert float(np.abs(off).max()) < 5
 
 
-def test_an_absent_element_is_zero_within_its_error():
+def test_an_absent_element_has_an_upper_limit_and_no_number():
     x = spectrum(MINERALS["Fp"], 3e5).astype(int).assign_attrs(signal="EDS")
     found = hsi.quantify(x, ["Mg", "Fe", "O", "Cu", "Ti", "Nd"], **FOIL)
-    absent = found.sel(element=["Ti", "Nd"])
-    assert (absent["atomic_percent"] < 3 * absent["atomic_percent_std"]).all()
-    assert (absent["atomic_percent_std"] > 0).all()
+    for name in ("atomic_percent", "weight_percent", "intensity"):
+        absent, there = found.sel(element=["Ti", "Nd"]), found.sel(element=["Mg", "Fe", "O", "Cu"])
+        for ending in ("", "_std") + ("_k_std",) * (name != "intensity"):
+            assert np.isnan(absent[f"{name}{ending}"]).all()
+            assert np.isfinite(there[f"{name}{ending}"]).all()
+        assert (absent[f"{name}_limit"] > 0).all()
+        assert np.isnan(there[f"{name}_limit"]).all()
+    assert (absent["atomic_percent_limit"] < 0.2).all()
+    np.testing.assert_allclose(there["atomic_percent"].sum(), 100)
 
 
 def test_without_counts_errors_are_nan_with_a_reason():
@@ -162,8 +176,11 @@ def test_extra_elements_are_fitted_but_not_quantified():
     found = hsi.quantify(sample + grid, ["Mg", "O"], extra=["Cu"], counts=1.2e6, **FOIL)
     np.testing.assert_allclose(found["atomic_percent"], 50.0, atol=0.1)
     assert found["element"].values.tolist() == ["Mg", "O"]
+    assert result_warnings(found) == []
     without = hsi.quantify(sample + grid, ["Mg", "O"], counts=1.2e6, **FOIL)
-    assert float(found["reduced_chi_square"]) < 0.1 < 10 < float(without["reduced_chi_square"])
+    assert json.loads(without.attrs["settings"])["extra_found"] == ["Cu"]
+    assert [w.code for w in result_warnings(without)] == ["unexplained_peak"]
+    xr.testing.assert_allclose(without["atomic_percent"], found["atomic_percent"])
 
 
 def test_elements_and_beam_come_from_the_source():
@@ -216,7 +233,8 @@ def test_one_empty_spectrum_among_others_is_nan(truth):
     spectra[1] = 0.0
     found = hsi.quantify(spectra, truth.attrs["elements"])
     assert np.isnan(found["atomic_percent"][1]).all()
-    assert np.isfinite(found["atomic_percent"][[0, 2]]).all()
+    assert (np.isfinite(found["atomic_percent"][[0, 2]]).sum("element") > 5).all()
+    assert np.isnan(found["atomic_percent_limit"][1]).all()
 
 
 X = spectrum(MINERALS["Fp"], 1e6)
