@@ -30,11 +30,6 @@ LINE_DETECTION_FRACTION: Final = 0.05
 MIN_LINE_INTENSITY: Final = 0.08
 """Lines weaker than this fraction of the element's strongest line are not labelled unless they were measured."""
 
-ELEMENT_DETECTION_SIGMAS: Final = 3.0
-"""An element is found when its atomic per cent is this many standard errors above zero."""
-MIN_ATOMIC_PERCENT: Final = 0.05
-"""The same without errors."""
-
 LABEL_DISTANCE_KEV: Final = 0.06
 """Least distance of the label of an unmeasured line from other labels."""
 SAME_LABEL_DISTANCE_KEV: Final = 0.4
@@ -157,9 +152,8 @@ def _line_labels(
 
 
 def is_found(one: xr.Dataset, position: int) -> bool:
-    """Whether the element at a position is significantly above zero in one spectrum."""
-    percent, error = float(one["atomic_percent"][position]), float(one["atomic_percent_std"][position])
-    return percent > (ELEMENT_DETECTION_SIGMAS * error if math.isfinite(error) else MIN_ATOMIC_PERCENT)
+    """Whether the element at a position has a number in one spectrum, and not only an upper limit."""
+    return math.isfinite(float(one["atomic_percent"][position]))
 
 
 def _draw_labels(axes: Axes, labels: list[_Label], colour: str) -> None:
@@ -177,33 +171,62 @@ def _draw_labels(axes: Axes, labels: list[_Label], colour: str) -> None:
     )
 
 
-def with_error(value: float, error: float) -> str:
-    """Write a percentage with its standard error, rounded to one digit of the error (two if it begins with 1).
+def with_errors(value: float, *errors: float) -> tuple[str, ...]:
+    """Write a value and its standard errors: each error with one digit (two if it begins with 1), the value with the
+    digits of the larger error. Errors that are not known are omitted.
 
     Examples
     --------
-    >>> with_error(18.432, 0.027), with_error(50.123, 0.36), with_error(3.2, float("nan")), with_error(0.001, 0.02)
-    ('18.43 ± 0.03', '50.1 ± 0.4', '3.20', '0.00 ± 0.02')
+    >>> with_errors(19.3127, 0.023, 0.93), with_errors(50.123, 0.36), with_errors(3.2, float("nan"))
+    (('19.3', '0.02', '0.9'), ('50.1', '0.4'), ('3.20',))
+    """
+    known = [error for error in errors if math.isfinite(error) and error > 0]
+    digits = _digits(max(known)) if known else 2
+    return (f"{value:.{digits}f}", *(f"{error:.{_digits(error)}f}" for error in known))
+
+
+def _digits(error: float) -> int:
+    """Decimals for one digit of an error, or two if it begins with 1; at most 3."""
+    shown = f"{error:.1e}"
+    return min(max(-math.floor(math.log10(float(shown))) + (shown[0] == "1"), 0), 3)
+
+
+def upper_limit(value: float) -> str:
+    """Write an upper limit with one digit, or two if it begins with 1, rounded up.
+
+    Examples
+    --------
+    >>> upper_limit(0.2531), upper_limit(0.0112), upper_limit(14.2), upper_limit(float("nan"))
+    ('< 0.3', '< 0.012', '< 15', '-')
     """
     if not math.isfinite(value):
-        return "none"
-    if not (math.isfinite(error) and error > 0):
-        return f"{value:.2f}"
-    shown = f"{error:.0e}"
-    digits = min(max(-math.floor(math.log10(float(shown))) + (shown[0] == "1"), 0), 3)
-    return f"{value:.{digits}f} ± {error:.{digits}f}"
+        return "-"
+    digits = _digits(value)
+    return f"< {math.ceil(round(value * 10**digits, 6)) / 10**digits:.{digits}f}"
+
+
+def number_columns(one: xr.Dataset, quantity: str = "atomic_percent") -> list[tuple[str, str, str]]:
+    """Value or upper limit, error of counting, and error of the k-factors, of each element of one spectrum."""
+    names = (quantity, f"{quantity}_std", f"{quantity}_k_std", f"{quantity}_limit")
+    rows = []
+    for value, counting, factors, limit in zip(*(one[name].values.tolist() for name in names), strict=True):
+        if not math.isfinite(value):
+            rows.append((upper_limit(limit), "", ""))
+            continue
+        words = iter(with_errors(value, counting, factors))
+        text = next(words)
+        rows.append((text, *(next(words) if math.isfinite(e) and e > 0 else "" for e in (counting, factors))))
+    return rows
 
 
 def table_of(found: xr.Dataset, quantity: str = "atomic_percent") -> tuple[list[str], list[list[str]]]:
-    """Head and rows of a table of compositions: one row for each element, one column for each spectrum."""
+    """Head and rows of a table of compositions: one row for each element, one column for each spectrum.
+
+    A cell holds the value, the error of counting and that of the k-factors, or an upper limit.
+    """
     dim = spectrum_dim(found)
-    values, errors = (
-        np.asarray(found[name].transpose("element", *([dim] if dim else [])).values).reshape(found.sizes["element"], -1)
-        for name in (quantity, f"{quantity}_std")
-    )
+    parts = [found] if dim is None else [found.isel({dim: number}) for number in range(found.sizes[dim])]
+    cells = [[" ± ".join(filter(None, words)) for words in number_columns(one, quantity)] for one in parts]
+    lines = [pretty_family(str(line).split(" ")[1]) for line in found["line"].values]
     head = ["Element", "Line", *names_of_spectra(found)]
-    rows = []
-    for number, (element, line) in enumerate(zip(found["element"].values, found["line"].values, strict=True)):
-        cells = [with_error(float(v), float(e)) for v, e in zip(values[number], errors[number], strict=True)]
-        rows.append([str(element), pretty_family(str(line).split(" ")[1]), *cells])
-    return head, rows
+    return head, [list(map(str, row)) for row in zip(found["element"].values, lines, *cells, strict=True)]

@@ -40,19 +40,21 @@ def quantify(
     """Compute the composition of EDX spectra, components, regions or every pixel, in atomic and mass per cent.
 
     Overlapping lines are solved together, the continuum is subtracted, and net counts are converted to a composition by
-    Cliff-Lorimer ratios, corrected for absorption where thickness and density are given.
+    Cliff-Lorimer ratios, corrected for absorption where thickness and density are given. An element whose peak is not
+    found gets an upper limit and no number. A strong peak that no named element explains is fitted as an extra.
 
     Parameters
     ----------
     source : xarray.Dataset or xarray.DataArray
         - a result: the composition of each component, whose spectrum is scaled to all counts of its map;
-        - a cube: the composition of every pixel, or of the sum of all pixels with ``maps=False``;
+        - a cube: the composition of the sum of all pixels, or of every pixel with ``maps=True``;
         - spectra with the dims ``(energy,)`` or ``(something, energy)``: the composition of each.
     elements : sequence of str, optional
-        Elements of the sample; their percentages sum to 100. Default: ``source.attrs["elements"]``.
-    maps : bool, optional
-        Lazy maps of every pixel: the default for a cube without regions. Those of a result come from its abundances and
-        have their low noise; those of a cube come from the counts of each pixel.
+        Elements of the sample; the percentages of those that are found sum to 100. Default: those of
+        ``source.attrs["elements"]`` that have a line on the axis; a warning names the others.
+    maps : bool, default False
+        Lazy maps of every pixel. Those of a result come from its abundances and have their low noise; those of a cube
+        come from the counts of each pixel. Elements that are not found in the sum (in no component) are NaN.
     regions : DataArray of bool, or mapping of str to such, optional
         One composition for each region of a cube or a result; the dims are those of a map. A mask with the dim
         ``region`` holds several.
@@ -62,8 +64,8 @@ def quantify(
           the continuum is not needed.
     k_factors : "computed", or mapping of str to float
         ``{"Si_Ka": 1.0, "Fe_Ka": 1.32, ...}``, or by element. "computed": from cross sections, yields and the
-        efficiency of a windowless silicon drift detector (see Notes); trust them to some 5 % for K, 10 to 20 % for L
-        and M lines.
+        efficiency of a windowless silicon drift detector (see Notes); trust them to some 5 % for K, 15 % for L and
+        M lines.
     k_units : {"weight", "atomic"}
         Whether given k-factors make mass fractions, as is usual (Cliff and Lorimer, HyperSpy), or atomic ones.
     counted : {"window", "family"}
@@ -76,6 +78,8 @@ def quantify(
         sections and little overlap.
     extra : sequence of str
         Elements in the spectrum that are not in the sample (grid, film, holder): fitted, but excluded from the sum.
+        Others are added where the spectra have strong peaks of no named element: see the warning
+        ``unexplained_peak``, and ``extra_found`` in ``attrs["settings"]``.
     thickness_nm, density : float, optional
         Thickness of the foil in nm, and density in g/cm^3. Without them absorption is not corrected.
     takeoff_deg : float, optional
@@ -98,6 +102,9 @@ def quantify(
         Dims ``(component | region | ..., element)``, or ``(element, ..., y, x)`` for maps. ``atomic_percent``,
         ``weight_percent``, ``intensity`` (net counts), each with ``_std``: the standard error from counting statistics
         alone, NaN where counts are not known (``attrs["errors"]`` says so; maps of a result have none). For spectra
+        also ``_k_std`` of the percentages, the standard error from computed k-factors, and ``_limit``: the upper limit
+        of an element without a found peak, whose other numbers are NaN. ``attrs["warnings"]`` holds
+        ``unexplained_peak``, ``element_not_found``, ``element_hidden``, ``peak_shape`` and ``chi_square``. For spectra
         also ``absorption`` (fraction of the photons that leave the foil), ``spectrum``, ``model``, ``background`` (with
         ``energy``) and ``reduced_chi_square``. Coordinates along ``element``: ``line``, ``line_energy`` (keV),
         ``k_factor`` (for mass fractions).
@@ -112,7 +119,12 @@ def quantify(
     -----
     Each shell of an element is fitted independently, so a wrong ratio of K and L lines does no harm. Lines, yields and
     attenuation are those of xraylib; cross sections follow Bethe's law with constants fitted to distorted-wave values.
-    Cost: milliseconds for each spectrum; one reading of a cube's data for its sum and regions, one more for its maps.
+    Cost: 0.1 s of one core for 1917 channels and nine elements, and about 0.2 s more for each unexplained peak; one
+    reading of a cube's data for its sum and regions, one more for its maps.
+    An element is found when its net counts are three standard errors above zero, and the data near its line have the
+    shape of the fitted lines; it has an upper limit too where other lines have more than three times its counts there.
+    Errors of k-factors are ``a_i sqrt((1 - a_i)^2 k_i^2 + sum over the others of a_j^2 k_j^2)``, with k = 0.05 for K
+    lines and 0.15 for L and M lines, and NaN for given k-factors, whose errors are not known.
     Pixels of a cube are solved with the weights of its sum and without constraint: where counts are few, intensities of
     single pixels scatter below zero, and count as zero in the composition.
 

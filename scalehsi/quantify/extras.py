@@ -92,6 +92,7 @@ def find_extras(
         _, number, bump = max(seen)
         trial = _Trial(rows[number], float(units[number]), with_extras(options, found), axis)
         found.append(Extra(bump, trial.best(bump, fits[number].chi_square)))
+    found = [extra for extra in found if extra.line is not None or not extra.bump.beside]
     return [extra for extra in found if extra.line is None or _is_needed(extra, found, rows, units, options, axis)]
 
 

@@ -29,8 +29,11 @@ REDUCED_CHI_SQUARE: Final = 3.0
 
 BUMP_SIGMAS: Final = 6.0
 BUMP_SHARE: Final = 0.01
+CENTRAL_SHARE: Final = 0.4
+"""Part of a bump's counts that must lie within half a peak width of it; a Gaussian has 0.76 there."""
 EXPLAINED_FWHM: Final = 1.3
-EXPLAINED_SHARE: Final = 0.05
+EXPLAINED_SHARE: Final = 1.0
+FAINT_SHARE: Final = 0.05
 WING_FWHM: Final = 2.0
 WING_RATIO: Final = 10.0
 
@@ -156,6 +159,8 @@ class Bump(NamedTuple):
         Relative to the strongest fitted line.
     explained : bool
         Whether a fitted line is near enough: then it is a wrong shape of that line.
+    beside : bool
+        Whether it is not explained, but a faint fitted line is near: it is another element's only if one fits.
     """
 
     energy: float
@@ -163,13 +168,16 @@ class Bump(NamedTuple):
     sigmas: float
     share: float
     explained: bool
+    beside: bool
 
 
-def residual_bumps(x: Float, parts: Float, background: Float, templates: Templates, unit: float) -> list[Bump]:
+def residual_bumps(
+    x: Float, parts: Float, background: Float, templates: Templates, unit: float, *, least_share: float = BUMP_SHARE
+) -> list[Bump]:
     """The peaks in the residual of a fit, strongest first (`unexplained_peak` and `peak_shape`).
 
     Threshold: 6 standard deviations, and 1 % of the strongest fitted line. A bump is explained by a line within 1.3
-    peak widths that has at least 5 % of its counts, or within 2 widths of one that has 10 times as many: wings of
+    peak widths that has at least its counts, or within 2 widths of one that has 10 times as many: wings of
     real peaks are wider than a Gaussian. Rate: see `tests/bench/composition.py`.
 
     Parameters
@@ -180,6 +188,8 @@ def residual_bumps(x: Float, parts: Float, background: Float, templates: Templat
     templates : Templates
     unit : float
         As in `judge_peaks`.
+    least_share : float
+        Smallest size of a bump relative to the strongest fitted line.
     """
     model = parts.sum(axis=0) + background
     inside = templates.fitted
@@ -189,19 +199,24 @@ def residual_bumps(x: Float, parts: Float, background: Float, templates: Templat
     at, counts = np.array([line.energy_kev for line in lines]), np.array([line.intensity for line in lines])
     strongest = strongest_line(parts, templates)
     centre = np.r_[False, (area[1:-1] >= area[:-2]) & (area[1:-1] > area[2:]), False]
-    wanted = np.flatnonzero(inside & centre & (sigmas >= BUMP_SIGMAS) & (area >= BUMP_SHARE * strongest))
+    wanted = np.flatnonzero(inside & centre & (sigmas >= BUMP_SIGMAS) & (area >= least_share * strongest))
     found: list[Bump] = []
     for channel in sorted(wanted, key=lambda channel: -area[channel]):
         energy, size = float(templates.energies[channel]), float(area[channel])
         width = float(templates.width(energy))
         if any(abs(other.energy - energy) < width for other in found):
             continue
+        # The filter also rises beside a negative residual, where no counts are.
+        middle = np.abs(templates.energies - energy) <= 0.5 * width
+        if float(np.nansum(residual[middle])) < CENTRAL_SHARE * size:
+            continue
         near, wing = (
             float(counts[np.abs(at - energy) <= reach * width].sum()) for reach in (EXPLAINED_FWHM, WING_FWHM)
         )
         explained = near >= EXPLAINED_SHARE * size or wing >= WING_RATIO * size
         share = size / strongest if strongest > 0 else np.inf
-        found.append(Bump(energy, size, float(sigmas[channel]), share, explained))
+        beside = not explained and near >= FAINT_SHARE * size
+        found.append(Bump(energy, size, float(sigmas[channel]), share, explained, beside))
     return found
 
 

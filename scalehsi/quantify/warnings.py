@@ -14,7 +14,6 @@ from scalehsi.physics.lines import Line
 from scalehsi.physics.peaks import peak_areas
 from scalehsi.quantify.extras import TOLERANCE_FWHM, Extra
 from scalehsi.quantify.judge import (
-    EXPLAINED_FWHM,
     MISFIT,
     REDUCED_CHI_SQUARE,
     WINDOW_FWHM,
@@ -165,7 +164,7 @@ def _shapes(found: Sequence[Measured], names: Sequence[str], setup: Setup, rows:
     for one, x, name in zip(found, rows, names, strict=True):
         bumps = residual_bumps(x, one.fit.parts, _background(one), templates, one.unit) if one.fit.parts.any() else []
         for bump in bumps:
-            line = _beside(one, templates, bump) if bump.explained else None
+            line = _beside(one, templates, bump) if bump.explained or bump.beside else None
             if line is None:
                 continue
             centre, half = line.energy_kev, WINDOW_FWHM * float(templates.width(line.energy_kev))
@@ -201,7 +200,8 @@ def _chi_square(found: Sequence[Measured], names: Sequence[str], setup: Setup, s
     sigmas = np.where(np.isfinite(off), sigmas, 0.0)
     channel = int(np.argmax(np.abs(sigmas)))
     at = float(templates.energies[channel])
-    guess = _candidate(one, setup, at) if sigmas[channel] > 0 else None
+    bumps = residual_bumps(spectra.values[worst], one.fit.parts, _background(one), templates, one.unit, least_share=0.0)
+    guess = next((_candidate(setup, at) for bump in bumps if bump.energy == at and not bump.explained), None)
     text = f"The fit leaves more than counting noise{_where(names, high)}: reduced chi-square {values[worst]:.2g}, "
     text += f"largest at {at:.2f} keV{f' ({_guess(guess)})' if guess else ''}."
     remedy = "" if setup.options.fwhm == ESTIMATE else f"fwhm={ESTIMATE!r}"
@@ -210,15 +210,12 @@ def _chi_square(found: Sequence[Measured], names: Sequence[str], setup: Setup, s
     return [ResultWarning("chi_square", text, remedy)]
 
 
-def _candidate(one: Measured, setup: Setup, energy: float) -> Line | None:
-    """The most likely line at an energy in keV without a fitted line nearby."""
-    templates, options = setup.templates, setup.options
-    width = float(templates.width(energy))
-    known = templates.fitted_lines(one.fit.parts)
-    if any(line.intensity > 0 and abs(line.energy_kev - energy) <= EXPLAINED_FWHM * width for line in known):
-        return None
+def _candidate(setup: Setup, energy: float) -> Line | None:
+    """The most likely line of a peak at an energy in keV that no named element explains."""
+    options = setup.options
+    reach = TOLERANCE_FWHM * float(setup.templates.width(energy))
     listed = [*options.elements, *options.extra]
-    found = candidates_at(energy, TOLERANCE_FWHM * width, excluded=listed, beam_kev=options.foil.beam_kev)
+    found = candidates_at(energy, reach, excluded=listed, beam_kev=options.foil.beam_kev)
     return found[0].line if found else None
 
 

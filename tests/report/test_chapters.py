@@ -11,7 +11,7 @@ import pytest
 import xarray as xr
 
 import scalehsi as hsi
-from scalehsi.plots.composition import with_error
+from scalehsi.plots.composition import upper_limit, with_errors
 from scalehsi.report import chapters
 from scalehsi.report.write import report
 from scalehsi.schema import InputError
@@ -107,10 +107,12 @@ def test_composition_is_given_with_errors(shown: Page) -> None:
     found = hsi.quantify(eds_result()[0])
     for element in ("Mg", "O"):
         at = float(found["atomic_percent"].sel(element=element)[0])
-        error = float(found["atomic_percent_std"].sel(element=element)[0])
-        assert f"{element} Kα {with_error(at, error)}" in shown.text
+        errors = [float(found[f"atomic_percent_{name}"].sel(element=element)[0]) for name in ("std", "k_std")]
+        assert f"{element} Kα {' ± '.join(with_errors(at, *errors))}" in shown.text
+    assert "Atomic per cent of O, Mg, Al, Si, Ca, Fe: the numbers of each column add up to 100." in shown.text
     assert "Cliff-Lorimer ratios with computed k-factors" in shown.text
-    assert 'class="pale"' in shown.html
+    limit = float(found["atomic_percent_limit"].sel(element="Ca")[1])
+    assert f'<span class="pale">{upper_limit(limit).replace("<", "&lt;")}' in shown.html
 
 
 def test_composition_leaves_out_elements_without_a_line(tmp_path: Path, no_figures: None) -> None:

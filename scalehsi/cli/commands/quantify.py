@@ -27,16 +27,24 @@ from scalehsi.cli.session import Session
 from scalehsi.io import open_dataset
 from scalehsi.io.atomic import check_file, is_store, write_file
 from scalehsi.physics.identify import name_peaks
+from scalehsi.physics.line_names import pretty_family
 from scalehsi.physics.peaks import find_peaks
-from scalehsi.plots.composition import names_of_spectra, spectrum_dim, table_of
+from scalehsi.plots.composition import names_of_spectra, number_columns, spectrum_dim
 from scalehsi.plots.style import to_png
 from scalehsi.quantify import quantify as composition_of
 from scalehsi.quantify.sources import Spectra, of_cube, of_result, of_spectra
 from scalehsi.schema import ENDMEMBERS, InputError, X, Y
 
-COLUMNS: Final = ("atomic_percent", "atomic_percent_std", "weight_percent", "weight_percent_std", "intensity")
+PERCENT_COLUMNS: Final = ("", "_std", "_k_std", "_limit")
+COLUMNS: Final = (
+    *(f"{quantity}{ending}" for quantity in ("atomic_percent", "weight_percent") for ending in PERCENT_COLUMNS),
+    "intensity",
+)
+"""What is given of each element: values, errors of counting and of the k-factors, upper limits, and net counts."""
+HEAD: Final = ("Element", "Line", "at%", "± counting", "± k-factors", "wt%", "± counting", "± k-factors")
 K_FACTOR: Final = "--k-factor Fe_Ka=1.32"
 TABLE: Final = ".csv"
+STORES: Final = ("", ".zarr")
 PICTURES: Final = (".png", ".svg", ".pdf")
 
 
@@ -97,6 +105,7 @@ def run(
         if maps:
             return _maps(session, source, found, out, overwrite=overwrite)
     answer = _show(session, source, found)
+    answer["warnings"] = session.console.show_warnings(found, session.translate)
     if out is not None:
         if out.suffix.lower() == TABLE:
             write_file(session.path(out), _csv(found), overwrite=overwrite)
@@ -114,12 +123,17 @@ def _check_outputs(
     session: Session, source: Path, out: Path | None, figure: Path | None, *, maps: bool, overwrite: bool
 ) -> None:
     """Refuse destinations before anything is computed; the arguments are those of `run`."""
-    if maps and (out is None or out.suffix.lower() == TABLE):
+    ending = "" if out is None else out.suffix.lower()
+    if out is not None and ending not in (TABLE, *STORES):
+        raise InputError(
+            f"--out writes a .csv table or a .zarr store, no {ending} file; type --out {out.with_suffix(TABLE)}"
+        )
+    if maps and (out is None or ending == TABLE):
         raise InputError("--maps gives maps of every pixel; name a store for them with --out composition.zarr")
     if maps and figure is not None:
         raise InputError("--figure draws fitted spectra, and --maps fits pixels; leave one of them out")
     if out is not None:
-        if out.suffix.lower() == TABLE:
+        if ending == TABLE:
             check_file(session.path(out), overwrite=overwrite)
         else:
             session.destination(out, overwrite=overwrite, source=source)
@@ -167,36 +181,53 @@ def _maps(session: Session, source: Path, found: xr.Dataset, out: Path | None, *
     means = written["atomic_percent"].mean([d for d in written["atomic_percent"].dims if d != "element"]).values
     session.console.say(f"{out}: maps of {', '.join(names)} in atomic and mass per cent")
     mean = {name: float(value) for name, value in zip(names, means, strict=True)}
-    return {"source": str(source), "written": str(out), "elements": names, "mean_atomic_percent": mean}
+    objections = session.console.show_warnings(found, session.translate)
+    return {
+        "source": str(source),
+        "written": str(out),
+        "elements": names,
+        "mean_atomic_percent": mean,
+        "warnings": objections,
+    }
 
 
 def _show(session: Session, source: Path, found: xr.Dataset) -> dict[str, Any]:
     """Show the composition that was found as tables, and return it in plain values."""
     out = session.console
-    for quantity, words in (("atomic_percent", "Atomic per cent"), ("weight_percent", "Mass per cent")):
-        head, rows = table_of(found, quantity)
-        out.answer(f"{source.name}: {words.lower()}" if quantity == "atomic_percent" else words)
+    names = names_of_spectra(found)
+    dim = spectrum_dim(found)
+    parts = [found if dim is None else found.isel({dim: position}) for position in range(len(names))]
+    for name, one in zip(names, parts, strict=True):
+        out.answer(f"{source.name}: {name[0].lower()}{name[1:]}" if dim is None else f"{source.name}: {name}")
         out.answer()
-        out.table(head, rows)
+        out.table(HEAD, _rows(one))
         out.answer()
+    out.say(f"Per cent of {', '.join(map(str, found['element'].values))}; < is an upper limit, not in the sum.")
     settings = plain(found.attrs)
-    out.say(f"Errors are standard errors {found.attrs['errors']}." if _has_errors(found) else found.attrs["errors"])
+    out.say(f"Standard errors {found.attrs['errors']}." if _has_errors(found) else found.attrs["errors"])
     out.say(f"k-factors {found.attrs['k_factor_source']}.")
     chi = np.atleast_1d(found["reduced_chi_square"].values)
     if np.isfinite(chi).all():
         values = ", ".join(number(float(c)) for c in chi)
         out.say(f"Reduced chi-square of the fit: {values} (1: the residual is counting noise)")
-    names = names_of_spectra(found)
-    dim = spectrum_dim(found)
     spectra = []
-    for position, name in enumerate(names):
-        one = found if dim is None else found.isel({dim: position})
+    for name, one in zip(names, parts, strict=True):
         row = {str(e): {c: one[c].values[i].item() for c in COLUMNS} for i, e in enumerate(one["element"].values)}
         spectra.append({"name": name, "reduced_chi_square": float(one["reduced_chi_square"]), "elements": row})
     lines = dict(zip(map(str, found["element"].values), map(str, found["line"].values), strict=True))
     factors = dict(zip(lines, map(float, found["k_factor"].values), strict=True))
     kept = {"method": settings["method"], "settings": settings["settings"], "errors": settings["errors"]}
     return {"source": str(source), "spectra": spectra, "lines": lines, "k_factors": factors, **kept}
+
+
+def _rows(one: xr.Dataset) -> list[list[str]]:
+    """The table of one spectrum: element, line, and per cent with both errors."""
+    lines = [pretty_family(str(line).split(" ")[1]) for line in one["line"].values]
+    atoms, weights = number_columns(one), number_columns(one, "weight_percent")
+    return [
+        [str(element), line, *at, *weight]
+        for element, line, at, weight in zip(one["element"].values, lines, atoms, weights, strict=True)
+    ]
 
 
 def _has_errors(found: xr.Dataset) -> bool:

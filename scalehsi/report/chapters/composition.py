@@ -2,53 +2,47 @@
 
 from __future__ import annotations
 
+import json
 import numbers
 from functools import partial
-from typing import Final, NamedTuple
+from typing import Final
 
 import numpy as np
 import xarray as xr
 
-from scalehsi.physics.line_choice import choose_line
 from scalehsi.physics.line_templates import Foil
 from scalehsi.physics.lines import symbols
 from scalehsi.plots.composition import draw_fits, is_found, names_of_spectra, table_of
 from scalehsi.plots.digest import Digest
 from scalehsi.quantify import quantify, sources
 from scalehsi.report.chapters import Context
-from scalehsi.report.page import Cell, Chapter, Drawing, Paragraph, Table
+from scalehsi.report.page import Box, Cell, Chapter, Drawing, Paragraph, Table
+from scalehsi.result import result_warnings
 from scalehsi.schema import COMPONENT, ENERGY, ENERGY_UNITS, InputError
 
 ORDER: Final = 30
 
 
-class Composition(NamedTuple):
-    """The quantification of the components, and the elements without a line on the energy axis."""
-
-    found: xr.Dataset
-    left_out: tuple[str, ...]
-
-
 def chapter(view: Digest, context: Context) -> Chapter | None:
     """The composition of an EDX result whose elements are known; None for other results."""
-    composition = component_composition(context.result, view)
-    if composition is None:
+    found = component_composition(context.result, view)
+    if found is None:
         return None
-    found = composition.found
     drawing = Drawing(
         "composition.png",
         partial(draw_fits, found),
         f"Spectra of {', '.join(names_of_spectra(found))} with the fit of their lines and of the continuum.",
         "The fit behind the table: data (black), continuum (grey) and lines (coloured). Bold labels are measured "
         "lines; grey labels are further lines, or lines of elements that were not found. Below each spectrum: the "
-        "residual in units of counting noise, which should mostly stay within 3. A peak in the residual belongs to an "
-        "element that is not on the list. A positive and a negative swing across a peak mean an offset of the "
-        "energy axis.",
+        "residual in units of counting noise, which should mostly stay within 3. A positive and a negative swing "
+        "across a peak mean an offset of the energy axis.",
     )
-    return Chapter("composition", "Composition", [Paragraph(_words(composition)), _table(found)], [drawing])
+    objections = [Box("warning", text, lead=f"{code}:", remedy=remedy) for code, text, remedy in result_warnings(found)]
+    parts = [Paragraph(_words(found)), *objections, Paragraph(_normalisation(found)), _table(found)]
+    return Chapter("composition", "Composition", parts, [drawing])
 
 
-def component_composition(result: xr.Dataset, view: Digest) -> Composition | None:
+def component_composition(result: xr.Dataset, view: Digest) -> xr.Dataset | None:
     """Quantify the components of a result; None when it is no EDX result with elements, or no element has a line.
 
     The maps are not read again, because the digest has their sums.
@@ -61,39 +55,49 @@ def component_composition(result: xr.Dataset, view: Digest) -> Composition | Non
         sources.raw_endmembers(result).values * map_sums[:, None],
         dims=(COMPONENT, ENERGY),
         coords={COMPONENT: list(view.names), ENERGY: (ENERGY, view.energy, {"units": view.energy_unit})},
-        attrs={"signal": "EDS", "units": view.intensity_unit},
+        attrs={"signal": "EDS", "units": view.intensity_unit, "elements": [e for e in view.elements if e in symbols()]},
     )
+    if "variance_index" in result.attrs:
+        spectra.attrs["variance_index"] = result.attrs["variance_index"]
     recorded = result.attrs.get("beam_energy_keV")
     beam = float(recorded) if isinstance(recorded, numbers.Real) and recorded > 0 else Foil().beam_kev
-    ends = float(view.energy_kev.min()), float(view.energy_kev.max())
-    usable = [e for e in view.elements if e in symbols() and choose_line(e, ends, "quantify", beam_kev=beam)]
     try:
-        found = quantify(spectra, usable, beam_kev=beam, maps=False)
+        return quantify(spectra, beam_kev=beam)
     except InputError:
         return None
-    return Composition(found, tuple(element for element in view.elements if element not in usable))
 
 
-def _words(composition: Composition) -> str:
+def _words(found: xr.Dataset) -> str:
     """How the table was computed, and its accuracy."""
     words = (
-        "Atomic per cent from the spectra above. Overlapping lines were fitted together with the continuum, and "
-        "converted by Cliff-Lorimer ratios with computed k-factors. Expect errors of some 5 % for K lines, and of 10 "
-        "to 20 % for L and M lines. Absorption is not corrected, so soft lines (C, N, O, F, Na) are too weak in thick "
-        "areas; scalehsi quantify takes thickness, density and k-factors. "
+        "Overlapping lines were fitted together with the continuum, and converted by Cliff-Lorimer ratios with "
+        "computed k-factors. Absorption is not corrected, so soft lines (C, N, O, F, Na) are too weak in thick areas; "
+        "scalehsi quantify takes thickness, density and k-factors. "
     )
-    if np.isfinite(composition.found["intensity_std"].values).any():
-        words += "The errors given are one standard error of counting alone; grey numbers are not clearly above zero. "
+    if np.isfinite(found["intensity_std"].values).any():
+        words += "Two standard errors follow each value: that of counting, and that of the k-factors (5 % for K, 15 % "
+        words += "for L and M lines)."
     else:
-        words += f"{composition.found.attrs['errors']} "
-    words += "Elements of the grid or the holder (often Cu, C) count like the others."
-    if composition.left_out:
-        words += f" Left out because they have no line on the energy axis: {', '.join(composition.left_out)}."
+        words += (
+            f"The standard error is that of the k-factors (5 % for K, 15 % for L and M lines). {found.attrs['errors']}"
+        )
+    return words
+
+
+def _normalisation(found: xr.Dataset) -> str:
+    """What the percentages add up to, and what is not in them."""
+    settings = json.loads(found.attrs["settings"])
+    words = f"Atomic per cent of {', '.join(settings['elements'])}: the numbers of each column add up to 100. A value "
+    words += "after < is the upper limit of an element whose peak was not found; it is not in the sum."
+    if settings["extra"]:
+        words += f" Fitted along, but not in the sum: {', '.join(settings['extra'])}."
+    if settings["left_out"]:
+        words += f" Left out because they have no line on the energy axis: {', '.join(settings['left_out'])}."
     return words
 
 
 def _table(found: xr.Dataset) -> Table:
-    """The table of compositions; numbers that are not significantly above zero are pale."""
+    """The table of compositions; upper limits are pale."""
     head, rows = table_of(found)
     cells = [
         [

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import json
+import re
 
 import numpy as np
 import pytest
@@ -42,8 +43,12 @@ def test_components_of_a_result(run, minerals):
     assert found["k_factors"]["Si"] == 1.0
     line = next(line for line in err.splitlines() if line.startswith("Fe "))
     assert line.split()[:2] == ["Fe", "Kα"]
-    assert "±" in line
+    assert len(line.split()) == 8  # two errors each in atomic and mass per cent
+    assert "± counting   ± k-factors" in err
     assert "of counting statistics" in err
+    assert fp["Si"]["atomic_percent"] is None
+    assert 0 < fp["Si"]["atomic_percent_limit"] < 0.1
+    assert re.search(r"^Si +Kα +< 0\.\d+ +< 0\.\d+$", err, re.MULTILINE)
 
 
 def test_the_sum_of_a_map_and_a_table(answer, minerals, tmp_path):
@@ -54,8 +59,10 @@ def test_the_sum_of_a_map_and_a_table(answer, minerals, tmp_path):
     assert [row["element"] for row in rows] == list(found["spectra"][0]["elements"])
     for row in rows:
         value = found["spectra"][0]["elements"][row["element"]]
-        assert float(row["atomic_percent"]) == pytest.approx(value["atomic_percent"], rel=1e-5)
-    assert sum(float(row["weight_percent"]) for row in rows) == pytest.approx(100, abs=1e-3)
+        for name in ("atomic_percent", "atomic_percent_std", "atomic_percent_k_std", "atomic_percent_limit"):
+            wanted = np.nan if value[name] is None else value[name]
+            assert float(row[name]) == pytest.approx(wanted, rel=1e-5, nan_ok=True)
+    assert np.nansum([float(row["weight_percent"]) for row in rows]) == pytest.approx(100, abs=1e-3)
 
 
 def test_maps_of_every_pixel(answer, minerals, tmp_path):
@@ -84,7 +91,9 @@ def test_given_k_factors_and_lines(answer, minerals):
     found = answer("quantify", minerals / "map_truth.zarr", "-e", "Mg,O,Fe", *k, "--line", "Fe_La", "--extra", "Cu")
     assert found["lines"] == {"Mg": "Mg Ka", "O": "O Ka", "Fe": "Fe La"}
     assert json.loads(found["settings"])["k_factors"] == "given"
-    assert json.loads(found["settings"])["extra"] == ["Cu"]
+    assert json.loads(found["settings"])["extra"][0] == "Cu"
+    assert set(json.loads(found["settings"])["extra_found"]) == {"Si", "Ca", "Al", "Nd", "Sm", "U"}
+    assert found["warnings"][0]["code"] == "unexplained_peak"
 
 
 REFUSED = [
