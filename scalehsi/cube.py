@@ -208,9 +208,9 @@ def with_history(cube: xr.DataArray, line: str) -> xr.DataArray:
 
 
 def history_of(attrs: Any) -> list[str]:
-    """The history lines of some attributes, also for a store that returned one string or an array."""
+    """The history lines of some attributes: of a cube, which has a list, or of a result, which has one text."""
     lines = attrs.get("history", [])
-    return [lines] if isinstance(lines, str) else [str(line) for line in lines]
+    return lines.splitlines() if isinstance(lines, str) else [str(line) for line in lines]
 
 
 def energy_factor(units: str) -> float | None:

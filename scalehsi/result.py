@@ -123,6 +123,10 @@ def make_result(
         "warnings": warnings_text(warnings),
         **{k: cube.attrs[k] for k in KEPT_ATTRS if k in cube.attrs},
     }
+    data.attrs = plain_attrs(data.attrs)
+    for name in data.variables:
+        # A unit of no letters is none, and xarray writes it as "[]" on the axes of its plots.
+        data[name].attrs = {k: v for k, v in data[name].attrs.items() if k != "units" or v}
     return data
 
 
@@ -132,6 +136,23 @@ def _advice(standing: str, warnings: Sequence[ResultWarning]) -> str:
         return standing
     number = "1 warning" if len(warnings) == 1 else f"{len(warnings)} warnings, the first"
     return f"{standing} {number}: {warnings[0].text}"
+
+
+def plain_attrs(attrs: Mapping[str, Any]) -> dict[str, Any]:
+    """Attributes as every format of files can hold them: texts and numbers, in place of lists of texts.
+
+    Examples
+    --------
+    >>> plain_attrs({"history": ["opened a.dm4", "crop(y=3)"], "elements": ["Mg", "O"], "seed": 0})
+    {'history': 'opened a.dm4\\ncrop(y=3)', 'elements': 'Mg, O', 'seed': 0}
+    """
+    lists = {k: [str(each) for each in v] for k, v in attrs.items() if _is_list_of_texts(v)}
+    return {**attrs, **{k: ("\n" if k == "history" else ", ").join(v) for k, v in lists.items()}}
+
+
+def _is_list_of_texts(value: Any) -> bool:
+    """Also an empty list, which no file holds."""
+    return (not isinstance(value, str) and np.ndim(value) == 1 and np.asarray(value).dtype.kind in "OUT") or value == []
 
 
 def describe_shape(cube: xr.DataArray) -> str:

@@ -60,7 +60,7 @@ def run_fit(
     fitted = hsi.fit(data, model, device=device or session.device, progress=progress, **how)
     seconds = time.perf_counter() - begin
     if elements is not None:
-        fitted.attrs["elements"] = elements
+        fitted.attrs["elements"] = ", ".join(elements)
     with session.computing(f"writing {target.name}"):
         hsi.save(fitted, target, overwrite=overwrite)
     if session.console.quiet and fitted.attrs["status"] != "converged":

@@ -11,6 +11,7 @@ import json
 import logging
 import math
 import os
+import warnings
 from collections.abc import Hashable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -131,11 +132,15 @@ def write_array(target: Target, values: np.ndarray[Any, Any], files: Sequence[in
 
 
 def mark_complete(folder: Path, *, kind: Kind, variables: list[str]) -> None:
-    """Note in the root group that all variables are written."""
+    """Note in the root group that all variables are written, and repeat their metadata there for `xarray.open_zarr`."""
     import zarr
 
     root = zarr.open_group(folder, mode="r+")
     root.attrs[STORE_ATTRIBUTE] = {"format": FORMAT_VERSION, "kind": kind, "variables": variables}
+    with warnings.catch_warnings():
+        # Zarr v3 has no word about consolidated metadata; xarray warns where there are none.
+        warnings.simplefilter("ignore", zarr.errors.ZarrUserWarning)
+        zarr.consolidate_metadata(folder)
 
 
 def read_store(path: Path) -> tuple[xr.Dataset, StoreInfo | None]:
@@ -166,7 +171,8 @@ def read_store(path: Path) -> tuple[xr.Dataset, StoreInfo | None]:
                 f"{str(path)!r} is a bare Zarr array without axes; wrap it with "
                 f"scalehsi.make_cube(dask.array.from_zarr({str(path)!r}), energy=..., energy_units='keV')"
             )
-        info = _check_complete(root, path)
+        # The copy of the metadata in the root would hide that an array has lost its own.
+        info = _check_complete(zarr.open_group(path, mode="r", use_consolidated=False), path)
         data = _open_dataset(path)
     except InputError:
         raise
@@ -183,8 +189,7 @@ def read_store(path: Path) -> tuple[xr.Dataset, StoreInfo | None]:
 
 
 def _open_dataset(path: Path) -> xr.Dataset:
-    # Consolidated metadata are no part of Zarr v3. Masking would turn counts into floats in a store with a fill value;
-    # times are plain numbers here.
+    # Masking would turn counts into floats in a store with a fill value; times are plain numbers here.
     options: dict[str, Any] = {"chunks": {}, "consolidated": False, "decode_times": False, "mask_and_scale": False}
     data = xr.open_zarr(path, **options)
     scaled = {"scale_factor", "add_offset", "missing_value"}

@@ -74,8 +74,9 @@ def draw_maps(reference: Digest, methods: Mapping[str, Digest], *, truth: Digest
             image = style.show_map(axes, shares[found[k].estimate, 0], reference, cmap=colours, vmin=0.0, vmax=1.0)
             style.scale_bar(axes, reference)
             similarity = found[k].similarity
-            note = f" (correlation {similarity:.3f})" if np.isfinite(similarity) else ""
-            style.set_title(axes, f"{names[k]}: {name}{note}")
+            note = f"\ncorrelation {similarity:.3f}" if np.isfinite(similarity) else "\n"
+            size = style.TEXT_POINTS if count < 4 else style.SMALL_POINTS
+            style.set_title(axes, f"{names[k]}: {name}{note}", fontsize=size)
     for axes in grid[:, len(columns) :].ravel():
         axes.set_visible(False)
     for row in grid:
@@ -118,10 +119,7 @@ def _frame(axes: Any, view: Digest, spectrum: NumpyArray, marks: Sequence[Mark])
     top = float(np.nanmax(spectrum, initial=0.0)) or 1.0
     high = top * 1.15
     if view.signal == "EDS":
-        axes.set_yscale("log", nonpositive="clip")
-        positive = spectrum[spectrum > 1e-6 * top]
-        high = top * 2.0
-        axes.set_ylim(max(0.3 * float(np.percentile(positive, 5)) if positive.size else 0.0, 1e-5 * top), high)
+        high = style.log_spectrum(axes, spectrum)
     else:
         axes.set_ylim(0.0, high)
     last = max((mark.energy for mark in marks), default=np.inf) * view.units_per_kev * ENERGY_END_FACTOR

@@ -79,7 +79,8 @@ def draw_spectra(
     Figure
     """
     chosen = list(range(len(view.names))) if components is None else list(components)
-    heights = [0.55 * max(len(view.names), 3) + 0.9] * overview + [PANEL_HEIGHT_INCHES] * len(chosen)
+    row = 0.7 if smoothed(view) else 0.55
+    heights = [row * max(len(view.names), 3) + 0.9] * overview + [PANEL_HEIGHT_INCHES] * len(chosen)
     figure = style.new_figure(style.WIDTH_INCHES, max(sum(heights), 1.0))
     if not heights:
         return figure

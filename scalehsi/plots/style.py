@@ -100,6 +100,15 @@ def set_title(axes: Axes, text: str, **look: Any) -> None:
     axes.set_title(text, loc="left", parse_math=False, **{"fontsize": TEXT_POINTS, "color": DARK, **look})
 
 
+def log_spectrum(axes: Axes, spectrum: Any) -> float:
+    """Make the intensity axis logarithmic, for a spectrum (E,) of X-rays with its weak lines; return the upper end."""
+    top = float(np.nanmax(spectrum, initial=0.0)) or 1.0
+    positive = spectrum[spectrum > 1e-6 * top]
+    axes.set_yscale("log", nonpositive="clip")
+    axes.set_ylim(max(0.3 * float(np.percentile(positive, 5)) if positive.size else 0.0, 1e-5 * top), 2.0 * top)
+    return 2.0 * top
+
+
 def integer_ticks(axes: Axes) -> None:
     """Place the ticks of the x axis at whole numbers only."""
     from matplotlib.ticker import MaxNLocator

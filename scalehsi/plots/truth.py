@@ -122,7 +122,10 @@ def draw_comparison(view: Digest, truth: Digest) -> Figure:
         heading = f"{truth_name(truth, pair.truth)} → {view.names[pair.estimate]}: {pair.angle:.2f}° apart"
         style.style_axes(axes, xlabel=energy_label(view), ylabel="Fraction of the intensity", title=heading)
         axes.set_xlim(float(view.energy[0]), float(view.energy[-1]))
-        axes.yaxis.set_major_formatter(style.tick_format())
+        if view.signal == "EDS" and not view.signed:
+            style.log_spectrum(axes, scaled_to_unit_sum(truth.endmembers[pair.truth]))
+        else:
+            axes.yaxis.set_major_formatter(style.tick_format())
         axes.legend(frameon=False, fontsize=style.SMALL_POINTS)
         if with_maps:
             titles = ("Truth", f"Estimate (correlation {pair.similarity:.3f})")

@@ -135,7 +135,7 @@ def test_the_reconstruction_is_maps_times_spectra_with_the_axes_of_the_cube(fitt
     for dim in cube.dims:
         assert_array_equal(cube[dim], scene()[dim])
     assert "component" not in cube.coords
-    assert (cube.attrs["signal"], cube.attrs["title"], cube.attrs["elements"]) == ("EDS", "a title", ["Si"])
+    assert (cube.attrs["signal"], cube.attrs["title"], cube.attrs["elements"]) == ("EDS", "a title", "Si")
     model = fitted.attrs["model"]
     assert cube.attrs["history"] == [*fitted.attrs["history"], f"reconstruct from {model}, 3 components"]
     want = np.einsum("kyx,ke->yxe", fitted.abundances.values, fitted.endmembers.values)

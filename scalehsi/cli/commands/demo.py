@@ -1,7 +1,7 @@
 """Run the whole way once: cube, unmix, report.
 
-Simulates an EDX map of three mantle minerals, unmixes it by PSNMF and, to compare, by standard NMF and PCA, and
-says how near to the truth each came. The last line is the path of the report.
+Simulates an EDX map of three mantle minerals, unmixes it by PSNMF and, to compare, by NMF with three losses and by
+PCA, and says how near to the truth each came. The last line is the path of the report.
 """
 
 from __future__ import annotations
@@ -21,26 +21,30 @@ import scalehsi as hsi
 from scalehsi.cli.arguments import Seed
 from scalehsi.cli.commands.compare import score_rows, show_scores
 from scalehsi.cli.commands.simulate import save_scene, truth_beside
-from scalehsi.cli.console import duration, number
+from scalehsi.cli.console import duration, number, several
 from scalehsi.cli.disk import disk_bytes
 from scalehsi.cli.run_fit import run_fit, status_of
 from scalehsi.cli.runner import command
 from scalehsi.cli.session import Session
 from scalehsi.cube import pixel_size_nm
 from scalehsi.io import open_dataset
+from scalehsi.result import result_warnings
 from scalehsi.schema import InputError
 
 MARK: Final = "demo.json"
 """The file that says that the demo made a folder, and with which settings."""
 CUBE: Final = "minerals.zarr"
 RESULT: Final = "result.zarr"
-STANDARD: Final = "standard_nmf.zarr"
-PCA: Final = "pca.zarr"
 REPORT: Final = "report"
 NAMES: Final = {"Brg": "Brg (bridgmanite)", "Fp": "Fp (ferropericlase)", "CaPv": "CaPv (Ca-perovskite)"}
 COMPONENTS: Final = len(NAMES)
-OTHERS: Final = {"Standard NMF": STANDARD, "PCA, Poisson-weighted": PCA}
-"""What PSNMF is compared with, by the names of the report."""
+OTHERS: Final = {
+    "NMF (least squares)": "nmf_least_squares.zarr",
+    "NMF (weighted)": "nmf_weighted.zarr",
+    "NMF (Poisson)": "nmf_poisson.zarr",
+    "PCA (weighted)": "pca.zarr",
+}
+"""What PSNMF is compared with, by the names of the report, and their stores."""
 LINE: Final = "Nd La"
 """A trace of 0.1 % in the matrix and 1 % in the rare phase: what the counts of a single pixel cannot show."""
 
@@ -64,10 +68,11 @@ def run(
         result = hsi.open_result(place / RESULT)
         judged, page = _report(session, place, result)
     shown = {"cube": CUBE, "truth": truth_beside(Path(CUBE)).name, "result": RESULT, "report": page}
-    shown |= {"standard_nmf": STANDARD, "pca": PCA}
+    shown |= {Path(file).stem: file for file in OTHERS.values()}
     return {
         **{name: str(folder / file) for name, file in shown.items()},
         "status": result.attrs["status"],
+        "warnings": [each._asdict() for each in result_warnings(result)],
         "iterations": result.sizes["iteration"],
         "seconds": round(seconds, 3),
         "bin_factor": result["bin_factor"].values.tolist(),
@@ -94,9 +99,15 @@ def _unmix(session: Session, folder: Path, *, seed: int) -> float:
     """Fit every method and write the results; return the seconds of PSNMF."""
     out = session.console
     out.say(f"2. Unmix: which {COMPONENTS} spectra explain every pixel, and how much of each is in it?")
+    plain, weighted, poisson, pca = OTHERS.values()
     models = {
-        STANDARD: ("standard NMF, for comparison: least squares on single pixels", hsi.NMF(COMPONENTS)),
-        PCA: ("PCA weighted for counts, for comparison", hsi.PCA(COMPONENTS, solver="randomized")),
+        plain: ("NMF by plain least squares, to compare", hsi.NMF(COMPONENTS, loss="frobenius")),
+        weighted: (
+            "NMF by least squares weighted for counts, to compare",
+            hsi.NMF(COMPONENTS, loss="frobenius", weighting="poisson"),
+        ),
+        poisson: ("NMF by the likelihood of counts, to compare", hsi.NMF(COMPONENTS, loss="poisson")),
+        pca: ("PCA weighted for counts, to compare", hsi.PCA(COMPONENTS, solver="randomized")),
         RESULT: ("PSNMF: spectra from bins of pixels, maps from single pixels", hsi.PSNMF(COMPONENTS)),
     }
     seconds = 0.0
@@ -105,11 +116,14 @@ def _unmix(session: Session, folder: Path, *, seed: int) -> float:
         # PSNMF runs on the CPU; nobody needs to choose, and the others are no faster elsewhere at this size.
         device = "cpu" if session.device == "auto" else session.device
         fitted, seconds = run_fit(session, cube, model, folder / file, overwrite=True, seed=seed, device=device)
-        out.say(f"   {words}: {status_of(fitted)}, {duration(seconds)}")
-        if "bin_factor" in fitted:
+        count = len(result_warnings(fitted))
+        noted = f", {several(count, 'warning')} (scalehsi info {folder / file})" if count and file != RESULT else ""
+        out.say(f"   {words}: {status_of(fitted)}, {duration(seconds)}{noted}")
+        if file == RESULT:
             rows, columns = fitted["bin_factor"].values
             out.say(f"   bins of {rows} x {columns} pixels, as the data chose")
     out.say(f"   {folder / RESULT}")
+    out.show_warnings(fitted, session.translate)
     return seconds
 
 
@@ -120,13 +134,14 @@ def _report(session: Session, folder: Path, result: xr.Dataset) -> tuple[dict[st
     others = {name: hsi.open_result(folder / file) for name, file in OTHERS.items()}
     out.say("3. Report: spectra with their lines, maps, how near the truth is, and what denoising brings")
     with session.console.busy("drawing the report"):
-        rows, standard = score_rows(result, truth), score_rows(others["Standard NMF"], truth)
+        rows = score_rows(result, truth)
+        scores = {name: score_rows(other, truth) for name, other in others.items() if other.attrs["model"] == "NMF"}
         denoised = hsi.metrics.denoise_report(cube, {**others, "PSNMF": result}, lines=[LINE], truth=truth)
         page = hsi.report(result, folder / REPORT, truth=truth, others=others, cube=cube, line=LINE, overwrite=True)
     out.answer()
     show_scores(session, rows, names=NAMES)
     out.answer()
-    judged = _judged(denoised, {"Standard NMF": standard, "PSNMF": rows})
+    judged = _judged(denoised, {**scores, "PSNMF": rows})
     out.table(
         ["Method", *(f"{name}, angle" for name in NAMES), "Nd map correlation", "Error of the cube"],
         [_line(row) for row in judged],
@@ -172,7 +187,7 @@ def _own_folder(folder: Path, settings: dict[str, Any], *, overwrite: bool) -> I
     overwrite : bool
         Whether an earlier demo may be replaced.
     """
-    ours = (CUBE, truth_beside(Path(CUBE)).name, RESULT, STANDARD, PCA, REPORT)
+    ours = (CUBE, truth_beside(Path(CUBE)).name, RESULT, *OTHERS.values(), REPORT)
     if not folder.parent.is_dir():
         raise InputError(f"the folder {str(folder.parent)!r} does not exist; make it first, or give another")
     if folder.exists() and not folder.is_dir():

@@ -15,7 +15,7 @@ from scalehsi.cli.console import several
 from scalehsi.cli.runner import command
 from scalehsi.cli.session import Session
 from scalehsi.cube import history_of
-from scalehsi.result import map_dims
+from scalehsi.result import map_dims, plain_attrs
 from scalehsi.schema import ABUNDANCES, ENDMEMBERS
 
 
@@ -57,5 +57,5 @@ def _projected(fitted: xr.Dataset, maps: xr.DataArray, cube: xr.DataArray, *, or
     made[ABUNDANCES] = maps
     line = f"project: spectra of {origin} ({fitted.attrs['model']}), maps of {cube.attrs.get('source') or 'this cube'}"
     carried = {k: cube.attrs[k] for k in ("title", "source") if k in cube.attrs}
-    made.attrs = {**fitted.attrs, **carried, "history": [*history_of(cube.attrs), line]}
+    made.attrs = plain_attrs({**fitted.attrs, **carried, "history": [*history_of(cube.attrs), line]})
     return made

@@ -45,12 +45,13 @@ def chapter(view: Digest, context: Context) -> Chapter | None:
     reference = truth or view
     names = reference_names(reference, truth=truth is not None)
     found = {name: matched(each, reference) for name, each in methods.items() if each is not reference}
-    together = " and ".join(methods)
-    calls = "; ".join(f"{name}: {call_of(results[name])}" for name in methods)
+    *first, last = methods
+    together = f"{', '.join(first)} and {last}"
+    calls = Table(("Method", "As typed"), [(name, call_of(results[name])) for name in methods])
     angles = "the truth in degrees" if truth else f"those of {own} in degrees, for components matched by their spectra"
     words = (
         f"The same cube by {together}. The table gives angles of the spectra to {angles}; 0 is the same shape. "
-        f"{calls}. Settings that are not shown have their defaults."
+        "Settings that are not shown have their defaults."
     )
     drawings = [
         Drawing(
@@ -68,7 +69,7 @@ def chapter(view: Digest, context: Context) -> Chapter | None:
             "has and another one lacks belongs to a phase that was mixed into the component, or is missing in it.",
         ),
     ]
-    return Chapter("methods", "Comparison with other methods", [Paragraph(words), _table(names, found)], drawings)
+    return Chapter("methods", "Comparison with other methods", [Paragraph(words), calls, _table(names, found)], drawings)
 
 
 def _check_grids(view: Digest, others: Mapping[str, Digest]) -> None:

@@ -52,7 +52,7 @@ def test_fit_takes_settings_of_every_kind(answer, scene, tmp_path):
 def test_elements_are_named_for_the_result(answer, run, scene, tmp_path):
     words = ("fit", scene / "map.zarr", tmp_path / "r.zarr", "-k", "2", "--set", "max_iter=2")
     answer(*words, "--elements", "Ti, O")
-    assert list(hsi.open_result(tmp_path / "r.zarr").attrs["elements"]) == ["Ti", "O"]
+    assert hsi.open_result(tmp_path / "r.zarr").attrs["elements"] == "Ti, O"
     status, _, err = run(*words, "--overwrite", "--elements", "Ti,Xx")
     assert status == 2
     assert "no element is called 'Xx'" in err

@@ -15,7 +15,7 @@ def test_project_gives_a_result_of_the_other_cube(answer, scene, tmp_path):
     expected = hsi.project(hsi.open_result(scene / "result.zarr"), cube)
     np.testing.assert_array_equal(projected["abundances"].values, expected.values)
     assert projected["abundances"].dims == ("component", "y", "x")
-    assert projected.attrs["history"][-1] == "project: spectra of result.zarr (NMF), maps of o.zarr"
+    assert projected.attrs["history"].splitlines()[-1] == "project: spectra of result.zarr (NMF), maps of o.zarr"
     assert "objective" not in projected
     denoised = hsi.open_cube(answer("reconstruct", tmp_path / "p.zarr", tmp_path / "d.zarr")["written"])
     assert denoised.sizes == cube.sizes
