@@ -1,19 +1,18 @@
 """Figures of cubes and results; each function returns a matplotlib figure."""
 
 from scalehsi.plots.public import (
-    bins,
     comparison,
     composite,
     composition,
     denoised,
-    lengthscales,
+    map,
     maps,
-    noise_ratios,
     objective,
     residual,
     scree,
     spectra,
 )
+from scalehsi.plots.public_scans import bins, lengthscales, noise_ratios
 
 __all__ = [
     "bins",
@@ -22,6 +21,7 @@ __all__ = [
     "composition",
     "denoised",
     "lengthscales",
+    "map",
     "maps",
     "noise_ratios",
     "objective",

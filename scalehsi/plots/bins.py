@@ -40,9 +40,9 @@ def bin_scan_in(given: xr.Dataset) -> xr.Dataset:
     )
 
 
-def draw_bins(scan: xr.Dataset) -> Figure:
+def draw_bins(scan: xr.Dataset, ax: Axes | None = None) -> Figure:
     """Draw the score (left) and the stability of the spectra (right) against the side of a bin."""
-    figure = style.new_figure(style.WIDTH_INCHES, 3.4)
+    figure = style.new_figure(style.WIDTH_INCHES, 3.4, ax)
     left, right = figure.subplots(1, 2)
     bins, score = np.asarray(scan["bin"].values, dtype=float), np.asarray(scan["score"].values, dtype=float)
     look: dict[str, Any] = {"color": style.COLOURS[0], "linewidth": 1.2, "marker": "o", "markersize": 4.5}

@@ -52,7 +52,7 @@ def names_of_spectra(found: xr.Dataset) -> list[str]:
     return spectrum_names(found["atomic_percent"].isel(element=0), found.attrs)
 
 
-def draw_fits(found: xr.Dataset, *, which: Sequence[int] | None = None) -> Figure:
+def draw_fits(found: xr.Dataset, *, which: Sequence[int] | None = None, ax: Axes | None = None) -> Figure:
     """Draw spectra of a quantification: data, fit, continuum, line labels, and the residual.
 
     Parameters
@@ -61,6 +61,8 @@ def draw_fits(found: xr.Dataset, *, which: Sequence[int] | None = None) -> Figur
         Result of `scalehsi.quantify` without maps.
     which : sequence of int, optional
         Spectra to draw, counted from 0; all by default.
+    ax : Axes, optional
+        Replaced by the panels.
 
     Returns
     -------
@@ -69,7 +71,7 @@ def draw_fits(found: xr.Dataset, *, which: Sequence[int] | None = None) -> Figur
     titles = names_of_spectra(found)
     chosen = range(len(titles)) if which is None else which
     dim = spectrum_dim(found)
-    figure = style.new_figure(style.WIDTH_INCHES, PANEL_HEIGHT_INCHES * max(len(chosen), 1))
+    figure = style.new_figure(style.WIDTH_INCHES, PANEL_HEIGHT_INCHES * max(len(chosen), 1), ax)
     parts = figure.subfigures(max(len(chosen), 1), 1, squeeze=False)[:, 0]
     for part, number in zip(parts, chosen, strict=False):
         one = found if dim is None else found.isel({dim: number})

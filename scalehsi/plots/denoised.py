@@ -18,6 +18,7 @@ from scalehsi.prepare.line_windows import channels_of, line_windows
 from scalehsi.schema import ABUNDANCES, COMPONENT, ENDMEMBERS, ENERGY, MASK, InputError, X, Y
 
 if TYPE_CHECKING:
+    from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
 Window = str | Sequence[float]
@@ -79,6 +80,7 @@ def draw_denoised(
     *,
     truth: xr.Dataset | None = None,
     correlations: Mapping[str, float] | None = None,
+    ax: Axes | None = None,
 ) -> Figure:
     """Draw the map of a window as measured and as each result models it, on one colour scale.
 
@@ -96,6 +98,8 @@ def draw_denoised(
         Drawn first; then the colour scale is that of the truth.
     correlations : mapping of str to float, optional
         Correlation of each map with the truth, written in its title.
+    ax : Axes, optional
+        Replaced by the panels.
 
     Returns
     -------
@@ -113,7 +117,7 @@ def draw_denoised(
     rows = -(-len(panels) // MAX_COLUMNS)
     columns = -(-len(panels) // rows)
     height = 0.92 * style.WIDTH_INCHES / columns * style.panel_shape(view) + 0.55
-    figure = style.new_figure(style.WIDTH_INCHES, min(max(height, 1.5), 2.0 * style.WIDTH_INCHES) * rows)
+    figure = style.new_figure(style.WIDTH_INCHES, min(max(height, 1.5), 2.0 * style.WIDTH_INCHES) * rows, ax)
     grid = figure.subplots(rows, columns, squeeze=False).ravel()
     colours = style.colour_map(style.MAP_COLOURS)
     for axes, (name, values) in zip(grid, panels.items(), strict=False):

@@ -86,7 +86,8 @@ class Digest:
     unsmoothed : array (K, E) or None
         The spectra before the model smoothed them; their noise is counting noise.
     relative_residual : array (N, ny, nx) or None
-        ``residual`` over the expected counting noise, the square root of the model's counts per channel.
+        ``residual`` over the expected counting noise, the square root of the model's counts per channel; None where
+        intensities are no counts.
     """
 
     model: str
@@ -188,6 +189,10 @@ def digest(result: xr.Dataset | Digest) -> Digest:
     status = str(attrs.get("status", ""))
     signal = str(attrs.get("signal", ""))
     residual = small.get(RESIDUAL)
+    relative = None
+    unit = str(result[ENDMEMBERS].attrs.get("units", "")) or ("counts" if signal == "EDS" else "intensity")
+    if residual is not None and unit == "counts" and not signed:
+        relative = _relative(residual, small["maps"], endmembers)
     return Digest(
         model=str(attrs.get("model", "model unknown")),
         title=str(attrs.get("title", "") or ""),
@@ -199,7 +204,7 @@ def digest(result: xr.Dataset | Digest) -> Digest:
         names=component_names(result),
         energy=energy_axis(result),
         energy_unit=str(result[ENERGY].attrs.get("units", "")) if ENERGY in result.coords else "channel",
-        intensity_unit=str(result[ENDMEMBERS].attrs.get("units", "")) or ("counts" if signal == "EDS" else "intensity"),
+        intensity_unit=unit,
         elements=word_list(attrs.get("elements")),
         endmembers=endmembers,
         unsmoothed=small.get(UNSMOOTHED),
@@ -215,7 +220,9 @@ def digest(result: xr.Dataset | Digest) -> Digest:
         mean_spectrum=small.get(MEAN_SPECTRUM),
         residual_spectrum=small.get(RESIDUAL_SPECTRUM),
         residual=residual,
-        relative_residual=None if signed or residual is None else _relative(residual, small["maps"], endmembers),
+        relative_residual=None
+        if signed or residual is None or unit != "counts"
+        else _relative(residual, small["maps"], endmembers),
         iteration=iteration_axis(result),
         objective=small[OBJECTIVE] if OBJECTIVE in small and small[OBJECTIVE].size else None,
         eigenvalues=small.get("eigenvalues"),

@@ -18,7 +18,7 @@ SCAN_VARIABLES: Final = ("loss", "converged", "basin", "recommended")
 NOISE_RATIO_DIMS: Final = (COMPONENT, "sigma0", "alpha")
 
 
-def draw_scan(scan: xr.Dataset) -> Figure:
+def draw_scan(scan: xr.Dataset, ax: Axes | None = None) -> Figure:
     """Draw the length scale of each component against its upper limit, and the loss against the length scale.
 
     Raises
@@ -32,7 +32,7 @@ def draw_scan(scan: xr.Dataset) -> Figure:
             f"this Dataset has no {missing[0]!r}; draw what hsi.lengthscale_scan(maps) gives, or its stored copy"
         )
     scan = scan.compute()
-    figure = style.new_figure(style.WIDTH_INCHES, 4.2)
+    figure = style.new_figure(style.WIDTH_INCHES, 4.2, ax)
     left, right = figure.subplots(1, 2)
     limits, lengths = (np.asarray(scan[name].values, dtype=float) for name in ("limit", "length"))
     left.plot(limits, limits, color=style.GREY, linewidth=0.8, linestyle=":", zorder=1)
@@ -74,15 +74,13 @@ def _interval_words(scan: xr.Dataset, low: float, high: float) -> str:
     """The recommended interval, low to high in pixels, and in nm where the scan has lengths."""
     if not np.isfinite(low):
         return "no length scale below the last limit"
-    words = f"recommended: {low:.2g} to {high:.2g} pixels"
+    words = f"recommended: {style.number_text(low, 2)} to {style.number_text(high, 2)} pixels"
     if "recommended_nm" not in scan:
         return words
     ends = np.asarray(scan["recommended_nm"].values, dtype=float)
     if not np.allclose(ends[0], ends[1], rtol=0.01):
         return words
-    return (
-        f"{words} ({style.length_text(float(f'{ends[0, 0]:.2g}'))} to {style.length_text(float(f'{ends[0, 1]:.2g}'))})"
-    )
+    return f"{words} ({style.length_text(ends[0, 0], 2)} to {style.length_text(ends[0, 1], 2)})"
 
 
 def _log2_axis(axis: Any, values: Any, set_scale: Any) -> None:
@@ -101,7 +99,7 @@ def _log2_axis(axis: Any, values: Any, set_scale: Any) -> None:
     axis.set_minor_locator(NullLocator())
 
 
-def draw_noise_ratios(table: xr.Dataset) -> Figure:
+def draw_noise_ratios(table: xr.Dataset, ax: Axes | None = None) -> Figure:
     """Draw similarity to the truth against noise: one column for each component, one line for each noise ratio.
 
     Raises
@@ -117,7 +115,7 @@ def draw_noise_ratios(table: xr.Dataset) -> Figure:
         )
     table = table[names].transpose(*NOISE_RATIO_DIMS).compute()
     components = table[COMPONENT].values.tolist()
-    figure = style.new_figure(style.WIDTH_INCHES, 0.9 + 2.1 * len(names))
+    figure = style.new_figure(style.WIDTH_INCHES, 0.9 + 2.1 * len(names), ax)
     grid = figure.subplots(len(names), len(components), squeeze=False, sharex=True, sharey=True)
     for i, (row, name) in enumerate(zip(grid, names, strict=True)):
         for k, axes in enumerate(row):

@@ -11,6 +11,7 @@ from scalehsi.plots import style
 from scalehsi.plots.digest import Digest, intensity_maps
 
 if TYPE_CHECKING:
+    from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
 MAX_COLUMNS: Final = 3
@@ -41,7 +42,7 @@ def colour_limits(values: NumpyArray, *, signed: bool) -> tuple[float, float]:
     return (-top, top) if signed else (0.0, top)
 
 
-def draw_maps(view: Digest) -> Figure:
+def draw_maps(view: Digest, ax: Axes | None = None) -> Figure:
     """Draw the map of each component, to scale, with scale bars and colour bars."""
     count, places = len(view.names), len(view.positions)
     flat = style.panel_shape(view) < FLAT_HEIGHT_TO_WIDTH
@@ -50,24 +51,36 @@ def draw_maps(view: Digest) -> Figure:
     width = style.WIDTH_INCHES * (1.0 if flat else {1: 0.5, 2: 0.76}.get(columns, 1.0))
     # A colour bar takes about a tenth of a panel's width.
     height = 0.85 * width / columns * style.panel_shape(view) + PANEL_TITLE_INCHES
-    figure = style.new_figure(width, min(max(height, 1.2), 2.0 * width) * rows)
+    figure = style.new_figure(width, min(max(height, 1.2), 2.0 * width) * rows, ax)
     grid = figure.subplots(rows, columns, squeeze=False)
     drawn = intensity_maps(view)
-    colours = style.colour_map(style.SIGNED_COLOURS if view.signed else style.MAP_COLOURS)
     for number in range(count):
         axes_of = grid[number] if places > 1 else grid.ravel()[number : number + 1]
-        low, high = colour_limits(drawn[number], signed=view.signed)
-        for place, axes in enumerate(axes_of):
-            image = style.show_map(axes, drawn[number, place], view, cmap=colours, vmin=low, vmax=high)
-            style.scale_bar(axes, view)
-            where = f"\n{view.positions[place]}" if view.positions[place] else ""
-            style.set_title(axes, f"{view.names[number]}{where}", color=style.colour(number), fontweight="bold")
-            if place == len(axes_of) - 1:
-                extend = style.beyond(drawn[number], low, high)
-                style.colour_bar(figure, image, list(axes_of), map_unit(view), extend=extend)
+        _draw_component(figure, list(axes_of), view, number, drawn[number])
     for axes in grid.ravel()[count if places == 1 else grid.size :]:
         axes.set_visible(False)
     return figure
+
+
+def draw_map(view: Digest, number: int, ax: Axes | None = None) -> Figure:
+    """Draw the map of component `number`, from 0, with scale bar and colour bar; at the first of leading positions."""
+    width = 0.5 * style.WIDTH_INCHES
+    height = min(max(0.85 * width * style.panel_shape(view) + PANEL_TITLE_INCHES, 1.2), 2.0 * width)
+    figure, axes = style.one_panel(width, height, ax)
+    _draw_component(figure, [axes], view, number, intensity_maps(view)[number])
+    return figure
+
+
+def _draw_component(figure: Any, axes_of: list[Axes], view: Digest, number: int, maps: NumpyArray) -> None:
+    """Draw the maps (N, ny, nx) of component `number` on axes, and their colour bar in the figure."""
+    colours = style.colour_map(style.SIGNED_COLOURS if view.signed else style.MAP_COLOURS)
+    low, high = colour_limits(maps, signed=view.signed)
+    for values, where, axes in zip(maps, view.positions, axes_of, strict=False):
+        image = style.show_map(axes, values, view, cmap=colours, vmin=low, vmax=high)
+        style.scale_bar(axes, view)
+        below = f"\n{where}" if where else ""
+        style.set_title(axes, f"{view.names[number]}{below}", color=style.colour(number), fontweight="bold")
+    style.colour_bar(figure, image, axes_of, map_unit(view), extend=style.beyond(maps, low, high))
 
 
 def map_unit(view: Digest) -> str:
@@ -75,7 +88,7 @@ def map_unit(view: Digest) -> str:
     return "score" if view.signed else f"{view.intensity_unit} per pixel"
 
 
-def draw_composite(view: Digest) -> Figure:
+def draw_composite(view: Digest, ax: Axes | None = None) -> Figure:
     """Draw all components in one figure: colours mixed by share, and the strongest component of each pixel.
 
     The digest must not be signed: shares of negative values are undefined.
@@ -84,7 +97,7 @@ def draw_composite(view: Digest) -> Figure:
     rows, columns = (1, 2) if places == 1 else (2, places)
     panel = style.WIDTH_INCHES / columns
     height = 0.95 * panel * style.panel_shape(view) + PANEL_TITLE_INCHES
-    figure = style.new_figure(style.WIDTH_INCHES, rows * min(max(height, 1.2), 2.0 * style.WIDTH_INCHES) + 0.4)
+    figure = style.new_figure(style.WIDTH_INCHES, rows * min(max(height, 1.2), 2.0 * style.WIDTH_INCHES) + 0.4, ax)
     grid = figure.subplots(rows, columns, squeeze=False)
     drawn, shown = _composite_maps(view)
     total = np.sum(drawn, axis=0)

@@ -28,22 +28,21 @@ import xarray as xr
 
 from scalehsi import metrics
 from scalehsi.cube import check_cube
-from scalehsi.plots.bins import bin_scan_in, draw_bins
 from scalehsi.plots.composition import draw_fits, names_of_spectra
 from scalehsi.plots.denoised import draw_denoised, energy_window
 from scalehsi.plots.digest import Digest, digest
-from scalehsi.plots.lengthscales import draw_noise_ratios, draw_scan
-from scalehsi.plots.maps import draw_composite, draw_maps
+from scalehsi.plots.maps import draw_composite, draw_map, draw_maps
 from scalehsi.plots.quality import draw_objective, draw_residual, draw_scree
 from scalehsi.plots.spectra import draw_spectra
 from scalehsi.plots.truth import digest_truth, draw_comparison
 from scalehsi.schema import InputError, suggest
 
 if TYPE_CHECKING:
+    from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
 
-def maps(result: xr.Dataset | Digest) -> Figure:
+def maps(result: xr.Dataset | Digest, *, ax: Axes | None = None) -> Figure:
     """Draw the map of each component, to scale, with scale bars and colour bars.
 
     A map shows the intensity per pixel, abundance times the sum of the spectrum, because the scale of an abundance
@@ -54,6 +53,8 @@ def maps(result: xr.Dataset | Digest) -> Figure:
     ----------
     result : xarray.Dataset
         A result with `endmembers` (component, energy) and `abundances` (component, ..., y, x).
+    ax : matplotlib.axes.Axes, optional
+        Axes of ``plt.subplots()`` that the panels replace; by default a figure of its own.
 
     Returns
     -------
@@ -65,10 +66,53 @@ def maps(result: xr.Dataset | Digest) -> Figure:
     InputError
         When the result lacks a variable, or a variable has other dims.
     """
-    return draw_maps(digest(result))
+    return draw_maps(digest(result), ax)
 
 
-def composite(result: xr.Dataset | Digest) -> Figure:
+def map(result: xr.Dataset | Digest, component: int | str = 1, *, ax: Axes | None = None) -> Figure:
+    """Draw the map of one component, to scale, with a scale bar and a colour bar: ``hsi.plots.map(result, 1)``.
+
+    It has the orientation of the report and of the microscope: the first row of the scan is on top. The plot of xarray
+    itself, ``result["abundances"].sel(component=1).plot()``, shows the same map upside down, because y rises there, and
+    in the arbitrary unit of abundances; ``.plot(yincrease=False)`` turns it.
+
+    Parameters
+    ----------
+    result : xarray.Dataset
+        A result of `scalehsi.fit`.
+    component : int or str, default 1
+        The number of the component, counted from 1 as in the result, or its name.
+    ax : matplotlib.axes.Axes, optional
+        Where to draw it; by default a figure of its own.
+
+    Returns
+    -------
+    matplotlib.figure.Figure
+        5 inches wide.
+
+    Raises
+    ------
+    InputError
+        When there is no such component, or the result lacks a variable.
+
+    Examples
+    --------
+    >>> import scalehsi as hsi
+    >>> cube, truth = hsi.simulate.chequerboard((16, 16), n_channels=64)
+    >>> len(hsi.plots.map(truth, 2).axes)
+    2
+    """
+    view = digest(result)
+    count = len(view.names)
+    number = view.names.index(component) + 1 if isinstance(component, str) and component in view.names else component
+    if not isinstance(number, int) or not 1 <= number <= count:
+        raise InputError(
+            f"there is no component {component!r}; there are {count}, counted from 1: {', '.join(view.names)}"
+        )
+    return draw_map(view, number - 1, ax)
+
+
+def composite(result: xr.Dataset | Digest, *, ax: Axes | None = None) -> Figure:
     """Draw all components in one figure: colours mixed by their shares, and the strongest component of each pixel.
 
     The colours are those of the spectra. The regions are also numbered, for readers who do not see colours.
@@ -77,6 +121,8 @@ def composite(result: xr.Dataset | Digest) -> Figure:
     ----------
     result : xarray.Dataset
         A result without negative values.
+    ax : matplotlib.axes.Axes, optional
+        Axes of ``plt.subplots()`` that the panels replace; by default a figure of its own.
 
     Returns
     -------
@@ -94,10 +140,10 @@ def composite(result: xr.Dataset | Digest) -> Figure:
             f"a composite needs abundances that are not negative, and this {view.model} result has negative values; "
             "draw scalehsi.plots.maps(result), or fit hsi.NMF"
         )
-    return draw_composite(view)
+    return draw_composite(view, ax)
 
 
-def composition(found: xr.Dataset, *, which: Sequence[int] | None = None) -> Figure:
+def composition(found: xr.Dataset, *, which: Sequence[int] | None = None, ax: Axes | None = None) -> Figure:
     """Draw the fit of a quantification: each spectrum with its lines, continuum and residual.
 
     Bold labels are the lines that were measured and found. Grey ones are further lines of these elements, and lines of
@@ -109,6 +155,8 @@ def composition(found: xr.Dataset, *, which: Sequence[int] | None = None) -> Fig
         Result of `scalehsi.quantify` for components, regions or spectra, with ``maps=False``.
     which : sequence of int, optional
         Spectra to draw, counted from 0; all by default.
+    ax : matplotlib.axes.Axes, optional
+        Axes of ``plt.subplots()`` that the panels replace; by default a figure of its own.
 
     Returns
     -------
@@ -126,7 +174,7 @@ def composition(found: xr.Dataset, *, which: Sequence[int] | None = None) -> Fig
             f"this Dataset has no {missing[0]!r}; give what hsi.quantify(source, maps=False) returns for spectra"
         )
     _check_numbers(which, len(names_of_spectra(found)), "spectrum")
-    return draw_fits(found, which=which)
+    return draw_fits(found, which=which, ax=ax)
 
 
 def spectra(
@@ -135,6 +183,7 @@ def spectra(
     components: Sequence[int] | None = None,
     overview: bool = True,
     scale: Literal["auto", "linear", "log"] = "auto",
+    ax: Axes | None = None,
 ) -> Figure:
     """Draw the spectra: all in one panel, then one panel each with its X-ray lines or EELS edges labelled.
 
@@ -154,6 +203,8 @@ def spectra(
     scale : {"auto", "linear", "log"}, default "auto"
         ``"linear"`` suits EELS; ``"log"`` shows weak lines and the continuum beside strong lines; ``"auto"`` is
         ``"log"`` for EDS and ``"linear"`` otherwise.
+    ax : matplotlib.axes.Axes, optional
+        Axes of ``plt.subplots()`` that the panels replace; by default a figure of its own.
 
     Returns
     -------
@@ -169,16 +220,18 @@ def spectra(
         raise InputError(f"scale {scale!r} is not known; {suggest(str(scale), ('auto', 'linear', 'log'))}")
     view = digest(result)
     _check_numbers(components, len(view.names), "component")
-    return draw_spectra(view, components=components, overview=overview, scale=scale)
+    return draw_spectra(view, components=components, overview=overview, scale=scale, ax=ax)
 
 
-def objective(result: xr.Dataset | Digest) -> Figure:
+def objective(result: xr.Dataset | Digest, *, ax: Axes | None = None) -> Figure:
     """Draw the objective against the iteration, on a log scale above its minimum when it spans decades.
 
     Parameters
     ----------
     result : xarray.Dataset
         A result with `objective` (iteration).
+    ax : matplotlib.axes.Axes, optional
+        Where to draw it; by default a figure of its own.
 
     Returns
     -------
@@ -192,10 +245,10 @@ def objective(result: xr.Dataset | Digest) -> Figure:
     """
     view = digest(result)
     _require(view.objective, "objective", view, "methods without iterations, such as PCA, have none")
-    return draw_objective(view)
+    return draw_objective(view, ax)
 
 
-def residual(result: xr.Dataset | Digest) -> Figure:
+def residual(result: xr.Dataset | Digest, *, ax: Axes | None = None) -> Figure:
     """Draw the residual: its RMS in each pixel, and the mean spectrum of data minus model.
 
     Where nothing is negative the map is also drawn in units of counting noise, in which Poisson counts have residual 1.
@@ -204,6 +257,8 @@ def residual(result: xr.Dataset | Digest) -> Figure:
     ----------
     result : xarray.Dataset
         A result with `residual` (..., y, x) or `residual_spectrum` (energy).
+    ax : matplotlib.axes.Axes, optional
+        Axes of ``plt.subplots()`` that the panels replace; by default a figure of its own.
 
     Returns
     -------
@@ -218,16 +273,18 @@ def residual(result: xr.Dataset | Digest) -> Figure:
     view = digest(result)
     either = view.residual if view.residual is not None else view.residual_spectrum
     _require(either, "residual", view, "fit the cube again to store it")
-    return draw_residual(view)
+    return draw_residual(view, ax)
 
 
-def scree(result: xr.Dataset | Digest) -> Figure:
+def scree(result: xr.Dataset | Digest, *, ax: Axes | None = None) -> Figure:
     """Draw the eigenvalues and Malinowski's indicator [1]_, which help to choose the number of components.
 
     Parameters
     ----------
     result : xarray.Dataset
         A result with `eigenvalues`, such as that of `scalehsi.PCA`.
+    ax : matplotlib.axes.Axes, optional
+        Axes of ``plt.subplots()`` that the panels replace; by default a figure of its own.
 
     Returns
     -------
@@ -245,10 +302,10 @@ def scree(result: xr.Dataset | Digest) -> Figure:
     """
     view = digest(result)
     _require(view.eigenvalues, "eigenvalues", view, "fit hsi.PCA to the same cube")
-    return draw_scree(view)
+    return draw_scree(view, ax)
 
 
-def comparison(result: xr.Dataset | Digest, truth: xr.Dataset) -> Figure:
+def comparison(result: xr.Dataset | Digest, truth: xr.Dataset, *, ax: Axes | None = None) -> Figure:
     """Draw the result beside the truth of simulated data: matched spectra in one panel, maps side by side.
 
     Parameters
@@ -257,6 +314,8 @@ def comparison(result: xr.Dataset | Digest, truth: xr.Dataset) -> Figure:
         A result of `scalehsi.fit`.
     truth : xarray.Dataset
         `endmembers` and `abundances`, as `scalehsi.simulate` stores them.
+    ax : matplotlib.axes.Axes, optional
+        Axes of ``plt.subplots()`` that the panels replace; by default a figure of its own.
 
     Returns
     -------
@@ -269,30 +328,7 @@ def comparison(result: xr.Dataset | Digest, truth: xr.Dataset) -> Figure:
         When the truth lacks a variable or has another number of channels.
     """
     view = digest(result)
-    return draw_comparison(view, digest_truth(view, truth))
-
-
-def bins(scan: xr.Dataset) -> Figure:
-    """Draw a scan of bin sizes: the score of each size, and the largest angle between spectra of both halves.
-
-    The chosen size is shaded.
-
-    Parameters
-    ----------
-    scan : xarray.Dataset
-        The scan of `scalehsi.scan_bins`, or a result of `scalehsi.PSNMF` with ``bin_factor="auto"``.
-
-    Returns
-    -------
-    matplotlib.figure.Figure
-        10 inches wide.
-
-    Raises
-    ------
-    InputError
-        When the Dataset has no scores.
-    """
-    return draw_bins(bin_scan_in(scan))
+    return draw_comparison(view, digest_truth(view, truth), ax)
 
 
 def denoised(
@@ -300,6 +336,8 @@ def denoised(
     results: Mapping[str, xr.Dataset],
     window: str | Sequence[float],
     truth: xr.Dataset | None = None,
+    *,
+    ax: Axes | None = None,
 ) -> Figure:
     """Draw the map of a line as measured and as modelled by each result, on one colour scale.
 
@@ -313,6 +351,8 @@ def denoised(
         An X-ray line such as ``"Nd La"``, an element, or two ends in the unit of the energy axis.
     truth : xarray.Dataset, optional
         Truth of simulated data. It is drawn first, and each title gives the correlation with it.
+    ax : matplotlib.axes.Axes, optional
+        Axes of ``plt.subplots()`` that the panels replace; by default a figure of its own.
 
     Returns
     -------
@@ -335,54 +375,7 @@ def denoised(
         values = judged["correlation"].values[:, 0].tolist()
         correlations = dict(zip(judged["method"].values.tolist(), values, strict=True))
     view = digest(next(iter(results.values())))
-    return draw_denoised(cube, results, chosen, view, truth=truth, correlations=correlations)
-
-
-def lengthscales(scan: xr.Dataset) -> Figure:
-    """Draw a scan of length scales: the length scale found for each upper limit, and the loss against length scale.
-
-    Left, a plateau is a length scale that the component shows; the dotted line is the limit, which weak components
-    follow. Right, triangles are minima, and each curve is scaled to its maximum. The recommended interval is shaded in
-    both.
-
-    Parameters
-    ----------
-    scan : xarray.Dataset
-        The scan of `scalehsi.lengthscale_scan`.
-
-    Returns
-    -------
-    matplotlib.figure.Figure
-        10 inches wide.
-
-    Raises
-    ------
-    InputError
-        When the Dataset is no such scan.
-    """
-    return draw_scan(scan)
-
-
-def noise_ratios(table: xr.Dataset) -> Figure:
-    """Draw the similarity of reconstructed maps to the truth against their noise, for several methods.
-
-    Parameters
-    ----------
-    table : xarray.Dataset
-        One variable of similarities (component, sigma0, alpha) for each method, under its name. ``sigma0`` is the noise
-        and ``alpha`` the noise ratio of `scalehsi.simulate.sines`.
-
-    Returns
-    -------
-    matplotlib.figure.Figure
-        One row for each method, one column for each component, one line for each noise ratio.
-
-    Raises
-    ------
-    InputError
-        When no variable has these dims.
-    """
-    return draw_noise_ratios(table)
+    return draw_denoised(cube, results, chosen, view, truth=truth, correlations=correlations, ax=ax)
 
 
 def _check_numbers(wanted: Sequence[int] | None, count: int, kind: str) -> None:

@@ -20,15 +20,17 @@ if TYPE_CHECKING:
 LOG_SCALE_DECADES: Final = 1.5
 """The objective above its lowest value is drawn on a log scale when it spans more decades than this."""
 
+CLOSE_TO_LOWEST: Final = 0.01
+"""An objective that stays within this fraction of its lowest value is drawn relative to it."""
+
 MIN_EIGENVALUES_SHOWN: Final = 30
 
 
-def draw_objective(view: Digest) -> Figure:
+def draw_objective(view: Digest, ax: Axes | None = None) -> Figure:
     """Draw the objective against the iteration."""
     assert view.objective is not None
     assert view.iteration is not None
-    figure = style.new_figure(style.WIDTH_INCHES * 0.62, 3.2)
-    axes = figure.subplots()
+    figure, axes = style.one_panel(style.WIDTH_INCHES * 0.62, 3.2, ax)
     objective = np.asarray(view.objective, dtype=np.float64)
     good = np.isfinite(objective)
     iteration, objective = view.iteration[good], objective[good]
@@ -48,15 +50,22 @@ def draw_objective(view: Digest) -> Figure:
             title=f"Lowest value {style.number_text(best, 7)}",
         )
     else:
-        axes.plot(iteration, objective, **look)
+        # Where it hardly changes, its ticks would be long numbers that are all alike.
+        close = best != 0 and excess.max(initial=0.0) < CLOSE_TO_LOWEST * abs(best)
+        million = close and excess.max(initial=0.0) < 1e-4 * abs(best)
+        scaled = excess / abs(best) * (1e6 if million else 100) if close else objective
+        axes.plot(iteration, scaled, **look)
         axes.yaxis.set_major_formatter(style.tick_format())
-        style.style_axes(axes, xlabel="Iteration", ylabel="Objective")
+        unit = "millionths" if million else "%"
+        words = f"Objective above its\nlowest value ({unit})" if close else "Objective"
+        title = f"Lowest value {style.number_text(best, 7)}" if close else ""
+        style.style_axes(axes, xlabel="Iteration", ylabel=words, title=title)
     axes.grid(visible=True, axis="y", color=style.GRID_COLOUR, linewidth=0.6)
     style.integer_ticks(axes)
     return figure
 
 
-def draw_residual(view: Digest) -> Figure:
+def draw_residual(view: Digest, ax: Axes | None = None) -> Figure:
     """Draw the residual map, also in units of counting noise where nothing is negative, and the residual spectrum."""
     panels = _residual_panels(view)
     with_spectrum = view.residual_spectrum is not None
@@ -64,7 +73,7 @@ def draw_residual(view: Digest) -> Figure:
     panel = style.WIDTH_INCHES / max(columns, 2)
     map_height = min(max(0.85 * panel * style.panel_shape(view) + PANEL_TITLE_INCHES, 1.2), 2.0 * style.WIDTH_INCHES)
     heights = [map_height * len(panels)] * bool(panels) + [4.2] * with_spectrum
-    figure = style.new_figure(style.WIDTH_INCHES, sum(heights))
+    figure = style.new_figure(style.WIDTH_INCHES, sum(heights), ax)
     parts = figure.subfigures(len(heights), 1, squeeze=False, height_ratios=heights)[:, 0]
     if panels:
         grid = parts[0].subplots(len(panels), max(columns, 2), squeeze=False)
@@ -129,13 +138,13 @@ def _residual_spectrum(part: Any, view: Digest) -> None:
     part.align_ylabels()
 
 
-def draw_scree(view: Digest) -> Figure:
+def draw_scree(view: Digest, ax: Axes | None = None) -> Figure:
     """Draw the eigenvalues and Malinowski's indicator against the number of components."""
     assert view.eigenvalues is not None
     best = indicator_minimum(view)
     wanted = max(MIN_EIGENVALUES_SHOWN, 3 * len(view.names), min(best or 0, 4 * MIN_EIGENVALUES_SHOWN) + 5)
     shown = min(view.eigenvalues.size, wanted)
-    figure = style.new_figure(style.WIDTH_INCHES, 3.3)
+    figure = style.new_figure(style.WIDTH_INCHES, 3.3, ax)
     grid = figure.subplots(1, 1 if best is None else 2, squeeze=False)[0]
     _ranked(grid[0], view.eigenvalues[:shown], view, ylabel="Eigenvalue (variance)")
     if best is not None and view.malinowski is not None:
@@ -166,6 +175,8 @@ def _ranked(axes: Axes, heights: NumpyArray, view: Digest, *, ylabel: str) -> No
     finite = heights[np.isfinite(heights)]
     if finite.size and finite.max() > 10.0 * finite.min():
         axes.set_yscale("log")
+    else:
+        axes.yaxis.set_major_formatter(style.tick_format())
     axes.margins(y=0.16)
     axes.set_xlim(0.5, shown + 0.5)
     style.style_axes(axes, xlabel="Number of the component", ylabel=ylabel)

@@ -59,6 +59,7 @@ def draw_spectra(
     overview: bool = True,
     scale: Scale = "auto",
     marks: Sequence[Sequence[Mark]] | None = None,
+    ax: Axes | None = None,
 ) -> Figure:
     """Draw the spectra.
 
@@ -73,6 +74,8 @@ def draw_spectra(
         Intensity axis of the panels; "auto" is logarithmic for EDS.
     marks : list of lists of Mark, optional
         Labels of all components, of `component_marks`; found here by default.
+    ax : Axes, optional
+        Where a single panel is drawn; replaced by several.
 
     Returns
     -------
@@ -81,10 +84,13 @@ def draw_spectra(
     chosen = list(range(len(view.names))) if components is None else list(components)
     row = 0.7 if smoothed(view) else 0.55
     heights = [row * max(len(view.names), 3) + 0.9] * overview + [PANEL_HEIGHT_INCHES] * len(chosen)
-    figure = style.new_figure(style.WIDTH_INCHES, max(sum(heights), 1.0))
-    if not heights:
-        return figure
-    panels = figure.subplots(len(heights), 1, squeeze=False, height_ratios=heights)[:, 0]
+    height = max(sum(heights), 1.0)
+    if len(heights) == 1:
+        figure, axes = style.one_panel(style.WIDTH_INCHES, height, ax)
+        panels = np.array([axes])
+    else:
+        figure = style.new_figure(style.WIDTH_INCHES, height, ax)
+        panels = figure.subplots(len(heights), 1, squeeze=False, height_ratios=heights)[:, 0] if heights else []
     if overview:
         _overview(panels[0], view)
     if marks is None:

@@ -15,6 +15,8 @@ import numpy as np
 from numpy.typing import ArrayLike
 from scipy.optimize import isotonic_regression
 
+from scalehsi.schema import InputError
+
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure, SubFigure
@@ -65,14 +67,31 @@ def line_style(component: int) -> Any:
     return LINE_STYLES[component % len(LINE_STYLES)]
 
 
-def new_figure(width: float, height: float) -> Figure:
-    """Make an empty white figure on an Agg canvas; width and height in inches."""
+def new_figure(width: float, height: float, ax: Axes | None = None) -> Any:
+    """Make an empty white figure on an Agg canvas, or room for its panels in the place of the axes `ax`.
+
+    width, height: in inches, of a figure of its own. ax: of `subplots`; a subfigure replaces it.
+    """
     from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure
 
+    if ax is not None:
+        place, parent = ax.get_subplotspec(), ax.get_figure()
+        if place is None or parent is None:
+            raise InputError("the panels of this figure take the place of ax=, which must come from plt.subplots()")
+        ax.remove()
+        return parent.add_subfigure(place)
     figure = Figure(figsize=(width, height), dpi=DOTS_PER_INCH, layout="constrained", facecolor="white")
     FigureCanvasAgg(figure)
     return figure
+
+
+def one_panel(width: float, height: float, ax: Axes | None) -> tuple[Any, Axes]:
+    """A figure of one panel and its axes: the given ones, or new ones of a width and height in inches."""
+    if ax is not None:
+        return ax.get_figure(), ax
+    figure = new_figure(width, height)
+    return figure, figure.subplots()
 
 
 def to_png(figure: Figure, *, dpi: int = DOTS_PER_INCH) -> bytes:

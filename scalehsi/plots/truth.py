@@ -104,13 +104,13 @@ def _as_dataset(view: Digest) -> xr.Dataset:
     )
 
 
-def draw_comparison(view: Digest, truth: Digest) -> Figure:
+def draw_comparison(view: Digest, truth: Digest, ax: Axes | None = None) -> Figure:
     """Draw truth and estimate: spectra in one panel, maps side by side, one row for each matched component."""
     matches = match_components(view, truth)
     with_maps = _comparable(view, truth)
     columns, widths = (3, (2.2, 1, 1)) if with_maps else (1, (1,))
     map_height = style.WIDTH_INCHES / sum(widths) * style.panel_shape(view) + 0.4
-    figure = style.new_figure(style.WIDTH_INCHES, min(max(map_height, 2.0), 4.5) * max(len(matches), 1))
+    figure = style.new_figure(style.WIDTH_INCHES, min(max(map_height, 2.0), 4.5) * max(len(matches), 1), ax)
     grid = figure.subplots(max(len(matches), 1), columns, squeeze=False, width_ratios=widths)
     truth_shares, shares = shares_of(truth), shares_of(view)
     colours = style.colour_map(style.MAP_COLOURS)

@@ -7,6 +7,7 @@ from collections.abc import Sequence
 import numpy as np
 import xarray as xr
 
+from scalehsi.cube import history_of
 from scalehsi.physics.identify import Mark
 from scalehsi.plots import style
 from scalehsi.plots.digest import Digest
@@ -18,8 +19,9 @@ from scalehsi.schema import ABUNDANCES, COMPONENT
 def headline(result: xr.Dataset, view: Digest, marks: Sequence[Sequence[Mark]]) -> list[Part]:
     """The parts of the page above the chapters; `marks` are the line labels of each component."""
     count = len(view.names)
+    parent = fitted_before(result)
     facts = [
-        view.model,
+        f"{view.model} of the maps of {parent}" if parent else view.model,
         f"{count} component{'' if count == 1 else 's'}",
         f"{map_size(result)} pixels",
         energy_span(view),
@@ -41,6 +43,12 @@ def _component_row(view: Digest, number: int, marks: Sequence[Mark]) -> tuple[Ce
     text = component_line(view, number, marks).removeprefix(name)
     bar = Cell(colour=style.colour(number), share=share if np.isfinite(share) else None)
     return bar, Cell(text, name=name)
+
+
+def fitted_before(result: xr.Dataset) -> str:
+    """The model whose maps this result continues, as a Gaussian process does; empty for a fit of a cube."""
+    earlier, last = ["", "", *history_of(result.attrs)][-2:]
+    return earlier.split()[1] if earlier.startswith("fit ") and last.startswith("fit ") else ""
 
 
 def counts_per_pixel(view: Digest) -> str:

@@ -13,7 +13,7 @@ from scalehsi.models.gp.upsampling import Upsampling
 from scalehsi.result import check_result
 from scalehsi.schema import ABUNDANCES, COMPONENT, ENDMEMBERS, ENERGY, MASK, MEAN_SPECTRUM, InputError, X, Y
 
-CARRIED: Final = (ENDMEMBERS, "offset", MEAN_SPECTRUM)
+CARRIED: Final = (ENDMEMBERS, "offset", MEAN_SPECTRUM, "explained_variance_ratio")
 """Variables of a result, beside its maps, that `scalehsi.reconstruct` and reports need."""
 TRIED_PER_WINDOW: Final = 4
 """Windows that are read for each one that is asked for, at most, where many pixels are missing."""

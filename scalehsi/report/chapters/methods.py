@@ -69,7 +69,9 @@ def chapter(view: Digest, context: Context) -> Chapter | None:
             "has and another one lacks belongs to a phase that was mixed into the component, or is missing in it.",
         ),
     ]
-    return Chapter("methods", "Comparison with other methods", [Paragraph(words), calls, _table(names, found)], drawings)
+    return Chapter(
+        "methods", "Comparison with other methods", [Paragraph(words), calls, _table(names, found)], drawings
+    )
 
 
 def _check_grids(view: Digest, others: Mapping[str, Digest]) -> None:

@@ -8,6 +8,7 @@ from typing import Any, Final
 import numpy as np
 import xarray as xr
 
+from scalehsi.cube import history_of
 from scalehsi.plots.digest import Digest
 from scalehsi.plots.style import length_text, number_text
 from scalehsi.report.chapters import Context
@@ -118,8 +119,7 @@ def _short(value: Any) -> str:
 
 def _history(result: xr.Dataset) -> Listing | Paragraph:
     """The preparation steps and fits behind the result."""
-    lines = result.attrs.get("history", [])
-    lines = lines.splitlines() if isinstance(lines, str) else [str(line) for line in np.asarray(lines).ravel()]
+    lines = history_of(result.attrs)
     return Listing(lines) if lines else Paragraph("Not recorded.")
 
 

@@ -12,7 +12,9 @@ import numpy as np
 import pytest
 
 import scalehsi as hsi
+from scalehsi.cli.commands.demo import OTHERS
 from scalehsi.io import open_dataset
+from scalehsi.result import result_warnings
 
 pytestmark = pytest.mark.examples
 
@@ -41,10 +43,15 @@ def test_demo_goes_from_cube_to_report_in_words(demo):
 def test_demo_compares_with_the_usual_methods(demo):
     folder, out = demo
     cube, truth = hsi.open_cube(folder / "minerals.zarr"), open_dataset(folder / "minerals_truth.zarr")
-    names = {"Standard NMF": "standard_nmf.zarr", "PCA, Poisson-weighted": "pca.zarr", "PSNMF": "result.zarr"}
+    names = {**OTHERS, "PSNMF": "result.zarr"}
     results = {name: hsi.open_result(folder / file) for name, file in names.items()}
-    assert [r.attrs["model"] for r in results.values()] == ["NMF", "PCA", "PSNMF"]
-    assert hsi.NMF.from_settings(json.loads(results["Standard NMF"].attrs["settings"])).loss == "frobenius"
+    assert [r.attrs["model"] for r in results.values()] == ["NMF", "NMF", "NMF", "PCA", "PSNMF"]
+    fitted = [hsi.NMF.from_settings(json.loads(r.attrs["settings"])) for r in list(results.values())[:3]]
+    assert [(model.loss, model.weighting) for model in fitted] == [
+        ("frobenius", None),
+        ("frobenius", "poisson"),
+        ("poisson", None),
+    ]
     table = hsi.metrics.denoise_report(cube, results, lines=["Nd La"], truth=truth)
     printed = {"As measured": "raw", **{name: name for name in names}}
     for name, method in printed.items():
@@ -53,9 +60,11 @@ def test_demo_compares_with_the_usual_methods(demo):
         here = table.sel({"method": method})
         assert float(correlation) == pytest.approx(float(here["correlation"][0]), abs=6e-4)
         assert float(error) == pytest.approx(100 * float(here["cube_error"]), abs=0.06)
-    angles = hsi.metrics.score(results["Standard NMF"], truth)["spectral_angle"]
-    line = next(line for line in out.splitlines() if line.startswith("Standard NMF  "))
-    assert float(line.split()[2].rstrip("°")) == pytest.approx(np.degrees(float(angles[0])), abs=0.006)
+    for name in list(OTHERS)[:3]:
+        angles = hsi.metrics.score(results[name], truth)["spectral_angle"]
+        line = next(line for line in out.splitlines() if line.startswith(f"{name}  "))
+        first = line.removeprefix(name).split()[0]
+        assert float(first.rstrip("°")) == pytest.approx(np.degrees(float(angles[0])), abs=0.006)
 
 
 def test_the_page_of_the_demo_tells_the_story(demo):
@@ -63,7 +72,7 @@ def test_the_page_of_the_demo_tells_the_story(demo):
     text = (folder / "report" / "index.html").read_text()
     for words in (
         "Comparison with other methods",
-        "Standard NMF: hsi.NMF(3, loss=&#39;frobenius&#39;)",
+        "NMF (least squares)</td><td>hsi.NMF(3, loss=&#39;frobenius&#39;)",
         "Effect of denoising",
         "Nd Lα (5.168 to 5.288 keV)",
         "Whole cube, error",
@@ -82,9 +91,10 @@ def test_demo_replaces_only_what_it_made(demo, run, answer, tmp_path):
     found = answer("demo", folder, "--size", "40", "--overwrite")
     assert (folder / "notes.txt").read_text() == "mine"
     assert found["largest_angle_deg"] == max(row["spectral_angle_deg"] for row in found["components"])
-    assert [row["name"] for row in found["methods"]] == ["raw", "Standard NMF", "PCA, Poisson-weighted", "PSNMF"]
-    assert found["methods"][3]["spectral_angles_deg"]["Fp"] == found["components"][1]["spectral_angle_deg"]
-    assert Path(found["standard_nmf"]).is_dir()
+    assert [row["name"] for row in found["methods"]] == ["raw", *OTHERS, "PSNMF"]
+    assert found["methods"][-1]["spectral_angles_deg"]["Fp"] == found["components"][1]["spectral_angle_deg"]
+    assert Path(found["nmf_least_squares"]).is_dir()
+    assert found["warnings"] == [each._asdict() for each in result_warnings(hsi.open_result(folder / "result.zarr"))]
     hsi.save(hsi.open_cube(folder / "minerals.zarr"), tmp_path / "minerals.zarr")
     for extra in ([], ["--overwrite"]):
         status, _, err = run("demo", tmp_path, *extra)
