@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import platform
+import re
 from collections.abc import Mapping, Sequence
 from importlib import metadata
 from typing import Any, Final, NamedTuple
@@ -113,14 +114,14 @@ def make_result(
     data[OBJECTIVE] = (ITERATION, np.asarray(objective, dtype=np.float64), {"long_name": "objective"})
     data.attrs = {
         "model": model,
+        "status": status,
+        "advice": _advice(advice or ADVICE[status], warnings),
+        "warnings": warnings_text(warnings),
         "settings": json.dumps(dict(settings), sort_keys=True),
         "seed": int(seed),
         "versions": json.dumps(versions(), sort_keys=True),
         "source": source or str(cube.attrs.get("source", "")),
         "history": [*history_of(cube.attrs), f"fit {model} to {describe_shape(cube)}, seed {seed}: {status}"],
-        "status": status,
-        "advice": _advice(advice or ADVICE[status], warnings),
-        "warnings": warnings_text(warnings),
         **{k: cube.attrs[k] for k in KEPT_ATTRS if k in cube.attrs},
     }
     data.attrs = plain_attrs(data.attrs)
@@ -136,6 +137,22 @@ def _advice(standing: str, warnings: Sequence[ResultWarning]) -> str:
         return standing
     number = "1 warning" if len(warnings) == 1 else f"{len(warnings)} warnings, the first"
     return f"{standing} {number}: {warnings[0].text}"
+
+
+def advice_alone(result: xr.Dataset | xr.DataArray) -> str:
+    """The advice of a result without its words on warnings, for those who show all of them anyway.
+
+    Examples
+    --------
+    >>> found = [ResultWarning("drift", "Spectra shift."), ResultWarning("spike", "One value is high.")]
+    >>> attrs = {"advice": _advice("It settled.", found), "warnings": warnings_text(found)}
+    >>> attrs["advice"]
+    'It settled. 2 warnings, the first: Spectra shift.'
+    >>> advice_alone(xr.Dataset(attrs=attrs))
+    'It settled.'
+    """
+    advice, first = str(result.attrs.get("advice", "")), result_warnings(result)[:1]
+    return re.sub(rf" \d+ warnings?(, the first)?: {re.escape(first[0].text)}", "", advice) if first else advice
 
 
 def plain_attrs(attrs: Mapping[str, Any]) -> dict[str, Any]:

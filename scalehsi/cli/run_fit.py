@@ -12,6 +12,7 @@ import scalehsi as hsi
 from scalehsi.cli.console import several
 from scalehsi.cli.session import Session
 from scalehsi.fitting.model import Model
+from scalehsi.result import advice_alone
 
 STATUS: Final = {
     "converged": "converged",
@@ -64,8 +65,7 @@ def run_fit(
     with session.computing(f"writing {target.name}"):
         hsi.save(fitted, target, overwrite=overwrite)
     if session.console.quiet and fitted.attrs["status"] != "converged":
-        advice = session.translate(fitted.attrs["advice"])
-        session.console.warn(f"{fitted.attrs['model']}: {status_of(fitted)}. {advice}")
+        session.console.warn(f"{fitted.attrs['model']}: {status_of(fitted)}. {session.translate(advice_alone(fitted))}")
     return hsi.open_result(target), seconds
 
 

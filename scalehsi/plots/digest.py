@@ -23,7 +23,7 @@ from scalehsi.plots.coordinates import (
     shown_positions,
     word_list,
 )
-from scalehsi.result import ResultWarning, check_result, result_warnings, settings_of
+from scalehsi.result import ResultWarning, advice_alone, check_result, result_warnings, settings_of
 from scalehsi.schema import (
     ABUNDANCES,
     ADVICE,
@@ -199,7 +199,7 @@ def digest(result: xr.Dataset | Digest) -> Digest:
         signal=signal,
         source=str(attrs.get("source", "") or ""),
         status=status,
-        advice=str(attrs.get("advice", "") or ADVICE.get(status, "")),
+        advice=advice_alone(result) or ADVICE.get(status, ""),
         warnings=tuple(result_warnings(result)) if "warnings" in attrs else None,
         names=component_names(result),
         energy=energy_axis(result),
@@ -220,9 +220,7 @@ def digest(result: xr.Dataset | Digest) -> Digest:
         mean_spectrum=small.get(MEAN_SPECTRUM),
         residual_spectrum=small.get(RESIDUAL_SPECTRUM),
         residual=residual,
-        relative_residual=None
-        if signed or residual is None or unit != "counts"
-        else _relative(residual, small["maps"], endmembers),
+        relative_residual=relative,
         iteration=iteration_axis(result),
         objective=small[OBJECTIVE] if OBJECTIVE in small and small[OBJECTIVE].size else None,
         eigenvalues=small.get("eigenvalues"),

@@ -44,7 +44,7 @@ from scalehsi.cli.run_fit import run_fit, status_of
 from scalehsi.cli.runner import command
 from scalehsi.cli.session import Session
 from scalehsi.fitting.checkpoint import FILE
-from scalehsi.result import component_share
+from scalehsi.result import advice_alone, component_share
 from scalehsi.schema import COMPONENT, ENDMEMBERS, OBJECTIVE, InputError, Interrupted
 
 
@@ -84,7 +84,7 @@ def run(
         with _keeping(checkpoint):
             made, seconds = run_fit(session, data, chosen, target, overwrite=overwrite, elements=named, **how)
         found = {"result": str(result), **_summary(made), "seconds": round(seconds, 3), "report": None}
-        _show(session, found, status_of(made))
+        _show(session, found, f"{status_of(made)}, {duration(seconds)}. {session.translate(advice_alone(made))}")
         found["warnings"] = session.console.show_warnings(made, session.translate)
         if report is not None:
             found["report"] = write_report(session, made, report, overwrite=overwrite)
@@ -131,10 +131,9 @@ def _summary(result: xr.Dataset) -> dict[str, Any]:
     return found
 
 
-def _show(session: Session, found: dict[str, Any], status: str) -> None:
-    """Show the values of `_summary`, and the status, in words."""
-    advice = session.translate(found["advice"])
-    session.console.say(f"{found['model']}: {status}, {duration(found['seconds'])}. {advice}")
+def _show(session: Session, found: dict[str, Any], ended: str) -> None:
+    """Show the values of `_summary` in words, after how the fit ended."""
+    session.console.say(f"{found['model']}: {ended}")
     for key, words in (("signal_share", "of the signal"), ("explained_variance", "of the variance")):
         parts = [f"component {n}: {100 * v:.1f} %" for n, v in enumerate(found.get(key, []), start=1)]
         if parts:

@@ -25,7 +25,7 @@ from scalehsi.cli.run_fit import STATUS, run_fit
 from scalehsi.cli.runner import command
 from scalehsi.cli.session import Session
 from scalehsi.io import open_dataset, open_maps
-from scalehsi.result import map_dims
+from scalehsi.result import advice_alone, map_dims
 from scalehsi.schema import ABUNDANCES, COMPONENT, ENDMEMBERS, InputError
 
 
@@ -62,7 +62,7 @@ def run(
     found = {**_summary(made), "result": str(out), "seconds": round(seconds, 3), "report": None}
     if scanned is not None:
         found["recommended"] = [float(v) for v in scanned["recommended"].values]
-    _show(session, found)
+    _show(session, found, f"{STATUS[found['status']]}. {session.translate(advice_alone(made))}")
     found["warnings"] = session.console.show_warnings(made, session.translate)
     if report is not None:
         found["report"] = write_report(session, made, report, scan=scanned, overwrite=overwrite)
@@ -115,9 +115,9 @@ def _summary(result: xr.Dataset) -> dict[str, Any]:
     }
 
 
-def _show(session: Session, found: dict[str, Any]) -> None:
-    """Show the values of `_summary` in words."""
-    session.console.say(f"{found['model']}: {STATUS[found['status']]}. {session.translate(found['advice'])}")
+def _show(session: Session, found: dict[str, Any], ended: str) -> None:
+    """Show the values of `_summary` in words, after how the fit ended."""
+    session.console.say(f"{found['model']}: {ended}")
     y, x = found["lengthscale"]
     nm = found["lengthscale_nm"]
     more = f" ({number(nm[0])} and {number(nm[1])} nm)" if nm else ""

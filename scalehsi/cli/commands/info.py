@@ -23,7 +23,7 @@ from scalehsi.cli.session import Session
 from scalehsi.cube import describe, describe_axes, history_of, navigation_dims
 from scalehsi.io import open_dataset
 from scalehsi.io.atomic import is_store
-from scalehsi.result import map_dims, result_warnings, settings_of
+from scalehsi.result import advice_alone, map_dims, result_warnings, settings_of
 from scalehsi.schema import COMPONENT, ENDMEMBERS, ENERGY, MASK, OBJECTIVE
 
 
@@ -201,7 +201,7 @@ def _info_result(session: Session, path: Path, data: xr.Dataset) -> dict[str, An
     rows = [("Components", ", ".join(names))]
     if not truth:
         rows += [
-            ("Status", f"{found['status'] or 'unknown'}. {found['advice'] or ''}".strip()),
+            ("Status", f"{found['status'] or 'unknown'}. {session.translate(advice_alone(data))}".strip()),
             *_warning_rows(session, data),
             ("Iterations", f"{found['iterations']}" if found["iterations"] else "none"),
         ]

@@ -15,7 +15,7 @@ from scalehsi.cli.console import several
 from scalehsi.cli.runner import command
 from scalehsi.cli.session import Session
 from scalehsi.cube import history_of
-from scalehsi.result import map_dims, plain_attrs
+from scalehsi.result import advice_alone, map_dims, plain_attrs, result_warnings, warnings_text
 from scalehsi.schema import ABUNDANCES, ENDMEMBERS
 
 
@@ -31,8 +31,10 @@ def run(
         projected = _projected(fitted, hsi.project(fitted, other), other, origin=result.name)
         with session.computing(f"solving {cube.name}"):
             hsi.save(projected, target, overwrite=overwrite)
-    session.console.say(f"{out}: maps of {several(fitted.sizes['component'], 'component')} in {cube.name}")
-    return {"written": str(out), "model": fitted.attrs["model"], "components": fitted.sizes["component"]}
+    count = fitted.sizes["component"]
+    session.console.say(f"{out}: maps of {several(count, 'component')} in {cube.name}")
+    warnings = session.console.show_warnings(projected, session.translate)
+    return {"written": str(out), "model": fitted.attrs["model"], "components": count, "warnings": warnings}
 
 
 def _projected(fitted: xr.Dataset, maps: xr.DataArray, cube: xr.DataArray, *, origin: str) -> xr.Dataset:
@@ -58,4 +60,7 @@ def _projected(fitted: xr.Dataset, maps: xr.DataArray, cube: xr.DataArray, *, or
     line = f"project: spectra of {origin} ({fitted.attrs['model']}), maps of {cube.attrs.get('source') or 'this cube'}"
     carried = {k: cube.attrs[k] for k in ("title", "source") if k in cube.attrs}
     made.attrs = plain_attrs({**fitted.attrs, **carried, "history": [*history_of(cube.attrs), line]})
+    # The spectra are those of the fit, and so are its warnings; their pixels are not those of this cube.
+    earlier = [each._replace(text=f"When the spectra were fitted: {each.text}") for each in result_warnings(fitted)]
+    made.attrs |= {"advice": advice_alone(fitted), "warnings": warnings_text(earlier)}
     return made

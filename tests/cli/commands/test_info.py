@@ -11,6 +11,7 @@ import pytest
 import scalehsi as hsi
 from scalehsi.cli import console
 from scalehsi.cube import make_cube
+from scalehsi.result import ResultWarning, warnings_text
 from tests.helpers import raise_if_dask_computes
 
 
@@ -76,3 +77,25 @@ def test_info_of_a_result_and_of_a_truth(run, scene):
     status, out, err = run("info", scene / "map_truth.zarr", "--json")
     assert (status, json.loads(out)["kind"]) == (0, "truth")
     assert "the truth of a simulation" in err
+
+
+def test_info_of_a_result_lists_its_warnings(run, scene, tmp_path):
+    found = [
+        ResultWarning("drift", "Spectra shift by at least 0.6 eV.", "prepare --step align"),
+        ResultWarning("below_noise", "The data hold 3.", "n_components=3"),
+    ]
+    result = hsi.open_result(scene / "result.zarr")
+    stores = {"two": result.assign_attrs(warnings=warnings_text(found)), "none": result.assign_attrs(warnings="[]")}
+    stores["old"] = result.drop_attrs(deep=False).assign_attrs(
+        {k: v for k, v in result.attrs.items() if k != "warnings"}
+    )
+    for name, each in stores.items():
+        hsi.save(each, tmp_path / f"{name}.zarr")
+    _, out, err = run("info", tmp_path / "two.zarr", "--json")
+    answer = json.loads(out)
+    assert answer["warnings"] == [each._asdict() for each in found]
+    assert "warnings" not in answer["attrs"]
+    assert re.search(r"^Warnings +drift: Spectra shift by at least 0\.6 eV\. Try: prepare --step align$", err, re.M)
+    assert re.search(r"^ +below_noise: The data hold 3\. Try: n_components=3$", err, re.M)
+    assert re.search(r"^Warnings +none$", run("info", tmp_path / "none.zarr")[1], re.M)
+    assert re.search(r"^Warnings +not looked for", run("info", tmp_path / "old.zarr")[1], re.M)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import numpy as np
 
 import scalehsi as hsi
+from scalehsi.result import ResultWarning, result_warnings, warnings_text
 
 
 def test_project_gives_a_result_of_the_other_cube(answer, scene, tmp_path):
@@ -19,3 +20,15 @@ def test_project_gives_a_result_of_the_other_cube(answer, scene, tmp_path):
     assert "objective" not in projected
     denoised = hsi.open_cube(answer("reconstruct", tmp_path / "p.zarr", tmp_path / "d.zarr")["written"])
     assert denoised.sizes == cube.sizes
+
+
+def test_project_says_what_the_fit_of_the_spectra_warned_of(run, scene, tmp_path):
+    found = [ResultWarning("drift", "Spectra shift by at least 0.6 eV.", "prepare --step align")]
+    hsi.save(hsi.open_result(scene / "result.zarr").assign_attrs(warnings=warnings_text(found)), tmp_path / "r.zarr")
+    status, out, err = run("project", tmp_path / "r.zarr", scene / "map.zarr", tmp_path / "p.zarr", "--quiet")
+    assert (status, out) == (0, "")
+    assert err == (
+        "warning (drift): When the spectra were fitted: Spectra shift by at least 0.6 eV. Try: prepare --step align\n"
+    )
+    (kept,) = result_warnings(hsi.open_result(tmp_path / "p.zarr"))
+    assert kept.text == "When the spectra were fitted: Spectra shift by at least 0.6 eV."
