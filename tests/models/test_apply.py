@@ -137,7 +137,7 @@ def test_the_reconstruction_is_maps_times_spectra_with_the_axes_of_the_cube(fitt
     assert "component" not in cube.coords
     assert (cube.attrs["signal"], cube.attrs["title"], cube.attrs["elements"]) == ("EDS", "a title", "Si")
     model = fitted.attrs["model"]
-    assert cube.attrs["history"] == [*fitted.attrs["history"], f"reconstruct from {model}, 3 components"]
+    assert cube.attrs["history"] == [*fitted.attrs["history"].splitlines(), f"reconstruct from {model}, 3 components"]
     want = np.einsum("kyx,ke->yxe", fitted.abundances.values, fitted.endmembers.values)
     want += fitted["offset"].values if "offset" in fitted else 0
     assert_allclose(cube, want, rtol=1e-5, atol=1e-5)
