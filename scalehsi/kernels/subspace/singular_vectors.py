@@ -9,7 +9,7 @@ from __future__ import annotations
 from typing import Any, Final
 
 import numpy as np
-from scipy.sparse.linalg import svds
+from scipy.sparse.linalg import ArpackError, svds
 
 from scalehsi import arrays
 from scalehsi.arrays import Float
@@ -43,7 +43,12 @@ def leading_pairs(x: np.ndarray[Any, Any], n: int, rng: np.random.Generator) -> 
         return np.zeros((x.shape[0], 0)), np.zeros(0), np.zeros((0, x.shape[1]))
     if rank == min(x.shape):
         return np.linalg.svd(x, full_matrices=False)
-    u, sigma, vt = svds(x, k=rank, v0=rng.uniform(0.5, 1.5, size=min(x.shape)).astype(x.dtype))
+    try:
+        u, sigma, vt = svds(x, k=rank, v0=rng.uniform(0.5, 1.5, size=min(x.shape)).astype(x.dtype))
+    except ArpackError:
+        # Equal rows: the Lanczos vectors end before there are so many pairs.
+        u, sigma, vt = np.linalg.svd(x, full_matrices=False)
+        return u[:, :rank], sigma[:rank], vt[:rank]
     return u[:, ::-1], sigma[::-1], vt[::-1]
 
 

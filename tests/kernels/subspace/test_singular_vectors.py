@@ -36,6 +36,14 @@ def test_leading_vectors_are_those_of_numpy(seed: int, n: int, shape: tuple[int,
     assert largest_angle(got, np.linalg.svd(x)[2][:n].T) < 1e-3
 
 
+@pytest.mark.parametrize("n", [2, 4])
+def test_equal_rows_have_one_direction(n: int) -> None:
+    """The Lanczos iteration ends before it has so many pairs."""
+    got = leading_vectors(np.full((144, 40), 5.0, dtype="f4"), n, seed=0)
+    assert_allclose(np.abs(got[:, 0]), 40**-0.5, rtol=1e-5)
+    assert np.isfinite(got).all()
+
+
 @pytest.mark.parametrize("shape", [(1, 5), (2, 30), (3, 3)])
 def test_fewer_pixels_than_vectors_leave_columns_of_zeros(shape: tuple[int, int]) -> None:
     got = leading_vectors(np.random.default_rng(0).random(shape), 4 if shape[1] > 3 else 3, seed=0)
