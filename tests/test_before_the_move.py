@@ -53,15 +53,21 @@ def model_of(result: xr.Dataset) -> Any:
     return model_class(result.attrs["model"]).from_settings(settings_of(result))
 
 
+CHANGED_MAPS = {"PSNMF": 0.02}
+"""Maps that differ from old ones by up to this: since then counts of pure pixels are found by the gamma likelihood, and
+abundances of the neighbours are averaged in place of fractions of the counts."""
+
+
 def assert_same_result(found: xr.Dataset, old: xr.Dataset) -> None:
-    """The same status and variables; spectra within 0.00 degrees, maps to rounding."""
+    """The same status and variables; spectra within 0.00 degrees, maps to rounding where nothing was mended."""
     assert found.attrs["status"] == old.attrs["status"]
     assert set(old.data_vars) <= set(found.data_vars)
     if "endmembers" in old:
         angle = hsi.metrics.spectral_angle(found["endmembers"], old["endmembers"])
         assert float(np.degrees(angle).max()) < 0.005
     scale = float(abs(old["abundances"]).max())
-    np.testing.assert_allclose(found["abundances"], old["abundances"], rtol=1e-4, atol=1e-4 * scale)
+    atol = CHANGED_MAPS.get(old.attrs["model"], 1e-4 * scale)
+    np.testing.assert_allclose(found["abundances"], old["abundances"], rtol=1e-4, atol=atol)
 
 
 @pytest.mark.parametrize("name", CUBES)

@@ -6,8 +6,10 @@ import math
 import numbers
 from typing import Any, Final
 
+import numpy as np
 import xarray as xr
 
+from scalehsi.arrays import Float
 from scalehsi.blocks import Blocks, branch, capacity, open_blocks
 from scalehsi.checks import is_number, require
 from scalehsi.fitting.survey import Survey
@@ -160,6 +162,13 @@ def _unmasked(view: Blocks, factors: dict[Any, int]) -> Any:
     """Which bins have no masked pixel."""
     windows: Any = view.cube[MASK].coarsen(factors, boundary="trim")
     return windows.all()
+
+
+def used_pixels(view: Blocks, rows: int, columns: int) -> Float:
+    """How many pixels of each bin (..., y, x) are used. rows, columns: pixels of a bin along y and x."""
+    used = view.cube[MASK] if MASK in view.cube.coords else xr.DataArray(np.ones(view.shape), dims=view.cube.dims[:-1])
+    windows: Any = used.coarsen({Y: rows, X: columns}, boundary="trim")
+    return np.asarray(windows.sum().values, dtype=np.float64)
 
 
 def without_zeros(view: Blocks) -> Blocks:

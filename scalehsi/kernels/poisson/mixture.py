@@ -33,6 +33,14 @@ MEAN_FRACTION: Final = 1e-3
 """Fraction of its mean that `without_zeros` adds to a spectrum."""
 TRUNCATION: Final = 3.0
 """The Gaussian over the neighbours is cut off at this many standard deviations."""
+STEPS: Final = 20
+"""Largest number of steps of the posterior of a pixel."""
+TOLERANCE: Final = 1e-3
+"""The steps end when the posterior changes by less than this, relative to the counts of the pixel."""
+MAX_STEPS: Final = 400
+"""No pixel takes more steps, whatever precision is wanted."""
+LONE_STEPS: Final = 100
+"""Steps of the posterior of a pixel that starts from equal fractions; neighbours give a better start."""
 ANNEALING: Final = (0.5, 0.2, 0.1, 0.05)
 """Concentrations of the prior before the final one."""
 ANNEALING_PASSES: Final = 8
@@ -76,8 +84,7 @@ def update(
         ``gamma`` (P, K) float32.
     sums : dict
         ``N`` (E, K), the counts of each channel assigned to each component; ``bound``, the variational lower bound of
-        the log-evidence; ``T`` (K,) = sum_p t and ``TT`` (K, K) = sum_p t t', where t (K,) are the counts of a pixel
-        assigned to each component.
+        the log-evidence.
 
     Examples
     --------
@@ -89,21 +96,18 @@ def update(
     k, wide = len(s), _columns(s)
     pixels = x.shape[0]
     found = np.zeros((pixels, k)) if gamma is None else np.array(arrays.to_host(gamma), dtype=np.float64, order="C")
-    table, sums = aligned_zeros(len(wide), padded_width(wide.shape[1])), np.zeros(1 + k + k * k)
+    table, bound = aligned_zeros(len(wide), padded_width(wide.shape[1])), np.zeros(1)
     start = 1 if gamma is None else 2 if restart else 0
     prior = np.full((1, k), float(alpha))
     for part, indptr, channel, value in sparse_counts.strips(x):
-        infer_rows(indptr, channel, value, wide, prior, found[part], table, sums, start, steps, tol)
+        infer_rows(indptr, channel, value, wide, prior, found[part], table, bound, start, steps, tol)
     big_n = table[:, :k] * wide[:, :k]
-    return {"gamma": found.astype(np.float32)}, {
-        "N": big_n,
-        "bound": float(sums[0]),
-        "T": sums[1 : 1 + k].copy(),
-        "TT": sums[1 + k :].reshape(k, k).copy(),
-    }
+    return {"gamma": found.astype(np.float32)}, {"N": big_n, "bound": float(bound[0])}
 
 
-def fractions(x: arrays.Array | Counts, *, s: Float, alpha: Float | float, steps: int = 20, tol: float = 1e-3) -> Float:
+def fractions(
+    x: arrays.Array | Counts, *, s: Float, alpha: Float | float, steps: int = STEPS, tol: float = TOLERANCE
+) -> Float:
     """Expected fractions of the components in each pixel, shape (P, K), starting from the prior.
 
     Parameters
@@ -157,12 +161,14 @@ def fractions_with_neighbours(
     alpha: float,
     neighbour_counts: float,
     widths: Sequence[float],
+    pure_counts: Float,
 ) -> Float:
     """Expected fractions with a spatial prior: the fractions of the neighbours count as additional counts of a pixel.
 
     The first round has a flat prior, ``Dirichlet(1, ..., 1)``. In each further round the prior of a pixel is
-    ``alpha + neighbour_counts g``, where g are the fractions of the previous round averaged with a Gaussian. Each round
-    starts from its prior, so that the result in a pixel depends only on the counts within the distance `halo`.
+    ``alpha + neighbour_counts g``, where g are the fractions that follow from the abundances of the previous round,
+    averaged with a Gaussian. Each round starts from its prior, so that the result in a pixel depends only on the counts
+    within the distance `halo`.
 
     Parameters
     ----------
@@ -180,6 +186,10 @@ def fractions_with_neighbours(
         Additional counts that the neighbours are worth; 0 solves each pixel by itself.
     widths : sequence of float
         Standard deviation of the Gaussian of each round after the first, in pixels.
+    pure_counts : array, shape (K,)
+        Counts of a pixel of each component, in any unit: fractions of the counts divided by them are abundances. The
+        averages of the abundances hold beside a phase of many counts, those of fractions of the counts do not. An error
+        of the fractions grows by the ratio of the counts, so the posteriors are computed more precisely by this ratio.
 
     Returns
     -------
@@ -187,15 +197,23 @@ def fractions_with_neighbours(
     """
     if not isinstance(x, Counts):
         x = Counts.from_dense(x)
-    found = fractions(x, s=s, alpha=1.0 if neighbour_counts > 0 else alpha)
+    contrast = float(pure_counts.max() / pure_counts.min())
+    steps, tol = min(MAX_STEPS, round(STEPS * contrast)), TOLERANCE / contrast
+    if neighbour_counts == 0:
+        return fractions(x, s=s, alpha=alpha, steps=max(steps, LONE_STEPS), tol=tol)
+    found = fractions(x, s=s, alpha=1.0, steps=steps, tol=tol)
     weight = np.asarray(used, dtype=np.float64).reshape(shape)
-    for width in widths if neighbour_counts > 0 else ():
-        level = _blurred(weight, width)
-        prior = np.empty_like(found)
+    for width in widths:
+        level = blurred(weight, width)
+        abundances = found / pure_counts
+        abundances /= abundances.sum(axis=1, keepdims=True)
+        near = np.empty_like(found)
         for k in range(len(s)):
-            near = _blurred(found[:, k].reshape(shape) * weight, width) / np.maximum(level, 1e-12)
-            prior[:, k] = alpha + neighbour_counts * near.reshape(-1)
-        found = fractions(x, s=s, alpha=prior)
+            average = blurred(abundances[:, k].reshape(shape) * weight, width) / np.maximum(level, 1e-12)
+            near[:, k] = pure_counts[k] * average.reshape(-1)
+        near /= np.maximum(near.sum(axis=1, keepdims=True), 1e-300)
+        prior = alpha + neighbour_counts * near
+        found = fractions(x, s=s, alpha=prior, steps=steps, tol=tol)
     return found
 
 
@@ -269,7 +287,7 @@ def _radius(width: float) -> int:
     return math.ceil(TRUNCATION * width)
 
 
-def _blurred(values: Float, width: float) -> Float:
+def blurred(values: Float, width: float) -> Float:
     """Average ``values`` (..., rows, columns) with a Gaussian of this standard deviation, zero beyond the edges."""
     axes = (values.ndim - 2, values.ndim - 1)
     return np.asarray(gaussian_filter(values, width, mode="constant", radius=_radius(width), axes=axes))

@@ -70,17 +70,17 @@ def infer_rows(
     prior: Any,
     gamma: Any,
     table: Any,
-    sums: Any,
+    bound: Any,
     start: int,
     steps: int,
     tol: float,
 ) -> None:
-    """Update the posteriors of a strip in place, and add their contribution to the table and the sums.
+    """Update the posteriors of a strip in place, and add their contribution to the table and the bound.
 
     indptr, channel, value: rows from `scalehsi.kernels.pixel_rows.sparse_counts.strips`. st (E, `padded_components`):
     spectra. prior (1 or P, K): Dirichlet parameters of the prior. gamma (P, K): those of the posterior. table
-    (E, width): counts by component, divided by the spectra, or (0, width) for none; then ``sums`` (1 + K + K K,) stays
-    unchanged too. start: 0 from gamma, 1 from the prior, 2 from the fractions of gamma. steps, tol: as in
+    (E, width): counts by component, divided by the spectra, or (0, width) for none; then ``bound`` (1,) stays unchanged
+    too. start: 0 from gamma, 1 from the prior, 2 from the fractions of gamma. steps, tol: as in
     `mixture.update`.
     """
     pixels, n = gamma.shape
@@ -125,7 +125,7 @@ def infer_rows(
                     row[k] = w[k]
                 scatter(table, channel, first, last, r, row)
                 likelihood = log_likelihood(x, y.view(np.int64), m, exponent, mantissa, mantissa.view(np.int64))
-            _add(gamma[p], alpha, constant, total, likelihood, sums)
+            bound[0] += _bound(gamma[p], alpha, constant, total, likelihood)
 
 
 @numba.njit(cache=True, nogil=True)
@@ -173,8 +173,8 @@ def _prior_constant(alpha: Any) -> float:
 
 
 @lean
-def _add(gamma: Any, alpha: Any, constant: float, total: float, likelihood: float, sums: Any) -> None:
-    """Add the bound of a pixel, and its counts by component, to the sums (1 + K + K K,).
+def _bound(gamma: Any, alpha: Any, constant: float, total: float, likelihood: float) -> float:
+    """The bound of a pixel.
 
     gamma, alpha (K,): posterior and prior. constant: term of the prior. total: counts. likelihood: ``sum x log y``.
     """
@@ -187,10 +187,4 @@ def _add(gamma: Any, alpha: Any, constant: float, total: float, likelihood: floa
     for k in range(n):
         log_gamma, psi = _gamma_logs(gamma[k])
         bound += log_gamma + (alpha[k] - gamma[k]) * (psi - level)
-    sums[0] += bound
-    part = total / whole
-    for k in range(n):
-        count = part * gamma[k]
-        sums[1 + k] += count
-        for j in range(n):
-            sums[1 + n + k * n + j] += count * part * gamma[j]
+    return bound

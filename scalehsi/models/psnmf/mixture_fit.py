@@ -15,11 +15,12 @@ import xarray as xr
 from scalehsi.arrays import Float
 from scalehsi.blocks import Blocks, Tile, map_fold
 from scalehsi.cube import navigation_dims
+from scalehsi.fitting import binning
 from scalehsi.fitting.model import State, Stats
 from scalehsi.kernels import least_squares
 from scalehsi.kernels.pixel_rows.sparse_counts import Counts
 from scalehsi.kernels.poisson import mixture
-from scalehsi.kernels.quadratic.nnls import nnls
+from scalehsi.kernels.poisson.mixture_yields import pure_pixel_counts
 from scalehsi.kernels.statistics.survey import in_sample
 from scalehsi.schema import COMPONENT
 
@@ -74,41 +75,53 @@ def _next_state(gamma: Any, sums: dict[str, Any], s: Float, value: float) -> Sta
         "kept": s,
         "safe": mixture.improve(sums, s),
         "gamma": gamma,
-        "T": np.asarray(sums["T"]),
-        "TT": np.asarray(sums["TT"]),
         "objective": np.asarray(value),
     }
 
 
-def spectra(state: State) -> tuple[Float, float]:
-    """Spectra (K, E) of bins that consist of one component, and the number of pixels of a bin."""
-    return state["safe"] * pure_bin_counts(state["TT"], state["T"])[:, None], float(np.prod(state["fine"]))
+def spectra(view: Blocks, state: State, concentration: float) -> tuple[Float, float]:
+    """Spectra (K, E) of pixels that consist of one component, and the fraction of the bins without specimen.
 
-
-def pure_bin_counts(second: Float, first: Float) -> Float:
-    """Estimate the counts d (K,) of a bin that consists of one component, so that the fractions of a bin add up to one.
-
-    Minimises ``sum_b (sum_k t_bk / d_k - 1)^2`` over the bins, where t_bk are the counts of component k in bin b, from
-    ``second`` (K, K) = sum t t' and ``first`` (K,) = sum t. A component that never fills a bin is estimated from how
-    the total counts depend on it.
-
-    Examples
-    --------
-    >>> counts = np.array([[100.0, 0.0], [50.0, 40.0], [0.0, 80.0]])
-    >>> pure_bin_counts(counts.T @ counts, counts.sum(axis=0)).round(6).tolist()
-    [100.0, 80.0]
+    view: the cube. state: of the fit. concentration: final value.
     """
-    inverse = nnls(np.asarray(second, dtype=np.float64), np.asarray(first, dtype=np.float64)[None])[0]
-    total = float(np.sum(first))
-    # A component with an inverse of zero gets the counts of the average bin.
-    average = float(np.sum(second)) / total if total > 0 else 1.0
-    return np.asarray(np.where(inverse > 0, 1.0 / np.where(inverse > 0, inverse, 1.0), average))
+    gamma = np.asarray(state["gamma"], dtype=np.float64)
+    amount = gamma.sum(axis=-1)
+    totals = np.maximum(amount - concentration * gamma.shape[-1], 0.0)
+    fine = [int(side) for side in state["fine"]]
+    pixels = binning.used_pixels(view, *fine)
+    group = tuple(max(1, int(large) // small) for large, small in zip(state["sides"], fine, strict=True))
+    counts, empty = pure_pixel_counts(gamma / amount[..., None], totals, pixels, group=group)
+    return counts @ state["safe"], float(empty.mean())
 
 
-def moments(bins: Blocks, s: Float) -> dict[str, Any]:
-    """Sums of the least-squares abundances of the bins with the spectra ``s`` (K, E), and of their products."""
-    _, sums = map_fold(least_squares.update, bins, shared={"s": s, "norm": False}, name="psnmf-scale")
-    return sums
+def scaled_spectra(view: Blocks, s: Float, sides: tuple[int, int]) -> tuple[Float, float]:
+    """The same of spectra ``s`` (K, E) of bins by least squares; ``sides`` are pixels of a bin along y and x."""
+    bins = binning.binned(view, *sides)
+    shared = {"s": s, "stride": max(1, math.prod(bins.shape) // SAMPLE_BINS)}
+    _, sums = map_fold(_component_counts, bins, shared=shared, tile=True, name="psnmf-scale")
+    parts = np.full((math.prod(bins.shape), len(s)), np.nan)
+    totals = np.full(math.prod(bins.shape), np.nan)
+    index = np.concatenate(sums["index"])
+    parts[index], totals[index] = np.concatenate(sums["parts"]), np.concatenate(sums["totals"])
+    amount = parts.sum(axis=1, keepdims=True)
+    theta = np.where(amount > 0, parts / np.where(amount > 0, amount, 1.0), 1.0 / len(s))
+    shape = bins.shape
+    counts, empty = pure_pixel_counts(
+        np.where(np.isnan(amount), np.nan, theta).reshape(*shape, -1),
+        totals.reshape(shape),
+        binning.used_pixels(view, *sides),
+    )
+    return counts @ (s / np.maximum(s.sum(axis=1, keepdims=True), 1e-300)), float(empty.mean())
+
+
+def _component_counts(x: Any, *, tile: Tile, s: Float, stride: int) -> tuple[dict[str, Any], dict[str, Any]]:
+    """Counts of sampled bins of a block: in all, and by component. s (K, E): spectra. stride: one bin of this many."""
+    rows = np.flatnonzero(in_sample(tile.index, stride=stride, seed=0))
+    some = np.asarray(x)[rows]
+    c = least_squares.abundances(some, s=s, residual=False)[0]["abundances"]
+    parts = np.asarray(c, dtype=np.float64) * s.sum(axis=1)
+    totals = some.sum(axis=1, dtype=np.float64)
+    return {}, {"parts": [parts], "totals": [totals], "index": [tile.index[rows]]}
 
 
 def _pass(

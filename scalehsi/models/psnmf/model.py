@@ -19,20 +19,21 @@ from scalehsi.fitting.loop import fit_inner
 from scalehsi.fitting.model import Cost, IterativeModel, State, Stats, Variables
 from scalehsi.fitting.survey import survey
 from scalehsi.kernels import least_squares, poisson
-from scalehsi.kernels.pixel_rows.residual import residual_of_block
-from scalehsi.kernels.pixel_rows.sparse_counts import Counts
 from scalehsi.kernels.poisson import mixture
 from scalehsi.kernels.quadratic.nnls import nnls
-from scalehsi.kernels.resampling.smoothing import smooth_peaks
+from scalehsi.kernels.resampling.smoothing import smooth_spectra
 from scalehsi.models.nmf import NMF
 from scalehsi.models.psnmf import mixture_fit
 from scalehsi.models.psnmf.bin_scan import choose_bins
+from scalehsi.models.psnmf.pixel_maps import NEIGHBOUR_WIDTHS, mixture_maps, paper_maps
 from scalehsi.physics.resolution import detector_fwhm
+from scalehsi.result import ResultWarning
 from scalehsi.schema import COMPONENT, ENDMEMBERS, ENERGY, MEAN_SPECTRUM
 
 SETTINGS: Final = ("default", "paper")
 LOSSES: Final = ("poisson", "frobenius")
 RAW: Final = "unsmoothed_endmembers"
+EMPTY: Final = "empty_fraction"
 SMOOTHING_PEAK_WIDTHS: Final = 1.3
 """Smoothing window in peak widths: it removes half of the noise variance and changes a peak by less than 1 %."""
 SCANNED: Final = {
@@ -41,8 +42,6 @@ SCANNED: Final = {
     "stability": "largest angle between spectra of both halves of the counts",
 }
 """Variables of the bin-size scan in the result, as ``bin_score`` and so on."""
-NEIGHBOUR_WIDTHS: Final = (2.0, 1.5, 1.25, 1.25, 1.25)
-"""Standard deviation in pixels of the Gaussian that averages the neighbours, in each round."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -66,8 +65,11 @@ class PSNMF(IterativeModel):
           by a mixture model with a Dirichlet prior for mostly pure pixels.
         - "frobenius": least squares for both stages, for intensities such as EELS.
     simplex : bool, default True
-        Abundances of every pixel sum to one: fractions of phases of one thickness. False: every pixel has its own total
-        (thickness, diffraction contrast), and abundances are fractions of an average pixel's signal.
+        Abundances of every pixel sum to one: fractions of phases of one thickness. The model has the total counts of
+        the data, in all and of each component, but not those of a pixel. For counts, a pixel is NaN where it has less
+        than a twentieth of those of the faintest endmember, because there is no specimen. A component that covers
+        others, and does not replace them, has the endmember of the pixels that hold most of it. False: every pixel has
+        its own total (thickness, diffraction contrast), and abundances are fractions of an average pixel's signal.
     settings : {"default", "paper"}
         "paper": the method of the reference; spectra by least squares on the bins alone, without smoothing, maps by the
         Poisson likelihood pixel by pixel. All settings except ``n_components``, ``bin_factor`` and ``simplex`` must
@@ -77,9 +79,9 @@ class PSNMF(IterativeModel):
         deviation, act as ``neighbours * sqrt(n)`` additional counts in a pixel of n counts. 0 switches it off. 1
         preserves particles of 2 x 2 pixels; 3 is for smooth maps.
     smoothing : "auto" or float, default "auto"
-        Width of the smoothing window of the spectra, in peak widths of the detector (0.01 E + 0.065 keV, full width at
-        half maximum).
-        "auto" is 1.3 for X-ray maps and 0 (off) for all others.
+        Width of the smoothing window of the spectra, in peak widths (full width at half maximum). These are measured in
+        the sum spectrum, where peaks are narrower than those of a usual detector, 0.01 E + 0.065 keV. Channels in which
+        nothing is counted are left out. "auto" is 1.3 for X-ray maps and 0 (off) for all others.
     concentration : float, default 0.02
         Parameter of the Dirichlet prior; below one for mostly pure pixels.
     max_iter : int, default 100
@@ -91,7 +93,8 @@ class PSNMF(IterativeModel):
     -----
     The result has ``bin_factor`` (of the first stage) and ``fine_bin_factor`` (of the mixture), each along y and x,
     ``unsmoothed_endmembers``, and where bins were chosen ``bin_score``, ``bin_score_error`` and ``bin_stability`` of
-    all tested sizes (see `scan_bins`; draw them with `scalehsi.plots.bins`). With "poisson" the objective is the
+    all tested sizes (see `scan_bins`; draw them with `scalehsi.plots.bins`). ``empty_fraction`` is the fraction of the
+    bins without specimen, where there are any; the warning ``no_specimen`` says it. With "poisson" the objective is the
     negative variational bound of the logarithm of the evidence, of the bins. Readings of the cube: one for the survey,
     one or two for the bins, one for the maps.
 
@@ -226,28 +229,36 @@ class PSNMF(IterativeModel):
 
     def finish(self, view: Blocks, state: State) -> Variables:
         if self.mixed:
-            s, per_bin = mixture_fit.spectra(state)
-            raw = s / per_bin
+            raw, empty = mixture_fit.spectra(view, state, self.concentration)
         else:
-            raw = self._paper_spectra(view, state)
+            raw, empty = mixture_fit.scaled_spectra(
+                view, state["kept"], (int(state["sides"][0]), int(state["sides"][1]))
+            )
         mean = state["spectrum"] / float(state["pixels"])
         if not self.simplex:
             total = abs(float(mean.sum())) or 1.0
             raw = raw * (total / np.maximum(raw.sum(axis=1, keepdims=True), 1e-300))
         share = nnls(raw @ raw.T, (raw @ mean)[None])[0] * raw.sum(axis=1)
         raw = raw[np.argsort(-share, kind="stable")]
-        widths = self._widths(view.cube)
+        smooth = self._smoothed(raw, state["spectrum"], view.cube)
         dims = (COMPONENT, ENERGY)
         found: Variables = {
-            ENDMEMBERS: xr.DataArray(raw if widths is None else smooth_peaks(raw, widths=widths), dims=dims),
+            ENDMEMBERS: xr.DataArray(raw if smooth is None else smooth, dims=dims),
             MEAN_SPECTRUM: xr.DataArray(mean, dims=(ENERGY,), attrs={"long_name": "mean of the data over used pixels"}),
         }
-        if widths is not None:
+        if smooth is not None:
             found[RAW] = xr.DataArray(raw, dims=dims, attrs={"long_name": "endmembers before smoothing"})
+        if self.simplex and empty > 0:
+            found[EMPTY] = xr.DataArray(empty, attrs={"long_name": "fraction of the bins without specimen"})
+        return found | self._described_bins(state)
+
+    def _described_bins(self, state: State) -> Variables:
+        """The sizes of the bins, and the scan that chose them, for the result."""
         words = {
             "bin_factor": "pixels of a bin of the first stage",
             "fine_bin_factor": "pixels of a bin of the mixture",
         }
+        found: Variables = {}
         for name, key in (("bin_factor", "sides"), ("fine_bin_factor", "fine")):
             if name == "bin_factor" or self.mixed:
                 found[name] = xr.DataArray(state[key], dims=("axis",), attrs={"long_name": f"{words[name]}, y and x"})
@@ -260,24 +271,23 @@ class PSNMF(IterativeModel):
             )
         return found
 
-    def _paper_spectra(self, view: Blocks, state: State) -> Float:
-        """Spectra of the bins, scaled so that the abundances of a bin sum to one as nearly as possible."""
-        s = state["kept"]
-        bins = binning.binned(view, *map(int, state["sides"]))
-        sums = mixture_fit.moments(bins, s)
-        counts = mixture_fit.pure_bin_counts(sums["M"], sums["C"])
-        return np.asarray(s * counts[:, None] / float(np.prod(state["sides"])))
+    def warnings(self, variables: Variables) -> list[ResultWarning]:
+        if EMPTY not in variables:
+            return []
+        share = float(variables[EMPTY])
+        text = (
+            f"{100 * share:.2g} % of the map hold no specimen. Abundances that sum to one are not defined there: "
+            "they are NaN."
+        )
+        return [ResultWarning("no_specimen", text, "simplex=False")]
 
-    def _widths(self, cube: xr.DataArray) -> Float | None:
-        """Smoothing window at each channel, in channels; None without smoothing."""
+    def _smoothed(self, raw: Float, total: Float, cube: xr.DataArray) -> Float | None:
+        """Smoothed spectra (K, E); None without smoothing. raw (K, E): spectra. total (E,): counts of all pixels."""
         energy = energy_kev(cube)
         automatic = self.smoothing == "auto"
-        factor = (
-            (SMOOTHING_PEAK_WIDTHS if cube.attrs.get("signal") == "EDS" and self.mixed else 0.0)
-            if automatic
-            else self.smoothing
-        )
-        if not factor or self.settings == "paper":
+        usual = SMOOTHING_PEAK_WIDTHS if cube.attrs.get("signal") == "EDS" and self.mixed else 0.0
+        windows = usual if automatic else self.smoothing
+        if not windows or self.settings == "paper":
             return None
         require(
             automatic or energy is not None,
@@ -286,16 +296,19 @@ class PSNMF(IterativeModel):
         if energy is None or len(energy) < 3:
             return None
         step = float(np.abs(np.diff(energy)).mean())
-        return np.asarray(factor * detector_fwhm(np.maximum(energy, 0.0)) / step)
+        widths = SMOOTHING_PEAK_WIDTHS * detector_fwhm(np.maximum(energy, 0.0)) / step
+        factor, counts = windows / SMOOTHING_PEAK_WIDTHS, self.loss == "poisson"
+        return smooth_spectra(raw, total=total, widths=widths, factor=factor, measure=counts)
 
     def projector(self, result: xr.Dataset) -> tuple[BlockFunction, dict[str, Any]]:
         s = np.asarray(result[ENDMEMBERS].values, dtype=np.float64)
         if not self.mixed:
             simplex = {"simplex": True} if self.simplex else {}
-            likely = self.settings == "paper"
-            return (poisson.abundances if likely else least_squares.abundances), {"s": s, **simplex}
+            if self.settings == "paper":
+                return (paper_maps if self.simplex else poisson.abundances), {"s": s, **simplex}
+            return least_squares.abundances, {"s": s, **simplex}
         counts = max(0.0, float(result[MEAN_SPECTRUM].sum()))
-        return _maps, {
+        return mixture_maps, {
             "s": s,
             "simplex": self.simplex,
             "alpha": self.concentration,
@@ -305,40 +318,3 @@ class PSNMF(IterativeModel):
     def cost(self, shape: tuple[int, ...], itemsize: int) -> Cost:
         k, channels = self.n_components, shape[-1]
         return Cost(passes=6, sums_bytes=16 * channels * k, work_bytes=64 * 4 * channels, columns=k + 1)
-
-
-def _maps(
-    x: Any, *, s: Float, simplex: bool, alpha: float, pull: float, residual: bool = True, tile: Any = None
-) -> tuple[dict[str, Any], dict[str, Any]]:
-    """Abundances of the pixels of a block and their residual.
-
-    x: counts of the block and its halo. s: endmembers (K, E). simplex: abundances sum to one. alpha: concentration.
-    pull: additional counts of the spatial prior. tile: place of the block and its halo.
-    """
-    few = x if isinstance(x, Counts) else Counts.from_dense(x)
-    totals = s.sum(axis=1)
-    unit = s / np.where(totals > 0, totals, 1.0)[:, None]
-    pixels = few.shape[0]
-    core = np.ones(pixels, dtype=bool) if tile is None else tile.core
-    found = mixture.fractions_with_neighbours(
-        few,
-        s=unit,
-        shape=(1, pixels) if tile is None else tile.shape,
-        used=core if tile is None else tile.used,
-        alpha=alpha,
-        neighbour_counts=pull,
-        widths=NEIGHBOUR_WIDTHS,
-    )
-    c = np.where(totals > 0, found / np.where(totals > 0, totals, 1.0), 0.0)
-    if simplex:
-        c /= np.maximum(c.sum(axis=1, keepdims=True), 1e-300)
-    else:
-        c *= few.totals[:, None]
-    c = c.astype(np.float32)
-    rows: dict[str, Any] = {"abundances": c}
-    if not residual:
-        return rows, {}
-    left, sums = residual_of_block(few.take(np.flatnonzero(core)), c[core], s=s)
-    rows["residual"] = np.zeros(pixels, dtype=np.float32)
-    rows["residual"][core] = left["residual"]
-    return rows, sums
