@@ -8,6 +8,7 @@ import numpy as np
 
 from scalehsi.arrays import Float
 from scalehsi.fitting.judge.evidence import OPTIMAL_PIXELS, Evidence
+from scalehsi.fitting.judge.totals import thickness_in_simplex
 from scalehsi.kernels import least_squares, poisson
 from scalehsi.result import ResultWarning
 
@@ -58,7 +59,8 @@ def bins_too_large(evidence: Evidence) -> ResultWarning | None:
     """Warn where the bins of PSNMF hid a component: nowhere in the map is it pure.
 
     Threshold: of some component the 99.5th percentile over 2 x 2 pixels of its fraction is below 0.7. Only for the
-    mixture of PSNMF, which takes bins for mostly pure.
+    mixture of PSNMF, which takes bins for mostly pure. Thickness on the simplex makes mixtures as well, and is said
+    instead.
     """
     settings = evidence.settings
     mixture = settings.get("loss") == "poisson" and settings.get("settings", "default") == "default"
@@ -66,7 +68,7 @@ def bins_too_large(evidence: Evidence) -> ResultWarning | None:
     if evidence.model != "PSNMF" or not mixture or len(purity) < max(2, len(evidence.endmembers)):
         return None
     k = int(np.argmin(purity))
-    if not purity[k] < PURE:
+    if not purity[k] < PURE or thickness_in_simplex(evidence) is not None:
         return None
     most = f"at most {100 * purity[k]:.0f} %"
     text = f"No 2 x 2 pixels are pure in component {k + 1} ({most}): its spectrum is a mixture; the bins are too large."

@@ -12,7 +12,7 @@ import numpy as np
 from scipy.sparse.linalg import svds
 
 from scalehsi.arrays import Bool, Float, Int
-from scalehsi.fitting.judge.evidence import BIN_WIDTHS, SAMPLE_PIXELS, Bins, Evidence
+from scalehsi.fitting.judge.evidence import BIN_WIDTHS, Bins, Evidence
 from scalehsi.kernels.statistics.noise_edge import noise_edge
 from scalehsi.result import ResultWarning
 
@@ -24,6 +24,8 @@ MISSING_SHARE: Final = 0.05
 """And at least this part of the weakest component."""
 LEAST_SHARE: Final = 1e-3
 """Components with less of the model's counts are switched off (by relevance determination) and do not count."""
+NEARLY_ALL: Final = 1.3
+"""A sample of bins is all of them when the map has fewer than this many times their pixels."""
 LEAST_COUNTS: Final = 25
 """Channels with fewer counts in all are left out: their noise is far from normal."""
 
@@ -148,7 +150,9 @@ def _counted(evidence: Evidence) -> Int:
 def _rows(evidence: Evidence, bins: Bins) -> float:
     """Bins of that width in the whole map."""
     n = len(bins.index)
-    return float(n) if n < SAMPLE_PIXELS else evidence.pixels / float(bins.pixels.mean())
+    whole = evidence.pixels / float(bins.pixels.mean()) if n else 0.0
+    # Pixels at the edges of the map are in no bin.
+    return float(n) if whole < NEARLY_ALL * n else whole
 
 
 def _product_eigenvalues(a: Float, b: Float) -> Float:

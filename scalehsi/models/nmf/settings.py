@@ -63,6 +63,12 @@ class Settings(IterativeModel):
         return self.solver != "exact"
 
     @property
+    def priors_on_maps(self) -> bool:
+        """True where abundances have a cost or are known."""
+        smooth = self.smoothness > 0 or self.spectral_smoothness > 0
+        return self.costly or smooth or len(known_maps.numbers(self.fixed)) > 0
+
+    @property
     def counts(self) -> bool:
         """True where the data must not be negative."""
         return self.loss == "poisson" or self.weighting == "poisson"

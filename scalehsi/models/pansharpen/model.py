@@ -155,6 +155,10 @@ class PanSharpen(IterativeModel):
         return self.loss == "poisson"
 
     @property
+    def priors_on_maps(self) -> bool:
+        return True
+
+    @property
     def devices(self) -> tuple[arrays.Device, ...]:
         return ("cpu",)
 

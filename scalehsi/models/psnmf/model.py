@@ -154,6 +154,10 @@ class PSNMF(IterativeModel):
         return self.loss == "poisson" and self.settings == "default"
 
     @property
+    def priors_on_maps(self) -> bool:
+        return self.mixed
+
+    @property
     def devices(self) -> tuple[arrays.Device, ...]:
         return ("cpu",)
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from functools import partial
 from typing import NamedTuple
 
 import numpy as np
@@ -43,36 +45,60 @@ class Scene(NamedTuple):
 
 
 def scene(
-    kind: str, counts: float, k: int, *, layout: str = "smooth", seed: int = 0, size: int = 32, vary: float = 0.3
+    kind: str,
+    counts: float,
+    k: int,
+    *,
+    layout: str = "smooth",
+    seed: int = 0,
+    size: int = 32,
+    vary: float = 0.3,
+    drift: float = 0.0,
+    gain: float = 1.0,
 ) -> Scene:
-    """A map of k phases. kind: "edx" or "eels". counts: mean of a pixel. layout: of `LAYOUTS`. vary: of the totals."""
+    """A map of k phases.
+
+    kind: "edx" or "eels". counts: mean of a pixel. layout: of `LAYOUTS`. vary: of the totals. drift: root mean square
+    in channels of a shift that grows along the rows. gain: variance over mean.
+    """
     rng = np.random.default_rng([seed, k, LAYOUTS.index(layout), int(counts)])
-    spectra = (edx_spectra if kind == "edx" else eels_spectra)(k, rng)
+    energy = EDX_KEV if kind == "edx" else EELS_EV
+    made = phases(kind, k, rng)
+    spectra = unit_spectra(made, energy)
     maps = fractions(layout, k, size, rng)
     maps = maps * (1 + vary * np.clip(smooth_field(size, rng), -1.5, 1.5) / 1.5)[..., None]
     maps *= counts / (maps @ spectra).sum(axis=-1).mean()
-    x = rng.poisson(maps @ spectra)
-    return Scene(x.astype("u4" if x.max() > 65535 else "u2"), maps, spectra, "EDS" if kind == "edx" else "EELS")
+    expected = maps @ spectra
+    if drift:
+        rows = np.sqrt(3) * drift * np.linspace(-1, 1, size) * (energy[1] - energy[0])
+        expected = np.stack([maps[i] @ unit_spectra(made, energy - shift) for i, shift in enumerate(rows)])
+    x = rng.poisson(expected / gain)
+    whole = x.astype("u4" if x.max() > 65535 else "u2")
+    return Scene(whole if gain == 1 else gain * x, maps, spectra, "EDS" if kind == "edx" else "EELS")
 
 
-def edx_spectra(k: int, rng: np.random.Generator) -> Float:
-    """Phases of three random elements, unit sum."""
-    found = []
+def phases(kind: str, k: int, rng: np.random.Generator) -> list[Callable[[Float], Float]]:
+    """Spectra of k phases as functions of the energy.
+
+    EDX: three random elements. EELS: two and oxygen, on backgrounds of exponents 2.5 to 3.5.
+    """
+    found: list[Callable[[Float], Float]] = []
     for _ in range(k):
-        elements = rng.choice(EDX_ELEMENTS, 3, replace=False)
-        found.append(eds_spectrum(dict(zip(elements, rng.uniform(20, 60, 3), strict=True)), EDX_KEV, continuum=2.0))
-    s = np.array(found)
-    return np.asarray(s / s.sum(axis=1, keepdims=True))
+        elements = list(
+            rng.choice(EDX_ELEMENTS if kind == "edx" else EELS_ELEMENTS, 3 - (kind == "eels"), replace=False)
+        )
+        elements += ["O"] * (kind == "eels")
+        composition = dict(zip(elements, rng.uniform(20, 60, 3), strict=True))
+        if kind == "edx":
+            found.append(partial(eds_spectrum, composition, continuum=2.0))
+        else:
+            found.append(partial(eels_spectrum, composition, exponent=rng.uniform(2.5, 3.5)))
+    return found
 
 
-def eels_spectra(k: int, rng: np.random.Generator) -> Float:
-    """Phases of two elements and oxygen on backgrounds of exponents 2.5 to 3.5, unit sum."""
-    found = []
-    for _ in range(k):
-        elements = rng.choice(EELS_ELEMENTS, 2, replace=False)
-        composition = dict(zip([*elements, "O"], rng.uniform(20, 60, 3), strict=True))
-        found.append(eels_spectrum(composition, EELS_EV, exponent=rng.uniform(2.5, 3.5)))
-    s = np.array(found)
+def unit_spectra(made: list[Callable[[Float], Float]], energy: Float) -> Float:
+    """Spectra on an energy axis, unit sum."""
+    s = np.array([each(energy) for each in made])
     return np.asarray(s / s.sum(axis=1, keepdims=True))
 
 
