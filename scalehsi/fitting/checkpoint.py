@@ -14,6 +14,8 @@ import numpy as np
 import xarray as xr
 
 from scalehsi.fitting.model import Inputs, Model, State
+from scalehsi.fitting.turning import Path as TurnPath
+from scalehsi.fitting.turning import no_path
 from scalehsi.schema import ENERGY, InputError
 
 FILE: Final = "state.npz"
@@ -36,6 +38,8 @@ class Saved:
         Rejected steps in a row.
     inner : list of dict
         How the inner fits ended, see `scalehsi.fitting.loop.fit_inner`.
+    path : array, shape (n, K, E)
+        Endmembers of the last iterations, see `scalehsi.fitting.turning`; empty in checkpoints of earlier versions.
     """
 
     state: State
@@ -43,6 +47,7 @@ class Saved:
     done: bool = False
     rejected: int = 0
     inner: list[dict[str, Any]] = field(default_factory=list)
+    path: TurnPath = field(default_factory=no_path)
 
 
 class Checkpoint:
@@ -99,6 +104,7 @@ class Checkpoint:
                     allow_pickle=False,
                     **{f"state/{k}": v for k, v in saved.state.items()},
                     objective=np.asarray(saved.objective, dtype=np.float64),
+                    path=saved.path,
                     meta=np.frombuffer(json.dumps(meta).encode(), dtype=np.uint8),
                 )
                 file.flush()
@@ -114,6 +120,7 @@ class Checkpoint:
                 meta = json.loads(file["meta"].tobytes().decode())
                 state = {k.removeprefix("state/"): file[k] for k in file.files if k.startswith("state/")}
                 objective = [float(v) for v in file["objective"]]
+                path = file["path"] if "path" in file.files else no_path()
         except (OSError, ValueError, KeyError, EOFError, BadZipFile) as error:
             raise InputError(
                 f"the checkpoint {str(self.path)!r} cannot be read ({error}); remove it to start again"
@@ -125,7 +132,7 @@ class Checkpoint:
                     f"the checkpoint {str(self.folder)!r} is of another fit: its {what} is {then}, this one's "
                     f"is {now}; use the same settings, or another folder"
                 )
-        return Saved(state, objective, bool(meta["done"]), int(meta["rejected"]), list(meta.get("inner", [])))
+        return Saved(state, objective, bool(meta["done"]), int(meta["rejected"]), list(meta.get("inner", [])), path)
 
 
 def _identity(model: Model, seed: int, inputs: Inputs) -> dict[str, Any]:

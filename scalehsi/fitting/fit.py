@@ -15,6 +15,7 @@ from scalehsi.blocks import Blocks, branch, open_blocks
 from scalehsi.checks import is_number, require
 from scalehsi.fitting.checkpoint import Checkpoint, Saver
 from scalehsi.fitting.interrupt import Stop, stoppable
+from scalehsi.fitting.judge.convergence import still_turning
 from scalehsi.fitting.judge.order import judge, ordered
 from scalehsi.fitting.last_pass import add_maps, add_residual, label
 from scalehsi.fitting.loop import Ended, recorded_inner_fits, run_loop
@@ -164,7 +165,9 @@ def _finished(view: Blocks, model: Model, inputs: Inputs, ended: Ended, *, seed:
         evidence = add_residual(view, model, ended.state, variables, residual=residual)
     frame = view.cube if inputs.frame is None else inputs.frame
     label(variables, frame)
+    turning = still_turning(ended.turn, ended.status, flat=ended.flat, max_iter=model.max_iter)
     found = [*model.warnings(variables), *([] if evidence is None else judge(evidence))]
+    found += [] if turning is None else [turning]
     result = make_result(
         {**variables, **inputs.carried},
         cube=frame,
@@ -178,6 +181,7 @@ def _finished(view: Blocks, model: Model, inputs: Inputs, ended: Ended, *, seed:
     )
     if evidence is not None:
         result.attrs["variance_index"] = evidence.variance_index
+    result.attrs |= model.attributes(variables)
     return result
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import math
 from collections.abc import Iterator
 from contextlib import contextmanager
 from contextvars import ContextVar
@@ -15,6 +16,7 @@ from scalehsi.blocks import Blocks
 from scalehsi.fitting.checkpoint import Saved, Saver
 from scalehsi.fitting.model import DirectModel, IterativeModel, Model, State
 from scalehsi.fitting.progress import Tracker
+from scalehsi.fitting.turning import LARGEST_TURN_DEG, largest_turn, longer_path, no_path
 from scalehsi.schema import Status
 
 TOLERANCE_ITERATIONS: Final = 5
@@ -40,12 +42,18 @@ class Ended:
     status : Status
     advice : str
         A sentence in place of the standard one for that status; empty for the standard one.
+    flat : bool
+        True where the objective alone says that the fit has converged.
+    turn : float
+        Largest turn of an endmember in the last five iterations, in degrees; NaN where the model has no endmembers.
     """
 
     state: State
     objective: list[float]
     status: Status
     advice: str
+    flat: bool = False
+    turn: float = math.nan
 
 
 def run_loop(
@@ -79,13 +87,13 @@ def run_loop(
     tracker = tracker or Tracker(None, model.max_iter)
     status: Status | None = None
     current: State = state or {}
-    history, rejected, advice = [], 0, ""
+    history, rejected, advice, path = [], 0, "", no_path()
     if saved is not None:
-        current, history, rejected = saved.state, list(saved.objective), saved.rejected
+        current, history, rejected, path = saved.state, list(saved.objective), saved.rejected, saved.path
         log.info("resumed after iteration %d", len(history))
         saver.iteration = len(history)
-        # The tolerance may have changed since: test again.
-        status = "converged" if saved.done else _status_of(history, model.tol, rejected=rejected)
+        # The tolerance may have changed since: test again. Checkpoints of earlier versions have no path.
+        status = "converged" if saved.done else _status_of(history, model.tol, rejected, largest_turn(path))
     elif state is None and isinstance(model, IterativeModel):
         tracker.enter("start", 0)
         current = model.init(view, seed)
@@ -101,13 +109,18 @@ def run_loop(
         current, advice = new, stats.advice
         history.append(float(stats.objective))
         rejected = 0 if stats.progressing else rejected + 1
+        path = longer_path(path, model.spectra(current) if isinstance(model, IterativeModel) else None)
         status = "converged" if stats.done else None
         if status is None and stats.settled:
-            status = _status_of(history, model.tol, rejected=rejected)
-        kept = Saved(current, list(history), stats.done, rejected, list(_inner.get() or []))
+            status = _status_of(history, model.tol, rejected, largest_turn(path))
+        kept = Saved(current, list(history), stats.done, rejected, list(_inner.get() or []), path)
         saver.keep(kept, final=status is not None)
         tracker.finished(len(history), history[-1])
-    return Ended(current, history, status or "max_iter", advice if status == "converged" else "")
+    return Ended(
+        *(current, history, status or "max_iter", advice if status == "converged" else ""),
+        flat=_flat(history, model.tol),
+        turn=largest_turn(path),
+    )
 
 
 def fit_inner(view: Blocks, model: Model, seed: int, *, purpose: str, state: State | None = None) -> Ended:
@@ -132,7 +145,9 @@ def fit_inner(view: Blocks, model: Model, seed: int, *, purpose: str, state: Sta
         )
     records = _inner.get()
     if records is not None:
-        ended = {"status": found.status, "iterations": len(found.objective)}
+        ended: dict[str, Any] = {"status": found.status, "iterations": len(found.objective)}
+        if found.status == "max_iter" and found.flat and math.isfinite(found.turn):
+            ended["turn"] = round(found.turn, 4)
         records.append({"purpose": purpose, "model": model.name, **ended})
     return found
 
@@ -148,15 +163,21 @@ def recorded_inner_fits(known: list[dict[str, Any]]) -> Iterator[list[dict[str, 
         _inner.reset(token)
 
 
-def _status_of(history: list[float], tol: float, *, rejected: int) -> Status | None:
-    """Converged when the mean relative gain of the last iterations is at most ``tol``; None to go on.
+def _status_of(history: list[float], tol: float, rejected: int, turn: float) -> Status | None:
+    """Converged when the objective is flat and no endmember turns any more; None to go on.
 
-    history: objective after each iteration. tol: relative gain. rejected: rejected steps in a row.
+    history: objective after each iteration. tol: relative gain. rejected: rejected steps in a row. turn: in degrees.
     """
     if rejected >= REJECTED_STEPS:
         return "stagnated"
-    if len(history) <= TOLERANCE_ITERATIONS or rejected:
-        return None
+    # A model without endmembers has a turn of NaN.
+    return "converged" if not rejected and _flat(history, tol) and not turn > LARGEST_TURN_DEG else None
+
+
+def _flat(history: list[float], tol: float) -> bool:
+    """Whether the mean relative gain of the last iterations is at most ``tol``."""
+    if len(history) <= TOLERANCE_ITERATIONS:
+        return False
     gain = history[-1 - TOLERANCE_ITERATIONS] - history[-1]
     floor = max(abs(history[-1]), np.finfo(float).tiny)
-    return "converged" if gain <= tol * TOLERANCE_ITERATIONS * floor else None
+    return gain <= tol * TOLERANCE_ITERATIONS * floor

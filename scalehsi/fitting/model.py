@@ -183,6 +183,10 @@ class Model:
         """How the fit ended, once the variables are known; by default as the loop says."""
         return status, advice
 
+    def attributes(self, variables: Variables) -> dict[str, str]:
+        """Further attributes of the result, such as what the model chose; ``variables`` as for `final_status`."""
+        return {}
+
     def warnings(self, variables: Variables) -> list[ResultWarning]:
         """What to object to in a fit of this method, beyond what `scalehsi.fitting.judge` sees in the last pass.
 
@@ -241,6 +245,13 @@ class IterativeModel(Model):
     def step(self, view: Blocks, state: State) -> tuple[State, Stats]:
         """One iteration: at best one pass over the cube. Leaves the old state unchanged."""
         raise TypeError(f"{type(self).__name__} does not define step")
+
+    def spectra(self, state: State) -> np.ndarray[Any, Any] | None:
+        """The endmembers (K, E) of a state, in any scale: a fit has not converged while they still turn.
+
+        None, as here: the objective alone decides.
+        """
+        return None
 
 
 @dataclass(frozen=True)

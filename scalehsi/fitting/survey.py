@@ -11,6 +11,7 @@ import numpy as np
 from scalehsi.blocks import Blocks, Tile, map_fold
 from scalehsi.cube import check_finite
 from scalehsi.kernels.statistics.survey import survey as survey_block
+from scalehsi.kernels.statistics.variance_index import variance_index_of_sums
 from scalehsi.schema import InputError
 
 SAMPLE_PIXELS: Final = 8192
@@ -34,8 +35,13 @@ class Survey:
         Sum over the used pixels.
     norm, entropy : float
         ``sum x^2`` and ``sum x log x - x``.
-    lost : int
-        Values that are NaN or Inf.
+    lost, negative : int
+        Values that are NaN or Inf, and values below zero.
+    variance_index : float
+        Variance of the noise divided by the mean, from sampled pixels and their neighbours: 1 for single counts, too
+        large where neighbours differ much. NaN where it cannot be estimated.
+    whole : bool
+        True where all values of the sample are whole numbers.
     sample : array, shape (S, E)
         Pixels spread over the whole cube, none of them empty, in the order of their numbers.
     """
@@ -47,10 +53,15 @@ class Survey:
     norm: float
     entropy: float
     lost: int
+    negative: int
+    variance_index: float
+    whole: bool
     sample: np.ndarray[Any, Any]
 
 
-def survey(view: Blocks, *, seed: int, counts: bool, least: int = 1, missing: bool = False) -> Survey:
+def survey(
+    view: Blocks, *, seed: int, counts: bool, least: int = 1, missing: bool = False, entropy: bool | None = None
+) -> Survey:
     """Read the cube, refuse what no fit can use, and keep a sample of its pixels.
 
     Cost: one reading, and a second one where nearly all pixels are masked or empty.
@@ -67,6 +78,8 @@ def survey(view: Blocks, *, seed: int, counts: bool, least: int = 1, missing: bo
     missing : bool
         True: NaN marks a voxel that was not measured; in the sample it is replaced by the mean spectrum, scaled to the
         pixel.
+    entropy : bool, optional
+        Whether to compute the entropy; by default with ``counts``.
 
     Raises
     ------
@@ -74,7 +87,8 @@ def survey(view: Blocks, *, seed: int, counts: bool, least: int = 1, missing: bo
         For NaN or Inf, for negative values with ``counts``, for a mask that leaves no pixel, for a cube of zeros.
     """
     wanted = max(least, min(SAMPLE_PIXELS, SAMPLE_BYTES // (4 * view.n_energies)))
-    sums = _read(view, stride=max(1, math.prod(view.shape) // wanted), seed=seed, entropy=counts)
+    stride = max(1, math.prod(view.shape) // wanted)
+    sums = _read(view, stride=stride, seed=seed, entropy=counts if entropy is None else entropy)
     if sums["bad"] and not missing:
         check_finite(view.cube)
         raise InputError(f"{int(sums['bad'])} values are NaN or Inf when read as float32; rescale the cube")
@@ -89,6 +103,7 @@ def survey(view: Blocks, *, seed: int, counts: bool, least: int = 1, missing: bo
     if len(sample) < min(filled, max(least, int(wanted * LEAST_SHARE_OF_SAMPLE))):
         # Nearly all pixels are masked or empty, and the sample missed the others: draw a denser one.
         sample = _sample(_read(view, stride=max(1, filled // wanted), seed=seed, entropy=False))
+    whole = sample.dtype.kind in "biu" or bool(np.all(np.rint(sample) == sample, where=np.isfinite(sample)))
     if missing:
         sample = _filled(sample, np.asarray(sums["spectrum"], dtype=np.float64))
     spectrum = np.asarray(sums["spectrum"], dtype=np.float64)
@@ -102,21 +117,25 @@ def survey(view: Blocks, *, seed: int, counts: bool, least: int = 1, missing: bo
         norm=float(sums["norm"]),
         entropy=float(sums["entropy"]),
         lost=int(sums["bad"]),
+        negative=int(sums["negative"]),
+        variance_index=variance_index_of_sums(sums["pair_squares"], sums["pair_means"]),
+        whole=whole,
         sample=sample,
     )
 
 
 def _read(view: Blocks, *, stride: int, seed: int, entropy: bool) -> dict[str, Any]:
     """The sums of one pass. stride: pixels for one of the sample. seed: of the sample. entropy: sum x log x - x too."""
-    _, sums = map_fold(
-        _survey, view, shared={"stride": stride, "seed": seed, "entropy": entropy}, tile=True, name="survey"
-    )
+    # Neighbours along x, or along the line of a line scan.
+    width = next((n for n in reversed(view.shape) if n > 1), 1)
+    shared = {"stride": stride, "seed": seed, "entropy": entropy, "width": width}
+    _, sums = map_fold(_survey, view, shared=shared, tile=True, name="survey")
     return sums
 
 
-def _survey(x: Any, *, tile: Tile, stride: int, seed: int, entropy: bool) -> tuple[dict[str, Any], dict[str, Any]]:
+def _survey(x: Any, *, tile: Tile, **shared: Any) -> tuple[dict[str, Any], dict[str, Any]]:
     """Survey of one block; arguments as in `_read`."""
-    return survey_block(x, index=tile.index, stride=stride, seed=seed, entropy=entropy)
+    return survey_block(x, index=tile.index, **shared)
 
 
 def _sample(sums: dict[str, Any]) -> np.ndarray[Any, Any]:

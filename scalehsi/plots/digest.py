@@ -226,7 +226,7 @@ def digest(result: xr.Dataset | Digest) -> Digest:
         eigenvalues=small.get("eigenvalues"),
         explained=explained,
         malinowski=small.get("malinowski_ind"),
-        loss=str(settings_of(result).get("loss", "")),
+        loss=str(result.attrs.get("loss") or settings_of(result).get("loss", "")),
     )
 
 

@@ -12,13 +12,14 @@ import numpy as np
 from scalehsi import arrays
 from scalehsi.kernels.pixel_rows import sparse_counts
 from scalehsi.kernels.pixel_rows.strips import strips
+from scalehsi.kernels.statistics.variance_index import pair_sums
 
 TABLE_COUNTS: Final = 256
 """Logarithms of counts below this value are tabulated."""
 
 
 def survey(
-    x: arrays.Array, *, index: np.ndarray[Any, Any], stride: int, seed: int, entropy: bool = True
+    x: arrays.Array, *, index: np.ndarray[Any, Any], stride: int, seed: int, entropy: bool = True, width: int = 0
 ) -> tuple[dict[str, Any], dict[str, Any]]:
     """Read every value of a block once.
 
@@ -34,6 +35,9 @@ def survey(
     entropy : bool
         False skips the logarithms, which cost more than all other sums unless the data are counts; ``entropy`` is then
         zero.
+    width : int
+        Pixels of a row of the map. Not 0: also ``pair_squares`` and ``pair_means`` (E,), the sums of
+        `variance_index.variance_index_of_sums` over the sampled pixels whose next one in the row is in the block.
 
     Returns
     -------
@@ -69,11 +73,24 @@ def survey(
             sums[key] = sums[key] + (host.astype(np.float64) if host.dtype.kind == "f" else host)
     chosen = in_sample(index, stride=stride, seed=seed)
     rows = np.flatnonzero(chosen)
-    sums["sample"] = (
-        [arrays.to_host(xp.take(x, xp.asarray(rows, device=array_api_compat.device(x)), axis=0))] if rows.size else []
-    )
+    sample = arrays.to_host(xp.take(x, xp.asarray(rows, device=array_api_compat.device(x)), axis=0))
+    sums["sample"] = [sample] if rows.size else []
     sums["sample_index"] = [index[rows]] if rows.size else []
+    if width:
+        next_to = np.flatnonzero(_has_next(index, rows, width))
+        pairs = xp.asarray(rows[next_to] + 1, device=array_api_compat.device(x))
+        squares, means = pair_sums(sample[next_to], arrays.to_host(xp.take(x, pairs, axis=0)))
+        sums |= {"pair_squares": squares, "pair_means": means}
     return {}, sums
+
+
+def _has_next(index: np.ndarray[Any, Any], rows: np.ndarray[Any, Any], width: int) -> np.ndarray[Any, Any]:
+    """Whether the next pixel in the row of the map is the next one in the block.
+
+    index (P,): numbers of the pixels. rows: of the block, those that are asked for. width: pixels of a row of the map.
+    """
+    there = index[np.minimum(rows + 1, len(index) - 1)] == index[rows] + 1
+    return np.asarray(there & ((index[rows] + 1) % width != 0))
 
 
 def _of_counts(x: np.ndarray[Any, Any], *, entropy: bool) -> dict[str, Any]:

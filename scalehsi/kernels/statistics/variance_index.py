@@ -34,10 +34,15 @@ def variance_index(first: np.ndarray[Any, Any], second: np.ndarray[Any, Any]) ->
     >>> round(variance_index(*counts), 1), round(variance_index(*(3.0 * counts)), 1)
     (1.0, 3.0)
     """
+    return variance_index_of_sums(*pair_sums(first, second))
+
+
+def pair_sums(first: np.ndarray[Any, Any], second: np.ndarray[Any, Any]) -> tuple[Float, Float]:
+    """The sums of `variance_index_of_sums` over the rows of two arrays (n, E); NaN in one leaves a voxel out."""
     a, b = np.asarray(first, dtype=np.float64), np.asarray(second, dtype=np.float64)
     both = np.isfinite(a) & np.isfinite(b)
     a, b = np.where(both, a, 0.0), np.where(both, b, 0.0)
-    return variance_index_of_sums(0.5 * ((a - b) ** 2).sum(axis=0), 0.5 * (a + b).sum(axis=0))
+    return 0.5 * ((a - b) ** 2).sum(axis=0), 0.5 * (a + b).sum(axis=0)
 
 
 def variance_index_of_sums(squares: Float, means: Float) -> float:

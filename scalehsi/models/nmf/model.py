@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from dataclasses import dataclass, replace
 from typing import Any, ClassVar, Final
 
@@ -18,13 +19,20 @@ from scalehsi.fitting.model import Cost, MapPass, State, Stats, Variables
 from scalehsi.fitting.survey import Survey, survey
 from scalehsi.kernels import least_squares, poisson
 from scalehsi.kernels.least_squares import missing_voxels
-from scalehsi.kernels.pixel_rows.strips import PIXELS_PER_STRIP
-from scalehsi.kernels.poisson.passes import STRIP_PIXELS
 from scalehsi.kernels.priors import relevance
 from scalehsi.kernels.quadratic.nnls import nnls
-from scalehsi.models.nmf import carried_maps, extrapolation, known_maps, known_spectra, setting_rules, subspace
+from scalehsi.models.nmf import (
+    carried_maps,
+    extrapolation,
+    fixed_point,
+    known_maps,
+    known_spectra,
+    setting_rules,
+    subspace,
+)
+from scalehsi.models.nmf.cost import cost_of
+from scalehsi.models.nmf.loss_choice import choose
 from scalehsi.models.nmf.losses import (
-    UNDAMPED_ITERATIONS,
     Counts,
     Incomplete,
     LeastSquares,
@@ -32,16 +40,17 @@ from scalehsi.models.nmf.losses import (
     channel_weights,
     normed,
 )
-from scalehsi.models.nmf.settings import GIVEN, Settings
-from scalehsi.models.nmf.starts import READINGS, brightness, first_endmembers, given_endmembers
+from scalehsi.models.nmf.settings import AUTO, GIVEN, Settings
+from scalehsi.models.nmf.starts import brightness, first_endmembers, given_endmembers
 from scalehsi.schema import ABUNDANCES, COMPONENT, ENDMEMBERS, ENERGY, MEAN_SPECTRUM, InputError
 
+CHOICE: Final = "choice"
+"""In the state: the loss that "auto" chose, its weighting and the reason."""
+CHOSEN: Final = ("loss", "weighting", "loss_reason")
+"""Attributes of a result that say what was minimised, and why."""
 SHIFT: Final = "abundance_cost"
 EXTRA: Final = "abundance_coupling"
-FIXED_POINT_CHANGE: Final = 1e-4
-"""Largest change of an endmember at a fixed point, relative to its largest value."""
-MULTIPLIER_CHANGE: Final = 0.01
-"""Largest change of an orthogonality multiplier there, relative to the largest one, or to this value if larger."""
+log = logging.getLogger("scalehsi")
 
 
 @dataclass(frozen=True, eq=False)
@@ -52,7 +61,11 @@ class NMF(Settings):
     ----------
     n_components : int
         K, the number of endmembers; with ``ard`` the largest number that is possible.
-    loss : {"frobenius", "poisson"}, default "frobenius"
+    loss : {"auto", "frobenius", "poisson"}, default "auto"
+        - "auto": "poisson" for counts, "frobenius" with ``weighting`` for counts by the hundred (100 a voxel) and for
+          whole numbers that are no single counts, plain "frobenius" for all other values. The first reading decides,
+          from dtype, share of zeros, and the variance of neighbouring pixels; the log and the attributes ``loss``,
+          ``weighting`` and ``loss_reason`` of the result say it. An option that only one loss allows decides the loss.
         - "frobenius": least squares. For intensities, background-subtracted EELS, and counts in the hundreds. An
           iteration reads the cube once and needs 4 P E K flops.
         - "poisson": the likelihood of counts (generalised Kullback-Leibler). For EDX and other sparse counts, where
@@ -179,10 +192,32 @@ class NMF(Settings):
         return Incomplete(self) if self.missing else LeastSquares(self)
 
     def init(self, view: Blocks, seed: int) -> State:
-        k = self.n_components
-        seen = survey(view, seed=seed, counts=self.counts, least=4 * k, missing=self.missing)
+        auto = self.loss == AUTO
+        seen = survey(
+            view, seed=seed, counts=self.counts, least=4 * self.n_components, missing=self.missing,
+            entropy="poisson" in self.possible_losses or self.counts,
+        )  # fmt: skip
         if len(seen.sample) == 0:
             raise InputError("every pixel of the sample is empty; mask the empty part of the cube, or bin it")
+        if not auto:
+            return self._begin_fit(view, seen, seed)
+        found = choose(self, seen)
+        log.info(found.reason)
+        words = np.asarray([found.loss, found.weighting or "", found.reason])
+        return {**self._with(found.loss, found.weighting)._begin_fit(view, seen, seed), CHOICE: words}
+
+    def _with(self, loss: str, weighting: str | None) -> NMF:
+        """These settings with a loss that was chosen."""
+        return replace(self, loss=loss, weighting=weighting)
+
+    def _chosen(self, state: State) -> NMF:
+        """These settings with the loss that the first reading chose."""
+        loss, weighting = map(str, state[CHOICE][:2])
+        return self._with(loss, weighting or None)
+
+    def _begin_fit(self, view: Blocks, seen: Survey, seed: int) -> State:
+        """The state before the first step. seen: survey of the cube. seed: of the start."""
+        k = self.n_components
         single = self.loss == "frobenius" or self.missing or self.textbook
         factor = binning.factor(self.bin_factor, view, seen, squares=single, least=16 * k, whole=self.simplex)
         fitted, target = seen, view
@@ -268,6 +303,8 @@ class NMF(Settings):
 
     def step(self, view: Blocks, state: State) -> tuple[State, Stats]:
         """One pass at ``s``; then an improved and extrapolated ``s``, or back to the last good one."""
+        if self.loss == AUTO:
+            return self._chosen(state).step(view, state)
         if carried_maps.needed(self):
             return carried_maps.step(self, view, {**state, "passes": state["passes"] + 1})
         loss, s, phase = self._loss, state["s"], int(state.get("phase", subspace.FULL))
@@ -282,7 +319,7 @@ class NMF(Settings):
         state = {**state, "passes": state["passes"] + 1}
         value = loss.value(sums, s, state)
         if self.ard or self.orthogonality:
-            return self._fixed_point(sums, value, state)
+            return fixed_point.step(self, sums, value, state, loss)
         if phase == subspace.CHECK:
             return self._checked(sums, value, state)
         if not extrapolation.accepted(value, loss.slack(sums, state), state):
@@ -296,6 +333,9 @@ class NMF(Settings):
             stats = replace(stats, done=True)
         return subspace.followed(self, new, stats) if phase else (new, stats)
 
+    def spectra(self, state: State) -> Float:
+        return state["kept"]
+
     def _target(self, view: Blocks, state: State) -> Blocks:
         """The data of the passes: the cube, its bins, or its counts without zeros."""
         target = binning.binned(view, int(state["bin"]), whole=self.simplex)
@@ -305,53 +345,17 @@ class NMF(Settings):
         """Compare a fit in the subspace with the cube: the end of the fit, or its first iteration on the cube."""
         loss, s = self._loss, state["s"]
         better = loss.unit(loss.improve(sums, s, state)[0], s, state)
-        agreed = subspace.agreed(value, loss.value(sums, better, state), state)
+        agreed = subspace.agreed(value, loss.value(sums, better, state), better, state)
         fresh = {**state, "objective": np.asarray(np.inf), "phase": np.asarray(subspace.FULL)}
         new, _ = extrapolation.ahead(value, better, better, fresh, lambda at, _: at, far=False)
         return new, Stats(value, done=agreed, settled=False)
 
-    def _fixed_point(self, sums: dict[str, Any], value: float, state: State) -> tuple[State, Stats]:
-        """A step with relevances and orthogonality multipliers of the last pass; components may be removed.
-
-        It is not a descent, so no step is rejected.
-        """
-        loss, s = self._loss, state["s"]
-        state = {**state, **loss.lag(sums, s, state)}
-        better = loss.unit(loss.improve(sums, s, state)[0], s, state)
-        steady = float(np.abs(better - s).max()) <= FIXED_POINT_CHANGE * float(s.max())
-        if self.orthogonality and int(state["passes"]) >= UNDAMPED_ITERATIONS:
-            better = loss.unit(s + relevance.endmember_step(state["ease"]) * (better - s), s, state)
-        new, _ = extrapolation.ahead(
-            value, better, better, state, lambda at, fallback: loss.unit(at, fallback, state), far=False
-        )
-        steady = steady and float(np.abs(state["drift"]).max()) <= MULTIPLIER_CHANGE * max(
-            float(state["xi"].max()), MULTIPLIER_CHANGE
-        )
-        if not self.ard:
-            return new, Stats(value, settled=steady)
-        keep = self._kept(new, sums)
-        for name in ("s", "kept", "safe", "free", "lam", "xi", "ease", "drift"):
-            new[name] = new[name][keep]
-        settled = steady and bool(keep.all()) and int(state["passes"]) >= UNDAMPED_ITERATIONS
-        advice = f"The objective settled; {len(new['s'])} of {self.n_components} components are relevant."
-        return new, Stats(value, settled=settled, advice=advice)
-
-    def _kept(self, state: State, sums: dict[str, Any]) -> np.ndarray[Any, np.dtype[np.bool_]]:
-        """Components to keep: relevant ones, the stronger of near duplicates, and fixed ones."""
-        lam = state["lam"]
-        floor = relevance.scales(
-            str(self.ard), 0 * lam, 0 * lam, pixels=float(state["pixels"]), shape=self.ard_shape,
-            scale=float(state["prior"]),
-        ).min()  # fmt: skip
-        keep = relevance.needed(lam, float(floor)) if int(state["passes"]) >= UNDAMPED_ITERATIONS else sums["C"] > 0
-        if int(state["passes"]) > 3:
-            keep = keep & relevance.distinct(state["s"], sums["C"])
-        if not keep.any():
-            keep[np.argmax(sums["C"])] = True
-        return np.asarray(keep | ~state["free"])
-
     def finish(self, view: Blocks, state: State) -> Variables:
         """Endmembers, scaled and sorted by their share of the mean spectrum; fixed ones first and unchanged."""
+        if self.loss == AUTO:
+            found = self._chosen(state).finish(view, state)
+            found[ENDMEMBERS].attrs["loss_reason"] = str(state[CHOICE][2])
+            return found
         mean = state["spectrum"] / float(state["pixels"])
         s, free = state["kept"], normed(self, state)
         scale = np.full(len(s), 1.0 / int(state["bin"]) ** 2)
@@ -361,8 +365,10 @@ class NMF(Settings):
         # Fixed endmembers and components with fixed maps are already first.
         order = np.lexsort((np.where(free, -_share(mean, s), np.arange(len(s))), free))
         dims = (COMPONENT, ENERGY)
-        found: Variables = {
-            ENDMEMBERS: xr.DataArray((s * scale[:, None])[order], dims=dims),
+        found = {
+            ENDMEMBERS: xr.DataArray(
+                (s * scale[:, None])[order], dims=dims, attrs={"loss": self.loss, "weighting": self.weighting or "none"}
+            ),
             MEAN_SPECTRUM: xr.DataArray(mean, dims=(ENERGY,), attrs={"long_name": "mean of the data over used pixels"}),
         }
         if self.smoothness:
@@ -387,7 +393,16 @@ class NMF(Settings):
             found["bin_factor"] = xr.DataArray(int(state["bin"]), attrs=text)
         return found
 
+    def attributes(self, variables: Variables) -> dict[str, str]:
+        told = variables[ENDMEMBERS].attrs
+        return {name: str(told[name]) for name in CHOSEN if name in told}
+
     def projector(self, result: xr.Dataset) -> tuple[BlockFunction, dict[str, Any]]:
+        if self.loss == AUTO:
+            told = result[ENDMEMBERS].attrs
+            return self._with(told["loss"], None if told["weighting"] == "none" else told["weighting"]).projector(
+                result
+            )
         s = np.asarray(result[ENDMEMBERS].values, dtype=np.float64)
         shift = np.asarray(result[SHIFT].values) if SHIFT in result else None
         extra = np.asarray(result[EXTRA].values) if EXTRA in result else None
@@ -418,29 +433,7 @@ class NMF(Settings):
         return (*self.projector(found), known_maps.aligned_maps(self.fixed, view))
 
     def cost(self, shape: tuple[int, ...], itemsize: int) -> Cost:
-        k, channels = self.n_components, shape[-1]
-        # One for the survey (two where nearly all pixels are masked or empty), one for the maps.
-        passes = self.max_iter + 2 + (READINGS.get(self.start, 0) if isinstance(self.start, str) else 0)
-        own = known_maps.numbers(self.fixed)
-        passes += bool(own)  # one assigns fixed maps to components
-        kept = 0
-        if self.loss == "poisson":
-            sums = 8 * channels * (k + k * (k + 1) // 2)
-            work = STRIP_PIXELS * channels * (itemsize + 12) + 8 * channels * (16 * k + k * (k + 1))
-            if self.missing:
-                sums, work = sums + 8 * channels * k, work + 8 * channels * (STRIP_PIXELS + 3 * k)
-            # The bins have their own survey.
-            passes += self.bin_factor != 1 and not self.textbook and not self.missing
-        else:
-            sums = 8 * channels * k
-            work = PIXELS_PER_STRIP * (2 * 4 * channels + 8 * k)
-            if self.compress and self.compressible and channels > 2 * subspace.size(k):
-                kept = 4 * subspace.size(k)
-        if self.start in ("nndsvd", "nndsvda"):
-            sums = max(sums, 8 * channels * (k + 12))
-        return Cost(
-            passes=passes, sums_bytes=sums, work_bytes=work, columns=k + 1, kept_bytes=kept, aligned_bytes=4 * len(own)
-        )
+        return cost_of(self, shape, itemsize)
 
 
 def _share(mean: Float, s: Float) -> Float:

@@ -10,10 +10,10 @@ from scalehsi.fitting import binning
 from scalehsi.kernels.least_squares import textbook_rules
 from scalehsi.kernels.priors import relevance
 from scalehsi.models.nmf import known_maps, known_spectra
-from scalehsi.models.nmf.settings import GIVEN, Settings
+from scalehsi.models.nmf.settings import AUTO, GIVEN, Settings
 from scalehsi.models.nmf.starts import STARTS
 
-LOSSES: Final = ("frobenius", "poisson")
+LOSSES: Final = (AUTO, "frobenius", "poisson")
 SOLVERS: Final = ("exact", *textbook_rules.RULES)
 SMOOTHNESS_KINDS: Final = ("quadratic", "tv")
 
@@ -26,17 +26,21 @@ def check(model: Settings) -> None:
     InputError
         When a setting is not valid; says what was got and what is allowed.
     """
+    choice("loss", model.loss, LOSSES)
     _check_each(model)
-    _check_together(model)
+    if model.loss == AUTO:
+        for each in model.possible:  # which checks it
+            assert each.loss in LOSSES
+    else:
+        _check_together(model)
 
 
 def _check_each(model: Settings) -> None:
     check_components(model.n_components)
-    choice("loss", model.loss, LOSSES)
     check_weighting(model.weighting)
     squares = model.loss == "frobenius"
     require(
-        squares or not model.weighting,
+        model.loss != "poisson" or not model.weighting,
         "weighting='poisson' belongs to loss='frobenius'; loss='poisson' weighs counts by itself",
     )
     binning.check(model.bin_factor, squares=squares)

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import KW_ONLY, dataclass
-from typing import Any, Final
+from dataclasses import KW_ONLY, dataclass, replace
+from typing import Any, Final, Self
 
 import numpy as np
 
@@ -15,6 +15,8 @@ from scalehsi.models.nmf import known_maps
 
 GIVEN: Final = "given"
 """The stored settings have this word for a start or fixed endmembers that were given as arrays."""
+AUTO: Final = "auto"
+"""The loss that the data decide."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -23,7 +25,7 @@ class Settings(IterativeModel):
 
     n_components: int
     _: KW_ONLY
-    loss: str = "frobenius"
+    loss: str = AUTO
     weighting: str | None = None
     bin_factor: int | str = "auto"
     simplex: bool = False
@@ -42,6 +44,28 @@ class Settings(IterativeModel):
     restarts: int = 10
     max_iter: int = 200
     tol: float = 1e-6
+
+    @property
+    def possible_losses(self) -> tuple[str, ...]:
+        """The loss; with "auto" those that the other settings allow."""
+        if self.loss != AUTO:
+            return (self.loss,)
+        squares = self.weighting or self.orthogonality or self.smoothness or self.spectral_smoothness
+        if squares or self.compress is True or self.solver not in ("exact", "mu"):
+            return ("frobenius",)
+        bins = self.bin_factor != "auto" and self.bin_factor != 1
+        return ("poisson",) if bins else ("frobenius", "poisson")
+
+    @property
+    def possible(self) -> tuple[Self, ...]:
+        """These settings with each possible loss."""
+        return tuple(replace(self, loss=loss) for loss in self.possible_losses)
+
+    @property
+    def weightable(self) -> bool:
+        """True where least squares may be weighted."""
+        plain = self.simplex or self.missing or self.smoothness or self.textbook or self.spectral_smoothness
+        return not (plain or (self.compress is True and known_maps.numbers(self.fixed)))
 
     @property
     def costly(self) -> bool:
@@ -71,11 +95,13 @@ class Settings(IterativeModel):
     @property
     def counts(self) -> bool:
         """True where the data must not be negative."""
-        return self.loss == "poisson" or self.weighting == "poisson"
+        return self.possible_losses == ("poisson",) or self.weighting == "poisson"
 
     @property
     def devices(self) -> tuple[arrays.Device, ...]:
         """Plain least squares and plain Poisson fits have GPU kernels, which have not run on a GPU yet."""
+        if self.loss == AUTO:
+            return min((each.devices for each in self.possible), key=len)
         special = self.simplex or self.orthogonality or self.smoothness or self.missing or self.textbook
         if self.loss == "poisson":
             special = special or self.ard or self.sparsity or self.n_components > cuda.MAX_COMPONENTS

@@ -17,6 +17,7 @@ from scalehsi.arrays import Float
 from scalehsi.blocks import Blocks, branch, capacity, map_fold
 from scalehsi.fitting.model import State, Stats
 from scalehsi.fitting.survey import Survey
+from scalehsi.fitting.turning import LARGEST_TURN_DEG, largest_turn, longer_path, no_path
 from scalehsi.kernels import least_squares
 from scalehsi.kernels.subspace import projection
 from scalehsi.models.nmf import known_maps
@@ -61,6 +62,7 @@ def begin(model: Settings, seen: Survey, state: State) -> State:
         "basis": basis,
         "share": np.asarray(share),
         "trace": np.full(TOLERANCE_ITERATIONS + 1, np.nan),
+        "path": no_path(),
     }
 
 
@@ -89,29 +91,36 @@ def followed(model: Settings, state: State, stats: Stats) -> tuple[State, Stats]
     trace = np.append(state["trace"][1:], stats.objective)
     gain = trace[0] - trace[-1]
     flat = bool(np.isfinite(trace).all()) and bool(gain <= model.tol * TOLERANCE_ITERATIONS * abs(trace[-1]))
-    check = stats.done or (flat and stats.progressing)
-    new = {**state, "trace": trace, "phase": np.asarray(CHECK if check else SMALL)}
+    path = longer_path(state.get("path", no_path()), state["kept"])
+    check = stats.done or (flat and stats.progressing and largest_turn(path) <= LARGEST_TURN_DEG)
+    new = {**state, "trace": trace, "path": path, "phase": np.asarray(CHECK if check else SMALL)}
     if check:
         new |= {"s": new["kept"], "guess": new["norm"], "norm": np.asarray(np.nan)}
     return new, Stats(stats.objective, progressing=stats.progressing, settled=False)
 
 
-def agreed(value: float, after: float, state: State) -> bool:
+def agreed(value: float, after: float, better: Float, state: State) -> bool:
     """Whether the cube agrees with the subspace; logs when it does not.
 
     Parameters
     ----------
     value, after : float
         Objective of the cube at the end of the fit in the subspace, and after one more step of the endmembers.
+    better : array, shape (K, E)
+        Endmembers after that step.
     state : State
     """
     promised = float(state["objective"] + 0.5 * (state["norm"] - state["guess"]))
     scale = max(abs(value), 1e-300)
     apart, gain = abs(value - promised) / scale, (value - after) / scale
-    if apart <= LARGEST_DIFFERENCE and gain <= LARGEST_GAIN:
+    turn = largest_turn(longer_path(state.get("path", no_path()), better))
+    if apart <= LARGEST_DIFFERENCE and gain <= LARGEST_GAIN and turn <= LARGEST_TURN_DEG:
         return True
-    text = "the objective of the subspace differs by %.1e, a step on the cube gains %.1e; the fit continues on the cube"
-    log.info(text, apart, gain)
+    text = (
+        "the objective of the subspace differs by %.1e, a step on the cube gains %.1e and turns endmembers by %.2g "
+        "degrees; the fit continues on the cube"
+    )
+    log.info(text, apart, gain, turn)
     return False
 
 

@@ -166,7 +166,10 @@ class PanSharpen(IterativeModel):
     def coarse(self) -> NMF:
         """The factorisation of the spectral cube."""
         weighting = "poisson" if self.counts else None
-        return NMF(self.n_components, weighting=weighting, start="nndsvd", max_iter=self.max_iter, tol=self.tol)
+        return NMF(
+            self.n_components, loss="frobenius", weighting=weighting, start="nndsvd", max_iter=self.max_iter,
+            tol=self.tol,
+        )  # fmt: skip
 
     def select_inputs(self, data: Any) -> Inputs:
         names = (self.main_input, *self.inputs, *self.optional_inputs)
@@ -206,6 +209,9 @@ class PanSharpen(IterativeModel):
     def step(self, view: Blocks, state: State) -> tuple[State, Stats]:
         new, stats = self.coarse.step(_spectral(view), _inner(state))
         return {**{k: v for k, v in state.items() if not k.startswith(NESTED)}, **_nested(new)}, stats
+
+    def spectra(self, state: State) -> Float:
+        return state[NESTED + "kept"]
 
     def finish(self, view: Blocks, state: State) -> Variables:
         channels, places = _channels(view), _places(view)

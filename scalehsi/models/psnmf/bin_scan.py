@@ -120,7 +120,7 @@ def scan_bins(
     inner = [size // base for size in sizes]
     rank, eigenvalues = _rank(halves, min(inner))
     k = rank if n_components is None else n_components
-    model = NMF(k, weighting="poisson", start="nndsvd", max_iter=200, tol=1e-6, compress=False)
+    model = NMF(k, loss="frobenius", weighting="poisson", start="nndsvd", max_iter=200, tol=1e-6, compress=False)
     side = max(1, round(math.sqrt(SCORING_COUNTS / max(per_pixel, 1e-9)) / base))
     values, angles = _judged(halves, inner, min(side, *halves[0].shape[-3:-1]), model, seed)
     found = _table(sizes, values, angles, total)

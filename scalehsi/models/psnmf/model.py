@@ -173,9 +173,12 @@ class PSNMF(IterativeModel):
     def coarse(self) -> NMF:
         """The factorisation of the bins."""
         if self.settings == "paper":
-            return NMF(self.n_components, solver="hals", start="nndsvd", max_iter=200, tol=1e-6)
+            return NMF(self.n_components, loss="frobenius", solver="hals", start="nndsvd", max_iter=200, tol=1e-6)
         weighting = "poisson" if self.mixed else None
-        return NMF(self.n_components, weighting=weighting, start="nndsvd", max_iter=300, tol=1e-7, compress=False)
+        return NMF(
+            self.n_components, loss="frobenius", weighting=weighting, start="nndsvd", max_iter=300, tol=1e-7,
+            compress=False,
+        )  # fmt: skip
 
     def check(self, cube: xr.DataArray) -> None:
         check_components(self.n_components, cube)
@@ -227,6 +230,9 @@ class PSNMF(IterativeModel):
         bins = binning.binned(view, *map(int, state["sides"]))
         found, stats = self.coarse.step(bins, {**state, "pixels": state["bins"]})
         return {**found, "pixels": state["pixels"]}, stats
+
+    def spectra(self, state: State) -> Float:
+        return state["kept"]
 
     def _fine(self, view: Blocks, state: State) -> Blocks:
         return binning.without_zeros(binning.binned(view, *map(int, state["fine"])))

@@ -103,6 +103,9 @@ def call_of(result: xr.Dataset) -> str:
     model, settings, changed = str(result.attrs.get("model", "")), settings_of(result), changed_settings(result)
     if changed is None:
         return model
+    if settings.get("loss") == "auto" and "loss" in result.attrs:
+        settings["loss"] = result.attrs["loss"]
+        settings["weighting"] = None if result.attrs["weighting"] == "none" else result.attrs["weighting"]
     count = [repr(settings["n_components"])] if "n_components" in settings else []
     shown = {
         name: settings[name] for name in settings if name != "n_components" and (name == "loss" or name in changed)
