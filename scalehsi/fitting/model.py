@@ -198,6 +198,10 @@ class Model:
         """A block function that gives ``abundances`` (and ``residual``) of any pixels, and its shared arguments."""
         raise TypeError(f"{type(self).__name__} does not define projector")
 
+    def projection_note(self, result: xr.Dataset) -> str:
+        """What the maps of the fit have that those of `projector` lack; empty where both are the same."""
+        return ""
+
     def map_pass(self, view: Blocks, found: xr.Dataset) -> MapPass:
         """How the maps of the fitted cube are computed from the variables of `finish`.
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from typing import Any
 
 import numpy as np
@@ -13,6 +14,8 @@ from scalehsi.cube import check_cube, same_axis, with_history
 from scalehsi.models.catalogue import model_class
 from scalehsi.result import check_result, map_dims, settings_of
 from scalehsi.schema import ABUNDANCES, COMPONENT, ENDMEMBERS, ENERGY, InputError
+
+log = logging.getLogger("scalehsi")
 
 
 def project(result: xr.Dataset, cube: xr.DataArray) -> xr.DataArray:
@@ -28,8 +31,9 @@ def project(result: xr.Dataset, cube: xr.DataArray) -> xr.DataArray:
     Returns
     -------
     xarray.DataArray, dims (component, ..., y, x)
-        Lazy, chunked like the blocks of the cube; solved by the method of the model (NMF: exactly, pixel by pixel).
-        Maps that were fixed in the fit belong to its cube: here all abundances are solved.
+        Lazy, chunked like the blocks of the cube; solved by the method of the model (NMF: exactly, pixel by pixel), so
+        that the maps of the fitted cube are those of the fit. Not so where the fit knew more than the pixel, as NMF
+        with ``smoothness`` or fixed maps and PanSharpen do: then ``attrs["difference"]`` and the log say it.
 
     Raises
     ------
@@ -63,6 +67,9 @@ def project(result: xr.Dataset, cube: xr.DataArray) -> xr.DataArray:
     maps = handle.to_dataarray({COMPONENT: result.sizes[COMPONENT]})
     maps = maps.assign_coords({COMPONENT: result[COMPONENT]}).rename(ABUNDANCES)
     maps.attrs = {**result[ABUNDANCES].attrs, "model": result.attrs["model"]}
+    if note := model.projection_note(result):
+        log.warning("maps of the fitted cube differ from those of its fit: %s", note)
+        maps.attrs["difference"] = note
     return maps
 
 

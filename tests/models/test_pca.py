@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import numpy as np
 import pytest
 import xarray as xr
@@ -87,3 +89,27 @@ def test_bad_data_are_refused(cube: xr.DataArray) -> None:
         hsi.fit(-cube.astype("f4"), hsi.PCA(3))
     with pytest.raises(InputError, match="every value of the cube is zero"):
         hsi.fit(cube * 0, hsi.PCA(3))
+
+
+@pytest.mark.parametrize("dtype", ["u2", "f4", "f8"])
+@pytest.mark.parametrize("solver", ["gram", "randomized"])
+@pytest.mark.parametrize(("size", "channels", "rank", "seed"), [(32, 60, 3, 0), (16, 200, 2, 1), (40, 120, 5, 2)])
+def test_the_indicator_of_data_without_noise_is_lowest_at_their_rank(
+    size: int, channels: int, rank: int, seed: int, solver: str, dtype: str
+) -> None:
+    rng = np.random.default_rng(seed)
+    values = rng.integers(0, 50, (size, size, rank)) @ rng.integers(0, 20, (rank, channels))
+    data = xr.DataArray(values.astype(dtype), dims=("y", "x", "energy"), coords={"energy": np.arange(channels) * 1.0})
+    for weighting in (None, "poisson"):
+        result = hsi.fit(data, hsi.PCA(rank, weighting=weighting, solver=solver), seed=0)
+        assert int(result["malinowski_ind"].argmin("rank")) + 1 == rank
+
+
+@pytest.mark.parametrize("settings", [{}, {"weighting": None}, {"centre": True}, {"centre": True, "weighting": None}])
+@pytest.mark.parametrize("value", [1, 5, 1000])
+def test_the_indicator_of_constant_data_is_lowest_at_one(settings: dict[str, Any], value: int) -> None:
+    data = xr.DataArray(np.full((12, 10, 40), value, "u4"), dims=("y", "x", "energy"))
+    result = hsi.fit(data.assign_coords(energy=np.arange(40.0)), hsi.PCA(2, **settings), seed=0)
+    indicator = result["malinowski_ind"].values[:20]
+    assert (indicator == 0).all()
+    assert np.isfinite(result["explained_variance_ratio"]).all()

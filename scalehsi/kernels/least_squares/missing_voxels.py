@@ -69,7 +69,8 @@ def abundances(
     Returns
     -------
     pixels : dict
-        ``abundances`` (P, K) float32, ``residual`` (P,) root mean square over the measured channels.
+        ``abundances`` (P, K) float32, ``residual`` (P,) root mean square over the measured channels; NaN for a pixel
+        without any measured voxel.
     sums : dict
         ``residual_spectrum`` (E,).
     """
@@ -80,10 +81,13 @@ def abundances(
         measured = np.isfinite(strip)
         clean = np.where(measured, strip, strip.dtype.type(0))
         found.append(_solve(clean, measured, s, shift, no_sums).astype(np.float32))
+        unknown = ~measured.any(axis=1)
         if residual:
             residuals = np.where(measured, clean - found[-1].astype(strip.dtype) @ s.astype(strip.dtype), 0.0)
             rms.append(np.sqrt((residuals**2).sum(axis=1) / np.maximum(measured.sum(axis=1), 1)).astype(np.float32))
+            rms[-1][unknown] = np.nan
             spectrum += residuals.sum(axis=0)
+        found[-1][unknown] = np.nan
     pixels: dict[str, Any] = {"abundances": np.concatenate(found)}
     return (pixels | {"residual": np.concatenate(rms)}, {"residual_spectrum": spectrum}) if residual else (pixels, {})
 

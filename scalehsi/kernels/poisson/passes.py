@@ -133,7 +133,7 @@ def abundances(
     -------
     pixels : dict
         ``abundances`` (P, K) float32, ``residual`` (P,) root mean square over the channels, with ``missing`` over the
-        measured ones.
+        measured ones, and NaN for a pixel without any.
     sums : dict
         ``residual_spectrum`` (E,) sum of data minus model, ``likelihood``, ``C``; with ``ridge`` also ``CC``.
     """
@@ -151,6 +151,9 @@ def abundances(
             some = slice(start, min(start + STRIP_PIXELS, part.stop))
             c_some = c[start - part.start : some.stop - part.start]
             _residual(_dense(x, some), ends, c_some, rms[some], spectrum, int(missing))
+        if missing and not isinstance(x, Counts):
+            unknown = part.start + np.flatnonzero(~np.isfinite(x[part]).any(axis=1))
+            found[unknown], rms[unknown] = np.nan, np.nan
     pixels: dict[str, Any] = {"abundances": found}
     sums = _named_sums(total, len(s), ridge)
     return (pixels | {"residual": rms}, sums | {"residual_spectrum": spectrum}) if residual else (pixels, sums)

@@ -24,6 +24,8 @@ from scalehsi.schema import ABUNDANCES, COMPONENT, ENDMEMBERS, MASK, X, Y
 Fixed = Mapping[str, Any] | str | None
 
 NAME: Final = f"fixed[{ABUNDANCES!r}]"
+FIXED_MAPS: Final = "fixed_maps"
+"""Attribute of the endmembers of a result: the number of components whose maps were fixed."""
 LEAST_SIGNAL: Final = 1e-3
 """A spectrum starts with at least this fraction of an average component's signal, because Poisson steps keep zeros."""
 

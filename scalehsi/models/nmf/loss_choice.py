@@ -12,6 +12,10 @@ from typing import Final, NamedTuple
 from scalehsi.fitting.survey import Survey
 from scalehsi.models.nmf.settings import Settings
 
+CHOICE: Final = "choice"
+"""In the state: the loss that "auto" chose, its weighting and the reason."""
+CHOSEN: Final = ("loss", "weighting", "loss_reason")
+"""Attributes of a result that say what was minimised, and why."""
 MOST_COUNTS: Final = 100.0
 """Counts of a voxel from which weighted least squares are used. Spectra are as good from 8 counts on, at less cost."""
 SPARSE: Final = 0.3

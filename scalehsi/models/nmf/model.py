@@ -31,7 +31,7 @@ from scalehsi.models.nmf import (
     subspace,
 )
 from scalehsi.models.nmf.cost import cost_of
-from scalehsi.models.nmf.loss_choice import choose
+from scalehsi.models.nmf.loss_choice import CHOICE, CHOSEN, choose
 from scalehsi.models.nmf.losses import (
     Counts,
     Incomplete,
@@ -44,10 +44,6 @@ from scalehsi.models.nmf.settings import AUTO, GIVEN, Settings
 from scalehsi.models.nmf.starts import brightness, first_endmembers, given_endmembers
 from scalehsi.schema import ABUNDANCES, COMPONENT, ENDMEMBERS, ENERGY, MEAN_SPECTRUM, InputError
 
-CHOICE: Final = "choice"
-"""In the state: the loss that "auto" chose, its weighting and the reason."""
-CHOSEN: Final = ("loss", "weighting", "loss_reason")
-"""Attributes of a result that say what was minimised, and why."""
 SHIFT: Final = "abundance_cost"
 EXTRA: Final = "abundance_coupling"
 log = logging.getLogger("scalehsi")
@@ -99,9 +95,10 @@ class NMF(Settings):
     smoothness_kind : {"quadratic", "tv"}
         "quadratic" blurs all differences; "tv" (total variation) keeps edges.
     missing : bool, default False
-        NaN in a cube of floats marks voxels that were not measured; they have no weight. With "frobenius" no other
-        option of the loss is possible; with "poisson" ``simplex``, ``ard`` and ``sparsity`` are, and ``bin_factor`` is
-        1. A channel without any measured voxel becomes zero with "poisson" and keeps its start with "frobenius".
+        NaN in a cube of floats marks voxels that were not measured; they have no weight, and maps and residual are NaN
+        in a pixel without any other voxel. With "frobenius" no other option of the loss is possible; with "poisson"
+        ``simplex``, ``ard`` and ``sparsity`` are, and ``bin_factor`` is 1. A channel without any measured voxel becomes
+        zero with "poisson" and keeps its start with "frobenius".
     solver : {"exact", "als", "mals", "hals", "mu"}, default "exact"
         "exact" solves the abundances of each pixel and extrapolates the spectra: it needs the fewest readings and keeps
         nothing between them. The others are the textbook rules, one cheap step of both factors per reading, for
@@ -371,6 +368,8 @@ class NMF(Settings):
             ),
             MEAN_SPECTRUM: xr.DataArray(mean, dims=(ENERGY,), attrs={"long_name": "mean of the data over used pixels"}),
         }
+        if own := known_maps.numbers(self.fixed):
+            found[ENDMEMBERS].attrs[known_maps.FIXED_MAPS] = len(own)
         if self.smoothness:
             maps = np.moveaxis(state["c"] / scale, -1, 0)[order]
             found[ABUNDANCES] = xr.DataArray(maps, dims=(COMPONENT, *navigation_dims(view.cube)))
@@ -428,6 +427,13 @@ class NMF(Settings):
         if extra is not None:
             shared["gram"] = (s if w is None else s * w) @ s.T + extra
         return least_squares.abundances, {**shared, "w": w}
+
+    def projection_note(self, result: xr.Dataset) -> str:
+        if self.smoothness:
+            return f"smoothness={self.smoothness} joins neighbours in the fit; here each pixel is solved alone."
+        if known_maps.FIXED_MAPS in result[ENDMEMBERS].attrs:
+            return "Maps that were fixed in the fit belong to its cube; here all abundances are solved."
+        return ""
 
     def map_pass(self, view: Blocks, found: xr.Dataset) -> MapPass:
         return (*self.projector(found), known_maps.aligned_maps(self.fixed, view))

@@ -271,6 +271,10 @@ class PanSharpen(IterativeModel):
         mean = abs(total) / float(state["pixels"])
         return np.asarray(s * (mean / np.maximum(channels.here(s).sum(axis=1), 1e-300))[:, None])
 
+    def projection_note(self, result: xr.Dataset) -> str:
+        weighed = bool(np.any(result[WEIGHT].values))
+        return "The maps of the fit also use the maps of the spectral cube; here each pixel is solved alone." * weighed
+
     def map_pass(self, view: Blocks, found: xr.Dataset) -> MapPass:
         channels, weight = _channels(view), np.asarray(found[WEIGHT].values, dtype=np.float64)
         s = channels.here(np.asarray(found[ENDMEMBERS].values, dtype=np.float64))

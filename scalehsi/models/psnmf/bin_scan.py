@@ -139,6 +139,8 @@ def _sizes(bins: Sequence[int] | None, region: xr.DataArray, per_pixel: float) -
     if bins is None:
         fit = [b for b in BIN_SIDES if b * b * per_pixel >= LEAST_COUNTS and b * BINS_PER_MAP <= most]
         return fit or [max(1, most // BINS_PER_MAP)]
+    listed = isinstance(bins, (Sequence, np.ndarray)) and not isinstance(bins, str)
+    require(listed, f"bins is a list of sizes such as [2, 4, 8], got {bins!r}; components are n_components={bins!r}")
     good = len(bins) > 0 and all(is_number(b, numbers.Integral) and b >= 1 for b in bins)
     require(good, f"bins is a list of whole numbers of at least 1, got {bins!r}")
     for b in bins:

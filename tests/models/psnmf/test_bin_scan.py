@@ -148,3 +148,11 @@ def test_signed_counts_are_counts(scene: Any) -> None:
     cube = scene[0][:48, :48]
     got, want = (hsi.scan_bins(c, [4, 8], n_components=2) for c in (cube.astype("i2"), cube))
     assert_allclose(got["score"], want["score"])
+
+
+@pytest.mark.parametrize("bins", [3, np.int64(3), 2.5, "auto", {3, 4}, {"y": 3}])
+def test_bins_that_are_no_list_are_refused_in_one_line(bins: Any) -> None:
+    cube = xr.DataArray(np.ones((16, 16, 20), "u2"), dims=("y", "x", "energy"), coords={"energy": np.arange(20.0)})
+    with pytest.raises(InputError, match=r"a list of sizes such as \[2, 4, 8\], got .*n_components=") as refused:
+        hsi.scan_bins(cube, bins)
+    assert "\n" not in str(refused.value)
