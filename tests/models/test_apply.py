@@ -20,7 +20,7 @@ from scalehsi.schema import InputError
 from tests.helpers import raise_if_dask_computes, random_mask
 
 MODELS: dict[str, Model] = {
-    "frobenius": hsi.NMF(3, max_iter=4),
+    "frobenius": hsi.NMF(3, loss="frobenius", max_iter=4),
     "weighted": hsi.NMF(3, weighting="poisson", max_iter=4),
     "poisson": hsi.NMF(3, loss="poisson", max_iter=4),
     "pca": hsi.PCA(3),
