@@ -6,6 +6,7 @@ import json
 import numbers
 import os
 from collections.abc import Collection, Mapping
+from dataclasses import replace
 from functools import partial
 
 import xarray as xr
@@ -165,6 +166,8 @@ def _finished(view: Blocks, model: Model, inputs: Inputs, ended: Ended, *, seed:
         evidence = add_residual(view, model, ended.state, variables, residual=residual)
     frame = view.cube if inputs.frame is None else inputs.frame
     label(variables, frame)
+    if evidence is not None:
+        evidence = replace(evidence, loss=model.attributes(variables).get("loss", evidence.loss))
     turning = still_turning(ended.turn, ended.status, flat=ended.flat, max_iter=model.max_iter)
     found = [*model.warnings(variables), *([] if evidence is None else judge(evidence))]
     found += [] if turning is None else [turning]
