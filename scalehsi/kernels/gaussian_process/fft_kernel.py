@@ -71,13 +71,13 @@ class FFTCovariance:
         self.spectrum = spectrum if any(offset) else spectrum.real.copy()
 
     def transform(self, v: Float) -> Any:
-        """Transform a map (H, W) with zeros around it; rows of zeros are not transformed twice."""
-        return fft(rfft(v, self.sizes[1], axis=1), self.sizes[0], axis=0)
+        """Transform maps (..., H, W) with zeros around them; rows of zeros are not transformed twice."""
+        return fft(rfft(v, self.sizes[1], axis=-1), self.sizes[0], axis=-2)
 
     def inverse(self, transformed: Any) -> Float:
-        """Transform back to a map (H, W)."""
-        rows = ifft(transformed, axis=0, overwrite_x=True)[: self.shape[0]]
-        return np.asarray(irfft(rows, self.sizes[1], axis=1)[:, : self.shape[1]])
+        """Transform back to maps (..., H, W)."""
+        rows = ifft(transformed, axis=-2, overwrite_x=True)[..., : self.shape[0], :]
+        return np.asarray(irfft(rows, self.sizes[1], axis=-1)[..., : self.shape[1]])
 
     def product(self, v: Float) -> Float:
         return self.inverse(self.spectrum * self.transform(v))

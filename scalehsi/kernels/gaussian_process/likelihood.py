@@ -8,6 +8,7 @@ best ``B`` and ``D`` from these. The rotation that makes the maps independent is
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from typing import Final, Protocol
@@ -15,8 +16,9 @@ from typing import Final, Protocol
 import numpy as np
 from scipy.optimize import minimize
 
-from scalehsi.arrays import Bool, Float
+from scalehsi.arrays import Bool, Float, Int
 from scalehsi.kernels.gaussian_process.covariance import AxisEigen, decompose_axis
+from scalehsi.kernels.gaussian_process.gaps import by_map
 from scalehsi.kernels.gaussian_process.spectral_nodes import fit_signal_and_noise, group_eigenvalues
 from scalehsi.schema import InputError
 
@@ -50,6 +52,8 @@ class Hyper:
     history : array, shape (m, 3)
         Lengths along y and x, and the loss, in each evaluation of the descent, or after each round where pixels are
         missing.
+    plain : float
+        The loss of noise alone, without a signal.
     """
 
     kernel: str
@@ -61,10 +65,12 @@ class Hyper:
     scan: Float
     evaluations: int
     history: Float = field(default_factory=lambda: np.empty((0, 3)))
+    plain: float = math.nan
 
-    def in_units(self, mean: Float, scale: Float, pixels: int) -> Hyper:
-        """Convert from standardised maps ``y`` of ``pixels`` pixels to maps ``scale * y + mean`` (both (T,))."""
-        shift = pixels * float(np.log(scale).sum())
+    def in_units(self, mean: Float, scale: Float, pixels: int | Int) -> Hyper:
+        """Convert from standardised maps ``y`` to maps ``scale * y + mean`` (both (T,)); ``pixels`` of each, or all."""
+        shift = float((pixels * np.log(scale)).sum())
+        values = float((pixels * np.ones_like(scale)).sum())
         return replace(
             self,
             scan=self.scan + np.array([0.0, shift]),
@@ -73,6 +79,7 @@ class Hyper:
             noise=self.noise * scale,
             mean=self.mean * scale + mean,
             loss=self.loss + shift,
+            plain=0.5 * values * (math.log(2 * math.pi) + 1) + shift,
         )
 
 
@@ -83,6 +90,7 @@ def fit(
     bounds: Bounds | None = None,
     isotropic: bool = False,
     rank: int = 1,
+    start: tuple[float, float] | None = None,
 ) -> Hyper:
     """Fit the hyperparameters to tiles of the same maps, all of one size.
 
@@ -98,6 +106,8 @@ def fit(
         One length for both axes.
     rank : int, default 1
         Columns of L in ``B = L L' + diag(w)``.
+    start : (float, float), optional
+        Lengths from which the search descends, in place of a scan.
 
     Returns
     -------
@@ -110,7 +120,8 @@ def fit(
     height, width = tiles[0].shape[:2]
     scaled, mean, scale = standardised(tiles)
     likelihood = SeparableLikelihood(scaled, kernel, rank)
-    found = search_lengths(likelihood, kernel, bounds or default_bounds(height, width), isotropic=isotropic)
+    limits = bounds or default_bounds(height, width)
+    found = search_lengths(likelihood, kernel, limits, isotropic=isotropic, start=start)
     return found.in_units(mean, scale, height * width * len(tiles))
 
 
@@ -122,12 +133,12 @@ def default_bounds(height: int, width: int) -> Bounds:
 def standardised(tiles: Sequence[Float], masks: Sequence[Bool] | None = None) -> tuple[list[Float], Float, Float]:
     """Scale tiles (H, W, T) to zero mean and unit variance; return them as (T, H, W), with mean and scale (T,).
 
-    Missing pixels are zero; ``masks``, shape (H, W), are True where the maps were measured.
+    Missing pixels are zero; ``masks``, shape (H, W) or (H, W, T), are True where the maps were measured.
     """
-    seen = [np.ones(t.shape[:2], dtype=bool) for t in tiles] if masks is None else list(masks)
-    count = max(1, sum(int(m.sum()) for m in seen))
-    mean = np.sum([t[m].sum(axis=0) for t, m in zip(tiles, seen, strict=True)], axis=0) / count
-    centred = [np.where(m[..., None], t - mean, 0.0) for t, m in zip(tiles, seen, strict=True)]
+    seen = [by_map(np.ones(t.shape[:2], dtype=bool) if masks is None else masks[i]) for i, t in enumerate(tiles)]
+    count = np.maximum(1, np.sum([m.sum(axis=(0, 1)) for m in seen], axis=0))
+    mean = np.sum([np.where(m, t, 0.0).sum(axis=(0, 1)) for t, m in zip(tiles, seen, strict=True)], axis=0) / count
+    centred = [np.where(m, t - mean, 0.0) for t, m in zip(tiles, seen, strict=True)]
     scale = np.sqrt(np.sum([(t**2).sum(axis=(0, 1)) for t in centred], axis=0) / count)
     scale = np.where(scale > 0, scale, 1.0)
     return [np.moveaxis(t / scale, -1, 0) for t in centred], mean, scale
@@ -145,8 +156,15 @@ class Likelihood(Protocol):
     def value_and_slope(self, lengths: tuple[float, float]) -> tuple[float, Float]: ...
 
 
-def search_lengths(likelihood: Likelihood, kernel: str, limits: Bounds, *, isotropic: bool) -> Hyper:
-    """Find the best lengths by a scan with one length for both axes and a descent from its best.
+def search_lengths(
+    likelihood: Likelihood,
+    kernel: str,
+    limits: Bounds,
+    *,
+    isotropic: bool,
+    start: tuple[float, float] | None = None,
+) -> Hyper:
+    """Find the best lengths by a scan with one length for both axes, or from ``start``, and a descent from its best.
 
     The hyperparameters are in the units of the likelihood's data; ``kernel`` is only recorded. ``limits`` are
     (low, high) along y and x, in pixels; ``isotropic`` keeps both lengths equal.
@@ -157,9 +175,11 @@ def search_lengths(likelihood: Likelihood, kernel: str, limits: Bounds, *, isotr
     tried = np.geomspace(low, max(low, high), SCANNED_LENGTHS if high > low else 1)
     # Where the limits of the two axes do not overlap, each axis takes its nearest allowed length.
     pairs = [tuple(float(np.clip(length, *limit)) for limit in limits) for length in tried]
+    if start is not None:
+        tried, pairs = np.array([math.sqrt(start[0] * start[1])]), [start]
     losses = np.array([likelihood.loss((y, x)) for y, x in pairs])
     lengths = np.array(pairs[int(np.argmin(losses))])
-    start, best = np.log(lengths), float(losses.min())
+    best = float(losses.min())
     box = np.log(np.array(limits, dtype=np.float64))
     if isotropic:
         box = np.tile([[np.log(low), np.log(max(low, high))]], (2, 1))
@@ -173,7 +193,7 @@ def search_lengths(likelihood: Likelihood, kernel: str, limits: Bounds, *, isotr
             history.append((*at, value))
             return value, np.array([slope.sum()]) if isotropic else slope
 
-        free = np.clip(start, box[:, 0], box[:, 1])[: 1 if isotropic else 2]
+        free = np.clip(np.log(lengths), box[:, 0], box[:, 1])[: 1 if isotropic else 2]
         found = minimize(
             profile,
             free,

@@ -1,15 +1,15 @@
-"""Gaussian processes for maps with missing pixels: posterior mean, standard deviation, draws, and hyperparameters.
+"""Gaussian processes for maps with missing pixels: posterior mean, standard deviation, and draws.
 
-With P the inverse of ``s K + I`` on the full grid, some values ``x`` of the missing pixels leave the mean of the
-measured ones unchanged: they solve ``P_mm x = -P_mo y_o``, and the mean of the maps filled with them is the mean given
-the measured pixels. A product with P is four products with an axis, so conjugate gradients on the missing pixels are
-cheap while these are few.
+With P the inverse of the covariance of the noisy maps on the full grid, some values ``x`` of the missing pixels leave
+the mean of the measured ones unchanged: they solve ``P_mm x = -P_mo y_o``, and the mean of the maps filled with them is
+the mean given the measured pixels. A product with P is four products with an axis for each map, so conjugate gradients
+on the missing pixels are cheap while these are few. "Pixels" are those of each map: a gap of one map leaves the others
+as they are. All results are exact for any gaps.
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import replace
 from typing import Any, Final, NamedTuple
 
 import numpy as np
@@ -17,7 +17,8 @@ from scipy.ndimage import distance_transform_edt, gaussian_filter, gaussian_filt
 
 from scalehsi.arrays import Bool, Float, to_host
 from scalehsi.kernels.gaussian_process.covariance import covariance
-from scalehsi.kernels.gaussian_process.likelihood import Bounds, Hyper, fit
+from scalehsi.kernels.gaussian_process.gaps import by_map, common_gaps
+from scalehsi.kernels.gaussian_process.likelihood import Hyper
 from scalehsi.kernels.gaussian_process.missing_solver import GapSolver
 from scalehsi.kernels.gaussian_process.posterior import (
     TINY,
@@ -40,12 +41,6 @@ from scalehsi.schema import InputError, suggest
 
 TOLERANCE: Final = 1e-5
 """Residual relative to the right side: the mean is then right to some thousandths of its deviation."""
-DRAWS_PER_ROUND: Final = 4
-MAX_ROUNDS: Final = 40
-COMPARED_ROUNDS: Final = 4
-"""Rounds of expectation maximisation whose mean is compared with that of as many rounds before."""
-MAX_DRIFT: Final = 0.02
-"""Relative change between these means below which the rounds end."""
 METHODS: Final = ("auto", "draws", "density")
 DRAW_TOLERANCE: Final = 1e-4
 """Residual for draws of which only the spread is used: the statistical error of the draws is larger."""
@@ -86,8 +81,8 @@ def fill(y: Any, observed: Any, hyper: Hyper, *, dtype: Any = np.float64) -> Fil
     ----------
     y : array of any library, shape (H, W, T)
         Values at missing pixels are ignored.
-    observed : array of bool, shape (H, W), of the same library or numpy
-        True where all maps were measured.
+    observed : array of bool, shape (H, W) or (H, W, T), of the same library or numpy
+        True where all maps, or each of them, were measured.
     hyper : Hyper
     dtype : dtype, default float64
         Of the products.
@@ -100,14 +95,14 @@ def fill(y: Any, observed: Any, hyper: Hyper, *, dtype: Any = np.float64) -> Fil
     """
     backend = backend_of(y)
     xp = backend.library
-    seen = backend.put(observed, "bool")
+    seen = common_gaps(backend.put(observed, "bool"))
     if bool(xp.all(seen)):
         return Filled(xp.astype(y, xp.float64, copy=False), 0, 0.0)
-    s, to_independent, to_maps = decoupled(hyper)
+    _, to_independent, to_maps = decoupled(hyper)
     centred = xp.astype(y, xp.float64, copy=False) - backend.put(hyper.mean)
-    known = xp.where(seen[..., None], centred, backend.put(0.0))
+    known = xp.where(by_map(seen), centred, backend.put(0.0))
     z = xp.tensordot(backend.put(to_independent.T), known, axes=((1,), (2,)))
-    solver = GapSolver(backend, hyper, seen, s, upsample=1, dtype=np.dtype(dtype).name)
+    solver = GapSolver(backend, hyper, seen, upsample=1, dtype=np.dtype(dtype).name)
     whole, steps, residual = solver.complete(xp.astype(z, getattr(xp, solver.dtype), copy=False), TOLERANCE)
     maps = xp.tensordot(xp.astype(whole, xp.float64, copy=False), backend.put(to_maps), axes=((0,), (0,)))
     return Filled(maps + backend.put(hyper.mean), steps, residual)
@@ -133,40 +128,39 @@ def draw(y: Any, observed: Any, hyper: Hyper, *, count: int, seed: int, upsample
     """
     backend = backend_of(y)
     xp = backend.library
-    seen = backend.put(observed, "bool")
+    seen, to_maps = common_gaps(backend.put(observed, "bool")), backend.put(decoupled(hyper)[2])
     mean, _ = predict(fill(y, observed, hyper).maps, hyper, upsample=upsample)
-    to_maps = backend.put(decoupled(hyper)[2])
-    drawn = [
-        mean + xp.tensordot(error[i, ...], to_maps, axes=((0,), (0,)))
-        for error in _draw_errors(backend, seen, hyper, count=count, seed=seed, upsample=upsample, tolerance=TOLERANCE)
-        for i in range(error.shape[0])
-    ]
+    solver = GapSolver(backend, hyper, seen, upsample=upsample, dtype="float64")
+    drawn = []
+    for noisy, points in _priors(backend, hyper, seen.shape[:2], count=count, seed=seed, upsample=upsample):
+        error = points - solver.mean(solver.complete(noisy, TOLERANCE)[0])
+        drawn += [mean + xp.tensordot(error[i, ...], to_maps, axes=((0,), (0,))) for i in range(error.shape[0])]
     return xp.stack(drawn)
 
 
-def _draw_errors(
-    backend: Backend, seen: Any, hyper: Hyper, *, count: int, seed: int, upsample: Points, tolerance: float
-) -> Iterator[Any]:
-    """Errors of the mean of drawn independent maps, in batches (n, T, H * upsample, W * upsample).
+def _priors(
+    backend: Backend, hyper: Hyper, shape: tuple[int, int], *, count: int, seed: int, upsample: Points, larger: int = 1
+) -> Iterator[tuple[Any, Any]]:
+    """Independent maps (n, T, H, W) that are drawn from the prior and measured with noise, and the maps on the points.
 
-    ``seen`` (H, W) is the mask on the backend, ``count`` the number of draws, ``tolerance`` the solver's residual.
+    In batches of n. ``shape`` are the pixels along y and x, ``count`` is the number of draws, and ``larger`` is how
+    many times more values the caller makes of a batch.
     """
-    rng = np.random.default_rng(seed)
-    height, width = seen.shape
-    s = decoupled(hyper)[0]
-    solver = GapSolver(backend, hyper, seen, s, upsample=upsample, dtype="float64")
-    rows = backend.put(_covariance_root(hyper.kernel, height, hyper.lengths[0], axis_points(upsample, 0)))
-    columns = backend.put(_covariance_root(hyper.kernel, width, hyper.lengths[1], axis_points(upsample, 1)))
+    rng, s = np.random.default_rng(seed), decoupled(hyper)[0]
+    height, width = shape
+    rows, columns = (
+        backend.put(_covariance_root(hyper.kernel, n, hyper.lengths[axis], axis_points(upsample, axis)))
+        for axis, n in enumerate(shape)
+    )
     root = backend.put(np.sqrt(s)[:, None, None])
-    batch = max(1, BATCH_VALUES // (len(s) * rows.shape[0] * columns.shape[0]))
+    batch = max(1, BATCH_VALUES // (len(s) * rows.shape[0] * columns.shape[0] * larger))
     for first in range(0, count, batch):
         here = min(batch, count - first)
         raw = backend.put(rng.standard_normal((here, len(s), rows.shape[1], columns.shape[1])))
         noise = backend.put(rng.standard_normal((here, len(s), height, width)))
         prior = root * (rows @ raw @ columns.T)
-        whole, _, _ = solver.complete(prior[..., :height, :width] + noise, tolerance)
-        points = prior if upsample == 1 else prior[..., height:, width:]
-        yield points - solver.mean(whole)
+        noisy = prior[..., :height, :width] + noise
+        yield noisy, prior if upsample == 1 else prior[..., height:, width:]
 
 
 def deviation(
@@ -185,19 +179,20 @@ def deviation(
     ----------
     shape : (int, int)
         Of the maps, in pixels.
-    observed : array of bool, shape (H, W)
-        True where all maps were measured. Its library and device are those of the result.
+    observed : array of bool, shape (H, W) or (H, W, T)
+        True where all maps, or each of them, were measured. Its library and device are those of the result.
     hyper : Hyper
     method : {"auto", "draws", "density"}
-        - "draws": Matheron's rule. Correct for every mask, with a relative error of ``1 / sqrt(2 count)``. Each draw
-          costs what `fill` does.
+        - "draws": the variance of complete maps, which is exact, and the mean square of what the gaps change in the
+          mean of drawn maps. Correct for every mask; the relative error is at most ``1 / sqrt(2 count)``, and the less
+          the less the gaps matter. Each draw costs what `fill` does.
         - "density": the deviation of complete maps whose noise is larger where fewer neighbours were measured, in a
           hundredth of the time. For pixels missing at random its error is 1 to 2 % at 5 % of them, and at half of them
           5 % where the noise is a third of the signal, 15 to 30 % too small where it is a thirtieth. Wrong in holes
           wider than the length.
         - "auto": "density" where no pixel is farther than half a length from all measured ones, and the share of
           missing pixels times their mean variance, in units of the noise, is at most 0.2: there its error was at most
-          8 %, and 2 % on average, where 64 draws have 9 %. Otherwise "draws".
+          8 %, and 2 % on average. Otherwise, and where the maps have different gaps, "draws".
     count : int, default 64
         Draws.
     seed : int, default 0
@@ -215,18 +210,39 @@ def deviation(
     """
     if method not in METHODS:
         raise InputError(f"method={method!r} is not known; {suggest(str(method), METHODS)}")
-    if tuple(observed.shape) != tuple(shape):
+    if tuple(observed.shape[:2]) != tuple(shape):
         raise InputError(f"observed has shape {tuple(observed.shape)}, and the maps have {tuple(shape)}")
-    backend, seen, to_maps = backend_of(observed), to_host(observed), decoupled(hyper)[2]
-    xp = backend.library
-    if method == "density" or seen.all() or (method == "auto" and not _has_holes(seen, hyper)):
+    backend, gaps, to_maps = backend_of(observed), common_gaps(observed), decoupled(hyper)[2]
+    xp, seen = backend.library, to_host(gaps)
+    alike = seen.ndim == 2
+    if seen.all() or (alike and (method == "density" or (method == "auto" and not _has_holes(seen, hyper)))):
         variance = _density_variance(backend, seen, hyper, upsample)
         found = xp.sqrt(xp.tensordot(variance, backend.put(to_maps**2), axes=((0,), (0,))))
         if method == "density" or seen.all() or _density_is_accurate(to_host(found), seen, hyper, upsample):
             return found
-    errors = _draw_errors(backend, observed, hyper, count=count, seed=seed, upsample=upsample, tolerance=DRAW_TOLERANCE)
-    variance = sum(xp.sum(error * error, axis=0) for error in errors) / count
-    return xp.sqrt(xp.tensordot(variance, backend.put(to_maps**2), axes=((0,), (0,))))
+    return xp.sqrt(_drawn_variance(backend, gaps, hyper, count=count, seed=seed, upsample=upsample))
+
+
+def _drawn_variance(backend: Backend, seen: Any, hyper: Hyper, *, count: int, seed: int, upsample: Points) -> Any:
+    """Variances of the maps (points, T) from ``count`` draws, as "draws" of `deviation`; ``seen`` is on the backend.
+
+    The error of the mean of complete maps is independent of all data, hence of what their gaps change in the mean: the
+    variances add up.
+    """
+    xp, (s, _, to_maps) = backend.library, decoupled(hyper)
+    solver = GapSolver(backend, hyper, seen, upsample=upsample, dtype="float64")
+    rotation, squared = backend.put(to_maps), backend.put(to_maps**2)
+    changed: Any = 0.0
+    larger = max(1, solver.rows.points.shape[0] * solver.columns.points.shape[0] // (seen.shape[0] * seen.shape[1]))
+    draws = _priors(backend, hyper, seen.shape[:2], count=count, seed=seed, upsample=1, larger=larger)
+    for noisy, _ in draws:
+        change = solver.mean(noisy - solver.complete(noisy, DRAW_TOLERANCE)[0])
+        if seen.ndim == 2:  # The changes of independent maps are independent.
+            changed = changed + xp.tensordot(xp.sum(change**2, axis=0), squared, axes=((0,), (0,)))
+        else:
+            changed = changed + xp.sum(xp.tensordot(change, rotation, axes=((1,), (0,))) ** 2, axis=0)
+    complete = posterior_variance(s, solver.gain, solver.rows, solver.columns, backend, "float64")
+    return xp.tensordot(complete, squared, axes=((0,), (0,))) + changed / count
 
 
 def _has_holes(observed: Bool, hyper: Hyper) -> bool:
@@ -306,72 +322,3 @@ def _covariance_root(kernel: str, size: int, length: float, points: AxisPoints) 
     every = own if points == 1 else np.concatenate([own, positions(points, size)])
     values, vectors = np.linalg.eigh(covariance(kernel, np.subtract.outer(every, every), length)[0])
     return np.asarray(vectors * np.sqrt(np.maximum(values, 0.0)))
-
-
-def fit_missing(
-    tiles: list[Float],
-    masks: list[Bool],
-    *,
-    kernel: str = "matern52",
-    bounds: Bounds | None = None,
-    isotropic: bool = False,
-    rank: int = 1,
-    seed: int = 0,
-    rounds: int = MAX_ROUNDS,
-) -> Hyper:
-    """Fit the hyperparameters to tiles with missing pixels, by Monte Carlo expectation maximisation.
-
-    Each round draws the missing pixels a few times from the posterior of the previous round, noise included, and fits
-    the hyperparameters to the completed tiles.
-
-    Parameters
-    ----------
-    tiles, kernel, bounds, isotropic, rank
-        As in `scalehsi.kernels.gaussian_process.likelihood.fit`; values at missing pixels are ignored.
-    masks : sequence of bool arrays, shape (H, W)
-        True where all maps were measured.
-    seed : int
-    rounds : int, default 40
-        At most.
-
-    Notes
-    -----
-    The rounds end when lengths and noise of the last four agree with those of the four before, within 2 %. The loss is
-    that of the completed tiles, of one draw. Cost of a round: a fit of four times as many complete tiles, and 4 draws
-    of each tile.
-    """
-    if all(mask.all() for mask in masks):
-        return fit(tiles, kernel=kernel, bounds=bounds, isotropic=isotropic, rank=rank)
-    whole = [_from_nearest(tile, mask) for tile, mask in zip(tiles, masks, strict=True)]
-    found = fit(whole, kernel=kernel, bounds=bounds, isotropic=isotropic, rank=rank)
-    history = []
-    for number in range(rounds):
-        rng = np.random.default_rng([seed, number])
-        completed = []
-        for tile, mask in zip(tiles, masks, strict=True):
-            drawn = draw(tile, mask, found, count=DRAWS_PER_ROUND, seed=int(rng.integers(2**31)))
-            for values in drawn:
-                noisy = values + found.noise * rng.standard_normal(values.shape)
-                completed.append(np.where(mask[..., None], tile, noisy))
-        found = fit(completed, kernel=kernel, bounds=bounds, isotropic=isotropic, rank=rank)
-        history.append((*found.lengths, found.loss / DRAWS_PER_ROUND, *found.noise))
-        if _settled(np.array(history)):
-            break
-    return replace(found, loss=found.loss / DRAWS_PER_ROUND, history=np.array(history)[:, :3])
-
-
-def _settled(history: Float) -> bool:
-    """Whether lengths and noise, a row each round, no longer drift from one group of rounds to the next."""
-    if len(history) < 2 * COMPARED_ROUNDS:
-        return False
-    values = np.log(np.maximum(np.delete(history, 2, axis=1), 1e-300))
-    late, early = values[-COMPARED_ROUNDS:].mean(axis=0), values[-2 * COMPARED_ROUNDS : -COMPARED_ROUNDS].mean(axis=0)
-    return bool(np.abs(late - early).max() <= MAX_DRIFT)
-
-
-def _from_nearest(tile: Float, mask: Bool) -> Float:
-    """Replace each missing pixel by the nearest measured one, as a first estimate."""
-    if not mask.any():
-        return np.zeros_like(tile)
-    _, (y, x) = distance_transform_edt(~mask, return_indices=True)
-    return np.asarray(tile[y, x])

@@ -1,4 +1,7 @@
-"""Conjugate gradients for maps with missing pixels: fill the gaps of many independent maps at once, on any device.
+"""Conjugate gradients for maps with missing pixels: fill the gaps of many maps at once, on any device.
+
+Gaps that all maps share leave the independent maps independent, and each is a system of its own. Where a pixel is
+missing in some maps alone, all maps of a tile are one system; its product rotates to the independent maps and back.
 
 The conjugate gradients are our own, as `scipy.sparse.linalg.cg` solves one system at a time and for numpy alone: here
 many maps with their own strengths run in one batch of an array library, and a map leaves the batch once it is solved.
@@ -13,7 +16,7 @@ import numpy as np
 
 from scalehsi.arrays import Float, to_host
 from scalehsi.kernels.gaussian_process.likelihood import Hyper
-from scalehsi.kernels.gaussian_process.posterior import Backend, filter_on, gains, posterior_mean
+from scalehsi.kernels.gaussian_process.posterior import Backend, decoupled, filter_on, gains, mixing, posterior_mean
 from scalehsi.kernels.gaussian_process.sampling_points import Points, axis_points
 
 MAX_STEPS: Final = 500
@@ -26,19 +29,19 @@ class GapSolver:
     ----------
     backend : Backend
     hyper : Hyper
-        Its kernel and lengths are used.
-    seen : array of bool, shape (H, W)
+    seen : array of bool, shape (H, W), or (H, W, T) where the maps have different gaps
         True where the maps were measured; on the backend.
-    s : array, shape (T,)
     upsample : int or two tuples of float
         The points of `mean`.
     dtype : str
         Of the products.
     """
 
-    def __init__(self, backend: Backend, hyper: Hyper, seen: Any, s: Float, *, upsample: Points, dtype: str) -> None:
-        self.backend, self.dtype, self.s, self.seen = backend, dtype, s, seen
-        height, width = seen.shape
+    def __init__(self, backend: Backend, hyper: Hyper, seen: Any, *, upsample: Points, dtype: str) -> None:
+        self.backend, self.dtype, self.s = backend, dtype, decoupled(hyper)[0]
+        s, (height, width), joint = self.s, seen.shape[:2], seen.ndim == 3
+        self.seen = backend.library.permute_dims(seen, (2, 0, 1)) if joint else seen
+        self.mixing = backend.put(mixing(hyper), dtype) if joint else None
         self.rows, self.columns = (
             filter_on(backend, hyper.kernel, n, hyper.lengths[axis], axis_points(upsample, axis), dtype)
             for axis, n in enumerate((height, width))
@@ -56,15 +59,16 @@ class GapSolver:
         holes. ``tolerance`` is the residual relative to the right side.
         """
         xp, zero = self.backend.library, self.backend.put(0.0, self.dtype)
-        shape = z.shape
-        z = xp.reshape(z, (-1, *shape[-2:]))
-        weight = xp.reshape(xp.broadcast_to(self.weight, shape), z.shape)
-        out = xp.where(self.seen, z, zero)
+        shape, joint = z.shape, self.mixing is not None
+        # Systems (n, 1, H, W), or (n, T, H, W) where each has all maps.
+        systems = (-1, *shape[-3:]) if joint else (-1, 1, *shape[-2:])
+        weight = xp.reshape(xp.broadcast_to(self.weight, shape), systems)
+        out = xp.where(self.seen, self._to_maps(xp.reshape(z, systems)), zero)
         r = xp.where(self.seen, zero, -self._product(out, weight))
         size = _squares(xp, r)
-        # Maps that are solved leave the batch; ``index`` holds those that are still in it.
+        # Systems that are solved leave the batch; ``index`` holds those that are still in it.
         index, target = np.flatnonzero(size > 0), tolerance**2 * size
-        x, end, steps = xp.zeros_like(z), np.where(size > 0, 1.0, 0.0), 0
+        x, end, steps = xp.zeros_like(out), np.where(size > 0, 1.0, 0.0), 0
         r, weight, now = _rows(xp, r, index), _rows(xp, weight, index), size[index]
         p, part = r, _rows(xp, x, index)
         while len(index) and steps < MAX_STEPS:
@@ -85,15 +89,27 @@ class GapSolver:
                 index, now = index[stay], now[stay]
         for at, which in enumerate(index):
             out[int(which), ...] += part[at, ...]
-        return xp.reshape(out, shape), steps, float(np.sqrt(end.max(initial=0.0)))
+        return xp.reshape(self._to_independent(out), shape), steps, float(np.sqrt(end.max(initial=0.0)))
 
     def _product(self, v: Any, weight: Any) -> Any:
-        """Product of maps (n, H, W) with the inverse of ``s K + I``, by its eigenvalues ``weight`` (n, H, W)."""
+        """Product of systems with the inverse of ``s K + I``, by its eigenvalues ``weight`` of the same shape."""
         q, m = self.rows.vectors, self.columns.vectors
-        return q @ (weight * (q.T @ v @ m)) @ m.T
+        return self._to_maps(q @ (weight * (q.T @ self._to_independent(v) @ m)) @ m.T)
+
+    def _to_maps(self, v: Any) -> Any:
+        """Rotate independent maps (n, T, H, W) to the maps in units of their noise."""
+        return v if self.mixing is None else self._rotated(self.mixing, v)
+
+    def _to_independent(self, v: Any) -> Any:
+        """Rotate maps (n, T, H, W) in units of their noise to independent ones."""
+        return v if self.mixing is None else self._rotated(self.mixing.T, v)
+
+    def _rotated(self, matrix: Any, v: Any) -> Any:
+        xp = self.backend.library
+        return xp.reshape(matrix @ xp.reshape(v, (*v.shape[:2], -1)), v.shape)
 
     def _column(self, values: Float) -> Any:
-        return self.backend.put(values[:, None, None], self.dtype)
+        return self.backend.put(values[:, None, None, None], self.dtype)
 
     def mean(self, z: Any) -> Any:
         """Posterior mean of complete maps (..., T, H, W), on the points."""
@@ -105,8 +121,8 @@ def _squares(xp: Any, v: Any) -> Float:
 
 
 def _dots(xp: Any, a: Any, b: Any) -> Float:
-    """Sums of products over the last two axes, on the host."""
-    return np.asarray(to_host(xp.sum(a * b, axis=(-2, -1))), dtype=np.float64)
+    """Sums of products over each system, on the host."""
+    return np.asarray(to_host(xp.sum(a * b, axis=(-3, -2, -1))), dtype=np.float64)
 
 
 def _rows(xp: Any, v: Any, index: Any) -> Any:

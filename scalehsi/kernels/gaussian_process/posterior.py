@@ -173,3 +173,9 @@ def decoupled(hyper: Hyper) -> tuple[Float, Float, Float]:
     noise = np.maximum(hyper.noise, 1e-12 * max(float(hyper.noise.max()), 1e-300))
     s, u = np.linalg.eigh(hyper.signal / np.outer(noise, noise))
     return np.maximum(s, 0.0), u / noise[:, None], u.T * noise[None, :]
+
+
+def mixing(hyper: Hyper) -> Float:
+    """Rotation (T, T) from independent maps of unit noise to the maps, each in units of its own noise."""
+    to_maps = decoupled(hyper)[2].T
+    return np.asarray(to_maps / np.linalg.norm(to_maps, axis=1, keepdims=True))

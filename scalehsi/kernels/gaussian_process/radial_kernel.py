@@ -205,6 +205,7 @@ def fit(
     bounds: Bounds | None = None,
     isotropic: bool = False,
     rank: int = 1,
+    start: tuple[float, float] | None = None,
 ) -> Hyper:
     """Fit the hyperparameters of a kernel of distance to tiles of the same maps, all of one size.
 
@@ -216,7 +217,7 @@ def fit(
     masks : sequence of bool arrays, shape (H, W), optional
         True where all maps were measured; other values are ignored.
     kernel : {"matern12-radial", "matern32-radial", "matern52-radial", "rbf-radial"}
-    bounds, isotropic, rank
+    bounds, isotropic, rank, start
         As in `scalehsi.kernels.gaussian_process.likelihood.fit`. A dense tile cannot distinguish lengths far above its
         own side.
 
@@ -263,7 +264,8 @@ def fit(
                 yield radial_covariance(kernel, np.subtract.outer(y, y), np.subtract.outer(x, x), lengths)
 
         likelihood = DenseLikelihood(sets, matrices, rank)
-    return search_lengths(likelihood, kernel, limits, isotropic=isotropic).in_units(mean, scale, pixels)
+    found = search_lengths(likelihood, kernel, limits, isotropic=isotropic, start=start)
+    return found.in_units(mean, scale, pixels)
 
 
 def cut_evenly(tile: Any, side: int) -> list[Any]:

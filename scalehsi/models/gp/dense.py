@@ -16,6 +16,7 @@ import numpy as np
 from scalehsi.arrays import Bool, Float
 from scalehsi.blocks.compute import free_memory
 from scalehsi.kernels.gaussian_process.covariance import parse
+from scalehsi.kernels.gaussian_process.gaps import by_map, common_gaps
 from scalehsi.kernels.gaussian_process.likelihood import Bounds, Hyper, default_bounds, standardised
 from scalehsi.kernels.gaussian_process.radial_kernel import RADIAL_SUFFIX, is_radial, radial_covariance
 from scalehsi.kernels.gaussian_process.sampling_points import Points, axis_points, pixels_at, positions
@@ -54,8 +55,8 @@ def fit(
     ----------
     maps : array, shape (H, W, T)
         Values at missing pixels are ignored.
-    observed : array of bool, shape (H, W), optional
-        True where all maps were measured.
+    observed : array of bool, shape (H, W) or (H, W, T), optional
+        True where all maps, or each of them, were measured.
     kernel : str
         With the ending "-radial" a kernel of distance; else a product of one for each axis. See
         `scalehsi.kernels.gaussian_process.radial_kernel.radial_covariance` and
@@ -90,26 +91,30 @@ def fit(
     Cost: a step takes eigendecompositions of a matrix of all pixels, 0.1 s at 24 x 24 and 8 s at 48 x 48 on one core.
     """
     torch, gpytorch = _libraries(device)
-    seen = np.ones(maps.shape[:2], dtype=bool) if observed is None else observed
+    seen = np.ones(maps.shape[:2], dtype=bool) if observed is None else common_gaps(observed)
     if not seen.any():
         raise InputError("no pixel was measured, so that there is nothing to fit")
-    _check_memory(torch, device, TRAINING_MATRICES, int(seen.sum()), kernel)
+    used = by_map(seen).any(axis=-1)
+    kept = None if seen.ndim == 2 else torch.as_tensor(np.flatnonzero(seen[used]), device=device)
+    _check_memory(torch, device, TRAINING_MATRICES, int(used.sum()) if kept is None else len(kept), kernel)
     (scaled,), mean, scale = standardised([maps], [seen])
-    places = torch.as_tensor(np.argwhere(seen).astype(np.float64), device=device)
-    targets = torch.as_tensor(np.ascontiguousarray(scaled[:, seen].T), device=device)
+    places = torch.as_tensor(np.argwhere(used).astype(np.float64), device=device)
+    targets = torch.as_tensor(np.ascontiguousarray(scaled[:, used].T), device=device)
     spatial = _spatial(torch, gpytorch, kernel, _length_limits(bounds, maps.shape, isotropic=isotropic))
     if bounds is None:
         interval = spatial.raw_lengthscale_constraint
         spatial.initialize(lengthscale=torch.sqrt(interval.lower_bound * interval.upper_bound))
     model = _model(torch, gpytorch, spatial, places, targets, min(rank, maps.shape[2]))
     model.to(device=device, dtype=torch.float64).train()
-    marginal = gpytorch.mlls.ExactMarginalLogLikelihood(model.likelihood, model)
+    whole = gpytorch.mlls.ExactMarginalLogLikelihood(model.likelihood, model)
+    numbers = int(used.sum()) if kept is None else seen.sum(axis=(0, 1))
     optimiser = torch.optim.Adam(model.parameters(), lr=rate)
-    constant = float(np.log(scale).sum()) * len(places)
+    constant = float((numbers * np.log(scale)).sum())
     losses = []
     for step in range(steps + 1):
-        loss = -marginal(model(places), targets)
-        losses.append(float(loss.detach()) * targets.numel() + constant)
+        count = targets.numel() if kept is None else len(kept)
+        loss = -(whole(model(places), targets) if kept is None else _marginal(torch, model, places, targets, kept))
+        losses.append(float(loss.detach()) * count + constant)
         if step < steps:
             optimiser.zero_grad()
             loss.backward()
@@ -117,7 +122,7 @@ def fit(
             if report is not None:
                 report(step + 1, losses[-1])
     found = _hyper(model, kernel, losses[-1] - constant, steps)
-    return found.in_units(mean, scale, len(places)), np.array(losses[:-1])
+    return found.in_units(mean, scale, numbers), np.array(losses[:-1])
 
 
 def predict(
@@ -129,8 +134,8 @@ def predict(
     ----------
     y : array, shape (H, W, T)
         Values at missing pixels are ignored.
-    observed : array of bool, shape (H, W), or None
-        True where all maps were measured; None where nothing is missing.
+    observed : array of bool, shape (H, W) or (H, W, T), or None
+        True where all maps, or each of them, were measured; None where nothing is missing.
     hyper : Hyper
     upsample : int or two tuples of float, default 1
         Points per pixel along each axis, or the positions of points; see
@@ -152,25 +157,28 @@ def predict(
     Memory: three squares of (measured pixels x maps) in float64, 0.9 GiB at 32 x 32 pixels of 6 maps.
     """
     torch, gpytorch = _libraries(device)
-    seen = np.ones(y.shape[:2], dtype=bool) if observed is None else observed
-    maps = y.shape[2]
-    _check_memory(torch, device, PREDICTION_MATRICES, int(seen.sum()) * maps, hyper.kernel)
+    seen = by_map(np.ones(y.shape[:2], dtype=bool) if observed is None else observed)
+    seen = np.broadcast_to(seen, y.shape)
+    used, maps = seen.any(axis=-1), y.shape[2]
+    kept = np.flatnonzero(seen[used])
+    _check_memory(torch, device, PREDICTION_MATRICES, int(used.sum()) * maps, hyper.kernel)
     spatial = _spatial(torch, gpytorch, hyper.kernel, (hyper.lengths, None)).to(device=device, dtype=torch.float64)
     as_tensor = lambda v: torch.as_tensor(np.ascontiguousarray(v, dtype=np.float64), device=device)  # noqa: E731
-    places, signal, noise = as_tensor(np.argwhere(seen)), as_tensor(hyper.signal), as_tensor(hyper.noise)
-    points = as_tensor(_points((y.shape[0], y.shape[1]), upsample))
+    places, signal, noise = as_tensor(np.argwhere(used)), as_tensor(hyper.signal), as_tensor(hyper.noise)
+    points, index = as_tensor(_points((y.shape[0], y.shape[1]), upsample)), torch.as_tensor(kept, device=device)
     with torch.no_grad():
         whole = torch.kron(spatial(places, places).to_dense(), signal)
         whole.diagonal().add_((noise**2).repeat(len(places)))
+        whole = whole if len(kept) == len(whole) else whole[index][:, index]
         root = torch.linalg.cholesky(whole)
         del whole
-        centred = as_tensor((y[seen] - hyper.mean).reshape(-1, 1))
-        weights = torch.cholesky_solve(centred, root).reshape(-1, maps)
+        centred = as_tensor((y[used] - hyper.mean).reshape(-1, 1)[kept])
+        weights = torch.cholesky_solve(centred, root)
         means, variances = [], []
         for first in range(0, len(points), CHUNK_POINTS):
-            cross = spatial(points[first : first + CHUNK_POINTS], places).to_dense()
-            means.append(cross @ weights @ signal)
-            half = torch.linalg.solve_triangular(root, torch.kron(cross, signal).T.contiguous(), upper=False)
+            cross = torch.kron(spatial(points[first : first + CHUNK_POINTS], places).to_dense(), signal)[:, index]
+            means.append((cross @ weights).reshape(-1, maps))
+            half = torch.linalg.solve_triangular(root, cross.T.contiguous(), upper=False)
             variances.append(signal.diagonal() - (half**2).sum(dim=0).reshape(-1, maps))
         mean, variance = torch.cat(means), torch.cat(variances).clamp_min(0.0)
     shape = (*(len(pixels_at(axis_points(upsample, axis), y.shape[axis])) for axis in (0, 1)), maps)
@@ -307,6 +315,19 @@ def _model(torch: Any, gpytorch: Any, spatial: Any, places: Any, targets: Any, r
     start = torch.as_tensor(np.random.default_rng(0).standard_normal((maps, rank + 1)))
     model.coupled.task_covar_module.initialize(covar_factor=start[:, :rank], raw_var=start[:, rank])
     return model
+
+
+def _marginal(torch: Any, model: Any, places: Any, targets: Any, kept: Any) -> Any:
+    """Logarithm of the likelihood for each value, of the values ``kept`` of ``targets`` (n, T) at ``places`` (n, 2)."""
+    prior = model(places)
+    task_noise = model.likelihood.task_noises + model.likelihood.noise
+    signal = model.coupled.task_covar_module.covar_matrix.to_dense()
+    values = torch.kron(model.coupled.data_covar_module(places).to_dense(), signal)[kept][:, kept]
+    values = values + torch.diag(task_noise.repeat(len(places))[kept])
+    off = (targets - prior.mean).reshape(-1)[kept]
+    root = torch.linalg.cholesky(values)
+    square = (off * torch.cholesky_solve(off[:, None], root)[:, 0]).sum()
+    return -0.5 * (square + 2 * root.diagonal().log().sum() + len(kept) * np.log(2 * np.pi)) / len(kept)
 
 
 def _hyper(model: Any, kernel: str, loss: float, steps: int) -> Hyper:

@@ -6,9 +6,17 @@ from typing import Any, Final, NamedTuple
 
 import numpy as np
 
-from scalehsi.arrays import Bool, Float
+from scalehsi.arrays import Bool, Float, Int
 from scalehsi.blocks.blas import one_blas_thread
-from scalehsi.kernels.gaussian_process import likelihood, missing_pixels, posterior, radial_kernel, radial_solver
+from scalehsi.kernels.gaussian_process import (
+    likelihood,
+    missing_fit,
+    missing_pixels,
+    posterior,
+    radial_kernel,
+    radial_solver,
+)
+from scalehsi.kernels.gaussian_process.gaps import choose_tiles, common_gaps_of
 from scalehsi.kernels.gaussian_process.likelihood import Hyper
 from scalehsi.kernels.gaussian_process.sampling_points import Points
 from scalehsi.models.gp import dense
@@ -47,11 +55,17 @@ class Fitted(NamedTuple):
         Negative log evidence before each training step; empty for engines that record none.
     advice : str
         One sentence about the convergence.
+    settled : bool
+        False where the rounds of a fit with missing pixels were used up.
+    pixels : array, shape (T,)
+        Measured pixels of each map in the windows that were used.
     """
 
     hyper: Hyper
     losses: Float
     advice: str
+    settled: bool
+    pixels: Int
 
 
 def fit(solver: str, tiles: list[Float], masks: list[Bool], *, steps: int, seed: int, **how: Any) -> Fitted:
@@ -62,33 +76,38 @@ def fit(solver: str, tiles: list[Float], masks: list[Bool], *, steps: int, seed:
     solver : {"structured", "iterative", "dense"}
     tiles : list of arrays, shape (H, W, T)
         Windows of one size.
-    masks : list of bool arrays, shape (H, W)
-        True where all maps were measured.
+    masks : list of bool arrays, shape (H, W, T)
+        True where each map was measured.
     steps : int
         Training steps of "dense".
     seed : int
     **how
         kernel, bounds, isotropic and rank, as of `scalehsi.kernels.gaussian_process.likelihood.fit`.
     """
-    complete = all(mask.all() for mask in masks)
-    none = np.zeros(0)
+    complete, none = all(mask.all() for mask in masks), np.zeros(0)
+    if not complete:
+        kept = choose_tiles(masks, MAX_INCOMPLETE if solver == "structured" else len(masks))
+        tiles, masks = [tiles[i] for i in kept], [masks[i] for i in kept]
+    pixels = np.sum([mask.sum(axis=(0, 1)) for mask in masks], axis=0)
+    masks = common_gaps_of(masks)
     if solver == "dense":
         found, losses = dense.fit(tiles[0], masks[0], steps=steps, **how)
         last = losses[-REPORTED_STEPS:]
         gained = f"After {steps} steps of Adam, of which the last {len(last)} gained {last[0] - last[-1]:.2g} nats."
-        return Fitted(found, losses, gained)
+        return Fitted(found, losses, gained, settled=True, pixels=pixels)
     with one_blas_thread():
-        if solver == "iterative":
+        if solver == "iterative" and masks[0].ndim == 2:
             found = radial_kernel.fit(tiles, masks, **how)
         elif complete:
             found = likelihood.fit(tiles, **how)
         else:
-            found = missing_pixels.fit_missing(tiles[:MAX_INCOMPLETE], masks[:MAX_INCOMPLETE], seed=seed, **how)
-            count = len(found.history)
-            steady = "settled" if count < missing_pixels.MAX_ROUNDS else "did not settle"
-            rounds = f"Lengths and noise {steady} in {count} rounds in which missing pixels were drawn."
-            return Fitted(found, none, rounds)
-    return Fitted(found, none, f"The evidence settled within 0.01 nats after {found.evaluations} evaluations.")
+            found = missing_fit.fit_missing(tiles, masks, seed=seed, **how)
+            settled = len(found.history) < missing_fit.MAX_ROUNDS
+            rounds = f"{len(found.history)} rounds in which missing pixels were drawn"
+            said = f"Lengths and noise {'settled' if settled else 'did not settle'} in {rounds}."
+            return Fitted(found, none, said, settled=settled, pixels=pixels)
+    said = f"The evidence settled within 0.01 nats after {found.evaluations} evaluations."
+    return Fitted(found, none, said, settled=True, pixels=pixels)
 
 
 class Engine(NamedTuple):
@@ -116,8 +135,8 @@ def smooth(y: Any, seen: Any, hyper: Hyper, engine: Engine, *, upsample: Points,
     ----------
     y : array, shape (H, W, T)
         Of any library for "structured", else of numpy.
-    seen : array of bool, shape (H, W)
-        True where all maps were measured.
+    seen : array of bool, shape (H, W, T)
+        True where each map was measured.
     hyper : Hyper
     engine : Engine
     upsample : int or two tuples of float

@@ -7,7 +7,7 @@ from typing import Any, Final
 import numpy as np
 import xarray as xr
 
-from scalehsi.arrays import Float
+from scalehsi.arrays import Bool, Float
 from scalehsi.cube import check_cube
 from scalehsi.models.gp.upsampling import Upsampling
 from scalehsi.result import check_result
@@ -28,7 +28,7 @@ def maps_as_cube(given: Any) -> tuple[xr.DataArray, dict[str, xr.DataArray]]:
     ----------
     given : xarray.Dataset or xarray.DataArray
         A result, of which the ``abundances`` are used, or maps of dims ``(component, ..., y, x)``. A pixel is missing
-        where one of its maps is NaN or Inf, or where a coordinate ``mask`` is False.
+        in the maps where it is NaN, and in all maps where a coordinate ``mask`` is False.
 
     Returns
     -------
@@ -70,12 +70,10 @@ def maps_as_cube(given: Any) -> tuple[xr.DataArray, dict[str, xr.DataArray]]:
     if empty:
         raise InputError(f"the maps are empty along {empty}: their shape is {maps.shape}")
     floats = maps if maps.dtype.kind == "f" else maps.astype(np.float64)
-    good = np.isfinite(floats).all(COMPONENT)
     if MASK in floats.coords:
-        good = good.drop_vars(MASK) & floats[MASK].drop_vars(MASK)
-        floats = floats.drop_vars(MASK)
+        floats = floats.drop_vars(MASK).where(floats[MASK].drop_vars(MASK))
     leading = [d for d in floats.dims if d not in (COMPONENT, Y, X)]
-    cube = floats.where(good).rename({COMPONENT: ENERGY}).transpose(*leading, Y, X, ENERGY)
+    cube = floats.rename({COMPONENT: ENERGY}).transpose(*leading, Y, X, ENERGY)
     cube = cube.drop_vars([name for name in cube.coords if ENERGY in cube[name].dims])
     cube = cube.assign_coords({ENERGY: (ENERGY, np.arange(1.0, cube.sizes[ENERGY] + 1))})
     cube.attrs = dict(maps.attrs)
@@ -119,7 +117,7 @@ def read_windows(cube: xr.DataArray, side: int, count: int, *, whole: int, seed:
     Raises
     ------
     InputError
-        When no pixel in the windows was measured.
+        When a map has no measured pixel, or one that is infinite.
     """
     leading, (height, width) = cube.shape[:-3], cube.shape[-3:-1]
     frames = int(np.prod(leading, dtype=np.int64)) if leading else 1
@@ -130,25 +128,55 @@ def read_windows(cube: xr.DataArray, side: int, count: int, *, whole: int, seed:
     rng = np.random.default_rng([seed, 5])
     places: list[tuple[int, ...]] = []
     rows, columns = max(1, height // side_y), max(1, width // side_x)
-    cells = rng.permutation(frames * rows * columns)[: count * TRIED_PER_WINDOW]
-    for cell in cells:
+    for cell in rng.permutation(frames * rows * columns):
         frame, rest = divmod(int(cell), rows * columns)
         y, x = divmod(rest, columns)
         # Windows on a regular grid do not overlap; the grid is centred in the maps.
         shift_y, shift_x = (height - rows * side_y) // 2, (width - columns * side_x) // 2
         places.append((*np.unravel_index(frame, leading or (1,)), y * side_y + shift_y, x * side_x + shift_x))
     found: list[Float] = []
+    seen = np.zeros(cube.shape[-1], dtype=bool)
+    tried = min(len(places), count * TRIED_PER_WINDOW)
     for start in range(0, len(places), count):
-        for here in _read(cube, places[start : start + count], (side_y, side_x)):
-            measured = int(np.isfinite(here[..., 0]).sum())
-            # Windows with hardly a measured pixel are used only when no others are left.
-            if measured and (measured * PIXELS_PER_MEASURED >= here[..., 0].size or start + count >= len(places)):
-                found.append(here)
-        if 2 * len(found) >= count:
+        last = start + count >= tried
+        for window in _read(cube, places[start : start + count], (side_y, side_x)):
+            pixels = np.isfinite(window).sum(axis=(0, 1))
+            enough = pixels.max() * PIXELS_PER_MEASURED >= side_y * side_x
+            # Windows with hardly a measured pixel are used only when no others are left, or for a map that no window
+            # has shown yet.
+            fits = start < tried and len(found) < count and pixels.any() and (enough or last)
+            if fits or ((pixels > 0) & ~seen).any():
+                found.append(window)
+                seen |= pixels > 0
+        if seen.all() and (last or 2 * len(found) >= count):
             break
-    if not found:
+    _refuse_unmeasured(seen)
+    return found
+
+
+def _refuse_unmeasured(seen: Bool) -> None:
+    """Refuse maps of which no pixel was measured, where ``seen`` (T,) is False."""
+    if not seen.any():
         raise InputError("no pixel of the maps was measured: all are NaN or masked; look at maps.plot()")
-    return found[:count]
+    if not seen.all():
+        empty = [str(k + 1) for k in np.flatnonzero(~seen)]
+        which = f"component {empty[0]} is" if len(empty) == 1 else f"components {', '.join(empty)} are"
+        raise InputError(
+            f"{which} NaN or masked everywhere, and nothing is known of such a map; leave it out: "
+            "maps.dropna('component', how='all')"
+        )
+
+
+def refuse_infinite(values: Float, start: tuple[int, int]) -> None:
+    """Refuse maps (..., H, W, T) with a value that is infinite; ``start`` is the first pixel (y, x) in the whole."""
+    where = np.argwhere(np.isinf(values))
+    if len(where):
+        y, x, component = (int(i) for i in where[0][-3:])
+        many = f"{len(where)} values of the maps are infinite, the first" if len(where) > 1 else "a value is infinite,"
+        raise InputError(
+            f"{many} in component {component + 1} at pixel y = {y + start[0]}, x = {x + start[1]}; type "
+            "maps.where(numpy.isfinite(maps)), which makes such values missing ones"
+        )
 
 
 def _read(cube: xr.DataArray, places: list[tuple[int, ...]], size: tuple[int, int]) -> list[Float]:
@@ -161,4 +189,7 @@ def _read(cube: xr.DataArray, places: list[tuple[int, ...]], size: tuple[int, in
         found[f"window {number}"] = bare.isel(at)
     read = xr.Dataset(found).compute()
     # One memory layout, as sums would otherwise round differently for another chunking.
-    return [np.array(values.values, dtype=np.float64, order="C") for values in read.data_vars.values()]
+    windows = [np.array(values.values, dtype=np.float64, order="C") for values in read.data_vars.values()]
+    for window, (*_, y, x) in zip(windows, places, strict=True):
+        refuse_infinite(window, (int(y), int(x)))
+    return windows

@@ -59,8 +59,8 @@ def lengthscale_scan(
     ----------
     maps : xarray.Dataset or xarray.DataArray
         A result, of which the ``abundances`` are used, or maps of dims ``(component, ..., y, x)``. A pixel that is NaN
-        in any map is missing. The maps may be lazy and of any size: of more than 128 x 128 pixels, 16 tiles of 64 x 64
-        are read.
+        is missing in its map alone. The maps may be lazy and of any size: of more than 128 x 128 pixels, 16 tiles of
+        64 x 64 are read.
     limits : sequence of float, optional
         Rising upper limits, in pixels, from 1 on. Default: 1.5 to 32, up to half of the longer side of what is read.
     kernel : str, default "matern52"
@@ -132,13 +132,13 @@ def lengthscale_scan(
     read_side = max(rows, columns) if rows * columns <= WHOLE_SIDE_PIXELS**2 else TILE_SIDE_PIXELS
     upper = _limits(limits, read_side / 2)
     steps = _lengths(lengths, float(upper[-1]))
-    tiles, masks, read = _read(cube, radial=name.endswith(RADIAL_SUFFIX), seed=int(seed))
-    scaled, _, scale = standardised(tiles, masks)
-    found = _loss_curves([np.moveaxis(tile, 0, -1) for tile in scaled], masks, name, steps)
+    parts = read_windows(cube, TILE_SIDE_PIXELS, MAX_TILES, whole=WHOLE_SIDE_PIXELS**2, seed=int(seed))
+    everything = len(parts) * math.prod(parts[0].shape[:2]) == math.prod(cube.shape[:-1])
+    found, scale, read = _losses_of(parts, name, steps, everything=everything)
     table = _table(cube, steps, upper, found, scale)
     source = maps[ABUNDANCES] if isinstance(maps, xr.Dataset) else maps
     names = np.atleast_1d(source[COMPONENT].values) if COMPONENT in source.coords else np.arange(1, cube.shape[-1] + 1)
-    return table.assign_coords({COMPONENT: names}).assign_attrs(kernel=name, seed=int(seed), read=read)
+    return table.assign_coords({COMPONENT: names}).assign_attrs(kernel=name, seed=int(seed), read="; ".join(read))
 
 
 def _limits(given: Sequence[float] | None, half: float) -> Float:
@@ -180,14 +180,39 @@ def _rising(name: str, given: Any, *, least: int) -> Float:
     return values
 
 
-def _read(cube: xr.DataArray, *, radial: bool, seed: int) -> tuple[list[Float], list[Bool], str]:
-    """Read tiles (H, W, K) and their masks, and describe them in words; ``radial`` kernels need dense matrices."""
-    parts = read_windows(cube, TILE_SIDE_PIXELS, MAX_TILES, whole=WHOLE_SIDE_PIXELS**2, seed=seed)
-    rows, columns = parts[0].shape[:2]
-    everything = len(parts) * rows * columns == math.prod(cube.shape[:-1])
-    masks = [np.isfinite(part).all(axis=-1) for part in parts]
+def _losses_of(
+    parts: list[Float], kernel: str, lengths: Float, *, everything: bool
+) -> tuple[Losses, Float, tuple[str, ...]]:
+    """Losses at all lengths, fields (n, K), scales (K,) of the maps, and words on the tiles that were used.
+
+    ``parts`` are the tiles (H, W, K) with NaN where a pixel is missing, ``everything`` says whether they are the whole.
+    Maps of the same gaps are examined together.
+    """
+    seen = np.stack([np.isfinite(part) for part in parts])
+    _, group = np.unique(seen.reshape(-1, seen.shape[-1]), axis=1, return_inverse=True)
+    found, scales = np.empty((3, len(lengths), seen.shape[-1])), np.ones(seen.shape[-1])
+    words = []
+    for number in range(int(group.max()) + 1):
+        own = np.flatnonzero(group.ravel() == number)
+        tiles, masks, read = _choose(
+            [part[..., own] for part in parts],
+            list(seen[..., own[0]]),
+            radial=kernel.endswith(RADIAL_SUFFIX),
+            everything=everything,
+        )
+        scaled, _, scales[own] = standardised(tiles, masks)
+        found[:, :, own] = _loss_curves([np.moveaxis(tile, 0, -1) for tile in scaled], masks, kernel, lengths)
+        words.append(read)
+    return Losses(*found), scales, tuple(dict.fromkeys(words))
+
+
+def _choose(
+    parts: list[Float], masks: list[Bool], *, radial: bool, everything: bool
+) -> tuple[list[Float], list[Bool], str]:
+    """Tiles (H, W, K) and masks (H, W) that are used, and words on them; ``radial`` kernels need dense matrices."""
     if sum(int(mask.sum()) for mask in masks) > MAX_DENSE_PIXELS and (radial or not all(mask.all() for mask in masks)):
         return _cut_incomplete(parts, masks)
+    rows, columns = parts[0].shape[:2]
     many = f"{len(parts)} tiles of " if len(parts) > 1 else ""
     return parts, masks, f"{'the whole, ' if everything else ''}{many}{rows} x {columns} pixels"
 

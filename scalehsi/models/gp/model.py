@@ -13,6 +13,7 @@ import xarray as xr
 from scalehsi import arrays
 from scalehsi.blocks import BlockFunction, Blocks
 from scalehsi.checks import choice, is_number, require
+from scalehsi.fitting.judge import gaussian_process
 from scalehsi.fitting.last_pass import CLIENT_MAP_BYTES
 from scalehsi.fitting.model import Cost, DirectModel, Inputs, State, Stats, Variables
 from scalehsi.kernels.gaussian_process import missing_pixels, tile_halos
@@ -23,7 +24,8 @@ from scalehsi.models.gp import engines, input_maps, result_variables
 from scalehsi.models.gp.tiled_maps import tile_grid, tiled_maps
 from scalehsi.models.gp.tiles import SEAM, seam_difference, smooth_tile
 from scalehsi.models.gp.upsampling import Upsampling
-from scalehsi.schema import ABUNDANCES, ABUNDANCES_STD, InputError, Status
+from scalehsi.result import ResultWarning
+from scalehsi.schema import ABUNDANCES, ABUNDANCES_STD, COMPONENT, InputError, Status, X, Y
 
 ENGINES: Final = ("auto", "structured", "iterative", "dense")
 ONE_TILE_PIXELS: Final = 512**2
@@ -33,6 +35,8 @@ ONE_WINDOW_PIXELS: Final = 128**2
 MAX_WINDOWS: Final = 16
 """Windows of larger maps to which the hyperparameters are fitted."""
 WINDOW_SIDE_PIXELS: Final = 64
+MIN_PIXELS: Final = 9
+"""Fewer pixels have nothing to tell noise from structure."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -210,12 +214,14 @@ class ParallelGP(DirectModel):
     def select_inputs(self, data: Any) -> Inputs:
         cube, carried = input_maps.maps_as_cube(data)
         self.check(cube)
+        _refuse_few(int(cube.sizes[Y] * cube.sizes[X]))
         frame = input_maps.result_frame(cube, carried, Upsampling.of(self.upsample))
         return Inputs(cube, carried=carried, frame=frame, name="maps")
 
     def solve(self, view: Blocks, seed: int) -> tuple[State, Stats]:
         tiles = input_maps.read_windows(view.cube, WINDOW_SIDE_PIXELS, MAX_WINDOWS, whole=ONE_WINDOW_PIXELS, seed=seed)
-        masks = [np.isfinite(tile).all(axis=-1) for tile in tiles]
+        masks = [np.isfinite(tile) for tile in tiles]
+        _refuse_few(sum(int(mask.any(axis=-1).sum()) for mask in masks))
         found = engines.fit(
             self.solver,
             [np.nan_to_num(t) for t in tiles],
@@ -228,6 +234,7 @@ class ParallelGP(DirectModel):
             rank=self.rank,
         )
         new = {"seed": np.asarray(seed), **result_variables.to_state(found.hyper), "losses": found.losses}
+        new |= {result_variables.SETTLED: np.asarray(found.settled), result_variables.FITTED_PIXELS: found.pixels}
         return new, Stats(found.hyper.loss, done=True, advice=found.advice)
 
     def finish(self, view: Blocks, state: State) -> Variables:
@@ -255,6 +262,7 @@ class ParallelGP(DirectModel):
             name="gp-tile",
         )
         found = {**made, **result_variables.to_variables(hyper, numbers_, view.cube)}
+        found |= result_variables.of_the_fit(state)
         if len(state["losses"]):
             said = {"long_name": "negative logarithm of the evidence before each step of the optimiser"}
             found[result_variables.TRAINING_LOSS] = xr.DataArray(state["losses"], dims=("training_step",), attrs=said)
@@ -282,6 +290,8 @@ class ParallelGP(DirectModel):
         return int(max(1, min(halo, side))), tile_grid(shape, size)
 
     def final_status(self, variables: Variables, status: Status, advice: str) -> tuple[Status, str]:
+        if not bool(variables[result_variables.SETTLED]):
+            status, advice = "max_iter", f"{advice} Narrow their interval: set lengthscale=(low, high)."
         residual = float(variables.get(result_variables.SOLVER_RESIDUAL, 0.0))
         if residual <= missing_pixels.TOLERANCE:
             return status, advice
@@ -289,6 +299,21 @@ class ParallelGP(DirectModel):
         asked = f"({missing_pixels.TOLERANCE:g} is asked for)"
         said = f"Conjugate gradients ended after {steps} steps with a relative residual of {residual:.1g} {asked}"
         return "max_iter", f"{said}. Shorter lengths need fewer steps: set lengthscale=(low, high)."
+
+    def warnings(self, variables: Variables) -> list[ResultWarning]:
+        maps = variables[ABUNDANCES]
+        shape = [
+            round(maps.sizes[d] / axis.factor)
+            for d, axis in zip((Y, X), Upsampling.of(self.upsample).axes, strict=True)
+        ]
+        return gaussian_process.judge(
+            [float(v) for v in variables[result_variables.LENGTHSCALE].values],
+            self.bounds,
+            (shape[0], shape[1]),
+            frames=math.prod(n for d, n in maps.sizes.items() if d not in (COMPONENT, Y, X)),
+            pixels=variables[result_variables.FITTED_PIXELS].values.tolist(),
+            gain=float(variables[result_variables.GAIN]),
+        )
 
     def projector(self, result: xr.Dataset) -> tuple[BlockFunction, dict[str, Any]]:
         raise InputError(
@@ -299,3 +324,12 @@ class ParallelGP(DirectModel):
         maps = shape[-1]
         columns = 2 * maps * Upsampling.of(self.upsample).slots
         return Cost(passes=2, sums_bytes=64, work_bytes=maps * 8 * 6, columns=columns)
+
+
+def _refuse_few(pixels: int) -> None:
+    """Refuse maps of so few ``pixels`` that noise and structure are alike."""
+    require(
+        pixels >= MIN_PIXELS,
+        f"maps of {pixels} measured pixels cannot tell noise from structure; a Gaussian process takes at least "
+        f"{MIN_PIXELS} pixels a map, and its deviations are trustworthy from 50 on",
+    )

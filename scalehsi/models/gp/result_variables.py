@@ -15,6 +15,10 @@ from scalehsi.schema import COMPONENT, X, Y
 SOLVER_STEPS: Final = "solver_steps"
 SOLVER_RESIDUAL: Final = "solver_residual"
 TRAINING_LOSS: Final = "training_loss"
+FITTED_PIXELS: Final = "fitted_pixels"
+LENGTHSCALE: Final = "lengthscale"
+GAIN: Final = "evidence_gain"
+SETTLED: Final = "settled"
 
 
 def to_state(hyper: Hyper) -> State:
@@ -26,7 +30,18 @@ def from_state(kernel: str, state: State) -> Hyper:
     """Restore hyperparameters from a fit's state."""
     arrays = {name: state[name] for name in ("signal", "noise", "mean", "scan", "history")}
     y, x = map(float, state["lengths"])
-    return Hyper(kernel, (y, x), loss=float(state["loss"]), evaluations=int(state["evaluations"]), **arrays)
+    loss, plain = float(state["loss"]), float(state["plain"])
+    return Hyper(kernel, (y, x), loss=loss, plain=plain, evaluations=int(state["evaluations"]), **arrays)
+
+
+def of_the_fit(state: State) -> Variables:
+    """Variables that say on how many pixels the hyperparameters rest, and whether their search ended."""
+    pixels = {"long_name": "measured pixels of the windows of the fit"}
+    settled = {"long_name": "whether the search for lengths and noise ended by itself"}
+    return {
+        FITTED_PIXELS: xr.DataArray(state[FITTED_PIXELS], dims=(COMPONENT,), attrs=pixels),
+        SETTLED: xr.DataArray(bool(state[SETTLED]), attrs=settled),
+    }
 
 
 def to_variables(hyper: Hyper, solved: dict[str, Any], cube: xr.DataArray) -> Variables:
@@ -51,10 +66,13 @@ def to_variables(hyper: Hyper, solved: dict[str, Any], cube: xr.DataArray) -> Va
     )
     length = "length of the covariance along y and x"
     found: Variables = {
-        "lengthscale": variable(list(hyper.lengths), "axis", long_name=length, units="px"),
+        LENGTHSCALE: variable(list(hyper.lengths), "axis", long_name=length, units="px"),
         "noise_std": variable(hyper.noise, COMPONENT, long_name="standard deviation of the noise", units=unit),
         "map_mean": variable(hyper.mean, COMPONENT, long_name="mean of the map", units=unit),
         "coupling": variable(hyper.signal, COMPONENT, "other", long_name="covariance between the maps at one pixel"),
+        GAIN: variable(
+            hyper.plain - hyper.loss, long_name="logarithm of the evidence above that of noise alone", units="nat"
+        ),
         "evidence": variable(-hyper.loss, long_name="logarithm of the evidence of the windows"),
         "length_scan": scan.assign_coords(length=("length", hyper.scan[:, 0], {"units": "px"})),
     }

@@ -8,9 +8,10 @@ from typing import Any, Final
 import numpy as np
 import xarray as xr
 
-from scalehsi.arrays import array_namespace
+from scalehsi.arrays import array_namespace, to_host
 from scalehsi.kernels.gaussian_process.likelihood import Hyper
 from scalehsi.models.gp.engines import Engine, Smoothed, smooth
+from scalehsi.models.gp.input_maps import refuse_infinite
 from scalehsi.models.gp.upsampling import Upsampling
 from scalehsi.schema import ABUNDANCES, ABUNDANCES_STD, X, Y
 
@@ -42,6 +43,8 @@ def smooth_tile(
     frames = xp.reshape(xp.asarray(x, copy=True), (-1, *tile.shape[-2:], x.shape[-1]))
     first = int(tile.index[0])
     start = divmod(first % math.prod(extent), extent[1])
+    if bool(xp.any(xp.isinf(frames))):
+        refuse_infinite(to_host(frames), start)
     found = [
         smooth_frame(frames[n], hyper, upsampling, engine, start=start, first=(first, n))
         for n in range(frames.shape[0])
@@ -65,8 +68,8 @@ def smooth_frame(
     `scalehsi.models.gp.engines.smooth`.
     """
     xp = array_namespace(y)
-    observed = xp.all(xp.isfinite(y), axis=-1)
-    here = xp.where(observed[..., None], y, xp.zeros_like(y))
+    observed = xp.isfinite(y)
+    here = xp.where(observed, y, xp.zeros_like(y))
     upsample = upsampling.kernel_points(start, (int(y.shape[0]), int(y.shape[1])))
     return smooth(here, observed, hyper, engine, upsample=upsample, first=first)
 

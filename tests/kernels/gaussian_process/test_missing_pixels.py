@@ -6,7 +6,8 @@ import pytest
 from scalehsi import InputError
 from scalehsi.kernels.gaussian_process.covariance import covariance, cross_covariance
 from scalehsi.kernels.gaussian_process.likelihood import Hyper, fit
-from scalehsi.kernels.gaussian_process.missing_pixels import deviation, draw, fill, fit_missing
+from scalehsi.kernels.gaussian_process.missing_fit import fit_missing
+from scalehsi.kernels.gaussian_process.missing_pixels import deviation, draw, fill
 from scalehsi.kernels.gaussian_process.posterior import predict
 
 SHAPE = (8, 9)

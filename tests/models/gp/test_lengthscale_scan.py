@@ -161,7 +161,7 @@ MAPS = hsi.simulate.maps((12, 12)).maps.compute()
         (MAPS, {"kernel": "matern53"}, "did you mean 'matern52'"),
         (MAPS, {"seed": -1}, "seed is a whole number"),
         (MAPS * np.nan, {}, "all are NaN or masked"),
-        (MAPS.where(MAPS.component != 2), {}, "no pixel of the maps was measured"),
+        (MAPS.where(MAPS.component != 2), {}, "component 2 is NaN or masked everywhere"),
         (MAPS[:, :1, :1], {}, "1 x 1 pixels show no length scale"),
         (MAPS[:, :0], {}, "the maps are empty along"),
         (MAPS[:0], {}, "the maps are empty along"),
