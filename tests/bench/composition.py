@@ -15,6 +15,7 @@ import numpy as np
 import xarray as xr
 
 import scalehsi as hsi
+from scalehsi.physics.resolution import Width, detector_fwhm
 from scalehsi.physics.xray_spectra import eds_spectrum
 from scalehsi.result import result_warnings
 from tests.bench.machine import markdown
@@ -34,13 +35,20 @@ SAMPLES: Mapping[str, Mapping[str, float]] = {
 
 
 def drawn(
-    sample: Mapping[str, float], counts: float, seed: int, *, grid: str = "", share: float = 0.0, shift_kev: float = 0.0
+    sample: Mapping[str, float],
+    counts: float,
+    seed: int,
+    *,
+    grid: str = "",
+    share: float = 0.0,
+    shift_kev: float = 0.0,
+    fwhm: Width = detector_fwhm,
 ) -> xr.DataArray:
     """A sum of Poisson counts: a sample, and a grid whose lines hold this share of the counts."""
-    x = eds_spectrum(sample, ENERGY)
+    x = eds_spectrum(sample, ENERGY, fwhm=fwhm)
     x = x / x.sum() * (1 - share)
     if grid:
-        lines = eds_spectrum({grid: 100.0}, ENERGY, continuum=0.0)
+        lines = eds_spectrum({grid: 100.0}, ENERGY, continuum=0.0, fwhm=fwhm)
         x = x + share * lines / lines.sum()
     return xr.DataArray(
         np.random.default_rng(seed).poisson(counts * x),

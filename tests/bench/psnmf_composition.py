@@ -35,7 +35,7 @@ def composition(scene: Scene, spectra: Float) -> Float:
         attrs={"signal": "EDS"},
     )
     settings: dict[str, Any] = {"k_factors": K_FACTORS, "k_units": "atomic"} if scene.name == "dev" else dict(FOIL)
-    return np.asarray(hsi.quantify(given, ELEMENTS, **settings)["atomic_percent"].values)
+    return np.asarray(hsi.quantify(given, ELEMENTS, **settings)["atomic_percent"].fillna(0).values)
 
 
 def largest(found: Float) -> Float:

@@ -74,7 +74,7 @@ def _formulae(found: xr.Dataset) -> str:
     """Format the largest contents of each component."""
     out = []
     for k in range(found.sizes["component"]):
-        one = found["atomic_percent"].isel(component=k)
+        one = found["atomic_percent"].isel(component=k).fillna(0)
         largest = one.sortby(one, ascending=False)[:4]
         parts = zip(largest["element"].values, largest.values, strict=True)
         out.append(" ".join(f"{e} {v:.1f}" for e, v in parts if v >= 0.5))
