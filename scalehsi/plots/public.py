@@ -170,9 +170,7 @@ def composition(found: xr.Dataset, *, which: Sequence[int] | None = None, ax: Ax
     """
     missing = [name for name in ("spectrum", "model", "background", "line") if name not in found]
     if missing:
-        raise InputError(
-            f"this Dataset has no {missing[0]!r}; give what hsi.quantify(source) returns for spectra"
-        )
+        raise InputError(f"this Dataset has no {missing[0]!r}; give what hsi.quantify(source) returns for spectra")
     _check_numbers(which, len(names_of_spectra(found)), "spectrum")
     return draw_fits(found, which=which, ax=ax)
 

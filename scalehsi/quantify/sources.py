@@ -11,6 +11,7 @@ import xarray as xr
 from scalehsi.arrays import Float
 from scalehsi.blocks import map_fold, open_blocks
 from scalehsi.cube import check_cube, energy_kev, history_of
+from scalehsi.physics.line_names import split_symbols
 from scalehsi.physics.peaks import noise
 from scalehsi.result import check_result, map_dims
 from scalehsi.schema import ABUNDANCES, COMPONENT, ENDMEMBERS, ENERGY, InputError
@@ -94,7 +95,7 @@ def spectrum_names(template: xr.DataArray, attrs: Mapping[str, Any]) -> list[str
         return ["Sum of all pixels"]
     dim = str(template.dims[0])
     labels = [str(v) for v in (template[dim].values if dim in template.coords else range(1, template.size + 1))]
-    given = [str(name) for name in attrs.get("components", ())]
+    given = split_symbols(attrs.get("components", ()))
     if dim == COMPONENT and len(given) == len(labels):
         return given
     return [f"{dim.capitalize()} {label}" if label.isdigit() else label for label in labels]
@@ -147,7 +148,7 @@ def of_result(
     spectra = raw_endmembers(result)
     units = str(result[ENDMEMBERS].attrs.get("units", ""))
     attrs = dict(result.attrs)
-    if "components" in attrs and len(attrs["components"]) != weights.sizes.get(COMPONENT, -1):
+    if "components" in attrs and len(split_symbols(attrs["components"])) != weights.sizes.get(COMPONENT, -1):
         attrs.pop("components")
     if regions is None:
         rows = spectra.values * weights.values[:, None]

@@ -22,7 +22,7 @@ from scalehsi.quantify.measure import Measured, measure
 from scalehsi.quantify.options import ESTIMATE, Options, Setup, make_setup
 from scalehsi.quantify.sources import NO_COUNTS, Spectra
 from scalehsi.quantify.warnings import composition_warnings
-from scalehsi.result import warnings_text
+from scalehsi.result import plain_attrs, warnings_text
 from scalehsi.schema import ENERGY, InputError
 
 ELEMENT: Final = "element"
@@ -198,7 +198,7 @@ def attributes(setup: Setup, spectra: Spectra, extras: Sequence[Extra], found: S
     source = "xraylib's lines, yields and attenuation, Bethe cross sections fitted to distorted waves, and the detector"
     absorption = "corrected" if foil.mass_path else "not corrected"
     line = f"quantify {', '.join(options.elements)} by {options.method}, absorption {absorption}"
-    return {
+    made = {
         **{k: v for k, v in known.items() if k not in ("elements", "history")},
         "elements": list(options.elements),
         "method": options.method,
@@ -210,3 +210,4 @@ def attributes(setup: Setup, spectra: Spectra, extras: Sequence[Extra], found: S
         "warnings": warnings_text(composition_warnings(found, setup, extras, spectra, options.left_out)),
         "history": [*known.get("history", []), line],
     }
+    return plain_attrs(made)
