@@ -6,9 +6,11 @@ With ``--json`` standard output gets one JSON value and nothing else. Colours an
 
 from __future__ import annotations
 
+import ast
 import contextlib
 import json
 import math
+import shlex
 import sys
 import time
 import traceback
@@ -87,8 +89,7 @@ class Console:
         """
         found = result_warnings(result)
         for code, text, remedy in found:
-            ways = f" Try: {translate(remedy)}" if remedy else ""
-            self.warn(" ".join(f"warning ({code}): {text}{ways}".split()))
+            self.warn(" ".join(f"warning ({code}): {text}{remedy_words(remedy, translate)}".split()))
         return [each._asdict() for each in found]
 
     def fail(self, words: Sequence[str], status: int, text: str, **more: Any) -> None:
@@ -222,6 +223,34 @@ def _rich(*, stderr: bool) -> RichConsole:
     if not console.is_terminal:
         console.width = PIPE_WIDTH
     return console
+
+
+def remedy_words(remedy: str, translate: Callable[[str], str] = str) -> str:
+    """The remedy of a warning as it is typed on the command line, after " Try: "; empty where there is none.
+
+    `translate` knows the options of the command; other settings are for ``--set``.
+
+    Examples
+    --------
+    >>> remedy_words("loss='frobenius', lengthscale=(2, 20)"), remedy_words("scalehsi prepare a b --step bin:y=2")
+    (" Try: --set loss=frobenius --set 'lengthscale=(2, 20)'", ' Try: scalehsi prepare a b --step bin:y=2')
+    """
+    if not remedy:
+        return ""
+    try:
+        call = ast.parse(f"f({remedy})", mode="eval").body
+        assert isinstance(call, ast.Call)
+        given = {str(word.arg): ast.literal_eval(word.value) for word in call.keywords}
+    except (SyntaxError, ValueError):
+        return f" Try: {translate(remedy)}"
+    if call.args or not given or ... in given.values():
+        return f" Try: {translate(remedy)}"
+    words = []
+    for name, value in given.items():
+        option = translate(f"{name}={value!r}")
+        typed = f"{name}={value if isinstance(value, str) else repr(value)}"
+        words.append(option if option.startswith("-") else f"--set {shlex.quote(typed)}")
+    return f" Try: {' '.join(words)}"
 
 
 def plain(value: Any) -> Any:

@@ -219,8 +219,5 @@ def _warning_rows(session: Session, data: xr.Dataset) -> list[tuple[str, str]]:
     """A row for each warning of a result, and one where there is none."""
     if "warnings" not in data.attrs:
         return [("Warnings", "not looked for: an earlier version wrote this result")]
-    rows = [
-        f"{code}: {text}{f' Try: {session.translate(remedy)}' if remedy else ''}"
-        for code, text, remedy in result_warnings(data)
-    ]
+    rows = [f"{code}: {text}{f' Try: {remedy}' if remedy else ''}" for code, text, remedy in result_warnings(data)]
     return [("" if number else "Warnings", row) for number, row in enumerate(rows or ["none"])]
