@@ -344,7 +344,9 @@ def describe_axes(data: xr.DataArray | xr.Dataset, dims: Iterable[Hashable]) -> 
         if axis is not None and axis.dtype.kind in "uif":
             entry |= {"first": float(axis[0]), "last": float(axis[-1]), "units": str(axis.attrs.get("units", ""))}
             if axis.size > 1:
-                entry["step"] = (entry["last"] - entry["first"]) / (axis.size - 1)
+                step = (entry["last"] - entry["first"]) / (axis.size - 1)
+                even = np.allclose(np.diff(np.asarray(axis.values, dtype=float)), step, rtol=1e-3)
+                entry["step"] = step if even else None
     return axes
 
 

@@ -6,6 +6,8 @@ All are constants or pure functions of text, so every layer may import this modu
 from __future__ import annotations
 
 import difflib
+import re
+import unicodedata
 from collections.abc import Iterable
 from typing import Final, Literal
 
@@ -45,6 +47,20 @@ LENGTH_UNITS: Final = {
 
 ENERGY_UNITS: Final = {"eV": 1.0, "keV": 1e3, "meV": 1e-3, "MeV": 1e6}
 """Energy units in electronvolts."""
+
+_UNIT_WORDS: Final = {
+    **dict.fromkeys(("angstrom", "angstroms", "ångström", "ångstrom", "ang"), "Å"),
+    **dict.fromkeys(("nanometer", "nanometers", "nanometre", "nanometres"), "nm"),
+    **dict.fromkeys(("micrometer", "micrometers", "micrometre", "micrometres", "microns", "um", "\u03bcm"), "µm"),
+    **dict.fromkeys(("picometer", "picometers", "picometre", "picometres"), "pm"),
+    **dict.fromkeys(("millimeter", "millimeters", "millimetre", "millimetres"), "mm"),
+    **dict.fromkeys(("meter", "meters", "metre", "metres"), "m"),
+    **dict.fromkeys(("ev", "electronvolt", "electronvolts", "electron volt", "electron volts"), "eV"),
+    **dict.fromkeys(("kev", "kiloelectronvolt", "kiloelectronvolts"), "keV"),
+    **dict.fromkeys(("pixel", "pixels"), "px"),
+    **dict.fromkeys(("channels",), "channel"),
+}
+"""Spellings of other programs, in lower case."""
 
 Status = Literal["converged", "max_iter", "stagnated", "nonfinite", "interrupted"]
 
@@ -95,3 +111,21 @@ def suggest(name: str, known: Iterable[str]) -> str:
     )
     hint = f"did you mean {close[0]!r}? " if close else ""
     return f"{hint}Known: {', '.join(options)}"
+
+
+def usual_unit(text: str) -> str:
+    """A unit as it is spelled here; other texts are returned without their outer blanks.
+
+    Examples
+    --------
+    >>> usual_unit("Angstrom"), usual_unit("Energy Loss (eV)"), usual_unit("KeV"), usual_unit("1/nm")
+    ('Å', 'eV', 'keV', '1/nm')
+    """
+    plain = unicodedata.normalize("NFC", text).strip().replace("\u03bc", "µ")
+    known = {**LENGTH_UNITS, **ENERGY_UNITS}
+    found = re.fullmatch(r".*[(\[]\s*([^()\[\]]+?)\s*[)\]]", plain)
+    for word in (plain, *(found.groups() if found else ())):
+        usual = word if word in known else _UNIT_WORDS.get(word.lower(), "")
+        if usual:
+            return usual
+    return plain

@@ -17,7 +17,7 @@ from dask.callbacks import Callback
 import scalehsi as hsi
 from scalehsi.arrays import resolve_device
 from scalehsi.cli.console import Console, Listener
-from scalehsi.io.atomic import check_destination
+from scalehsi.io.atomic import check_destination, local_path
 from scalehsi.io.save import check_store_name
 from scalehsi.schema import InputError
 
@@ -80,7 +80,7 @@ class Session:
 
     def path(self, given: str | Path) -> Path:
         """A path that holds for workers too, whose working directory may be another."""
-        path = Path(given).expanduser()
+        path = local_path(given)
         return path if self.cluster is None else path.absolute()
 
     def destination(self, given: str | Path, *, overwrite: bool, source: str | Path | None = None) -> Path:

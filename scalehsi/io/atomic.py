@@ -5,13 +5,15 @@ from __future__ import annotations
 import contextlib
 import difflib
 import errno
+import hashlib
 import os
 import re
 import secrets
 import shutil
 import socket
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from functools import partial
 from pathlib import Path
 from typing import Final
 
@@ -21,9 +23,36 @@ from scalehsi.schema import InputError
 
 ZARR_ROOT_FILES: Final = ("zarr.json", ".zgroup", ".zarray", ".zmetadata")
 _DISK_FULL: Final = (errno.ENOSPC, errno.EDQUOT)
+_TAKEN: Final = (errno.EEXIST, errno.ENOTEMPTY, errno.ENOTDIR)
 _NOT_PERMITTED: Final = (errno.EACCES, errno.EPERM, errno.EROFS)
+LONGEST_STEM: Final = 120
+"""Bytes of a name that its hidden name repeats."""
 _RETRY_SECONDS: Final = (0.01, 0.05, 0.2, 0.5, 1.0)
 """Pauses between attempts to remove a partly written folder."""
+
+
+def local_path(given: str | os.PathLike[str]) -> Path:
+    """A path on a file system of this machine, with ``~`` expanded.
+
+    Raises
+    ------
+    InputError
+        For an address such as ``s3://bucket/scan.zarr``, and for a name that is too long.
+    """
+    text = os.fspath(given)
+    if re.match(r"[A-Za-z][A-Za-z0-9+.-]+://", text):
+        raise InputError(
+            f"{text!r} is an address; files and folders are opened here. Open it with "
+            f"xarray.open_zarr({text!r}), and give one of its variables to scalehsi"
+        )
+    path = Path(given).expanduser()
+    try:
+        path.is_symlink()
+    except OSError as error:
+        if error.errno != errno.ENAMETOOLONG:
+            raise
+        raise InputError(f"the name {path.name!r} is too long for this file system; give a shorter one") from None
+    return path
 
 
 @contextlib.contextmanager
@@ -43,21 +72,26 @@ def replacing(path: Path, *, overwrite: bool) -> Iterator[Path]:
     if path.parent.is_dir():
         remove_abandoned(path)  # first, because it may restore what an interrupted overwrite moved aside
     check_destination(path, overwrite=overwrite)
-    with replacing_folder(path) as partial:
-        yield partial
+    # Checked again at the end: something may have appeared there meanwhile.
+    with replacing_folder(path, check=partial(check_destination, path, overwrite=overwrite)) as hidden:
+        yield hidden
 
 
 @contextlib.contextmanager
-def replacing_folder(path: Path) -> Iterator[Path]:
-    """As `replacing`, for any folder. An old folder is moved aside, and deleted when the new one is in place."""
-    partial, aside = _hidden_names(path)
+def replacing_folder(path: Path, *, check: Callable[[], None]) -> Iterator[Path]:
+    """As `replacing`, for any folder. An old folder is moved aside, and deleted when the new one is in place.
+
+    ``check`` raises an error when what is at the path, or has appeared there meanwhile, may not be replaced.
+    """
+    hidden, aside = _hidden_names(path)
     with _os_errors_explained(path):
         try:
-            partial.mkdir()
-            yield partial
-            _move_into_place(partial, path, aside)
+            hidden.mkdir()
+            yield hidden
+            check()
+            _move_into_place(hidden, path, aside)
         finally:
-            _remove(partial)
+            _remove(hidden)
 
 
 def write_file(path: Path, content: bytes, *, overwrite: bool) -> None:
@@ -71,19 +105,42 @@ def write_file(path: Path, content: bytes, *, overwrite: bool) -> None:
         When the disk or the quota is full.
     """
     check_file(path, overwrite=overwrite)
-    partial, _ = _hidden_names(path)
+    hidden, _ = _hidden_names(path)
     with _os_errors_explained(path):
         try:
-            partial.write_bytes(content)
-            partial.replace(path)
+            hidden.write_bytes(content)
+            if overwrite:
+                hidden.replace(path)
+            else:
+                _link(hidden, path)
         finally:
-            partial.unlink(missing_ok=True)
+            hidden.unlink(missing_ok=True)
+
+
+def _link(source: Path, path: Path) -> None:
+    """Give a file a second name, unless something else has that name."""
+    try:
+        os.link(source, path)
+    except FileExistsError:
+        raise InputError(_taken(path)) from None
+    except OSError:  # a file system without links
+        check_file(path, overwrite=False)
+        source.replace(path)
 
 
 def _hidden_names(path: Path) -> tuple[Path, Path]:
     """Names beside the path for the new content, and for the old content while it is replaced."""
     token = f"{socket.gethostname()}-{os.getpid()}-{secrets.token_hex(4)}"
-    return path.with_name(f".{path.name}.{token}.partial"), path.with_name(f".{path.name}.{token}.old")
+    stem = _hidden_stem(path)
+    return path.with_name(f"{stem}.{token}.partial"), path.with_name(f"{stem}.{token}.old")
+
+
+def _hidden_stem(path: Path) -> str:
+    """The beginning of a hidden name; long names are shortened, as file systems allow 255 bytes."""
+    name = path.name.encode()
+    if len(name) <= LONGEST_STEM:
+        return f".{path.name}"
+    return f".{name[:40].decode(errors='ignore')}~{hashlib.sha256(name).hexdigest()[:16]}"
 
 
 @contextlib.contextmanager
@@ -105,18 +162,29 @@ def _os_errors_explained(path: Path) -> Iterator[None]:
         raise
 
 
-def _move_into_place(partial: Path, path: Path, aside: Path) -> None:
+def _move_into_place(hidden: Path, path: Path, aside: Path) -> None:
     """Rename the new folder to its path; an old folder waits under ``aside`` until the new one is in place."""
-    if not path.exists():
-        partial.rename(path)
-        return
-    path.rename(aside)
+    replaced = path.exists()
+    if replaced:
+        path.rename(aside)
     try:
-        partial.rename(path)
-    except BaseException:
-        aside.rename(path)
+        # Takes the name, or fails where something else has just taken it. A rename replaces a folder that is empty.
+        path.mkdir()
+        hidden.rename(path)
+    except BaseException as error:
+        with contextlib.suppress(OSError):
+            path.rmdir()
+        if replaced and not path.exists():
+            aside.rename(path)
+        if isinstance(error, OSError) and error.errno in _TAKEN:
+            raise InputError(_taken(path)) from None
         raise
-    shutil.rmtree(aside, ignore_errors=True)
+    if replaced:
+        shutil.rmtree(aside, ignore_errors=True)
+
+
+def _taken(path: Path) -> str:
+    return f"{str(path)!r} exists already: it appeared while the data were written; give another name"
 
 
 def _remove(folder: Path) -> None:
@@ -157,7 +225,9 @@ def check_destination(path: Path, *, overwrite: bool) -> None:
     if not path.is_dir():
         raise InputError(f"{str(path)!r} is a file and is left alone; a store is a folder, give another name")
     if not is_store(path):
-        raise InputError(f"{str(path)!r} is a folder but no Zarr store and is left alone; give another name")
+        raise InputError(
+            f"{str(path)!r} exists already; it is a folder but no Zarr store and is left alone; give another name"
+        )
     if not overwrite:
         raise InputError(
             f"{str(path)!r} exists already; give another name, or replace it with overwrite=True (--overwrite)"
@@ -171,7 +241,8 @@ def _check_parent(path: Path) -> None:
 
 def remove_abandoned(path: Path) -> None:
     """Remove the hidden folders of killed writers of this path; restore a store that one of them had moved aside."""
-    pattern = re.compile(rf"\.{re.escape(path.name)}\.(?P<host>.+)-(?P<pid>\d+)-[0-9a-f]{{8}}\.(?P<kind>partial|old)")
+    stem = re.escape(_hidden_stem(path))
+    pattern = re.compile(rf"{stem}\.(?P<host>.+)-(?P<pid>\d+)-[0-9a-f]{{8}}\.(?P<kind>partial|old)")
     for sibling in path.parent.iterdir():
         found = pattern.fullmatch(sibling.name)
         # Whether a writer on another machine still runs cannot be found out.
@@ -201,7 +272,7 @@ def check_exists(path: Path) -> None:
     if not path.parent.is_dir():
         raise InputError(f"there is no {str(path)!r}: the folder {str(path.parent)!r} does not exist")
     siblings = [p.name for p in path.parent.iterdir()]
-    aside = [n for n in siblings if n.startswith(f".{path.name}.") and n.endswith(".old")]
+    aside = [n for n in siblings if n.startswith(f"{_hidden_stem(path)}.") and n.endswith(".old")]
     if aside:
         raise InputError(
             f"there is no {str(path)!r}: it was being overwritten when the writer was killed; "

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import logging
 import math
 from collections.abc import Mapping
@@ -88,28 +89,30 @@ def convert(
     chunk_bytes = chunk_bytes_of(chunk_mb)
     destination = destination_path(dst)
     check_destination(destination, overwrite=overwrite)  # before the long reading
-    if isinstance(src, xr.DataArray):
-        cube = check_cube(src)
-        grid, blocks = cube.chunks, None if cube.chunks is None else tuple(max(c) for c in cube.chunks)
-    else:
-        cube = open_raw(src, signal=signal, dataset=dataset, reader_options=reader_options)
-        cube = _load_if_undivided(cube, Path(src).name, chunk_bytes)
-        grid, blocks = None, cube.encoding.get("chunks")
-    dims = tuple(map(str, cube.dims))
-    layout = layout_of(dims, cube.shape, cube.dtype.itemsize, chunk_bytes, blocks=grid)
-    regions = regions_of(cube, layout, blocks=blocks)
-    done = PixelProgress(progress, 2 * math.prod(cube.shape[:-1]))
-    dtype = smallest_dtype(cube.data, regions, done)
-    if dtype != cube.dtype:
-        lossless = ", all values are whole and not negative" if cube.dtype.kind == "f" else ""
-        cube = with_history(cube, f"convert: {cube.dtype} to {dtype}{lossless}")
-        layout = layout_of(dims, cube.shape, dtype.itemsize, chunk_bytes, blocks=grid)
+    with contextlib.ExitStack() as closing:
+        if isinstance(src, xr.DataArray):
+            cube = check_cube(src)
+            grid, blocks = cube.chunks, None if cube.chunks is None else tuple(max(c) for c in cube.chunks)
+        else:
+            opened = open_raw(src, signal=signal, dataset=dataset, reader_options=reader_options)
+            cube = _load_if_undivided(opened, Path(src).name, chunk_bytes)
+            grid, blocks = None, cube.encoding.get("chunks")
+            closing.callback(opened.close)
+        dims = tuple(map(str, cube.dims))
+        layout = layout_of(dims, cube.shape, cube.dtype.itemsize, chunk_bytes, blocks=grid)
         regions = regions_of(cube, layout, blocks=blocks)
-    data = as_dataset(cube)
-    name = str(next(iter(data.data_vars)))
-    with replacing(destination, overwrite=overwrite) as partial:
-        write_regions(data, name, partial, dtype=dtype, layout=layout, regions=regions, progress=done)
-    return destination
+        done = PixelProgress(progress, 2 * math.prod(cube.shape[:-1]))
+        dtype = smallest_dtype(cube.data, regions, done)
+        if dtype != cube.dtype:
+            lossless = ", all values are whole and not negative" if cube.dtype.kind == "f" else ""
+            cube = with_history(cube, f"convert: {cube.dtype} to {dtype}{lossless}")
+            layout = layout_of(dims, cube.shape, dtype.itemsize, chunk_bytes, blocks=grid)
+            regions = regions_of(cube, layout, blocks=blocks)
+        data = as_dataset(cube)
+        name = str(next(iter(data.data_vars)))
+        with replacing(destination, overwrite=overwrite) as partial:
+            write_regions(data, name, partial, dtype=dtype, layout=layout, regions=regions, progress=done)
+        return destination
 
 
 def _load_if_undivided(cube: xr.DataArray, name: str, chunk_bytes: int) -> xr.DataArray:

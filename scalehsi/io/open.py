@@ -18,7 +18,7 @@ import xarray as xr
 
 from scalehsi.chunks import STORAGE_CHUNK_BYTES, MiB, storage_layout
 from scalehsi.cube import with_history
-from scalehsi.io.atomic import check_exists
+from scalehsi.io.atomic import check_exists, local_path
 from scalehsi.io.rosettasciio import read_image, read_vendor
 from scalehsi.io.zarr_store import cube_of_store, image_of_store, read_store
 from scalehsi.result import check_result
@@ -123,7 +123,7 @@ def open_image(path: PathLike, *, dataset: int | str | None = None) -> xr.DataAr
     ...     open_image(save(image.to_dataset(), folder + "/haadf.zarr")).shape
     (2, 3)
     """
-    source = Path(path).expanduser()
+    source = local_path(path)
     check_exists(source)
     if source.is_dir() and source.suffix.lower() != ".zspy":
         return image_of_store(source, dataset=dataset)
@@ -216,7 +216,7 @@ def open_dataset(path: PathLike) -> xr.Dataset:
     InputError
         When the path does not exist, or the store is damaged or truncated.
     """
-    folder = Path(path).expanduser()
+    folder = local_path(path)
     check_exists(folder)
     if not folder.is_dir():
         raise InputError(f"{str(path)!r} is a file, a store is a folder; open a spectrum image with scalehsi.open_cube")
@@ -227,7 +227,7 @@ def open_raw(
     path: PathLike, *, signal: str | None, dataset: int | str | None, reader_options: Mapping[str, Any] | None
 ) -> xr.DataArray:
     """Open a cube with its chunks on disk; the arguments are those of `open_cube`."""
-    source = Path(path).expanduser()
+    source = local_path(path)
     check_exists(source)
     if source.is_dir() and source.suffix.lower() != ".zspy":
         return cube_of_store(source, signal=signal, dataset=dataset)

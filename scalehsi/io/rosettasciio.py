@@ -10,6 +10,7 @@ import contextlib
 import importlib
 import inspect
 import logging
+import numbers
 import warnings
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
@@ -21,7 +22,16 @@ import numpy as np
 import xarray as xr
 
 from scalehsi.chunks import STORAGE_CHUNK_BYTES, work_chunks
-from scalehsi.io.vendor_signal import UNKNOWN_UNITS, AxisRoles, axis_roles, image_axes, signal_type, to_cube, to_image
+from scalehsi.io.vendor_signal import (
+    UNKNOWN_UNITS,
+    AxisRoles,
+    axes_of,
+    axis_roles,
+    image_axes,
+    signal_type,
+    to_cube,
+    to_image,
+)
 from scalehsi.schema import ENERGY, InputError
 
 logger = logging.getLogger("scalehsi")
@@ -76,7 +86,10 @@ def read_vendor(
     if signal and signal_type(chosen) != signal:
         attrs["signal"] = signal
     cube = to_cube(chosen, roles, attrs=attrs)
-    stored = getattr(_array_on_disk(original), "chunks", None) if isinstance(original, da.Array) else None
+    on_disk = _array_on_disk(original) if isinstance(original, da.Array) else None
+    stored = getattr(on_disk, "chunks", None)
+    if hasattr(on_disk, "file"):
+        cube.set_close(on_disk.file.close)  # an HDF5 file that is open here cannot be written again
     if stored is not None and len(roles.spectral) == 1:
         plane = (1 if axis is None else stored[axis] for axis in (roles.y, roles.x))
         cube.encoding["chunks"] = (*(stored[a] for a in roles.leading), *plane, stored[roles.spectral[0]])
@@ -96,7 +109,7 @@ def read_image(path: Path, *, dataset: int | str | None = None) -> xr.DataArray:
         When RosettaSciIO is not installed, no reader knows the file, or it holds no image.
     """
     name, _, found = _read(path, {})
-    wanted = range(len(found)) if dataset is None else [_by_name(found, path, dataset)]
+    wanted = range(len(found)) if dataset is None else _by_name(found, path, dataset)
     fitting = [i for i in wanted if image_axes(found[i]) is not None]
     if not fitting:
         which = "" if dataset is None else f"dataset {dataset!r} of "
@@ -185,8 +198,9 @@ def _signals(api: ModuleType, path: Path, options: dict[str, Any]) -> list[dict[
     with _warnings_logged():
         try:
             found = api.file_reader(str(path), **{"lazy": True, **_read_only(api), **options})
-        except (NotImplementedError, TypeError):
-            # No lazy reader, or (images) one that fails: read whole. A wrong option raises its TypeError again.
+        except (NotImplementedError, TypeError, ValueError):
+            # No lazy reader, or one that fails (images, HDF5 without chunks): read whole. A wrong option raises its
+            # TypeError again, and a damaged file its ValueError.
             found = api.file_reader(str(path), **options)
             total = sum(getattr(s.get("data"), "nbytes", 0) for s in found)
             logger.info("%s: its format has no lazy reader, %.1f MB were read into memory", path.name, total / 1e6)
@@ -236,13 +250,14 @@ def _choose(
 ) -> tuple[int, AxisRoles]:
     """Choose a signal among those ``found``, as `read_vendor` describes: its number, and the roles of its axes."""
     candidates = [axis_roles(s) for s in found]
-    if dataset is not None:
-        index = _by_name(found, path, dataset)
-        if (roles := candidates[index]) is None:
-            raise InputError(f"dataset {dataset!r} of {path.name!r} is no spectrum image; {_contents(found)}")
-        return index, roles
-    fitting = [(i, roles) for i, roles in enumerate(candidates) if roles is not None]
+    # Several signals of a file may have one title, such as a map and its sum.
+    named = range(len(found)) if dataset is None else _by_name(found, path, dataset)
+    fitting = [(i, roles) for i in named if (roles := candidates[i]) is not None]
+    if not fitting and dataset is not None:
+        raise InputError(f"dataset {dataset!r} of {path.name!r} is no spectrum image; {_contents(found)}")
     if not fitting:
+        for each in found:
+            axes_of(each)  # says what is wrong with axes that do not fit the data
         raise InputError(f"{path.name!r} holds no spectrum image; {_contents(found)}")
     kinds = [signal_type(s) for s in found]
 
@@ -253,21 +268,22 @@ def _choose(
         return wanted, kinds[i] in ("EDS", "EELS") and spatial, spatial, int(np.prod(found[i]["data"].shape))
 
     index, roles = max(fitting, key=preference)
-    if len(fitting) > 1:
+    if len(fitting) > 1 and not isinstance(dataset, numbers.Integral):
         logger.info("%s: opened dataset %d of %d; %s", path.name, index, len(found), _contents(found))
     return index, roles
 
 
-def _by_name(found: Sequence[dict[str, Any]], path: Path, dataset: int | str) -> int:
-    """The number of the signal with this number or title, among those found in the file."""
+def _by_name(found: Sequence[dict[str, Any]], path: Path, dataset: int | str) -> list[int]:
+    """The numbers of the signals with this number or title, among those found in the file."""
     titles = [_title(s) for s in found]
-    if isinstance(dataset, int):
+    if isinstance(dataset, numbers.Integral):
         if 0 <= dataset < len(found):
-            return dataset
+            return [int(dataset)]
     else:
-        for wanted, given in ((dataset, titles), (dataset.lower(), [t.lower() for t in titles])):
+        word = str(dataset)
+        for wanted, given in ((word, titles), (word.lower(), [t.lower() for t in titles])):
             if wanted in given:
-                return given.index(wanted)
+                return [i for i, title in enumerate(given) if title == wanted]
     raise InputError(f"there is no dataset {dataset!r} in {path.name!r}; {_contents(found)}")
 
 

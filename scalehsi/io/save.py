@@ -9,6 +9,7 @@ import xarray as xr
 
 from scalehsi.chunks import MiB
 from scalehsi.cube import check_cube
+from scalehsi.io.atomic import local_path
 from scalehsi.io.open import PathLike, are_maps
 from scalehsi.io.zarr_store import Kind, write_store
 from scalehsi.schema import ABUNDANCES, InputError
@@ -116,7 +117,7 @@ def check_store_name(path: PathLike) -> None:
 
 def destination_path(path: PathLike) -> Path:
     """The folder of a store to be written, links followed; refuses names of other file formats."""
-    folder = Path(path).expanduser()
+    folder = local_path(path)
     check_store_name(path)
     # The target of a link is replaced, not the link.
     return folder.resolve() if folder.is_symlink() else folder

@@ -5,6 +5,7 @@ Only metadata are read: which axis is the energy, which are y and x, their units
 
 from __future__ import annotations
 
+import logging
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -16,7 +17,9 @@ import xarray as xr
 from toolz import assoc_in, get_in
 
 from scalehsi.cube import check_cube, length_factor
-from scalehsi.schema import ENERGY, ENERGY_UNITS, InputError, X, Y
+from scalehsi.schema import ENERGY, ENERGY_UNITS, InputError, X, Y, usual_unit
+
+logger = logging.getLogger("scalehsi")
 
 PIXEL_UNITS: Final = "px"
 """Units of a pixel axis that the file does not calibrate; its coordinate counts pixels."""
@@ -119,8 +122,12 @@ def _axis(entry: Mapping[str, Any], size: int) -> Axis:
     if entry.get("axis") is not None:
         values = np.asarray(entry["axis"], dtype=np.float64)
     else:
+        offset, scale = float(entry.get("offset", 0.0)), float(entry.get("scale", 1.0))
+        if not (np.isfinite(offset) and np.isfinite(scale) and scale):
+            logger.warning("axis %r has the offset %g and the scale %g, so its points are counted", name, offset, scale)
+            offset, scale, units = 0.0, 1.0, ""
         # Adding zero turns -0.0 into 0.0.
-        values = float(entry.get("offset", 0.0)) + 0.0 + float(entry.get("scale", 1.0)) * np.arange(size)
+        values = offset + 0.0 + scale * np.arange(size)
     return Axis("" if name.lower() in _UNDEFINED else name, size, values, units, not entry.get("navigate", False))
 
 
@@ -128,8 +135,7 @@ def _units(given: Any) -> str:
     text = "" if given is None else str(given).strip()
     if text.lower() in _UNDEFINED:
         return ""
-    by_lower = {u.lower(): u for u in ("eV", "keV")}
-    return by_lower.get(text.lower(), text)
+    return usual_unit(text)
 
 
 def axis_roles(signal: Mapping[str, Any]) -> AxisRoles | None:
@@ -137,7 +143,11 @@ def axis_roles(signal: Mapping[str, Any]) -> AxisRoles | None:
     data = signal["data"]
     if data.dtype.kind not in "uifb" or not data.ndim or 0 in data.shape:
         return None
-    axes = axes_of(signal)
+    try:
+        axes = axes_of(signal)
+    except InputError as error:
+        logger.info("%s", error)
+        return None
     spectral = _spectral(axes)
     if spectral is None:
         return None

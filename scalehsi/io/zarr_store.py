@@ -10,6 +10,7 @@ import itertools
 import json
 import logging
 import math
+import numbers
 import os
 import warnings
 from collections.abc import Hashable, Sequence
@@ -26,7 +27,7 @@ from scalehsi.chunks import STORAGE_CHUNK_BYTES
 from scalehsi.cube import check_cube
 from scalehsi.io.atomic import is_store, replacing
 from scalehsi.io.zarr_layout import with_layout
-from scalehsi.schema import ENDMEMBERS, ENERGY, MASK, InputError, X, Y
+from scalehsi.schema import ENDMEMBERS, ENERGY, MASK, InputError, X, Y, usual_unit
 
 logger = logging.getLogger("scalehsi")
 
@@ -35,6 +36,8 @@ Kind = Literal["cube", "result", "dataset"]
 STORE_ATTRIBUTE: Final = "scalehsi"
 """Attribute of the root group of a complete store of ours, with the list of its variables."""
 FORMAT_VERSION: Final = 1
+MAX_LISTED_GROUPS: Final = 8
+MAX_DEPTH_OF_GROUPS: Final = 3
 _METADATA_ERRORS: Final = (OSError, ValueError, KeyError, TypeError, NotImplementedError)
 """Raised by zarr and xarray for truncated or wrong metadata."""
 
@@ -172,10 +175,16 @@ def read_store(path: Path) -> tuple[xr.Dataset, StoreInfo | None]:
                 f"scalehsi.make_cube(dask.array.from_zarr({str(path)!r}), energy=..., energy_units='keV')"
             )
         # The copy of the metadata in the root would hide that an array has lost its own.
-        info = _check_complete(zarr.open_group(path, mode="r", use_consolidated=False), path)
+        root = zarr.open_group(path, mode="r", use_consolidated=False)
+        info = _check_complete(root, path)
+        _check_names_of_dims(root, path)
         data = _open_dataset(path)
     except InputError:
         raise
+    except PermissionError as error:
+        raise InputError(
+            f"the store {str(path)!r} may not be read ({error.strerror}: {error.filename!r}); ask its owner"
+        ) from error
     except _METADATA_ERRORS as error:
         raise InputError(
             f"the store {str(path)!r} is damaged ({_first_line(error)}); copy or write it again"
@@ -192,9 +201,10 @@ def _open_dataset(path: Path) -> xr.Dataset:
     # Masking would turn counts into floats in a store with a fill value; times are plain numbers here.
     options: dict[str, Any] = {"chunks": {}, "consolidated": False, "decode_times": False, "mask_and_scale": False}
     data = xr.open_zarr(path, **options)
-    scaled = {"scale_factor", "add_offset", "missing_value"}
-    if any(scaled & set(v.attrs) for v in data.data_vars.values()):
-        data = xr.open_zarr(path, **{**options, "mask_and_scale": True})
+    packed = [name for name, v in data.data_vars.items() if _is_packed(v)]
+    if packed:
+        # A missing value becomes NaN; other variables stay the integers that they are.
+        data = data.assign({n: xr.open_zarr(path, **{**options, "mask_and_scale": True})[n] for n in packed})
     for variable in data.variables.values():
         variable.attrs.pop("_FillValue", None)
     text = {k: v for k, v in data.variables.items() if v.dtype.kind in "OT"}
@@ -202,6 +212,28 @@ def _open_dataset(path: Path) -> xr.Dataset:
     coords = {k: v for k, v in fixed.items() if k in data.coords}
     out: xr.Dataset = data.assign({k: v for k, v in fixed.items() if k not in coords}).assign_coords(coords)
     return out
+
+
+def _is_packed(variable: xr.DataArray) -> bool:
+    """Whether stored numbers are scaled, or one of them stands for a missing value.
+
+    A fill value of 0 is no mark of missing values: Zarr v2 writes it for every array, and counts of 0 are counts.
+    """
+    if {"scale_factor", "add_offset", "missing_value"} & set(variable.attrs):
+        return True
+    fill = variable.attrs.get("_FillValue")
+    return fill is not None and variable.dtype.kind in "iu" and np.isscalar(fill) and fill != 0
+
+
+def _check_names_of_dims(root: Any, path: Path) -> None:
+    """Refuse arrays whose dims have no names, which xarray cannot open. root: opened by zarr. path: for the message."""
+    for name, array in root.arrays():
+        names = getattr(array.metadata, "dimension_names", None) or array.attrs.get("_ARRAY_DIMENSIONS")
+        if array.ndim and not names:
+            raise InputError(
+                f"the array {name!r} of {str(path)!r} has no names of its dims; wrap it with scalehsi.make_cube("
+                f"dask.array.from_zarr({str(path)!r}, component={name!r}), energy=..., energy_units='keV')"
+            )
 
 
 def _check_complete(root: Any, path: Path) -> StoreInfo | None:
@@ -259,9 +291,10 @@ def cube_of_store(path: Path, *, signal: str | None = None, dataset: int | str |
     data, _ = read_store(path)
     if dataset is None and "model" in data.attrs and ENDMEMBERS in data:
         raise InputError(f"{str(path)!r} is a result, no cube; open it with scalehsi.open_result")
-    cube = data[_variable(data, path, dataset)]
-    if MASK in cube.coords:
-        cube = cube.assign_coords({MASK: cube[MASK].load()})
+    cube = _with_mask(data[_variable(data, path, dataset)], data)
+    for name in cube.coords:
+        if "units" in cube[name].attrs:
+            cube[name].attrs["units"] = usual_unit(str(cube[name].attrs["units"]))
     cube.attrs = {"source": path.name, "history": [], **cube.attrs}
     if signal:
         cube.attrs["signal"] = cube.attrs.get("signal") or signal
@@ -269,6 +302,25 @@ def cube_of_store(path: Path, *, signal: str | None = None, dataset: int | str |
         return check_cube(cube)
     except InputError as error:
         raise InputError(f"{str(path)!r}: {error}") from None
+
+
+def _with_mask(cube: xr.DataArray, data: xr.Dataset) -> xr.DataArray:
+    """The cube with its mask in memory, as booleans; other programs store it as a variable, or as 0 and 1.
+
+    data: the Dataset that the cube is from.
+    """
+    if MASK not in cube.coords and MASK in data.data_vars and set(data[MASK].dims) <= set(cube.dims[:-1]):
+        cube = cube.assign_coords({MASK: data[MASK].variable})
+    if MASK not in cube.coords:
+        return cube
+    mask = cube[MASK].load()
+    if mask.dtype != bool and mask.dtype.kind in "iuf" and np.isin(mask.values, (0, 1)).all():
+        mask = mask.astype(bool)
+    if set(mask.dims) < set(cube.dims[:-1]) or mask.dims != cube.dims[:-1]:
+        like = cube.isel({ENERGY: 0}, drop=True) if ENERGY in cube.dims else cube
+        if set(mask.dims) <= set(like.dims):
+            mask = mask.broadcast_like(like).transpose(*like.dims)
+    return cube.assign_coords({MASK: mask.variable})
 
 
 def image_of_store(path: Path, *, dataset: int | str | None = None) -> xr.DataArray:
@@ -296,8 +348,8 @@ def _variable(data: xr.Dataset, path: Path, dataset: int | str | None) -> str:
     if dataset is not None:
         if dataset in names:
             return str(dataset)
-        if isinstance(dataset, int) and 0 <= dataset < len(names):
-            return names[dataset]
+        if isinstance(dataset, numbers.Integral) and 0 <= dataset < len(names):
+            return names[int(dataset)]
         raise InputError(f"there is no dataset {dataset!r} in {str(path)!r}; it holds {listed}")
     cubes = [n for n in names if data[n].dims[-3:] == (Y, X, ENERGY)]
     if cubes:
@@ -307,7 +359,25 @@ def _variable(data: xr.Dataset, path: Path, dataset: int | str | None) -> str:
         return largest
     if len(names) == 1:
         return names[0]  # check_cube explains what is wrong with its dims
+    groups = [] if names else _groups(path)
+    if groups:
+        raise InputError(
+            f"{str(path)!r} holds groups, and no variables of its own; open one of them: "
+            + ", ".join(repr(str(path / group)) for group in groups[:MAX_LISTED_GROUPS])
+        )
     raise InputError(
         f"{str(path)!r} holds no cube, a variable of dims (..., 'y', 'x', 'energy'); it holds {listed}; "
         "pick one with dataset=... if that is wrong"
     )
+
+
+def _groups(path: Path) -> list[str]:
+    """The groups with arrays inside a store, as paths below it, down to a few levels."""
+    import zarr
+
+    found, level = [], [("", zarr.open_group(path, mode="r"))]
+    for _ in range(MAX_DEPTH_OF_GROUPS):
+        below = [(f"{name}/{n}".lstrip("/"), g) for name, group in level for n, g in group.groups()]
+        found += [name for name, group in below if any(True for _ in group.arrays())]
+        level = below
+    return sorted(found)

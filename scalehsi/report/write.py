@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Mapping, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Final
 
@@ -104,7 +105,11 @@ def report(
         pictures=pictures,
         foot=f"Written by scalehsi from {view.source or 'a result in memory'}.",
     )
-    _write(target, {**{file: picture.png for file, picture in pictures.items()}, PAGE: page.encode("utf-8")})
+    _write(
+        target,
+        {**{file: picture.png for file, picture in pictures.items()}, PAGE: page.encode("utf-8")},
+        overwrite=overwrite,
+    )
     return target / PAGE
 
 
@@ -148,12 +153,15 @@ def _foreign_files(folder: Path) -> list[str]:
     return [entry.name for entry in entries if entry.name != PAGE and not is_embedded(entry)]
 
 
-def _write(target: Path, files: Mapping[str, bytes]) -> None:
-    """Write the files, by name, to a new folder and put it in the place of the target."""
+def _write(target: Path, files: Mapping[str, bytes], *, overwrite: bool) -> None:
+    """Write the files, by name, to a new folder and put it in the place of the target.
+
+    overwrite: whether an earlier report there may be replaced.
+    """
     # A link is followed, and "." gets its name, because the folder itself is renamed.
     target = target.resolve()
     target.parent.mkdir(parents=True, exist_ok=True)
     remove_abandoned(target)
-    with replacing_folder(target) as folder:
+    with replacing_folder(target, check=partial(check_directory, target, overwrite=overwrite)) as folder:
         for name, content in files.items():
             (folder / name).write_bytes(content)

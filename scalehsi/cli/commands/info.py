@@ -15,6 +15,7 @@ from dask.utils import format_bytes
 from typer import Option
 
 import scalehsi as hsi
+from scalehsi.chunks import work_chunks
 from scalehsi.cli.arguments import Cube, Dataset, dataset_of
 from scalehsi.cli.console import coordinate, number, plain, several
 from scalehsi.cli.disk import disk_bytes
@@ -52,6 +53,10 @@ def run(
 
 def values_of(cube: xr.DataArray) -> dict[str, Any]:
     """Statistics of a cube from one reading: of the pixels that are used, and of the values that are finite."""
+    if cube.chunks is not None:
+        # Blocks of many small stored chunks, as every operation below has a task for each block.
+        grid = work_chunks(cube.shape, cube.dtype.itemsize, storage=cube.chunks[:-1])
+        cube = cube.chunk(dict(zip(cube.dims, (*grid, -1), strict=True)))
     whole = cube.dtype.kind in "ui"
     mask = cube[MASK] if MASK in cube.coords else None
     used = cube if mask is None else cube.where(mask, 0)
@@ -150,7 +155,7 @@ def _show_axes(session: Session, axes: dict[str, dict[str, Any]]) -> None:
         if "first" not in axis:
             rows.append([name, f"{axis['size']:,}", "", "", "", ""])
             continue
-        step = coordinate(axis["step"]) if "step" in axis else ""
+        step = "" if "step" not in axis else "uneven" if axis["step"] is None else coordinate(axis["step"])
         ends = [coordinate(axis["first"]), coordinate(axis["last"])]
         rows.append([name, f"{axis['size']:,}", *ends, step, axis["units"]])
     session.console.table(["Axis", "Size", "From", "To", "Step", "Unit"], rows)
