@@ -90,7 +90,7 @@ def region_spread(evidence: Evidence, phi: float, scale: int = 1) -> Spread | No
 
 
 def pixel_spread(evidence: Evidence, phi: float) -> Spread | None:
-    """Shifts of the sampled pixels in channels; None where it cannot be known. The mean may change its slope besides."""
+    """Shifts of the sampled pixels in channels; None where it cannot be known. The mean may change its slope too."""
     if not evidence.bins:
         return None
     sample = evidence.bins[0]

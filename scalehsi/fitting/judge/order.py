@@ -8,7 +8,7 @@ from typing import Final
 
 import numpy as np
 
-from scalehsi.fitting.judge import maps, rank, totals
+from scalehsi.fitting.judge import drift, maps, rank, totals
 from scalehsi.fitting.judge.evidence import Evidence
 from scalehsi.result import ResultWarning
 
@@ -49,6 +49,7 @@ MANY_SPIKES: Final = 20
 """Drift moves peaks into channels where none are expected: more spikes than this are it."""
 
 DETECTORS: Final[tuple[Callable[[Evidence], ResultWarning | None], ...]] = (
+    drift.drift,
     totals.totals,
     totals.thickness_in_simplex,
     rank.below_noise,

@@ -7,6 +7,7 @@ follows from each row's own noise, so ``chi`` is 1 where there are no shifts.
 
 from __future__ import annotations
 
+from itertools import pairwise
 from typing import Any, Final, NamedTuple
 
 import numpy as np
@@ -64,7 +65,7 @@ def window_shifts(
 ) -> Shifts:
     """Shift of each window of channels: least squares of data on ``free`` and on ``-d model / d channel`` by window.
 
-    The model is ``maps @ spectra`` and the variance ``levels @ noise``, so sums over channels are made once for all rows.
+    The model is ``maps @ spectra``, the variance ``levels @ noise``: sums over channels are made once for all rows.
 
     data: (n, E). maps: (n, J). spectra: (J, E). free: spectra whose amounts are fitted anew, (B, E). levels: (n, M).
     noise: (M, E); its sum over all rows weights the channels. least: of that sum, below which a channel does not count.
@@ -78,7 +79,7 @@ def window_shifts(
     cuts = np.linspace(0, n_energies, windows + 1).astype(int)
     pairs, mixtures = _products(maps, maps), _products(maps, levels)
     size, right, own, inside, across = [], [], [], [], []
-    for start, stop in zip(cuts[:-1], cuts[1:], strict=True):
+    for start, stop in pairwise(cuts):
         part, directions, scatter = slope[:, start:stop], basis[start:stop], spread[:, start:stop]
         twice = _products(part.T, part.T).T
         size.append(pairs @ twice.sum(axis=1))

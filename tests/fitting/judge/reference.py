@@ -145,7 +145,7 @@ def outer_of(sampled: list[tuple[Bins, int]], pixel_total: float, k: int) -> Flo
 
 
 def variance_index(x: Float, r: Float, used: Bool, k: int) -> float:
-    """Half the mean squared difference of neighbours along x (or y), over the mean; the smaller of data and residual."""
+    """Half the mean squared difference of neighbours along x (or y), over the mean; the smaller of x and r."""
     if used.shape[-1] == 1:
         used, x, r = (a.swapaxes(len(used.shape) - 1, len(used.shape) - 2) for a in (used, x, r))
     both = used[..., 1:] & used[..., :-1]
