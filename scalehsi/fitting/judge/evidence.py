@@ -113,13 +113,13 @@ class Extremes(NamedTuple):
     at_largest : int
         Voxels that have it.
     below : int
-        Voxels in ``[largest - sqrt(largest), largest)``.
+        Voxels just below: in ``[largest - d, largest)``, d the larger of ``sqrt(phi largest) / 2`` and 2 phi.
     negative, voxels : int
         Voxels below zero, and all voxels.
     least : float
         The smallest value.
     steps : float
-        Values that the window of ``below`` can hold: ``sqrt(largest)`` for integers, else the different ones in it.
+        Different values that this range can hold: its width over the least distance of values in it.
     """
 
     largest: float

@@ -1,4 +1,4 @@
-"""Join what stands out in the blocks of a map; pixels at the border of a block have their neighbours in another one."""
+"""Warn of single voxels and pixels that stand out; join what the blocks of a map found."""
 
 from __future__ import annotations
 
@@ -8,17 +8,120 @@ from typing import Any, Final
 
 import numpy as np
 
-from scalehsi.arrays import Float, Int
-from scalehsi.fitting.judge.evidence import Bright, Extremes, Voxels
-from scalehsi.kernels.statistics.outlier_loops import CANDIDATE, TOP_VALUES, floor_of
+from scalehsi.arrays import Bool, Float, Int
+from scalehsi.fitting.judge.channels import has_zero_loss
+from scalehsi.fitting.judge.evidence import Bright, Evidence, Extremes, Voxels
+from scalehsi.fitting.judge.noise import removed_background, variance_index
+from scalehsi.fitting.judge.words import at_energy, number
+from scalehsi.kernels.statistics.outlier_loops import CANDIDATE, TOP_VALUES
 from scalehsi.kernels.statistics.outliers import BRIGHT, MOST, Outliers, standard_deviations
+from scalehsi.result import ResultWarning
 
+SPIKE: Final = 7.0
+"""Standard deviations above all predictions: 1e10 voxels of noise give 0.01 of them."""
+ZERO_LOSS_EV: Final = 10.0
+"""Half width of the range around 0 in which spikes are not looked for if it has the zero-loss peak."""
+BELOW: Final = 0.5
+"""Values within this many standard deviations of the largest are those just below it,"""
+LEAST_BELOW: Final = 2.0
+"""and within this many single counts."""
+HOT_PIXEL: Final = 12.0
+"""Standard deviations of a pixel's total above the largest of its neighbours."""
 LOOKED_UP: Final = 400
 """Candidates at the borders of blocks whose neighbours are read from the cube, at most."""
-SAID: Final = 7.0
-"""Standard deviations below which a candidate is not said, and its neighbours need not be read."""
 
 Reader = Callable[[Int, Int], Float]
+
+
+def spike(evidence: Evidence) -> ResultWarning | None:
+    """Warn of voxels that are far above all around them, such as cosmic rays.
+
+    Threshold: 7 standard deviations above the largest of three predictions (same spectrum 4 to 7 channels away, total
+    of the pixel, neighbouring pixels) or above the fitted model; the model does not count where abundances sum to one,
+    as it then lacks the thickness.
+    """
+    phi = variance_index(evidence)
+    spikes = evidence.spikes
+    if phi is None or not len(spikes.index):
+        return None
+    z = spike_strength(evidence, phi)
+    found = np.flatnonzero((z >= SPIKE) & ~_in_zero_loss(evidence))
+    if not len(found):
+        return None
+    found = found[np.argsort(-z[found], kind="stable")]
+    first = found[0]
+    where = f"{at_energy(evidence, int(spikes.channel[first]))} at {evidence.place(int(spikes.index[first]))}"
+    if len(found) == 1:
+        text = f"One value is {number(z[first])} times its noise above all around it: {where}: a cosmic ray"
+    else:
+        many = f"At least {len(found)}" if len(found) == MOST else str(len(found))
+        span = f"{number(z[found[-1]])} to {number(z[first])}"
+        text = f"{many} values are {span} times their noise above all around them, most of all {where}: cosmic rays"
+    return ResultWarning("spike", f"{text}, which can become a component.", _without(evidence, spikes.index[found]))
+
+
+def spike_strength(evidence: Evidence, phi: float) -> Float:
+    """By how many standard deviations each of the evidence's spikes is above what is expected. phi: variance index."""
+    spikes = evidence.spikes
+    removed = removed_background(evidence, phi)[spikes.channel]
+    z = standard_deviations(spikes.value, spikes.expected, phi, removed)
+    if evidence.simplex:
+        return z
+    after = standard_deviations(spikes.value, spikes.model, phi, removed)
+    return np.where(z >= CANDIDATE, np.fmax(z, after), z)
+
+
+def _in_zero_loss(evidence: Evidence) -> Bool:
+    """Which of the evidence's spikes are in the zero-loss peak, whose shifts look like spikes."""
+    energy = evidence.energy_ev
+    if energy is None or not has_zero_loss(evidence):
+        return np.zeros(len(evidence.spikes.index), dtype=bool)
+    return np.asarray(np.abs(energy[evidence.spikes.channel]) < ZERO_LOSS_EV)
+
+
+def hot_pixel(evidence: Evidence) -> ResultWarning | None:
+    """Warn of pixels that are much brighter than all their neighbours.
+
+    Threshold: a total of more than 2.3 times the largest of the 4 neighbours', and 12 standard deviations above it.
+    What spikes add to a pixel's total is left out.
+    """
+    phi = variance_index(evidence)
+    bright = evidence.bright
+    if phi is None or not len(bright.index):
+        return None
+    total = bright.total - _in_spikes(evidence, phi)
+    z = standard_deviations(total, bright.neighbour, phi, float(removed_background(evidence, phi).sum()))
+    found = np.flatnonzero((total > BRIGHT * bright.neighbour) & (z > HOT_PIXEL))
+    if not len(found):
+        return None
+    found = found[np.argsort(-z[found], kind="stable")]
+    first = found[0]
+    around = float(bright.neighbour[first])
+    times = f"{number(total[first] / around)} times as bright as" if around > 0 else "bright beside the empty pixels of"
+    place = evidence.place(int(bright.index[first]))
+    if len(found) == 1:
+        text = f"The pixel {place} is {times} its neighbours."
+    else:
+        many = f"At least {len(found)}" if len(found) == MOST else str(len(found))
+        text = f"{many} pixels are much brighter than their neighbours; {place} is {times} its neighbours."
+    return ResultWarning("hot_pixel", text, _without(evidence, bright.index[found]))
+
+
+def _in_spikes(evidence: Evidence, phi: float) -> Float:
+    """What spikes add to the totals of the bright pixels, shape (n,). phi: variance index."""
+    spikes, bright = evidence.spikes, evidence.bright
+    strong = standard_deviations(spikes.value, spikes.expected, phi) >= SPIKE
+    excess = np.where(strong, spikes.value - spikes.expected, 0.0)
+    return np.asarray([excess[spikes.index == index].sum() for index in bright.index])
+
+
+def _without(evidence: Evidence, index: Int) -> str:
+    """The command that leaves pixels out."""
+    pixels, shape = math.prod(evidence.shape), tuple(map(int, evidence.shape))
+    numbers = sorted({int(i) for i in index})
+    every = f"np.arange({pixels}).reshape{shape}"
+    where = f"{every} != {numbers[0]}" if len(numbers) == 1 else f"~np.isin({every}, {numbers})"
+    return f"hsi.prepare.mask(cube, where={where})"
 
 
 def joined(
@@ -47,14 +150,18 @@ def joined(
     """
     parts: list[Outliers] = list(sums.get("judge_outliers", ()))
     phi = phi if math.isfinite(phi) and phi > 0 else 1.0
-    return {"extremes": _extremes(parts), "spikes": _spikes(parts, shape, phi, read), "bright": _bright(parts, shape)}
+    return {
+        "extremes": _extremes(parts, phi),
+        "spikes": _spikes(parts, shape, phi, read),
+        "bright": _bright(parts, shape),
+    }
 
 
 def _column(parts: Sequence[Outliers], name: str, dtype: str = "d") -> np.ndarray[Any, Any]:
     return np.concatenate([np.zeros(0, dtype=dtype), *(getattr(part, name) for part in parts)]).astype(dtype)
 
 
-def _extremes(parts: Sequence[Outliers]) -> Extremes:
+def _extremes(parts: Sequence[Outliers], phi: float) -> Extremes:
     values, place = np.unique(_column(parts, "top_values"), return_inverse=True)
     counts = np.bincount(place, weights=_column(parts, "top_counts"), minlength=len(values)).astype(np.int64)
     values, counts = values[-TOP_VALUES:], counts[-TOP_VALUES:]
@@ -64,11 +171,11 @@ def _extremes(parts: Sequence[Outliers]) -> Extremes:
         # Nothing is above zero, so that no value is counted.
         return Extremes(0.0, 0, 0, negative, voxels, least)
     largest = float(values[-1])
-    inside = values >= floor_of(largest)
-    inside[-1] = False
-    whole = bool((values == np.rint(values)).all())
-    steps = math.sqrt(largest) if whole else max(1.0, float(inside.sum()))
-    return Extremes(largest, int(counts[-1]), int(counts[inside].sum()), negative, voxels, least, steps)
+    span = max(BELOW * math.sqrt(phi * largest), LEAST_BELOW * phi)
+    inside = values >= max(largest - span, values[0] if len(values) == TOP_VALUES else 0.0)
+    width = largest - float(values[inside][0])
+    steps = max(1.0, width / float(np.diff(values[inside]).min())) if width > 0 else 1.0
+    return Extremes(largest, int(counts[-1]), int(counts[inside][:-1].sum()), negative, voxels, least, steps)
 
 
 def _spikes(parts: Sequence[Outliers], shape: Sequence[int], phi: float, read: Reader | None) -> Voxels:
@@ -79,7 +186,7 @@ def _spikes(parts: Sequence[Outliers], shape: Sequence[int], phi: float, read: R
     number = sum(part.number for part in parts)
     if read is not None and len(index):
         outside = np.concatenate([part.outside for part in parts])
-        looked = np.flatnonzero(outside.any(axis=1) & (z >= SAID))
+        looked = np.flatnonzero(outside.any(axis=1) & (z >= SPIKE))
         looked = looked[np.argsort(-z[looked], kind="stable")[:LOOKED_UP]]
         row, direction = np.nonzero(outside[looked])
         row = looked[row]

@@ -10,7 +10,7 @@ import numpy as np
 from scalehsi.kernels.compiled import inlined, lean, lean_sums
 
 TOP_VALUES: Final = 256
-"""Largest different values of a block that are counted: all of ``[max - sqrt(max), max]`` for integers below 65536."""
+"""Largest different values of a block that are counted."""
 CHANNELS_PER_TEST: Final = 64
 """Channels that are tested at once without branches; only where one of them passes are they looked at singly."""
 LEAST_POSITIVE: Final = 1e-30
@@ -22,10 +22,9 @@ FAR: Final = 7
 
 
 @lean
-def floor_of(largest: float) -> float:
-    """Lower end of ``[largest - sqrt(largest), largest]``, above zero; zero alone for a largest value up to 1/4, where
-    the end falls as the value rises."""
-    return max(largest - math.sqrt(largest), LEAST_POSITIVE) if largest > 0.25 else LEAST_POSITIVE
+def floor_of(largest: float, phi: float) -> float:
+    """The value two standard deviations of the noise below the largest, above zero; it rises with the largest."""
+    return max(largest - 2.0 * math.sqrt(phi * max(largest, 0.0)), LEAST_POSITIVE)
 
 
 @lean
@@ -57,11 +56,14 @@ def _count_top(v: float, values: Any, counts: Any, n: int) -> int:
 
 
 @lean
-def _lowest(values: Any, n: int) -> float:
-    """The value from which on values are counted. values (TOP_VALUES,): the table. n: entries in it."""
+def _lowest(values: Any, n: int, phi: float) -> float:
+    """The value from which on values are counted.
+
+    values (TOP_VALUES,): the table. n: entries in it. phi: variance index.
+    """
     if n == 0:
         return LEAST_POSITIVE
-    low = floor_of(values[n - 1])
+    low = floor_of(values[n - 1], phi)
     return max(low, values[0]) if n == len(values) else low
 
 
@@ -117,7 +119,7 @@ def scan_dense(
     # The test of 64 channels lets a little more pass than `stands_out`, as it is rounded to the type of x.
     shift, scale = x.dtype.type(0.249 * CANDIDATE**2 * phi), x.dtype.type(0.999 * CANDIDATE**2 * phi)
     n, least, filled = int(sums[0]), sums[3], 0
-    lowest = _lowest(values, n)
+    lowest = _lowest(values, n, phi)
     for p in range(x.shape[0]):
         total = x.dtype.type(totals[p])
         for first in range(0, x.shape[1], CHANNELS_PER_TEST):
@@ -143,7 +145,7 @@ def scan_dense(
                 least = min(least, v)
                 if v >= lowest:
                     n = _count_top(v, values, counts, n)
-                    lowest = _lowest(values, n)
+                    lowest = _lowest(values, n, phi)
                 q = totals[p] * share[e]
                 if stands_out(v, q, removed[e], phi):
                     q = max(q, _from_own_channels(x, p, share, e))
@@ -177,7 +179,7 @@ def scan_counts(
     value is that of the filled voxels, and finite values are not counted.
     """
     n, least, filled = int(sums[0]), sums[3], 0
-    lowest = _lowest(values, n)
+    lowest = _lowest(values, n, phi)
     for p in range(len(indptr) - 1):
         spread = False
         for i in range(indptr[p], indptr[p + 1]):
@@ -185,7 +187,7 @@ def scan_counts(
             least = min(least, v)
             if v >= lowest:
                 n = _count_top(v, values, counts, n)
-                lowest = _lowest(values, n)
+                lowest = _lowest(values, n, phi)
             q = totals[p] * share[e]
             if not stands_out(v, q, 0.0, phi):
                 continue

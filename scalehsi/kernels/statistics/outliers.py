@@ -35,7 +35,8 @@ class Outliers(NamedTuple):
     Attributes
     ----------
     top_values, top_counts : array, shape (n,)
-        The largest different values, at most 256 and not below ``max - sqrt(max)``, and how many voxels have each.
+        The largest different values, at most 256 and within two standard deviations of the largest, and how many voxels
+        have each; values that are not above zero are left out.
     voxels, negative : int
         Voxels that are finite, and those of them below zero.
     least : float
@@ -155,7 +156,7 @@ def outliers(
         number += len(fresh.row)
         found = _strongest(found, fresh, noise)
     part = Outliers(
-        *scanned.top(),
+        *scanned.top(noise.phi),
         voxels=int(scanned.sums[1]),
         negative=int(scanned.sums[2]),
         least=float(scanned.sums[3]),
@@ -178,10 +179,10 @@ class _Scanned:
         self.values, self.counts = np.zeros(TOP_VALUES), np.zeros(TOP_VALUES, dtype=np.int64)
         self.sums = np.array([0.0, 0.0, 0.0, np.inf])
 
-    def top(self) -> tuple[Float, Int]:
-        """The largest different values, ascending, and the number of each."""
+    def top(self, phi: float) -> tuple[Float, Int]:
+        """The largest different values, ascending, and the number of each. phi: variance index."""
         n = int(self.sums[0])
-        first = np.searchsorted(self.values[:n], floor_of(self.values[n - 1])) if n else 0
+        first = np.searchsorted(self.values[:n], floor_of(self.values[n - 1], phi)) if n else 0
         return self.values[first:n], self.counts[first:n]
 
 
