@@ -76,6 +76,8 @@ class Voxels(NamedTuple):
         pixel's total times the mean spectrum; largest of the 4 neighbouring pixels in this channel.
     model : array, shape (n,)
         The fitted model of the voxel.
+    component : array, shape (n,)
+        The component with the largest part of it.
     number : int
         Candidates in all.
     """
@@ -85,6 +87,7 @@ class Voxels(NamedTuple):
     value: Float
     expected: Float
     model: Float
+    component: Int
     number: int
 
 

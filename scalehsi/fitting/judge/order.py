@@ -8,7 +8,7 @@ from typing import Final
 
 import numpy as np
 
-from scalehsi.fitting.judge import drift, maps, rank, totals
+from scalehsi.fitting.judge import channels, drift, maps, outliers, rank, totals
 from scalehsi.fitting.judge.evidence import Evidence
 from scalehsi.result import ResultWarning
 
@@ -49,7 +49,15 @@ MANY_SPIKES: Final = 20
 """Drift moves peaks into channels where none are expected: more spikes than this are it."""
 
 DETECTORS: Final[tuple[Callable[[Evidence], ResultWarning | None], ...]] = (
+    channels.saturated,
+    outliers.spike,
+    outliers.hot_pixel,
     drift.drift,
+    channels.dead_channel,
+    channels.background_on,
+    channels.zero_loss,
+    channels.gain,
+    channels.negative_values,
     totals.totals,
     totals.thickness_in_simplex,
     rank.below_noise,

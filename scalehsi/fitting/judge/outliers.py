@@ -19,6 +19,8 @@ from scalehsi.result import ResultWarning
 
 SPIKE: Final = 7.0
 """Standard deviations above all predictions: 1e10 voxels of noise give 0.01 of them."""
+OWN_SHARE: Final = 0.1
+"""Part of a component's squared abundances from which on it may be the spike of its pixel."""
 ZERO_LOSS_EV: Final = 10.0
 """Half width of the range around 0 in which spikes are not looked for if it has the zero-loss peak."""
 BELOW: Final = 0.5
@@ -36,16 +38,16 @@ Reader = Callable[[Int, Int], Float]
 def spike(evidence: Evidence) -> ResultWarning | None:
     """Warn of voxels that are far above all around them, such as cosmic rays.
 
-    Threshold: 7 standard deviations above the largest of three predictions (same spectrum 4 to 7 channels away, total
-    of the pixel, neighbouring pixels) or above the fitted model; the model does not count where abundances sum to one,
-    as it then lacks the thickness.
+    Threshold: 7 standard deviations above the largest of three predictions: the same spectrum 4 to 7 channels away, the
+    total of the pixel, the neighbouring pixels. Left out are voxels that the model explains by a component that other
+    pixels have too (grains of one pixel), hot pixels, and the zero loss, whose shifts look like spikes.
     """
-    phi = variance_index(evidence)
-    spikes = evidence.spikes
+    phi, spikes = variance_index(evidence), evidence.spikes
     if phi is None or not len(spikes.index):
         return None
     z = spike_strength(evidence, phi)
-    found = np.flatnonzero((z >= SPIKE) & ~_in_zero_loss(evidence))
+    hot = np.isin(spikes.index, evidence.bright.index[_hot(evidence, phi)])
+    found = np.flatnonzero((z >= SPIKE) & ~hot & ~_in_zero_loss(evidence) & ~_in_a_component(evidence, phi))
     if not len(found):
         return None
     found = found[np.argsort(-z[found], kind="stable")]
@@ -54,25 +56,39 @@ def spike(evidence: Evidence) -> ResultWarning | None:
     if len(found) == 1:
         text = f"One value is {number(z[first])} times its noise above all around it: {where}: a cosmic ray"
     else:
-        many = f"At least {len(found)}" if len(found) == MOST else str(len(found))
         span = f"{number(z[found[-1]])} to {number(z[first])}"
+        many = f"At least {len(found)}" if len(found) == MOST else str(len(found))
         text = f"{many} values are {span} times their noise above all around them, most of all {where}: cosmic rays"
     return ResultWarning("spike", f"{text}, which can become a component.", _without(evidence, spikes.index[found]))
 
 
 def spike_strength(evidence: Evidence, phi: float) -> Float:
-    """By how many standard deviations each of the evidence's spikes is above what is expected. phi: variance index."""
+    """By how many standard deviations each of the evidence's spikes is above what is expected.
+
+    The model is expected too, if the spike is above 5 standard deviations without it; not where abundances sum to one,
+    as the model then lacks the thickness. phi: variance index.
+    """
     spikes = evidence.spikes
-    removed = removed_background(evidence, phi)[spikes.channel]
-    z = standard_deviations(spikes.value, spikes.expected, phi, removed)
-    if evidence.simplex:
-        return z
-    after = standard_deviations(spikes.value, spikes.model, phi, removed)
-    return np.where(z >= CANDIDATE, np.fmax(z, after), z)
+    z = _above(evidence, phi, spikes.expected)
+    return z if evidence.simplex else np.where(z >= CANDIDATE, np.fmax(z, _above(evidence, phi, spikes.model)), z)
+
+
+def _above(evidence: Evidence, phi: float, expected: Float) -> Float:
+    """By how many standard deviations the evidence's spikes are above what is expected. phi: variance index."""
+    removed = removed_background(evidence, phi)[evidence.spikes.channel]
+    return standard_deviations(evidence.spikes.value, expected, phi, removed)
+
+
+def _in_a_component(evidence: Evidence, phi: float) -> Bool:
+    """Which of the evidence's spikes the model explains, by a component that does not rest on this pixel."""
+    spikes = evidence.spikes
+    explained = _above(evidence, phi, spikes.model) < SPIKE
+    own = evidence.peak_index[spikes.component] == spikes.index
+    return np.asarray(explained & ~(own & (evidence.peak_share[spikes.component] > OWN_SHARE)))
 
 
 def _in_zero_loss(evidence: Evidence) -> Bool:
-    """Which of the evidence's spikes are in the zero-loss peak, whose shifts look like spikes."""
+    """Which of the evidence's spikes are in the zero-loss peak."""
     energy = evidence.energy_ev
     if energy is None or not has_zero_loss(evidence):
         return np.zeros(len(evidence.spikes.index), dtype=bool)
@@ -85,19 +101,16 @@ def hot_pixel(evidence: Evidence) -> ResultWarning | None:
     Threshold: a total of more than 2.3 times the largest of the 4 neighbours', and 12 standard deviations above it.
     What spikes add to a pixel's total is left out.
     """
-    phi = variance_index(evidence)
-    bright = evidence.bright
-    if phi is None or not len(bright.index):
-        return None
-    total = bright.total - _in_spikes(evidence, phi)
-    z = standard_deviations(total, bright.neighbour, phi, float(removed_background(evidence, phi).sum()))
-    found = np.flatnonzero((total > BRIGHT * bright.neighbour) & (z > HOT_PIXEL))
+    phi, bright = variance_index(evidence), evidence.bright
+    found = _hot(evidence, phi) if phi is not None else np.zeros(0, dtype=np.int64)
     if not len(found):
         return None
-    found = found[np.argsort(-z[found], kind="stable")]
     first = found[0]
     around = float(bright.neighbour[first])
-    times = f"{number(total[first] / around)} times as bright as" if around > 0 else "bright beside the empty pixels of"
+    bare = around <= 0
+    times = (
+        "bright beside the empty pixels of" if bare else f"{number(bright.total[first] / around)} times as bright as"
+    )
     place = evidence.place(int(bright.index[first]))
     if len(found) == 1:
         text = f"The pixel {place} is {times} its neighbours."
@@ -107,12 +120,14 @@ def hot_pixel(evidence: Evidence) -> ResultWarning | None:
     return ResultWarning("hot_pixel", text, _without(evidence, bright.index[found]))
 
 
-def _in_spikes(evidence: Evidence, phi: float) -> Float:
-    """What spikes add to the totals of the bright pixels, shape (n,). phi: variance index."""
+def _hot(evidence: Evidence, phi: float) -> Int:
+    """Rows of the evidence's bright pixels that are hot, the most extreme first. phi: variance index."""
     spikes, bright = evidence.spikes, evidence.bright
-    strong = standard_deviations(spikes.value, spikes.expected, phi) >= SPIKE
-    excess = np.where(strong, spikes.value - spikes.expected, 0.0)
-    return np.asarray([excess[spikes.index == index].sum() for index in bright.index])
+    excess = np.where(_above(evidence, phi, spikes.expected) >= SPIKE, spikes.value - spikes.expected, 0.0)
+    total = bright.total - np.array([excess[spikes.index == index].sum() for index in bright.index])
+    z = standard_deviations(total, bright.neighbour, phi, float(removed_background(evidence, phi).sum()))
+    found = np.flatnonzero((total > BRIGHT * bright.neighbour) & (z > HOT_PIXEL))
+    return found[np.argsort(-z[found], kind="stable")]
 
 
 def _without(evidence: Evidence, index: Int) -> str:
@@ -182,6 +197,7 @@ def _spikes(parts: Sequence[Outliers], shape: Sequence[int], phi: float, read: R
     """shape, phi and read as in `joined`."""
     index, channel = _column(parts, "pixel", "q"), _column(parts, "channel", "q")
     value, expected, model = (_column(parts, name) for name in ("value", "expected", "model"))
+    component = _column(parts, "component", "q")
     z = standard_deviations(value, expected, phi)
     number = sum(part.number for part in parts)
     if read is not None and len(index):
@@ -199,7 +215,7 @@ def _spikes(parts: Sequence[Outliers], shape: Sequence[int], phi: float, read: R
             z[fell] = -np.inf
     order = np.lexsort((channel, index, -z))[:MOST]
     order = order[z[order] > -np.inf]
-    return Voxels(index[order], channel[order], value[order], expected[order], model[order], number)
+    return Voxels(index[order], channel[order], value[order], expected[order], model[order], component[order], number)
 
 
 def _step(index: Int, direction: Int, shape: Sequence[int]) -> Int:

@@ -65,6 +65,7 @@ class Outliers(NamedTuple):
     value: Float
     expected: Float
     model: Float
+    component: Int
     outside: Bool
     number: int
     bright_index: Int
@@ -155,6 +156,7 @@ def outliers(
         fresh = _above_neighbours(x, candidates, beside, noise)
         number += len(fresh.row)
         found = _strongest(found, fresh, noise)
+    parts = c[found.row] * s[:, found.channel].T
     part = Outliers(
         *scanned.top(noise.phi),
         voxels=int(scanned.sums[1]),
@@ -164,7 +166,8 @@ def outliers(
         channel=found.channel,
         value=found.value,
         expected=found.expected,
-        model=np.einsum("nk,kn->n", c[found.row], s[:, found.channel]) + offset[found.channel],
+        model=parts.sum(axis=1) + offset[found.channel],
+        component=parts.argmax(axis=1),
         outside=outside[found.row],
         number=number,
         **_bright(np.asarray(index), totals, beside, outside),

@@ -77,7 +77,7 @@ def evidence_of(
             values.size,
             float(values.min(initial=0)),
         ),
-        spikes=Voxels(*[np.zeros(0, int)] * 2, *[np.zeros(0)] * 3, 0),
+        spikes=Voxels(*[np.zeros(0, int)] * 2, *[np.zeros(0)] * 3, np.zeros(0, int), 0),
         bright=Bright(np.zeros(0, int), np.zeros(0), np.zeros(0)),
         purity=purity_of(maps, used),
         dims=("time", "tilt", "y", "x")[-len(shape) :],
