@@ -36,6 +36,8 @@ EDGE_EV: Final = 10.0
 """Distance from an edge, or from the zero loss, within which a channel may be higher than its neighbours."""
 HOT_AT_EDGE: Final = 2.5
 """What a hot channel there has where channels divide the peaks of edges, which are 2 eV wide or wider."""
+SHARP_EV: Final = 2.0
+"""Peaks of edges up to this width count as edges of their own: the white lines L2."""
 FINE_EV: Final = 1.5
 """Width of such channels."""
 LINE_CHANNELS: Final = 3.0
@@ -154,8 +156,10 @@ def _hot_limits(evidence: Evidence) -> Float:
     if evidence.signal == "EDS":
         line = 1000.0 * np.asarray(usual_fwhm(np.maximum(energy, 0.0) / 1000.0))
         return np.where((line < LINE_CHANNELS * width) | (energy < STROBE_EV), np.inf, HOT)
-    edges = np.array([edge.onset_ev for edge in EDGES.values()])
-    near = (np.abs(energy[:, None] - edges) <= EDGE_EV).any(axis=1)
+    peaks = [
+        edge.onset_ev + p[0] for edge in EDGES.values() for p in ((0.0, 0.0, 0.0), *edge.peaks) if p[1] <= SHARP_EV
+    ]
+    near = (np.abs(energy[:, None] - np.array(peaks)) <= EDGE_EV + width[:, None]).any(axis=1)
     limits = np.where(near, np.where(width <= FINE_EV, HOT_AT_EDGE, np.inf), HOT)
     return np.where(np.abs(energy) <= EDGE_EV, np.inf, limits)
 

@@ -121,6 +121,12 @@ def test_a_narrow_peak_at_an_edge_is_no_hot_channel(phase: bool) -> None:
     x = rng.poisson(c @ s)
     found = evidence_with_outliers(x, c, s, energy=energy, energy_unit="eV", signal="EELS")
     assert dead_channel(found) is None
+    # The white lines of iron are 15 eV apart.
+    wide, iron = 250.0 + 8.0 * np.arange(100), np.full((1, 100), 100.0)
+    iron[0, int(np.argmin(abs(wide - 723)))] = 250.0
+    x = rng.poisson(np.broadcast_to(iron[0], (24, 24, 100)))
+    found = evidence_with_outliers(x, np.ones((24, 24, 1)), iron, energy=wide, energy_unit="eV", signal="EELS")
+    assert dead_channel(found) is None
     everywhere = rng.poisson(np.broadcast_to(np.where(np.arange(200) == 20, 300.0, 100.0), (24, 24, 200)))
     assert dead_channel(evidence_with_outliers(everywhere, c, s, energy=energy, energy_unit="eV", signal="EELS"))
     assert dead_channel(evidence_with_outliers(everywhere, c, s, energy_unit="")) is None
