@@ -127,7 +127,7 @@ def test_a_narrow_peak_at_an_edge_is_no_hot_channel(phase: bool) -> None:
     x = rng.poisson(np.broadcast_to(iron[0], (24, 24, 100)))
     found = evidence_with_outliers(x, np.ones((24, 24, 1)), iron, energy=wide, energy_unit="eV", signal="EELS")
     assert dead_channel(found) is None
-    everywhere = rng.poisson(np.broadcast_to(np.where(np.arange(200) == 20, 300.0, 100.0), (24, 24, 200)))
+    everywhere = rng.poisson(np.broadcast_to(np.where(np.arange(200) == 26, 300.0, 100.0), (24, 24, 200)))
     assert dead_channel(evidence_with_outliers(everywhere, c, s, energy=energy, energy_unit="eV", signal="EELS"))
     assert dead_channel(evidence_with_outliers(everywhere, c, s, energy_unit="")) is None
 
