@@ -15,7 +15,7 @@ import xarray as xr
 from scalehsi.cube import history_of
 from scalehsi.schema import ABUNDANCES, ADVICE, COMPONENT, ENDMEMBERS, ENERGY, ITERATION, OBJECTIVE, InputError, Status
 
-KEPT_ATTRS = ("signal", "title", "elements", "beam_energy_keV", "counts_per_pixel")
+KEPT_ATTRS = ("signal", "title", "elements", "beam_energy_keV", "counts_per_pixel", "parent")
 """Attributes of a cube that its results keep."""
 
 MAX_WARNINGS: Final = 6

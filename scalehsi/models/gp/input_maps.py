@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from typing import Any, Final
 
 import numpy as np
@@ -15,6 +16,8 @@ from scalehsi.schema import ABUNDANCES, COMPONENT, ENDMEMBERS, ENERGY, MASK, MEA
 
 CARRIED: Final = (ENDMEMBERS, "offset", MEAN_SPECTRUM, "explained_variance_ratio")
 """Variables of a result, beside its maps, that `scalehsi.reconstruct` and reports need."""
+PARENT: Final = ("model", "settings", "seed", "status", "loss", "weighting", "warnings")
+"""Attributes of a result that are kept of it, in ``attrs["parent"]``."""
 TRIED_PER_WINDOW: Final = 4
 """Windows that are read for each one that is asked for, at most, where many pixels are missing."""
 PIXELS_PER_MEASURED: Final = 8
@@ -50,6 +53,7 @@ def maps_as_cube(given: Any) -> tuple[xr.DataArray, dict[str, xr.DataArray]]:
         maps = result[ABUNDANCES]
         # A copy, so that the caller's attributes do not change.
         maps = maps.assign_attrs({k: v for k, v in result.attrs.items() if k not in maps.attrs})
+        maps.attrs["parent"] = _parent(result)
     if not isinstance(maps, xr.DataArray):
         raise InputError(
             f"a result or a DataArray of maps (component, ..., y, x) is expected, got {type(given).__name__}; wrap an "
@@ -78,6 +82,15 @@ def maps_as_cube(given: Any) -> tuple[xr.DataArray, dict[str, xr.DataArray]]:
     cube = cube.assign_coords({ENERGY: (ENERGY, np.arange(1.0, cube.sizes[ENERGY] + 1))})
     cube.attrs = dict(maps.attrs)
     return check_cube(cube), carried
+
+
+def _parent(result: xr.Dataset) -> str:
+    """What a reader of the smoothed maps wants to know of the result that they came from, as JSON."""
+    known = {name: result.attrs[name] for name in PARENT if name in result.attrs}
+    for name in ("settings", "warnings"):
+        if name in known:
+            known[name] = json.loads(known[name])
+    return json.dumps(known, sort_keys=True, ensure_ascii=False)
 
 
 def result_frame(cube: xr.DataArray, carried: dict[str, xr.DataArray], upsampling: Upsampling) -> xr.DataArray:

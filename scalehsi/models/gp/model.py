@@ -45,7 +45,8 @@ class ParallelGP(DirectModel):
 
     Fit it to a result, of which it takes the abundances, or to a DataArray of maps ``(component, ..., y, x)``. All maps
     have the same spatial covariance, and each its own noise. A low-rank matrix couples the maps, so that a good map
-    improves a poor one of the same structure. Pixels that are NaN or masked are filled.
+    improves a poor one of the same structure. Pixels that are NaN in a map are filled in that map, and masked pixels in
+    all of them; a gap of one map costs the others nothing.
 
     Parameters
     ----------
@@ -77,15 +78,15 @@ class ParallelGP(DirectModel):
         that the tiled maps differ from those of one tile by at most 1 % of the posterior's standard deviation (2.8
         lengths for "matern52").
     uncertainty : {"auto", "draws", "density"}
-        Method of the standard deviation of tiles with missing pixels.
+        Method of the standard deviation of tiles with missing pixels. Where the maps have different gaps it is "draws".
 
-        - "draws": from maps that are drawn from the posterior.
+        - "draws": that of complete maps, and what the gaps change in the mean of drawn maps.
         - "density": that of complete maps with more noise where fewer pixels were measured. Its error is 1 to 5 % for
           scattered missing pixels; it is much too small in holes and where most pixels are missing.
         - "auto": "density" where the missing pixels have enough measured neighbours, so that its error is at most 8 %;
           else "draws". See `scalehsi.kernels.gaussian_process.missing_pixels.deviation`.
     draws : int, default 64
-        Number of drawn maps; the relative error of the deviation is ``1 / sqrt(2 draws)``.
+        Number of drawn maps; the relative error of the deviation is at most ``1 / sqrt(2 draws)``.
     nonnegative : bool, default False
         Clip the mean at zero, as abundances cannot be negative.
     max_iter : int, default 200
@@ -100,11 +101,13 @@ class ParallelGP(DirectModel):
 
     The result has ``abundances`` and ``abundances_std`` (without the noise) on the upsampled grid. ``lengthscale``
     (axis) is in pixels, ``noise_std`` and ``map_mean`` (component) in the unit of the maps; ``coupling`` (component,
-    other) is B. ``evidence`` is the logarithm of the evidence of the windows, ``length_scan`` its negative at lengths
-    that were tried for both axes, and ``evidence_history`` and ``lengthscale_history`` record the search. "dense" adds
-    ``training_loss``; conjugate gradients add ``solver_steps`` and ``solver_residual`` of the worst tile. The
-    endmembers of the input result are copied, so that `scalehsi.reconstruct` returns the smoothed cube. The objective
-    is the negative logarithm of the evidence of the windows.
+    other) is B. ``fitted_pixels`` (component) are the measured pixels on which these rest. ``evidence`` is the
+    logarithm of the evidence of the windows, ``evidence_gain`` its excess over that of noise alone, ``length_scan`` its
+    negative at lengths that were tried for both axes, and ``evidence_history`` and ``lengthscale_history`` record the
+    search. "dense" adds ``training_loss``; conjugate gradients add ``solver_steps`` and ``solver_residual`` of the
+    worst tile. The endmembers of the input result are copied, so that `scalehsi.reconstruct` returns the smoothed cube;
+    its model, settings and warnings are in ``attrs["parent"]``. The objective is the negative logarithm of the evidence
+    of the windows.
 
     One covariance cannot describe both a smooth map and a map of atomic columns: set ``lengthscale`` to the interval of
     the structure of interest.
@@ -112,7 +115,12 @@ class ParallelGP(DirectModel):
     With several tiles, ``seam_difference`` (seam_y, seam_x) compares the maps around one corner of tiles with those of
     one tile around that corner, in standard deviations of the posterior; the default halo keeps it below 0.01.
 
-    Cost: some 30 evaluations of the likelihood, then for each map four products of a tile with the square of its side.
+    Warnings: ``length_at_bound``, ``noise_not_identifiable``, ``maps_too_small``; see
+    `scalehsi.fitting.judge.gaussian_process`. A map that is NaN everywhere, an infinite value, and maps of fewer than 9
+    measured pixels are refused.
+
+    Cost: some 30 evaluations of the likelihood, and where pixels are missing up to 40 rounds of such fits; then for
+    each map four products of a tile with the square of its side.
 
     References
     ----------

@@ -1,5 +1,6 @@
 """ParallelGP in `fit`: against the kernels, tiles against the whole, chunks, missing pixels, upsampling, refusals."""
 
+import json
 from types import SimpleNamespace
 
 import dask
@@ -180,6 +181,9 @@ def test_a_fit_of_a_result_keeps_the_spectra():
     cube_again = hsi.reconstruct(found)
     assert cube_again.shape == (80, 80, cube.sizes["energy"])
     assert any("fit NMF" in line for line in found.attrs["history"].splitlines())
+    parent = json.loads(found.attrs["parent"])
+    assert (parent["model"], parent["loss"], parent["settings"]["max_iter"]) == ("NMF", "poisson", 15)
+    assert parent["warnings"] == json.loads(result.attrs["warnings"])
     plain = hsi.fit(result, hsi.ParallelGP())
     before, after = hsi.metrics.score(result, truth), hsi.metrics.score(plain, truth)
     assert bool((after["map_similarity"] > before["map_similarity"]).all())
