@@ -9,6 +9,7 @@ import numpy as np
 from scipy.stats import chi2
 
 from scalehsi.arrays import Float, Int
+from scalehsi.fitting.judge.channels import has_zero_loss, stands_on_background
 from scalehsi.fitting.judge.evidence import Evidence
 from scalehsi.fitting.judge.shifts import Shifts, Spread, spread_of, window_shifts
 from scalehsi.physics.eels_edges import EDGES
@@ -147,7 +148,7 @@ def _spread(
 def _spectral_drift(evidence: Evidence, phi: float) -> _Found | None:
     """Shifts of regions; or of pixels, for EELS, where these are larger."""
     eels = evidence.signal == "EELS"
-    least = CONSENSUS_ON_BACKGROUND if _on_background(evidence) else CONSENSUS
+    least = CONSENSUS_ON_BACKGROUND if stands_on_background(evidence) else CONSENSUS
 
     def alarms(spread: Spread | None, chi: float) -> bool:
         return spread is not None and spread.consensus >= least and _is_above_noise(spread, chi)
@@ -162,7 +163,7 @@ def _spectral_drift(evidence: Evidence, phi: float) -> _Found | None:
 
 def _zero_loss_drift(evidence: Evidence, phi: float) -> _Found | None:
     """The centroid of the zero loss in sampled pixels."""
-    if not _has_zero_loss(evidence) or not evidence.bins:
+    if not has_zero_loss(evidence) or not evidence.bins:
         return None
     rows = evidence.bins[0].data
     rows = np.maximum(rows[np.isfinite(rows).all(axis=1)], 0.0)
@@ -264,19 +265,3 @@ def _binned(rows: Float, factor: int) -> Float:
     n = rows.shape[-1] // factor
     found: Float = rows[..., : n * factor].reshape(*rows.shape[:-1], n, factor).sum(axis=-1)
     return found
-
-
-def _has_zero_loss(evidence: Evidence) -> bool:
-    axis, mean = evidence.energy_ev, evidence.mean
-    if evidence.signal != "EELS" or axis is None:
-        return False
-    strongest = int(mean.argmax())
-    return bool(mean[strongest] > 100 * np.median(mean) and abs(axis[strongest]) <= 30)
-
-
-def _on_background(evidence: Evidence) -> bool:
-    axis, mean = evidence.energy_ev, evidence.mean
-    if evidence.signal != "EELS" or axis is None or axis[0] < 30 or evidence.model == "BackgroundNMF":
-        return False
-    first = mean[: max(1, round(0.05 * mean.size))]
-    return bool(first.mean() > 0.2 * mean.max())
