@@ -21,8 +21,8 @@ FEW: dict[str, Any] = {"start": "random", "max_iter": 10, "tol": 0}
 MODELS = [
     hsi.NMF(3, loss="poisson", bin_factor=1, **FEW),
     hsi.NMF(3, loss="poisson", bin_factor=2, **FEW),
-    hsi.NMF(3, **FEW),
-    hsi.NMF(3, weighting="poisson", **FEW),
+    hsi.NMF(3, loss="frobenius", **FEW),
+    hsi.NMF(3, loss="frobenius", weighting="poisson", **FEW),
 ]
 
 

@@ -46,7 +46,8 @@ class Kind:
 
     def model(self, s: Float, **more: Any) -> hsi.NMF:
         known = {"max_iter": PASSES, "tol": 0.0, "start": s, **self.settings, **more}
-        if known.get("loss") == "poisson":
+        known.setdefault("loss", "frobenius")
+        if known["loss"] == "poisson":
             known.setdefault("bin_factor", 1)
         return hsi.NMF(len(s), **known)
 

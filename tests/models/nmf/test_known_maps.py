@@ -21,7 +21,7 @@ from scalehsi.schema import InputError
 from tests.helpers import CountingStore
 
 KINDS: list[dict[str, Any]] = [
-    {},
+    {"loss": "frobenius"},
     {"weighting": "poisson"},
     {"loss": "poisson", "bin_factor": 1},
     {"loss": "poisson", "bin_factor": 2},
@@ -100,7 +100,7 @@ def test_one_known_map_makes_out_what_the_data_alone_leave_open(settings: dict[s
 @pytest.mark.parametrize("weighting", [None, "poisson"])
 def test_with_all_maps_known_the_spectra_are_the_least_squares_in_two_iterations(weighting: str | None) -> None:
     cube, _, c = scene({"weighting": weighting})
-    result = hsi.fit(cube, hsi.NMF(3, weighting=weighting, **fixed(c)), seed=0)
+    result = hsi.fit(cube, hsi.NMF(3, loss="frobenius", weighting=weighting, **fixed(c)), seed=0)
     assert result.attrs["status"] == "converged"
     assert result.sizes["iteration"] == 2
     x, maps = cube.values.reshape(-1, cube.shape[-1]).astype(np.float64), c.reshape(3, -1).T
@@ -157,16 +157,16 @@ def test_a_map_in_another_unit_has_a_spectrum_in_another_unit_and_nothing_else_c
 
 def test_a_start_of_ones_own_keeps_its_order() -> None:
     cube, s, c = scene()
-    first = hsi.fit(cube, hsi.NMF(3, max_iter=30, **fixed(c[1:2])), seed=0)
-    again = hsi.fit(cube, hsi.NMF(3, max_iter=30, start=first, **fixed(c[1:2])), seed=0)
+    first = hsi.fit(cube, hsi.NMF(3, loss="frobenius", max_iter=30, **fixed(c[1:2])), seed=0)
+    again = hsi.fit(cube, hsi.NMF(3, loss="frobenius", max_iter=30, start=first, **fixed(c[1:2])), seed=0)
     assert again["objective"][0] <= first["objective"][-1] * (1 + 1e-3)
-    swapped = hsi.fit(cube, hsi.NMF(3, start=s[[1, 0, 2]], **fixed(c[1:2])), seed=0)
+    swapped = hsi.fit(cube, hsi.NMF(3, loss="frobenius", start=s[[1, 0, 2]], **fixed(c[1:2])), seed=0)
     assert angle(swapped["endmembers"].values[0], s[1]) < 1.0
 
 
 def test_another_cube_has_maps_of_its_own() -> None:
     cube, _, c = scene()
-    result = hsi.fit(cube, hsi.NMF(3, **fixed(c[:1])), seed=0)
+    result = hsi.fit(cube, hsi.NMF(3, loss="frobenius", **fixed(c[:1])), seed=0)
     there = hsi.project(result, cube.isel(y=slice(3, 9)))
     x, s = cube.values[3:9].reshape(-1, 48), result["endmembers"].values
     want = np.stack([optimize.nnls(s.T, row)[0] for row in x]).T.reshape(3, 6, 16)
@@ -199,7 +199,7 @@ def test_lazy_maps_are_read_block_by_block_and_once_with_a_resident_cube(residen
     store = CountingStore(np.asarray(c[:1], dtype=np.float32))
     maps = xr.DataArray(da.from_array(store, chunks=(1, 8, 32)), dims=("component", "y", "x"))
     view = open_blocks(cube.chunk({"y": 8}), resident=resident, block_bytes=8 * 32 * 48 * 8)
-    model = hsi.NMF(3, fixed={"abundances": maps}, max_iter=4, tol=0)
+    model = hsi.NMF(3, loss="frobenius", fixed={"abundances": maps}, max_iter=4, tol=0)
     state = model.init(view, 0)
     for _ in range(3):
         state, _ = model.step(view, state)
@@ -210,7 +210,7 @@ def test_lazy_maps_are_read_block_by_block_and_once_with_a_resident_cube(residen
 def test_large_results_are_lazy_and_hold_the_known_maps(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("scalehsi.fitting.last_pass.CLIENT_MAP_BYTES", 0)
     cube, _, c = scene()
-    result = hsi.fit(cube.chunk({"y": 5}), hsi.NMF(3, max_iter=5, **fixed(c[1:2])), seed=0)
+    result = hsi.fit(cube.chunk({"y": 5}), hsi.NMF(3, loss="frobenius", max_iter=5, **fixed(c[1:2])), seed=0)
     assert result["abundances"].chunks is not None
     assert_array_equal(result["abundances"][0], c[1].astype(np.float32))
 
@@ -247,7 +247,7 @@ def test_leading_dims_are_pixels_too() -> None:
     stack = xr.concat([cube, cube], "frame")
     stack.attrs = cube.attrs
     maps = xr.concat([as_maps(c[:1]), as_maps(c[:1])], "frame")
-    result = hsi.fit(stack, hsi.NMF(3, fixed={"abundances": maps}), seed=0)
+    result = hsi.fit(stack, hsi.NMF(3, loss="frobenius", fixed={"abundances": maps}), seed=0)
     assert_array_equal(result["abundances"][0, 1], c[0].astype(np.float32))
     assert angle(result["endmembers"].values[0], s[0]) < 1.0
 
@@ -255,7 +255,7 @@ def test_leading_dims_are_pixels_too() -> None:
 @pytest.mark.cluster
 def test_on_a_cluster_the_numbers_are_the_same(client: Any) -> None:
     cube, _, c = scene(size=32)
-    model = hsi.NMF(3, max_iter=5, tol=0, **fixed(c[:1]))
+    model = hsi.NMF(3, loss="frobenius", max_iter=5, tol=0, **fixed(c[:1]))
     far = hsi.fit(cube.chunk({"y": 8}), model, seed=0)
     assert client.scheduler_info()["workers"]
     assert_allclose(far["objective"], hsi.fit(cube, model, seed=0)["objective"], rtol=1e-5)
@@ -264,15 +264,19 @@ def test_on_a_cluster_the_numbers_are_the_same(client: Any) -> None:
 
 def test_a_fit_resumes_with_the_maps_given_again(tmp_path: Path) -> None:
     cube, _, c = scene()
-    whole = hsi.fit(cube, hsi.NMF(3, max_iter=8, tol=0, **fixed(c[:1])), seed=0)
+    whole = hsi.fit(cube, hsi.NMF(3, loss="frobenius", max_iter=8, tol=0, **fixed(c[:1])), seed=0)
     folder = tmp_path / "run"
-    hsi.fit(cube, hsi.NMF(3, max_iter=4, tol=0, **fixed(c[:1])), seed=0, checkpoint=folder)
-    again = hsi.fit(cube, hsi.NMF(3, max_iter=8, tol=0, **fixed(c[:1])), seed=0, checkpoint=folder, resume=True)
+    hsi.fit(cube, hsi.NMF(3, loss="frobenius", max_iter=4, tol=0, **fixed(c[:1])), seed=0, checkpoint=folder)
+    again = hsi.fit(
+        cube, hsi.NMF(3, loss="frobenius", max_iter=8, tol=0, **fixed(c[:1])), seed=0, checkpoint=folder, resume=True
+    )
     assert_array_equal(again["endmembers"], whole["endmembers"])
     with pytest.raises(InputError, match="of another fit"):
-        hsi.fit(cube, hsi.NMF(3, max_iter=8, tol=0), seed=0, checkpoint=folder, resume=True)
+        hsi.fit(cube, hsi.NMF(3, loss="frobenius", max_iter=8, tol=0), seed=0, checkpoint=folder, resume=True)
     with pytest.raises(InputError, match="fixed='given' stands for fixed spectra"):
-        hsi.fit(cube, hsi.NMF(3, max_iter=8, tol=0, fixed="given"), seed=0, checkpoint=folder, resume=True)
+        hsi.fit(
+            cube, hsi.NMF(3, loss="frobenius", max_iter=8, tol=0, fixed="given"), seed=0, checkpoint=folder, resume=True
+        )
 
 
 def test_the_plan_counts_what_goes_along() -> None:
@@ -351,7 +355,7 @@ def test_a_component_is_fixed_by_its_map_or_by_its_spectrum() -> None:
     ],
     ids=["dims", "size", "place", "NaN", "negative", "Inf", "zeros"],
 )
-@pytest.mark.parametrize("settings", [{}, {"loss": "poisson", "bin_factor": 4}], ids=str)
+@pytest.mark.parametrize("settings", [{"loss": "frobenius"}, {"loss": "poisson", "bin_factor": 4}], ids=str)
 def test_maps_that_do_not_fit_the_cube_are_refused_in_one_line(
     settings: dict[str, Any], change: Any, words: str
 ) -> None:

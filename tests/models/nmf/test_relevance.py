@@ -71,28 +71,28 @@ def data(cube: xr.DataArray) -> Float:
 @pytest.mark.parametrize("seed", range(10))
 def test_relevance_leaves_the_three_phases_of_ten_components(seed: int) -> None:
     cube, truth = diode(seed=seed)
-    result = hsi.fit(cube, hsi.NMF(10, ard="exponential", orthogonality=0.5), seed=seed)
+    result = hsi.fit(cube, hsi.NMF(10, loss="frobenius", ard="exponential", orthogonality=0.5), seed=seed)
     assert result.attrs["status"] == "converged"
     assert result.sizes["component"] == 3
     assert result["relevance"].dims == ("component",)
     assert (result["relevance"].values > 0.1).all()
     assert result["relevance"].max() == 1.0
-    plain = angles(hsi.fit(cube, hsi.NMF(3), seed=seed), truth)
+    plain = angles(hsi.fit(cube, hsi.NMF(3, loss="frobenius"), seed=seed), truth)
     assert (angles(result, truth) < plain / 3).all()
     assert angles(result, truth).max() < 0.5
 
 
 def test_soft_orthogonality_separates_phases_that_lie_apart() -> None:
     cube, truth = diode()
-    plain = angles(hsi.fit(cube, hsi.NMF(3), seed=0), truth)
-    soft = angles(hsi.fit(cube, hsi.NMF(3, orthogonality=0.1), seed=0), truth)
+    plain = angles(hsi.fit(cube, hsi.NMF(3, loss="frobenius"), seed=0), truth)
+    soft = angles(hsi.fit(cube, hsi.NMF(3, loss="frobenius", orthogonality=0.1), seed=0), truth)
     assert soft.max() < 1.5
     assert soft.mean() < plain.mean() / 3
 
 
 @pytest.mark.parametrize("ard", ["exponential", "half-normal"])
 def test_relevance_without_orthogonality_drops_copies(ard: str) -> None:
-    result = hsi.fit(mixture(1), hsi.NMF(8, ard=ard, max_iter=400), seed=0)
+    result = hsi.fit(mixture(1), hsi.NMF(8, loss="frobenius", ard=ard, max_iter=400), seed=0)
     assert 3 <= result.sizes["component"] < 8
 
 
@@ -101,8 +101,8 @@ def test_relevance_without_orthogonality_drops_copies(ard: str) -> None:
 
 def test_without_weight_it_is_plain_nmf_to_the_last_bit() -> None:
     cube = mixture(2)
-    plain = hsi.fit(cube, hsi.NMF(3), seed=0)
-    none = hsi.fit(cube, hsi.NMF(3, orthogonality=0, ard=None, sparsity=0.0), seed=0)
+    plain = hsi.fit(cube, hsi.NMF(3, loss="frobenius"), seed=0)
+    none = hsi.fit(cube, hsi.NMF(3, loss="frobenius", orthogonality=0, ard=None, sparsity=0.0), seed=0)
     assert set(none.variables) == set(plain.variables)
     for name, values in plain.variables.items():
         assert_array_equal(none[name], values)
@@ -111,8 +111,8 @@ def test_without_weight_it_is_plain_nmf_to_the_last_bit() -> None:
 def test_hardly_any_weight_does_hardly_anything() -> None:
     """The pull takes another way through the kernels, and spectra another norm: where it vanishes they must agree."""
     cube = mixture(2)
-    plain = hsi.fit(cube, hsi.NMF(3, tol=1e-9, max_iter=500), seed=0)
-    soft = hsi.fit(cube, hsi.NMF(3, tol=1e-9, max_iter=500, orthogonality=1e-9, start=plain), seed=0)
+    plain = hsi.fit(cube, hsi.NMF(3, loss="frobenius", tol=1e-9, max_iter=500), seed=0)
+    soft = hsi.fit(cube, hsi.NMF(3, loss="frobenius", tol=1e-9, max_iter=500, orthogonality=1e-9, start=plain), seed=0)
     assert "abundance_coupling" in soft
     assert_allclose(soft["objective"][-1], plain["objective"][-1], rtol=1e-5)
     assert apart(soft["endmembers"].values, plain["endmembers"].values).max() < 0.2
@@ -125,7 +125,9 @@ def test_hardly_any_weight_does_hardly_anything() -> None:
 @pytest.mark.parametrize("w", [0.05, 0.5, 1.0])
 def test_fixed_point_is_that_of_the_published_algorithm(w: float) -> None:
     cube, _ = diode(20, 96)
-    ours = hsi.fit(cube, hsi.NMF(3, ard="exponential", orthogonality=w, max_iter=500, tol=1e-9), seed=0)
+    ours = hsi.fit(
+        cube, hsi.NMF(3, loss="frobenius", ard="exponential", orthogonality=w, max_iter=500, tol=1e-9), seed=0
+    )
     s, _, lam = ard_so.fit(data(cube), ours["endmembers"].values.copy(), w=w, passes=2000)
     assert apart(ours["endmembers"].values, s).max() < 0.1
     assert_allclose(ours["relevance"], lam / lam.max(), rtol=0.01)
@@ -136,7 +138,7 @@ def test_fixed_point_is_that_of_the_published_algorithm(w: float) -> None:
 def test_two_sites_come_out_as_published_of_three_components(scene: Any, w: float) -> None:
     """The example of the published program: three components, of which one is too many."""
     cube = scene()
-    ours = hsi.fit(cube, hsi.NMF(3, ard="exponential", orthogonality=w, max_iter=500), seed=0)
+    ours = hsi.fit(cube, hsi.NMF(3, loss="frobenius", ard="exponential", orthogonality=w, max_iter=500), seed=0)
     assert ours.attrs["status"] == "converged"
     assert ours.sizes["component"] == 2
     # Held to itself: the published updates do not lead away from here.
@@ -152,7 +154,7 @@ def test_two_sites_come_out_as_published_of_three_components(scene: Any, w: floa
 )
 def test_published_updates_find_the_same_from_pixels(scene: Any, components: int) -> None:
     cube = scene()
-    model = hsi.NMF(components, ard="exponential", orthogonality=0.5, max_iter=500)
+    model = hsi.NMF(components, loss="frobenius", ard="exponential", orthogonality=0.5, max_iter=500)
     ours = hsi.fit(cube, model, seed=0)
     for seed in range(3):
         start = ard_so.pixels(data(cube), components, seed=seed)

@@ -273,7 +273,7 @@ def test_on_the_simplex_each_endmember_starts_with_its_own_brightness(counts: bo
 
 
 def test_results_arrays_and_dataarrays_in_any_order_are_starts(small_cube: xr.DataArray) -> None:
-    result = hsi.fit(small_cube, hsi.NMF(3, max_iter=3))
+    result = hsi.fit(small_cube, hsi.NMF(3, loss="frobenius", max_iter=3))
     want = result.endmembers.values / result.endmembers.values.sum(axis=1, keepdims=True)
     spectra = result.endmembers
     for given_ in (result, spectra, spectra.T, spectra.values, spectra.values.tolist(), spectra.drop_vars("energy")):

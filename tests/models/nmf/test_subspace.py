@@ -20,7 +20,7 @@ def cube() -> xr.DataArray:
 
 
 def fit(cube: xr.DataArray, **settings: Any) -> xr.Dataset:
-    return hsi.fit(cube, hsi.NMF(4, max_iter=200, **settings), seed=0)
+    return hsi.fit(cube, hsi.NMF(4, loss="frobenius", max_iter=200, **settings), seed=0)
 
 
 def exact(result: xr.Dataset, cube: xr.DataArray) -> float:
