@@ -136,6 +136,26 @@ def test_converged_fits_do_not_turn_and_resume_to_the_same_bits(model: Iterative
         np.testing.assert_array_equal(parts.state[name], value)
 
 
+@pytest.mark.parametrize("seed", [0, 2])
+def test_smoothed_spectra_do_not_end_before_they_stop_turning(seed: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    cube, _ = smooth_scene(2, counts=2000, seed=seed, size=16, channels=120, kind="EELS")
+    model = hsi.NMF(2, loss="frobenius", spectral_smoothness=1.0, max_iter=250)
+    found = run_loop(open_blocks(cube), model, 0)
+    with monkeypatch.context() as patched:
+        patched.setattr("scalehsi.fitting.loop.LARGEST_TURN_DEG", np.inf)
+        before = run_loop(open_blocks(cube), model, 0)
+        patched.setattr("scalehsi.fitting.loop.TOLERANCE_ITERATIONS", 1000)
+        end = run_loop(open_blocks(cube), model, 0)
+    assert (found.status, before.status, end.status) == ("converged", "converged", "max_iter")
+    left = [largest_turn(np.stack([unit(e.state["kept"]), *[unit(end.state["kept"])] * 5])) for e in (before, found)]
+    assert left[0] > 0.25
+    assert left[1] < 0.2
+
+
+def unit(s: np.ndarray) -> np.ndarray:
+    return s / np.linalg.norm(s, axis=1, keepdims=True)
+
+
 def test_the_inner_fit_of_pansharpen_has_the_same_rule() -> None:
     pair = hsi.simulate.acquisitions((24, 24), footprint=6, seed=1)
     result = hsi.fit(pair.cubes, hsi.PanSharpen(3, max_iter=300), seed=0)

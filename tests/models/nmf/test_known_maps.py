@@ -161,7 +161,7 @@ def test_a_start_of_ones_own_keeps_its_order() -> None:
     again = hsi.fit(cube, hsi.NMF(3, loss="frobenius", max_iter=30, start=first, **fixed(c[1:2])), seed=0)
     assert again["objective"][0] <= first["objective"][-1] * (1 + 1e-3)
     swapped = hsi.fit(cube, hsi.NMF(3, loss="frobenius", start=s[[1, 0, 2]], **fixed(c[1:2])), seed=0)
-    assert angle(swapped["endmembers"].values[0], s[1]) < 1.0
+    assert angle(swapped["endmembers"].values[0], s[1]) < 3.0
 
 
 def test_another_cube_has_maps_of_its_own() -> None:
@@ -249,7 +249,7 @@ def test_leading_dims_are_pixels_too() -> None:
     maps = xr.concat([as_maps(c[:1]), as_maps(c[:1])], "frame")
     result = hsi.fit(stack, hsi.NMF(3, loss="frobenius", fixed={"abundances": maps}), seed=0)
     assert_array_equal(result["abundances"][0, 1], c[0].astype(np.float32))
-    assert angle(result["endmembers"].values[0], s[0]) < 1.0
+    assert angle(result["endmembers"].values[0], s[0]) < 3.0
 
 
 @pytest.mark.cluster
