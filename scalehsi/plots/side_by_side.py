@@ -9,10 +9,11 @@ import numpy as np
 
 from scalehsi.arrays import NumpyArray
 from scalehsi.physics.identify import Mark
+from scalehsi.physics.peaks import smooth
 from scalehsi.plots import style
 from scalehsi.plots.digest import Digest
 from scalehsi.plots.line_marks import component_marks
-from scalehsi.plots.spectra import draw_line_names, energy_label
+from scalehsi.plots.spectra import draw_line_names, energy_label, smoothed
 from scalehsi.plots.truth import (
     SHARE,
     Match,
@@ -100,14 +101,22 @@ def draw_spectra(reference: Digest, methods: Mapping[str, Digest], *, truth: Dig
                 continue
             match = found[name][k]
             is_reference = truth is None and view is reference
-            label = name if is_reference else f"{name}: {match.angle:.2f}° from {compared_to}"
+            label = name if is_reference else f"{name}\n{match.angle:.2f}° from {compared_to}"
             colour = style.colour(len(methods) - 1 - order)
             spectrum = scaled_to_unit_sum(view.endmembers[match.estimate])
+            if smoothed(view):
+                spectrum = smooth(view.energy_kev, np.nan_to_num(spectrum))[0]
             axes.plot(view.energy, spectrum, color=colour, linewidth=1.1, label=label)
         if truth is not None:
             draw_truth_line(axes, truth, k)
         _frame(axes, reference, scaled_to_unit_sum(reference.endmembers[k]), marks[k])
-        look: dict[str, Any] = {"loc": "upper right", "edgecolor": "white", "framealpha": 1}
+        # Beside the panel: on it the legend would hide peaks.
+        look: dict[str, Any] = {
+            "loc": "upper left",
+            "bbox_to_anchor": (1.0, 1.0),
+            "frameon": False,
+            "alignment": "left",
+        }
         legend = axes.legend(fontsize=style.SMALL_POINTS, title=names[k], title_fontsize=style.TEXT_POINTS, **look)
         for text in (*legend.get_texts(), legend.get_title()):
             text.set_parse_math(False)

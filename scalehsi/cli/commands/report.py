@@ -55,7 +55,7 @@ def run(
     more = {"truth": known, "others": others, "cube": data, "line": window, "title": title}
     with session.connected():
         page = write_report(session, fitted, folder, overwrite=overwrite, **more)
-    return {"report": page, "result": str(result)}
+    return {"report": page, "result": str(result), "warnings": session.console.show_warnings(fitted)}
 
 
 def write_report(session: Session, result: xr.Dataset, folder: Path, *, overwrite: bool, **more: Any) -> str:

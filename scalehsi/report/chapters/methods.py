@@ -65,7 +65,8 @@ def chapter(view: Digest, context: Context) -> Chapter | None:
             "methods-spectra.png",
             partial(draw_spectra, reference, methods, truth=truth),
             f"Spectra of {', '.join(names)} by {together}.",
-            "Each spectrum is scaled to a sum of one; EDX spectra are on a logarithmic scale. A line that one method "
+            "Each spectrum is scaled to a sum of one; EDX spectra are smoothed by less than the detector's resolution, "
+            "on a logarithmic scale. A line that one method "
             "has and another one lacks belongs to a phase that was mixed into the component, or is missing in it.",
         ),
     ]
