@@ -108,7 +108,7 @@ def settings_of_model(model: type[Model]) -> list[Setting]:
     --------
     >>> found = {setting.name: setting for setting in settings_of_model(model_class("nmf"))}
     >>> found["n_components"].required, found["loss"].allowed
-    (True, ('frobenius', 'poisson'))
+    (True, ('auto', 'frobenius', 'poisson'))
     """
     described = _parameters(inspect.cleandoc(model.__doc__ or ""))
     found = []
