@@ -34,7 +34,7 @@ MODEL: Final = (
     "noise_not_identifiable",
     "map_without_values",
 )
-REMARKS: Final = ("still_turning", "thickness_in_simplex", "maps_not_optimal", "not_unique")
+REMARKS: Final = ("still_turning", "no_specimen", "thickness_in_simplex", "maps_not_optimal", "not_unique")
 CODES: Final = (*DATA, *MODEL, *REMARKS)
 """All codes of fits, in the order in which they are reported. Those of a composition: `scalehsi.quantify`."""
 

@@ -25,7 +25,7 @@ from scalehsi.kernels.resampling.smoothing import smooth_spectra
 from scalehsi.models.nmf import NMF
 from scalehsi.models.psnmf import mixture_fit
 from scalehsi.models.psnmf.bin_scan import choose_bins
-from scalehsi.models.psnmf.pixel_maps import NEIGHBOUR_WIDTHS, mixture_maps, paper_maps
+from scalehsi.models.psnmf.pixel_maps import NEIGHBOUR_WIDTHS, mixture_maps, simplex_maps
 from scalehsi.physics.resolution import detector_fwhm
 from scalehsi.result import ResultWarning
 from scalehsi.schema import COMPONENT, ENDMEMBERS, ENERGY, MEAN_SPECTRUM
@@ -66,8 +66,8 @@ class PSNMF(IterativeModel):
         - "frobenius": least squares for both stages, for intensities such as EELS.
     simplex : bool, default True
         Abundances of every pixel sum to one: fractions of phases of one thickness. The model has the total counts of
-        the data, in all and of each component, but not those of a pixel. For counts, a pixel is NaN where it has less
-        than a twentieth of those of the faintest endmember, because there is no specimen. A component that covers
+        the data, in all and of each component, but not those of a pixel. A pixel with less than a twentieth of the
+        counts of the faintest endmember is NaN, because there is no specimen. A component that covers
         others, and does not replace them, has the endmember of the pixels that hold most of it. False: every pixel has
         its own total (thickness, diffraction contrast), and abundances are fractions of an average pixel's signal.
     settings : {"default", "paper"}
@@ -286,7 +286,7 @@ class PSNMF(IterativeModel):
             return []
         share = float(variables[EMPTY])
         text = (
-            f"{100 * share:.2g} % of the map hold no specimen. Abundances that sum to one are not defined there: "
+            f"{100 * share:.2g} % of the map holds no specimen. Abundances that sum to one are not defined there: "
             "they are NaN."
         )
         return [ResultWarning("no_specimen", text, "simplex=False")]
@@ -313,10 +313,10 @@ class PSNMF(IterativeModel):
     def projector(self, result: xr.Dataset) -> tuple[BlockFunction, dict[str, Any]]:
         s = np.asarray(result[ENDMEMBERS].values, dtype=np.float64)
         if not self.mixed:
-            simplex = {"simplex": True} if self.simplex else {}
-            if self.settings == "paper":
-                return (paper_maps if self.simplex else poisson.abundances), {"s": s, **simplex}
-            return least_squares.abundances, {"s": s, **simplex}
+            likely = self.settings == "paper"
+            if self.simplex:
+                return simplex_maps, {"s": s, "likely": likely}
+            return (poisson.abundances if likely else least_squares.abundances), {"s": s}
         counts = max(0.0, float(result[MEAN_SPECTRUM].sum()))
         return mixture_maps, {
             "s": s,

@@ -7,11 +7,11 @@ from typing import Any, Final
 import numpy as np
 
 from scalehsi.arrays import Bool, Float
-from scalehsi.kernels import poisson
+from scalehsi.kernels import least_squares, poisson
 from scalehsi.kernels.pixel_rows.residual import residual_of_block
 from scalehsi.kernels.pixel_rows.sparse_counts import Counts
 from scalehsi.kernels.poisson import mixture
-from scalehsi.kernels.poisson.mixture_yields import empty_pixels
+from scalehsi.kernels.poisson.mixture_yields import EMPTY_RATE, empty_pixels
 
 NEIGHBOUR_WIDTHS: Final = (2.0, 1.5, 1.25, 1.25, 1.25)
 """Standard deviation in pixels of the Gaussian that averages the neighbours, in each round."""
@@ -59,13 +59,18 @@ def mixture_maps(
     return _without_empty(rows, empty), sums
 
 
-def paper_maps(x: Any, *, s: Float, simplex: bool, residual: bool = True) -> tuple[dict[str, Any], dict[str, Any]]:
-    """The same by the Poisson likelihood, pixel by pixel, for abundances that sum to one; arguments as above."""
-    rows, sums = poisson.abundances(x, s=s, simplex=simplex, residual=residual)
+def simplex_maps(x: Any, *, s: Float, likely: bool, residual: bool = True) -> tuple[dict[str, Any], dict[str, Any]]:
+    """Abundances that sum to one, pixel by pixel, and their residual; NaN in pixels without specimen.
+
+    x: values of the block. s: endmembers (K, E). likely: by the Poisson likelihood, for counts, or by least squares.
+    """
+    solve = poisson.abundances if likely else least_squares.abundances
+    rows, sums = solve(x, s=s, simplex=True, residual=residual)
     totals = x.totals if isinstance(x, Counts) else np.asarray(x).sum(axis=1, dtype=np.float64)
-    empty = empty_pixels(totals, _faintest(s.sum(axis=1)), shape=totals.shape, used=None)
+    faintest = _faintest(s.sum(axis=1))
+    empty = empty_pixels(totals, faintest, shape=totals.shape, used=None) if likely else totals < EMPTY_RATE * faintest
     if residual and empty.any():
-        model = s.T @ rows["abundances"][empty].astype(np.float64).sum(axis=0)
+        model = s.T @ np.asarray(rows["abundances"][empty], dtype=np.float64).sum(axis=0)
         sums = {**sums, "residual_spectrum": sums["residual_spectrum"] + model}
     return _without_empty(rows, empty), sums
 
