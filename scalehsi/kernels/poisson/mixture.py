@@ -159,16 +159,16 @@ def fractions_with_neighbours(
     shape: tuple[int, ...],
     used: np.ndarray[Any, Any],
     alpha: float,
-    neighbour_counts: float,
+    neighbours: float,
     widths: Sequence[float],
     pure_counts: Float,
 ) -> Float:
     """Expected fractions with a spatial prior: the fractions of the neighbours count as additional counts of a pixel.
 
     The first round has a flat prior, ``Dirichlet(1, ..., 1)``. In each further round the prior of a pixel is
-    ``alpha + neighbour_counts g``, where g are the fractions that follow from the abundances of the previous round,
-    averaged with a Gaussian. Each round starts from its prior, so that the result in a pixel depends only on the counts
-    within the distance `halo`.
+    ``alpha + neighbours sqrt(n) g``. Here g are the fractions that follow from the abundances of the previous round,
+    and n are the counts of a pixel, both averaged with a Gaussian. Each round starts from its prior, so that the result
+    in a pixel depends only on the counts within the distance `halo`.
 
     Parameters
     ----------
@@ -182,8 +182,8 @@ def fractions_with_neighbours(
         Pixels that are not used have no effect on their neighbours.
     alpha : float
         Concentration of the prior.
-    neighbour_counts : float
-        Additional counts that the neighbours are worth; 0 solves each pixel by itself.
+    neighbours : float
+        Strength of the spatial prior; 0 solves each pixel by itself.
     widths : sequence of float
         Standard deviation of the Gaussian of each round after the first, in pixels.
     pure_counts : array, shape (K,)
@@ -199,7 +199,7 @@ def fractions_with_neighbours(
         x = Counts.from_dense(x)
     contrast = float(pure_counts.max() / pure_counts.min())
     steps, tol = min(MAX_STEPS, round(STEPS * contrast)), TOLERANCE / contrast
-    if neighbour_counts == 0:
+    if neighbours == 0:
         return fractions(x, s=s, alpha=alpha, steps=max(steps, LONE_STEPS), tol=tol)
     found = fractions(x, s=s, alpha=1.0, steps=steps, tol=tol)
     weight = np.asarray(used, dtype=np.float64).reshape(shape)
@@ -212,7 +212,8 @@ def fractions_with_neighbours(
             average = blurred(abundances[:, k].reshape(shape) * weight, width) / np.maximum(level, 1e-12)
             near[:, k] = pure_counts[k] * average.reshape(-1)
         near /= np.maximum(near.sum(axis=1, keepdims=True), 1e-300)
-        prior = alpha + neighbour_counts * near
+        counts = blurred(x.totals.reshape(shape) * weight, width) / np.maximum(level, 1e-12)
+        prior = alpha + neighbours * np.sqrt(counts).reshape(-1, 1) * near
         found = fractions(x, s=s, alpha=prior, steps=steps, tol=tol)
     return found
 

@@ -317,12 +317,11 @@ class PSNMF(IterativeModel):
             if self.simplex:
                 return simplex_maps, {"s": s, "likely": likely}
             return (poisson.abundances if likely else least_squares.abundances), {"s": s}
-        counts = max(0.0, float(result[MEAN_SPECTRUM].sum()))
         return mixture_maps, {
             "s": s,
             "simplex": self.simplex,
             "alpha": self.concentration,
-            "pull": self.neighbours * float(np.sqrt(counts)),
+            "neighbours": self.neighbours,
         }
 
     def cost(self, shape: tuple[int, ...], itemsize: int) -> Cost:

@@ -18,12 +18,12 @@ NEIGHBOUR_WIDTHS: Final = (2.0, 1.5, 1.25, 1.25, 1.25)
 
 
 def mixture_maps(
-    x: Any, *, s: Float, simplex: bool, alpha: float, pull: float, residual: bool = True, tile: Any = None
+    x: Any, *, s: Float, simplex: bool, alpha: float, neighbours: float, residual: bool = True, tile: Any = None
 ) -> tuple[dict[str, Any], dict[str, Any]]:
     """Abundances of the pixels of a block by the mixture model, and their residual.
 
     x: counts of the block and its halo. s: endmembers (K, E). simplex: abundances sum to one, and are NaN in pixels
-    without specimen. alpha: concentration. pull: additional counts of the spatial prior. tile: place of the block and
+    without specimen. alpha: concentration. neighbours: strength of the spatial prior. tile: place of the block and
     its halo.
     """
     few = x if isinstance(x, Counts) else Counts.from_dense(x)
@@ -38,7 +38,7 @@ def mixture_maps(
         shape=shape,
         used=core if tile is None else tile.used,
         alpha=alpha,
-        neighbour_counts=pull,
+        neighbours=neighbours,
         widths=NEIGHBOUR_WIDTHS,
         pure_counts=np.maximum(totals, _faintest(totals)) if simplex and totals.any() else np.ones(len(s)),
     )

@@ -208,7 +208,12 @@ def neighbours(x: Any, s: Float, shape: Any, used: Any, alpha: float, neighbour_
                 for v in (maps[:, k].reshape(shape) * weight, weight)
             ]
             near[:, k] = PURE[k] * (blur[0] / np.maximum(blur[1], 1e-12)).reshape(-1)
-        prior = alpha + neighbour_counts * near / np.maximum(near.sum(axis=1, keepdims=True), 1e-300)
+        few, level = (
+            gaussian_filter(v, width, mode="constant", radius=math.ceil(3 * width), axes=(-2, -1))
+            for v in (x.sum(axis=1).reshape(shape) * weight, weight)
+        )
+        pull = neighbour_counts * np.sqrt(few / np.maximum(level, 1e-12)).reshape(-1, 1)
+        prior = alpha + pull * near / np.maximum(near.sum(axis=1, keepdims=True), 1e-300)
         found = mixture.fractions(x, s=s, alpha=prior, **exact)
     return found
 
@@ -217,12 +222,12 @@ def neighbours(x: Any, s: Float, shape: Any, used: Any, alpha: float, neighbour_
 def test_neighbours_are_a_prior(shape: tuple[int, ...]) -> None:
     s, used = spectra(3, 40), np.random.default_rng(1).random(math.prod(shape)) < 0.8
     x = drawn(math.prod(shape), s, 10.0)
-    given_ = {"s": s, "shape": shape, "used": used, "alpha": 0.02, "neighbour_counts": 3.0, "widths": (1.5, 1.0),
+    given_ = {"s": s, "shape": shape, "used": used, "alpha": 0.02, "neighbours": 1.0, "widths": (1.5, 1.0),
               "pure_counts": PURE}  # fmt: skip
     got = mixture.fractions_with_neighbours(x, **given_)
-    assert_allclose(got, neighbours(x, s, shape, used, 0.02, 3.0, (1.5, 1.0)), rtol=1e-9)
+    assert_allclose(got, neighbours(x, s, shape, used, 0.02, 1.0, (1.5, 1.0)), rtol=1e-9)
     assert_allclose(got.sum(axis=1), 1.0)
-    alone = mixture.fractions_with_neighbours(x, **{**given_, "neighbour_counts": 0.0})
+    alone = mixture.fractions_with_neighbours(x, **{**given_, "neighbours": 0.0})
     assert_array_equal(alone, mixture.fractions(x, s=s, alpha=0.02, steps=100, tol=2.5e-4))
 
 
@@ -235,7 +240,7 @@ def test_pixels_that_are_not_used_have_no_effect_on_others() -> None:
         "shape": (7, 7),
         "used": used.reshape(-1),
         "alpha": 0.02,
-        "neighbour_counts": 4.0,
+        "neighbours": 4.0,
         "widths": (1.0, 1.0),
         "pure_counts": np.ones(2),
     }
@@ -270,7 +275,7 @@ def test_a_window_with_its_halo_is_the_window_of_the_whole(
             shape=part.shape[:2],
             used=used[window].reshape(-1),
             alpha=0.05,
-            neighbour_counts=3.0,
+            neighbours=3.0,
             widths=widths,
             pure_counts=PURE,
         ).reshape(*part.shape[:2], 3)
