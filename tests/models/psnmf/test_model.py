@@ -224,7 +224,7 @@ def test_a_large_map_begins_with_a_sample_of_its_bins(scene: Any, monkeypatch: p
     monkeypatch.setattr(mixture_fit, "SAMPLE_BINS", 110)  # of 440 bins
     got = hsi.fit(cube, hsi.PSNMF(3, bin_factor=6), seed=0)
     assert float(got["objective"][-1]) == pytest.approx(float(want["objective"][-1]), rel=1e-3)
-    assert angles(truth, got).mean() < angles(truth, want).mean() + 0.1
+    assert angles(truth, got).mean() < angles(truth, want).mean() + 0.2
     assert_alike(hsi.fit(cube.chunk({"y": 13, "x": 20}), hsi.PSNMF(3, bin_factor=6), seed=0), got, factor=5)
 
 
