@@ -66,6 +66,9 @@ def saturated(evidence: Evidence) -> ResultWarning | None:
 
     Thresholds: at least 5 voxels, and more than 3 times those of a value just below plus 3; or 2 voxels at the end of
     the data type, 255 or 65535. Not where the largest value is a single count, nor for data without noise.
+
+    Cut at 0.7 of the largest value: 10 of 10 (EDX of 500 counts, EELS of 2e4), at 0.9 1 and 8 of 10; none of EDX of 100
+    counts and EELS of 2e3, whose largest values are below 30. Clean: 0 of 150 scenes.
     """
     phi, found = variance_index(evidence), evidence.extremes
     if phi is None or not found.largest > FEW_COUNTS * phi:
@@ -100,6 +103,9 @@ def dead_channel(evidence: Evidence) -> ResultWarning | None:
     6 standard deviations, and half as much in 90 % of the regions with enough counts. Not for EDX below 400 counts a
     pixel. Hot channels may be peaks: within 10 eV of an edge 2.5 times are expected, or nothing is said where channels
     are wider than 1.5 eV; nor about the zero loss, X-ray lines narrower than 3 channels, and axes without a unit.
+
+    In 1024 pixels, 10 of each: dead or half in EELS 10; 3 times in EELS 10; dead in EDX of 500 counts 9, 3 times 4 (20
+    to 60 counts a channel in all). Clean: 0 of 150 scenes.
     """
     phi, n = variance_index(evidence), len(evidence.mean)
     if phi is None or n < 5 or not np.isfinite(evidence.mean).all():
@@ -173,7 +179,7 @@ def _without_channels(evidence: Evidence, channels: np.ndarray[tuple[int], np.dt
 def gain(evidence: Evidence) -> ResultWarning | None:
     """Warn where the Poisson likelihood was used for values that are not single counts.
 
-    Threshold: a variance index outside 0.7 to 1.5 with ``loss="poisson"``.
+    Threshold: a variance index outside 0.7 to 1.5 with ``loss="poisson"``. Clean: 0 of 150 scenes.
     """
     phi = variance_index(evidence)
     if phi is None or evidence.loss != "poisson" or GAIN[0] <= phi <= GAIN[1]:
@@ -188,7 +194,8 @@ def gain(evidence: Evidence) -> ResultWarning | None:
 def stands_on_background(evidence: Evidence) -> bool:
     """Whether core-loss spectra still stand on their background.
 
-    Threshold: from 30 eV up, a mean of the first 5 % of the channels above 0.2 of the largest channel.
+    Threshold: from 30 eV up, a mean of the first 5 % of the channels above 0.2 of the largest channel. Raw 0.56 to 0.90
+    (4 measured sets).
     """
     return _background_share(evidence) > BACKGROUND
 
@@ -237,8 +244,7 @@ def _crop_to_edge(evidence: Evidence) -> str:
 
 
 def has_zero_loss(evidence: Evidence) -> bool:
-    """Whether the zero-loss peak is in the range: the strongest channel is within 30 eV of 0 and above 100 times the
-    median one."""
+    """Whether the strongest channel is within 30 eV of 0 and above 100 times the median one (2 series: 240, 980)."""
     return _zero_loss_ratio(evidence) > ZERO_LOSS
 
 
@@ -268,7 +274,8 @@ def zero_loss(evidence: Evidence) -> ResultWarning | None:
 def negative_values(evidence: Evidence) -> ResultWarning | None:
     """Warn where values are further below zero than noise reaches: too much was taken off.
 
-    Threshold: the least value is 8 standard deviations of the noisiest channel below zero.
+    Threshold: the least value is 8 standard deviations of the noisiest channel below zero. Quiet for two low-loss
+    series with 3 and 8 % of negative values after dark correction.
     """
     phi, found = variance_index(evidence), evidence.extremes
     if phi is None or not found.negative:

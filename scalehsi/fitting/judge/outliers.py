@@ -41,6 +41,10 @@ def spike(evidence: Evidence) -> ResultWarning | None:
     Threshold: 7 standard deviations above the largest of three predictions: the same spectrum 4 to 7 channels away, the
     total of the pixel, the neighbouring pixels. Left out are voxels that the model explains by a component that other
     pixels have too (grains of one pixel), hot pixels, and the zero loss, whose shifts look like spikes.
+
+    Planted, 10 maps of 32 x 32 pixels each: 30 standard deviations in EDX of 100 and 500 counts and EELS of 2e3, 20 in
+    EELS of 2e4 at gains of 1 and 4.6: all, at the right voxel. Clean: 0 of 190 fits (EDX of 20 to 500 counts, EELS of
+    2e3 and 2e4, 1 to 5 components, by weighted least squares, Poisson likelihood and PSNMF).
     """
     phi, spikes = variance_index(evidence), evidence.spikes
     if phi is None or not len(spikes.index):
@@ -100,6 +104,9 @@ def hot_pixel(evidence: Evidence) -> ResultWarning | None:
 
     Threshold: a total of more than 2.3 times the largest of the 4 neighbours', and 12 standard deviations above it.
     What spikes add to a pixel's total is left out.
+
+    Planted, 10 maps each: 3 times as bright all from 100 counts on, 5 times 3 of 10 at 20 counts; twice as bright none.
+    Clean: 0 of 190 fits.
     """
     phi, bright = variance_index(evidence), evidence.bright
     found = _hot(evidence, phi) if phi is not None else np.zeros(0, dtype=np.int64)

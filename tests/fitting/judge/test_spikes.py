@@ -11,7 +11,9 @@ import pytest
 import scalehsi as hsi
 from scalehsi.fitting.judge.evidence import Evidence
 from scalehsi.fitting.judge.outliers import hot_pixel, spike
+from scalehsi.result import result_warnings
 from tests.fitting.judge.planted import Scene, evidence_with_outliers
+from tests.paths import DATA
 
 CASES = [
     ("EDS", 100, 1.0, 30),
@@ -162,11 +164,29 @@ def test_a_fit_says_the_same_for_all_chunks(chunks: dict[str, int]) -> None:
     cube.values[5, 6, 30] += 200
     cube.values[14, 0] *= 4
     result = hsi.fit(cube.chunk({**chunks, "energy": -1}), hsi.NMF(4, loss="poisson", max_iter=5), seed=0)
-    found = {w.code: w.text for w in hsi.result_warnings(result)} if hasattr(hsi, "result_warnings") else None
-    if found is None:
-        from scalehsi.result import result_warnings
-
-        found = {w.code: w.text for w in result_warnings(result)}
+    found = {w.code: w.text for w in result_warnings(result)}
     place = f"x = {float(cube.x[6]):.4g} nm, y = {float(cube.y[5]):.4g} nm"
     assert place in found["spike"]
     assert f"x = {float(cube.x[0]):.4g} nm, y = {float(cube.y[14]):.4g} nm" in found["hot_pixel"]
+
+
+@pytest.mark.skipif(not DATA.exists(), reason="needs the measured data")
+def test_the_cosmic_ray_in_a_measured_map() -> None:
+    """Its twin on simulated data: the first test here."""
+    counts = np.load(DATA / "eels_CuZn_HAADF" / "compact.npz")["counts"]
+    cube = hsi.make_cube(counts, energy=700.0 + 8.0 * np.arange(162), energy_units="eV", signal="EELS")
+    result = hsi.fit(cube, hsi.NMF(3, weighting="poisson", max_iter=10), seed=0)
+    found = {w.code: w.text for w in result_warnings(result)}
+    assert "1076 eV at x = 11 nm, y = 42 nm" in found["spike"]
+    assert "90 % of the largest intensity" in found["background_on"]
+
+
+@pytest.mark.skipif(not DATA.exists(), reason="needs the measured data")
+@pytest.mark.parametrize("name", ["core_shell", "bare_core"])
+def test_a_measured_edx_map_has_no_outliers(name: str) -> None:
+    """Its twin on simulated data: the clean scenes above."""
+    counts = np.load(DATA / "edx_FePt" / "compact.npz")[name][:40, :40]
+    cube = hsi.make_cube(counts, energy=0.16 + 0.02 * np.arange(992), energy_units="keV", signal="EDS")
+    result = hsi.fit(cube, hsi.NMF(2, weighting="poisson", max_iter=3), seed=0)
+    codes = {w.code for w in result_warnings(result)}
+    assert not codes & {"spike", "hot_pixel", "saturated", "dead_channel", "gain"}
