@@ -220,7 +220,10 @@ def compression(sizes: tuple[tuple[int, int, int], ...] = ((128, 512, 4), (256, 
         lazy = cube.chunk({"y": size // 8})
         # The cube fits less than twice in this memory, so it is read again in every pass.
         with mock.patch("scalehsi.blocks.compute.free_memory", return_value=int(1.5 * cube.nbytes)):
-            found = {flag: hsi.fit(lazy, hsi.NMF(k, compress=flag, max_iter=300), seed=0) for flag in (False, True)}
+            found = {
+                flag: hsi.fit(lazy, hsi.NMF(k, loss="frobenius", compress=flag, max_iter=300), seed=0)
+                for flag in (False, True)
+            }
         last = {flag: float((r["residual"].astype(float) ** 2).sum()) for flag, r in found.items()}
         rows.append(
             {

@@ -36,10 +36,10 @@ def phases(seeds: range = range(10)) -> list[Row]:
     for seed in seeds:
         cube, truth = diode(seed=seed)
         begin = time.process_time()
-        result = hsi.fit(cube, hsi.NMF(10, ard="exponential", orthogonality=WEIGHT), seed=seed)
+        result = hsi.fit(cube, hsi.NMF(10, loss="frobenius", ard="exponential", orthogonality=WEIGHT), seed=seed)
         taken = time.process_time() - begin
         count = result.sizes["component"]
-        plain = angles(hsi.fit(cube, hsi.NMF(3), seed=seed), truth)
+        plain = angles(hsi.fit(cube, hsi.NMF(3, loss="frobenius"), seed=seed), truth)
         row: Row = {"seed": seed, "relevant of 10": count, "plain NMF, K = 3, degrees": listed(plain)}
         if count >= 3:
             ours = angles(result, truth)
@@ -56,7 +56,9 @@ def sites() -> list[Row]:
     cube = hsi.make_cube(values, energy=np.arange(values.shape[-1]) * 1.0, energy_units="eV")
     x = values.reshape(-1, values.shape[-1])
     begin = time.process_time()
-    result = hsi.fit(cube, hsi.NMF(COMPONENTS, ard="exponential", orthogonality=WEIGHT, max_iter=500), seed=0)
+    result = hsi.fit(
+        cube, hsi.NMF(COMPONENTS, loss="frobenius", ard="exponential", orthogonality=WEIGHT, max_iter=500), seed=0
+    )
     ours = result["endmembers"].values
     rows = [site_row(f"ours, {result.sizes['iteration']} iterations", ours, ours, time.process_time() - begin)]
     begin = time.process_time()

@@ -192,7 +192,7 @@ def table(*, size: int = 256, channels: int = 1024, k: int = 6, repeats: int = 2
     cube = eels(size, channels, k)
     x = np.ascontiguousarray(cube.values.reshape(-1, channels))
     norm = float(least_squares.update(x, s=np.ones((1, channels)))[1]["norm"])
-    begun = hsi.fit(cube, hsi.NMF(k, start="nndsvda", max_iter=1), seed=0, residual=False)
+    begun = hsi.fit(cube, hsi.NMF(k, loss="frobenius", start="nndsvda", max_iter=1), seed=0, residual=False)
     s = first(begun)
     variants: dict[str, Callable[[], Trace]] = {
         "default: stateless, extrapolated": lambda: alternating(stateless(x), s, norm, far=True),

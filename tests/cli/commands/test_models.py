@@ -36,7 +36,7 @@ def test_types_defaults_and_allowed_values_are_shown(run):
     assert status == 0
     lines = {line.split()[0]: line.split() for line in out.splitlines() if line.strip()}
     assert lines["n_components"][1:3] == ["int", "required"]
-    assert lines["loss"][1:4] == ["frobenius,", "poisson", "frobenius"]
+    assert lines["loss"][1:5] == ["auto,", "frobenius,", "poisson", "auto"]
     assert lines["simplex"][1:3] == ["bool", "False"]
 
 
