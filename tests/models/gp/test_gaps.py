@@ -70,9 +70,9 @@ def test_a_complete_map_beside_a_gappy_one_is_no_worse_than_alone(pattern: str) 
 
 @pytest.mark.slow
 @pytest.mark.parametrize("pattern", PATTERNS)
-@pytest.mark.parametrize(("shape", "count"), [((20, 20), 2), ((24, 20), 3), ((16, 16), 5)])
+@pytest.mark.parametrize(("shape", "count"), [((20, 20), 2), ((16, 18), 4)])
 def test_in_the_mean_over_seeds_it_costs_nothing(shape: tuple[int, int], count: int, pattern: str) -> None:
-    assert np.mean([ratio(shape, count, seed, pattern) for seed in range(5)]) < 1.05
+    assert np.mean([ratio(shape, count, seed, pattern) for seed in range(4)]) < 1.05
 
 
 @pytest.mark.slow
