@@ -11,6 +11,7 @@ import xarray as xr
 from scalehsi.arrays import NumpyArray
 from scalehsi.metrics.denoising import RAW
 from scalehsi.physics.line_names import GREEK
+from scalehsi.physics.peaks import find_peaks
 from scalehsi.plots import style
 from scalehsi.plots.coordinates import shown_positions
 from scalehsi.plots.digest import Digest, block_mean, maps_at
@@ -134,7 +135,7 @@ def draw_denoised(
 
 
 def weakest_line(cube: xr.DataArray, view: Digest) -> str:
-    """The line of the cube's elements with the fewest counts in its window.
+    """The line of the cube's elements with the fewest counts in its window, among those whose peak is found.
 
     Raises
     ------
@@ -149,7 +150,10 @@ def weakest_line(cube: xr.DataArray, view: Digest) -> str:
         )
     mean = view.mean_spectrum if view.mean_spectrum is not None else np.nansum(view.endmembers, axis=0)
     channels = channels_of(cube, lines)
-    return min(channels, key=lambda name: float(np.nansum(mean[slice(*channels[name])])))
+    peaks = find_peaks(view.energy_kev, mean)
+    middles = {name: 0.5 * (low + high) / view.units_per_kev for name, (low, high) in lines.items()}
+    found = [name for name, middle in middles.items() if peaks.nearest(middle) is not None]
+    return min(found or channels, key=lambda name: float(np.nansum(mean[slice(*channels[name])])))
 
 
 def element_windows(cube: xr.DataArray) -> dict[str, tuple[float, float]]:

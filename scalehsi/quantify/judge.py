@@ -70,8 +70,8 @@ class Verdict(NamedTuple):
     def missing(self) -> NumpyArray:
         """Peaks that were not found (`element_not_found`).
 
-        Threshold: net counts below 3 standard errors, or `foreign`. Rate: of an element listed beside another one's
-        peak see `tests/bench/composition.py`; elements that are there have a likeness of at least 0.98.
+        Threshold: net counts below 3 standard errors, or `foreign`. Rate: Hf listed where Cu has 1 % or more of 1e5
+        counts: 20 of 20, 0.5 %: 18 of 20. False: 0 of 128 clean sums of 1e4 to 1e7 counts (`tests/bench/composition.py`).
         """
         return ~(self.sigmas >= FOUND_SIGMAS) | self.foreign
 
@@ -79,7 +79,8 @@ class Verdict(NamedTuple):
     def hidden(self) -> NumpyArray:
         """Peaks under those of other elements (`element_hidden`).
 
-        Threshold: the others have more than 3 times the counts. Rate: elements that are there reach at most 0.5.
+        Threshold: the others have more than 3 times the counts. Rate: Hf in a measured map of minerals (5.1). False: 0
+        of 128 clean sums.
         """
         return ~self.missing & (self.others > HIDDEN_RATIO)
 
@@ -178,7 +179,9 @@ def residual_bumps(
 
     Threshold: 6 standard deviations, and 1 % of the strongest fitted line. A bump is explained by a line within 1.3
     peak widths that has at least its counts, or within 2 widths of one that has 10 times as many: wings of
-    real peaks are wider than a Gaussian. Rate: see `tests/bench/composition.py`.
+    real peaks are wider than a Gaussian. Rate: a grid of Cu in 1 % of 1e5 counts 20 of 20, in 0.5 % none, as it stays
+    below 1 % of the strongest line there. False: 0 of 128 clean sums of 1e4 to 1e7 counts; wrong shapes of the lines of
+    Ga L, whose absorption is not in the model, in 6 of 128 (`tests/bench/composition.py`).
 
     Parameters
     ----------

@@ -8,6 +8,9 @@ import xarray as xr
 
 import scalehsi as hsi
 from scalehsi import plots
+from scalehsi.plots.composition import number_columns, upper_limit
+from scalehsi.plots.digest import digest
+from scalehsi.plots.element_maps import draw_element_maps, element_maps
 from scalehsi.schema import InputError
 
 
@@ -39,3 +42,22 @@ def test_composition_needs_spectra(good: xr.Dataset) -> None:
         plots.composition(hsi.quantify(good, maps=True))
     with pytest.raises(InputError, match="there is no spectrum 7: there are 3, counted from 0"):
         plots.composition(hsi.quantify(good), which=[7])
+
+
+def test_maps_of_elements_are_the_net_counts_of_found_lines(good: xr.Dataset) -> None:
+    named = good.assign_attrs(elements=["O", "Mg", "Al", "Si", "Ca", "Fe", "Hf"])
+    found, view = hsi.quantify(named), digest(named)
+    maps = element_maps(view, found)
+    assert list(maps) == ["O Ka", "Mg Ka", "Al Ka", "Si Ka", "Ca Ka", "Fe Ka"]
+    for position, values in enumerate(maps.values()):
+        assert values.sum() == pytest.approx(float(found["intensity"][:, position].sum()), rel=1e-3)
+    figure = draw_element_maps(view, found)
+    titles = [axes.get_title(loc="left") for axes in figure.axes if axes.images]
+    assert titles == ["O Kα", "Mg Kα", "Al Kα", "Si Kα", "Ca Kα", "Fe Kα"]
+
+
+def test_numbers_have_the_digits_of_the_larger_error(good: xr.Dataset) -> None:
+    one = hsi.quantify(good).isel(component=0)
+    value, counting, factors = number_columns(one)[1]
+    assert len(value.split(".")[1]) == len(factors.split(".")[1]) < len(counting.split(".")[1])
+    assert number_columns(one)[4] == (upper_limit(float(one["atomic_percent_limit"][4])), "", "")

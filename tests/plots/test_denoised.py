@@ -7,6 +7,8 @@ import pytest
 import xarray as xr
 
 from scalehsi import plots
+from scalehsi.plots.denoised import weakest_line
+from scalehsi.plots.digest import digest
 from scalehsi.schema import InputError
 from tests.plots.drawn import scale_bars
 from tests.report.results import counts_of_truth, eds_result, masked_result
@@ -52,3 +54,10 @@ def test_denoised_maps_without_a_truth_and_with_a_mask(good: xr.Dataset) -> None
         plots.denoised(cube, {}, "Fe Ka")
     with pytest.raises(InputError, match=r"a window is a line such as 'Fe Ka' or its ends"):
         plots.denoised(cube, {"NMF": masked}, (1.0, 2.0, 3.0))
+
+
+def test_the_weakest_line_is_one_that_is_found(good: xr.Dataset) -> None:
+    cube = counts_of_truth().assign_attrs(signal="EDS", elements=["Mg", "Al", "Ca", "Hf", "Nd"])
+    assert weakest_line(cube, digest(good)) == "Ca Ka"
+    nothing = cube.assign_attrs(elements=["Hf", "Nd"])
+    assert weakest_line(nothing, digest(good)) in ("Hf La", "Nd La")

@@ -38,11 +38,11 @@ def test_every_picture_is_a_png_with_words_and_lies_beside_the_page(shown: Page,
 
     beside = {path.read_bytes(): path.name for path in written.parent.glob("*.png")}
     assert sorted(beside.values()) == [
-        *("bins.png", "composite.png", "composition.png", "denoised.png", "maps.png", "methods-spectra.png"),
-        *("methods.png", "objective.png", "residual.png", "spectra.png"),
+        *("bins.png", "composite.png", "composition.png", "denoised.png", "elements.png", "maps.png"),
+        *("methods-spectra.png", "methods.png", "objective.png", "residual.png", "spectra.png"),
         *("spectrum-1.png", "spectrum-2.png", "spectrum-3.png", "truth.png"),
     ]
-    assert len(shown.images()) == 14
+    assert len(shown.images()) == 15
     for image, attrs in zip(shown.images(), shown.all("img"), strict=True):
         assert image in beside
         pixels = imread(io.BytesIO(image), format="png")

@@ -14,6 +14,7 @@ from scalehsi.physics.line_templates import Foil
 from scalehsi.physics.lines import symbols
 from scalehsi.plots.composition import draw_fits, is_found, names_of_spectra, table_of
 from scalehsi.plots.digest import Digest
+from scalehsi.plots.element_maps import draw_element_maps, element_maps
 from scalehsi.quantify import quantify, sources
 from scalehsi.report.chapters import Context
 from scalehsi.report.page import Box, Cell, Chapter, Drawing, Paragraph, Table
@@ -39,7 +40,15 @@ def chapter(view: Digest, context: Context) -> Chapter | None:
     )
     objections = [Box("warning", text, lead=f"{code}:", remedy=remedy) for code, text, remedy in result_warnings(found)]
     parts = [Paragraph(_words(found)), *objections, Paragraph(_normalisation(found)), _table(found)]
-    return Chapter("composition", "Composition", parts, [drawing])
+    lines = ", ".join(element_maps(view, found))
+    maps = Drawing(
+        "elements.png",
+        partial(draw_element_maps, view, found),
+        f"Maps of the net counts of {lines}.",
+        "Net counts of each line that was found: the maps of the components times the net counts of their spectra, "
+        "without the continuum and without the lines of other elements. Elements whose peak was not found have no map.",
+    )
+    return Chapter("composition", "Composition", parts, [drawing, maps])
 
 
 def component_composition(result: xr.Dataset, view: Digest) -> xr.Dataset | None:
