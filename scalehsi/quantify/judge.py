@@ -71,7 +71,7 @@ class Verdict(NamedTuple):
         """Peaks that were not found (`element_not_found`).
 
         Threshold: net counts below 3 standard errors, or `foreign`. Rate: Hf listed where Cu has 1 % or more of 1e5
-        counts: 20 of 20, 0.5 %: 18 of 20. False: 0 of 128 clean sums of 1e4 to 1e7 counts (`tests/bench/composition.py`).
+        counts: 20 of 20, 0.5 %: 18 of 20. False: 0 of 128 clean sums of 1e4 to 1e7 counts (bench `composition`).
         """
         return ~(self.sigmas >= FOUND_SIGMAS) | self.foreign
 
