@@ -174,6 +174,10 @@ def degenerate() -> dict[str, Evidence]:
         "NaN maps": evidence_of(x, np.nan * c, s),
         "NaN in the sample": replace(clean, bins=(hole,)),
         "NaN sums": replace(clean, outer=np.nan * clean.outer, mean=np.nan * clean.mean),
+        "equal pixels": replace(evidence_of(np.full_like(x, 5), c, s), variance_index=1.0),
+        "equal pixels, fitted": evidence_of(
+            np.full((32, 32, 64), 2.0), np.ones((32, 32, 1)), np.full((1, 64), 2.0), variance_index=1.0
+        ),
         "no variance index": replace(clean, variance_index=float("nan")),
         "no noise": replace(clean, variance_index=0.0),
         "no bins": replace(clean, bins=()),
