@@ -45,21 +45,23 @@ def psnmf(report: Report, seeds: int) -> None:
             measured=f"{', '.join(sorted(told)) or 'neither'}, model {ratio:.3f} of the data",
         )  # fmt: skip
     found: dict[int, list[bool]] = {2: [], 3: [], 6: []}
-    blamed, right = 0, 0
+    blamed, right, other = 0, 0, 0
     for side in found:
         for counts in (60, 300):
             for bins in (4, 12):
                 for seed in range(3 if side == 2 else 2):
                     x, s = particles(side, counts, seed)
                     result = hsi.fit(_cube(x), hsi.PSNMF(3, bin_factor=bins), seed=0)
-                    said = "bins_too_large" in codes(result)
+                    told = codes(result)
+                    said = "bins_too_large" in told
                     good = float(angles(s, result["endmembers"].values).max()) <= RIGHT_DEGREES
                     right += good
                     blamed += good and said
                     found[side] += [] if good else [said]
+                    other += side == 2 and not good and bool(told)
     report.line(
         5, "particles of 2 pixels whose spectra are wrong", asked="11 of 12",
-        measured=f"{sum(found[2])} of {len(found[2])}", held=sum(found[2]) >= 11 / 12 * len(found[2]),
+        measured=f"{sum(found[2])} of {len(found[2])} (any warning: {other})", held=sum(found[2]) >= 11 / 12 * len(found[2]),
     )  # fmt: skip
     report.line(5, "right fits of particles", asked="0 of 13", measured=f"{blamed} of {right}", held=blamed == 0)
     shares = {float(side): float(np.mean(each)) for side, each in found.items() if each}

