@@ -59,9 +59,10 @@ def psnmf(report: Report, seeds: int) -> None:
                     blamed += good and said
                     found[side] += [] if good else [said]
                     other += side == 2 and not good and bool(told)
+    measured = f"{sum(found[2])} of {len(found[2])} (any warning: {other})"
     report.line(
-        5, "particles of 2 pixels whose spectra are wrong", asked="11 of 12",
-        measured=f"{sum(found[2])} of {len(found[2])} (any warning: {other})", held=sum(found[2]) >= 11 / 12 * len(found[2]),
+        5, "particles of 2 pixels whose spectra are wrong", asked="11 of 12", measured=measured,
+        held=sum(found[2]) >= 11 / 12 * len(found[2]),
     )  # fmt: skip
     report.line(5, "right fits of particles", asked="0 of 13", measured=f"{blamed} of {right}", held=blamed == 0)
     shares = {float(side): float(np.mean(each)) for side, each in found.items() if each}

@@ -31,8 +31,8 @@ def maps_not_optimal(evidence: Evidence) -> ResultWarning | None:
     the misfit falls by more than 2 times what the noise of K abundances amounts to. Not with priors or known maps, not
     for directions, not with missing voxels.
 
-    Measured on 130 clean fits of weighted and Poisson NMF: 0 alarms, no gain at all. Maps of zeros and ones, and half-way
-    to them, at 100 counts of EDX and 2e3 of EELS: 36 of 36.
+    Measured on 130 clean fits of weighted and Poisson NMF: 0 alarms, no gain at all. Maps of zeros and ones, and
+    half-way to them, at 100 counts of EDX and 2e3 of EELS: 36 of 36.
     """
     gain = _gain(evidence)
     if gain is None or not gain > GAIN:
@@ -68,9 +68,9 @@ def bins_too_large(evidence: Evidence) -> ResultWarning | None:
     mixture of PSNMF, which takes bins for mostly pure. Thickness on the simplex makes mixtures as well, and is said
     instead.
 
-    Measured with particles of 2 pixels, 60 and 300 counts, bins of 4 and 12: 8 of the 10 fits whose spectra are wrong by
-    10 to 55 degrees. Right fits of particles of 2, 3 and 6 pixels 0 of 9; clean scenes 0 of 65 PSNMF fits. Missed are
-    phases of few common peaks, whose mixtures look pure.
+    Measured with particles of 2 pixels, 60 and 300 counts, bins of 4 and 12: 8 of the 10 fits whose spectra are wrong
+    by 10 to 55 degrees. Right fits of particles of 2, 3 and 6 pixels 0 of 9; clean scenes 0 of 65 PSNMF fits.
+    Missed are phases of few common peaks, whose mixtures look pure.
     """
     settings = evidence.settings
     mixture = settings.get("loss") == "poisson" and settings.get("settings", "default") == "default"
