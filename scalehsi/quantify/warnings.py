@@ -52,7 +52,7 @@ def composition_warnings(
     """
     names = spectrum_names(spectra.template, spectra.attrs) if len(found) > 1 else [""]
     every = [
-        *_unexplained(extras),
+        *_unexplained(extras, setup),
         *_not_found(found, names, setup, extras),
         *_left_out(left_out, setup),
         *_hidden(found, names, setup),
@@ -61,7 +61,7 @@ def composition_warnings(
     return every + (_chi_square(found, names, setup, spectra) if spectra.counted else [])
 
 
-def _unexplained(extras: Sequence[Extra]) -> list[ResultWarning]:
+def _unexplained(extras: Sequence[Extra], setup: Setup) -> list[ResultWarning]:
     """Code `unexplained_peak`; threshold and rate in `scalehsi.quantify.judge.residual_bumps`."""
     if not extras:
         return []
@@ -72,7 +72,7 @@ def _unexplained(extras: Sequence[Extra]) -> list[ResultWarning]:
     if fitted:
         named = "it" if one else "they" if len(fitted) == len(extras) else _listed(fitted)
         text += f"; {named} {'was' if len(fitted) == 1 else 'were'} fitted as extra, outside the composition"
-    return [ResultWarning("unexplained_peak", f"{text}.", f"extra={fitted!r}" if fitted else "")]
+    return [ResultWarning("unexplained_peak", f"{text}.", f"extra={list(setup.options.extra)!r}" if fitted else "")]
 
 
 def _bump_words(extra: Extra) -> str:
@@ -106,8 +106,8 @@ def _not_found(
             flank = f"the flank of {other.name}" if other else "the flank of another line"
             where = _where(names, foreign[:, position])
             text = f"{peak.element} has no peak of its own{where}: {peak.energy_kev:.2f} keV is {flank}. No number."
-            new = [extra.line.element for extra in extras if extra.line is not None]
-            remedy = f"extra={new!r}" if new else ""
+            new = any(extra.line is not None for extra in extras)
+            remedy = f"extra={list(setup.options.extra)!r}" if new else ""
             made.append(ResultWarning("element_not_found", text, remedy))
         elif missing[:, position].all():
             faint.append(position)

@@ -63,6 +63,9 @@ def test_two_grids_are_found_together_and_the_stronger_first() -> None:
     found = hsi.quantify(x.assign_attrs(signal="EDS", units="counts"), list(BRIDGMANITE))
     assert extras(found) == ["Cu", "Ga"]
     assert result_warnings(found)[0].remedy == "extra=['Cu', 'Ga']"
+    one = hsi.quantify(x.assign_attrs(signal="EDS", units="counts"), list(BRIDGMANITE), extra=["Ga"])
+    assert extras(one) == ["Cu"]
+    assert result_warnings(one)[0].remedy == "extra=['Ga', 'Cu']"
 
 
 @pytest.mark.parametrize("name", sorted(SAMPLES))

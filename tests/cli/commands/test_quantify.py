@@ -100,6 +100,8 @@ REFUSED = [
     (["-e", "Mg,Xx"], "no element is called 'Xx'"),
     (["-e", "Mg", "--maps"], "name a store for them with --out composition.zarr"),
     (["-e", "Mg", "--maps", "--out", "a.zarr", "--figure", "b.png"], "leave one of them out"),
+    (["-e", "Mg", "--out", "b.xlsx"], "--out writes a .csv table or a .zarr store, no .xlsx file; type --out b.csv"),
+    (["-e", "Mg", "--maps", "--out", "b.xlsx"], "--out writes a .csv table or a .zarr store"),
     (["-e", "Mg", "--figure", "b.jpg"], "a figure ends in .png, .svg, .pdf"),
     (["-e", "Mg", "--out", "no/where.csv"], "does not exist; make it first"),
     (["-e", "Mg", "--k-factor", "Mg"], "--k-factor 'Mg': key=value is expected, for example --k-factor Fe_Ka=1.32"),
@@ -133,3 +135,16 @@ def test_without_elements_it_names_what_the_peaks_look_like(capsys, tmp_path):
 
 def test_an_eels_map_is_refused(capsys, scene):
     assert "the signal is EELS" in refused(capsys, ["quantify", str(scene / "map.zarr"), "-e", "C"])
+
+
+def test_warnings_get_one_line_each_also_with_quiet(run, minerals):
+    status, out, err = run("quantify", minerals / "map.zarr", "-e", "Mg,Si,O,Fe,Nd,Sm,U,Al,Cu,Ti", "--quiet", "--json")
+    assert status == 0
+    lines = err.splitlines()
+    warned = json.loads(out)["warnings"]
+    assert [each["code"] for each in warned] == ["unexplained_peak", "element_not_found"]
+    assert len(lines) == 2
+    assert lines[0].startswith("warning (unexplained_peak): A peak at 3.69 keV (Ca Ka?), ")
+    assert lines[0].endswith(" Try: --extra Ca")
+    assert lines[1].startswith("warning (element_not_found): ")
+    assert "Ti (Ka, 4.51 keV)" in lines[1]
