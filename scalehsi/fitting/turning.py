@@ -10,8 +10,9 @@ import numpy as np
 TURN_ITERATIONS: Final = 5
 """Iterations over which a turn is measured."""
 LARGEST_TURN_DEG: Final = 0.03
-"""A fit has converged when no endmember turned by more than this. Of 53 fits, 13 % were still more than one degree from
-their end with the objective alone, 2 % with this limit, for 1.8 times the iterations."""
+"""A fit has converged when no endmember turned by more than this. Of 16 fits of simulated EDX and EELS maps (2 and 4
+components, four losses) 15 converged, in 1.4 times the iterations that the objective alone asks for; two of these were
+1.4 degrees from their end, the others below 0.1."""
 
 Path = np.ndarray[Any, np.dtype[np.float32]]
 """Unit endmembers after each of the last iterations, oldest first, shape (n, K, E), n at most TURN_ITERATIONS + 1."""
