@@ -11,7 +11,9 @@ from scipy.stats import chi2
 from scalehsi.arrays import Float, Int
 from scalehsi.fitting.judge.channels import has_zero_loss, stands_on_background
 from scalehsi.fitting.judge.evidence import Evidence
+from scalehsi.fitting.judge.noise import removed_background, variance_index
 from scalehsi.fitting.judge.shifts import Shifts, Spread, spread_of, window_shifts
+from scalehsi.fitting.judge.words import number
 from scalehsi.physics.eels_edges import EDGES
 from scalehsi.physics.peaks import rise_at
 from scalehsi.result import ResultWarning
@@ -64,6 +66,11 @@ def drift(evidence: Evidence) -> ResultWarning | None:
     with 4 and 16 channels added up, and between sampled pixels (chi > 1.3). A zero loss in range must not move over
     more than 0.5 channels.
 
+    Found, of 10 ramps each (32 x 32 pixels, 3 and 5 components): all from 0.1 channels (rms) in EDX of 100 and 500
+    counts, 0.15 in EELS of 2000, 0.5 in EDX of 20. False alarms without drift: 0 of 458 fits (NMF and PSNMF; EDX of 20
+    to 500 counts, EELS of 2000 and 20 000 with and without background; smooth phases, grains, rare phases; 172 with the
+    right number of components, 132 with one too few, 154 with one too many).
+
     Parameters
     ----------
     evidence : Evidence
@@ -73,9 +80,9 @@ def drift(evidence: Evidence) -> ResultWarning | None:
     ResultWarning or None
         Code "drift".
     """
-    phi = evidence.variance_index
-    usable = math.isfinite(phi) and phi > 0 and not evidence.signed and evidence.mean.size >= LEAST_CHANNELS
-    if not usable or not (np.isfinite(evidence.mean).all() and np.isfinite(evidence.endmembers).all()):
+    phi = variance_index(evidence)
+    finite = np.isfinite(evidence.mean).all() and np.isfinite(evidence.endmembers).all()
+    if phi is None or evidence.signed or not finite or evidence.mean.size < LEAST_CHANNELS:
         return None
     with np.errstate(all="ignore"):
         found = _zero_loss_drift(evidence, phi) or _spectral_drift(evidence, phi)
@@ -124,8 +131,8 @@ def _spread(
     if evidence.offset.any():
         maps, spectra = np.column_stack([maps, pixels[there]]), np.vstack([spectra, evidence.offset])
     total = data[there].sum(axis=1, keepdims=True) / evidence.mean.sum()
-    levels = np.hstack([(1.0 - MEAN_NOISE) * maps, MEAN_NOISE * total])
-    noise = phi * np.vstack([spectra, evidence.mean])
+    levels = np.hstack([(1.0 - MEAN_NOISE) * maps, MEAN_NOISE * total, pixels[there, None]])
+    noise = phi * np.vstack([spectra, evidence.mean, removed_background(evidence, phi)])
     free = spectra if besides is None else np.vstack([spectra, besides])
     found = window_shifts(
         _binned(data[there], scale),
@@ -227,12 +234,12 @@ def _everywhere(evidence: Evidence) -> str:
 
 
 def _text(evidence: Evidence, found: _Found) -> str:
-    channels = f"{found.span:.2g} channels"
+    channels = f"{number(found.span)} channels"
     axis = evidence.energy_ev
     if axis is None:
         size = channels
     else:
-        size = f"{found.span * abs(float(axis[-1] - axis[0])) / (len(axis) - 1):.2g} eV ({channels})"
+        size = f"{number(found.span * abs(float(axis[-1] - axis[0])) / (len(axis) - 1))} eV ({channels})"
     text = f"Spectra shift by at least {size}{found.where}."
     if len(evidence.endmembers) > 1:
         text += " Components that are copies of one spectrum are this shift, not phases."

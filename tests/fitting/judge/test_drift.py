@@ -122,6 +122,20 @@ def test_chi_is_one_without_drift(signal: str, counts: float, seed: int) -> None
     assert again.chi == pytest.approx(regions.chi, rel=0.05)
 
 
+@pytest.mark.parametrize("counts", [2e3, 2e4])
+def test_a_background_that_was_taken_off_leaves_its_noise(counts: float) -> None:
+    """Chi stays near 1 where the mean is almost zero and negative values are left."""
+    x, c, s = scene("EELS", counts, 3, 0)
+    below = s.mean(axis=0) * np.clip(1.2 - np.arange(512) / 400, 0, 0.99)
+    background = c.sum(axis=-1, keepdims=True) * below
+    evidence = judged(x - background, c, s - below, "EELS", variance_index=1.0)
+    assert evidence.extremes.negative > 0.01 * evidence.extremes.voxels
+    spread = region_spread(evidence, 1.0)
+    assert spread is not None
+    assert spread.chi == pytest.approx(1.0, abs=0.6)
+    assert drift(evidence) is None
+
+
 @pytest.mark.parametrize(("counts", "rms"), [(2e3, 0.4), (2e4, 0.15)])
 @pytest.mark.parametrize("seed", [0, 1])
 def test_jitter_of_eels_is_found(counts: float, rms: float, seed: int) -> None:
