@@ -169,7 +169,7 @@ def plain_attrs(attrs: Mapping[str, Any]) -> dict[str, Any]:
 
 def _is_list_of_texts(value: Any) -> bool:
     """Also an empty list, which no file holds."""
-    return (not isinstance(value, str) and np.ndim(value) == 1 and np.asarray(value).dtype.kind in "OUT") or value == []
+    return np.ndim(value) == 1 and (np.size(value) == 0 or np.asarray(value).dtype.kind in "OUT")
 
 
 def describe_shape(cube: xr.DataArray) -> str:

@@ -20,10 +20,8 @@ from typing import Any, Final
 from rich.console import Console as RichConsole
 from rich.progress import BarColumn, Progress, SpinnerColumn, TaskProgressColumn, TextColumn, TimeElapsedColumn
 from rich.table import Table
-from xarray import DataArray, Dataset
 
 from scalehsi.fitting.progress import clock
-from scalehsi.result import result_warnings
 
 DONE: Final = 0
 FAILED: Final = 1
@@ -77,7 +75,7 @@ class Console:
         """A line on standard error that `quiet` keeps."""
         self._err.print(text, soft_wrap=True)
 
-    def show_warnings(self, result: Dataset | DataArray, translate: Callable[[str], str] = str) -> list[dict[str, str]]:
+    def show_warnings(self, result: Any, translate: Callable[[str], str] = str) -> list[dict[str, str]]:
         """Show what a result warns of, one line each on standard error that `quiet` keeps; return it for ``--json``.
 
         Parameters
@@ -87,6 +85,8 @@ class Console:
         translate : callable
             Turns a remedy of the library into words of the command line: that of the session.
         """
+        from scalehsi.result import result_warnings  # it loads xarray, which --help does without
+
         found = result_warnings(result)
         for code, text, remedy in found:
             self.warn(" ".join(f"warning ({code}): {text}{remedy_words(remedy, translate)}".split()))
