@@ -95,3 +95,57 @@ def _add_row(_: Any, table: Any, row: Any, factor: Any, values: Any) -> Any:
 
 
 add_row: Any = intrinsic(_add_row)
+
+
+KINDS: Final = {"u1": 0, "u2": 1, "f4": 2, "f8": 3}
+"""Numbers of the data types that `read_tile` reads."""
+
+
+def placed(x: np.ndarray[Any, Any]) -> tuple[int, int, int]:
+    """Address, bytes from row to row, and data type of the rows of ``x`` (P, E), whose values lie side by side.
+
+    A compiled function that takes these in place of the array is compiled once for all data types, for arrays that may
+    be written and those that may not. The caller must hold a reference to ``x`` until it returns.
+    """
+    return x.ctypes.data, x.strides[0], KINDS[x.dtype.str[1:]]
+
+
+def _pointer(_: Any, address: Any) -> Any:
+    """The pointer of an address."""
+
+    def generate(context: Any, builder: Any, signature: Any, args: Any) -> Any:
+        return builder.inttoptr(args[0], ir.IntType(8).as_pointer())
+
+    return types.voidptr(types.intp), generate
+
+
+pointer: Any = intrinsic(_pointer)
+
+
+@numba.njit(cache=True, nogil=True)
+def read_tile(address: int, row_bytes: int, kind: int, first: int, rows: int, tile: Any) -> None:
+    """Copy and convert ``rows`` pixels of the data at an address (see `placed`) to ``tile`` (T, E); pad it with zeros.
+
+    first: the first of these pixels.
+    """
+    channels = (tile.shape[1],)
+    for p in range(tile.shape[0]):
+        at = address + (first + p) * row_bytes
+        if p >= rows:
+            tile[p, :] = 0
+        elif kind == 0:
+            bytes_ = numba.carray(pointer(at), channels, np.uint8)
+            for e in range(channels[0]):
+                tile[p, e] = bytes_[e]
+        elif kind == 1:
+            words = numba.carray(pointer(at), channels, np.uint16)
+            for e in range(channels[0]):
+                tile[p, e] = words[e]
+        elif kind == 2:
+            singles = numba.carray(pointer(at), channels, np.float32)
+            for e in range(channels[0]):
+                tile[p, e] = singles[e]
+        else:
+            doubles = numba.carray(pointer(at), channels, np.float64)
+            for e in range(channels[0]):
+                tile[p, e] = doubles[e]

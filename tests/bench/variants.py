@@ -22,7 +22,6 @@ from threadpoolctl import threadpool_limits
 import scalehsi as hsi
 from scalehsi.arrays import Float
 from scalehsi.kernels import least_squares
-from scalehsi.kernels.least_squares.fused_pass import read_tile
 from scalehsi.kernels.pixel_rows.tile_products import add_outer, dots
 from scalehsi.kernels.quadratic.block_pivoting import invert_subset, workspace
 from scalehsi.models.nmf import extrapolation
@@ -72,7 +71,7 @@ def _warm_pass(x: Any, s: Any, gram: Any, sets: Any, big_n: Any, big_m: Any, use
         rows = min(TILE_ROWS, len(x) - first)
         part = x[first : first + rows]
         if rows < TILE_ROWS:
-            read_tile(x, first, rows, tile)
+            tile[:rows], tile[rows:] = part, 0
             part = tile
         dots(part, s, a)
         c[:] = 0

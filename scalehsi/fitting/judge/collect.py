@@ -127,13 +127,10 @@ def _axis(cube: xr.DataArray, dim: str) -> tuple[Float, str]:
 
 def _joined(entries: list[tuple[Any, ...]], n: int) -> list[np.ndarray[Any, Any]]:
     """Add the entries of all blocks up by number; the columns as in `_bins`. n: numbers."""
-    columns = [np.concatenate(column) for column in zip(*entries, strict=True)]
-    numbers = columns[0]
-    found = []
-    for column in columns[1:]:
-        out = np.zeros((n, *column.shape[1:]), dtype=np.float64)
-        np.add.at(out, numbers, column)
-        found.append(out)
+    found = [np.zeros((n, *column.shape[1:])) for column in entries[0][1:]]
+    for numbers, *columns in entries:
+        for out, column in zip(found, columns, strict=True):
+            out[numbers] += column  # a block has each number once
     return found
 
 

@@ -88,7 +88,7 @@ def judge(evidence: Evidence) -> list[ResultWarning]:
         try:
             with np.errstate(all="ignore"):
                 warning = detector(evidence)
-        except (ArithmeticError, ValueError, IndexError, np.linalg.LinAlgError):
+        except (ArithmeticError, ValueError, LookupError, RuntimeError, np.linalg.LinAlgError):
             log.exception("the detector %r failed; the result is without its judgement", detector.__name__)
             continue
         if warning is not None:

@@ -131,12 +131,13 @@ def strengths(evidence: Evidence) -> Strengths | None:
     return Strengths(np.array(kept), value, value / np.array(edges)[:, None], counted)
 
 
-def _channels(evidence: Evidence) -> Bool:
-    """Channels with enough counts; none where the noise is not known."""
+def _channels(evidence: Evidence, *, pixels: int | None = None) -> Bool:
+    """Channels with enough counts in so many pixels, by default all; none where the noise is not known."""
     phi = evidence.variance_index
     if not (np.isfinite(phi) and phi > 0):
         return np.zeros(len(evidence.mean), dtype=bool)
-    return np.asarray((evidence.mean > 0) & (evidence.pixels * evidence.mean >= LEAST_COUNTS * phi))
+    pixels = evidence.pixels if pixels is None else pixels
+    return np.asarray((evidence.mean > 0) & (pixels * evidence.mean >= LEAST_COUNTS * phi))
 
 
 def _counted(evidence: Evidence) -> Int:
@@ -184,7 +185,8 @@ class Pattern(NamedTuple):
 
 def _residual_pattern(evidence: Evidence, bins: Bins) -> Pattern | None:
     """The strongest pattern of sampled bins that is not in the span of the spectra; None where there is no noise."""
-    used = _channels(evidence)
+    # A sample of a large map has far fewer counts than the map: its noise must be near normal, too.
+    used = _channels(evidence, pixels=int(bins.pixels.sum()))
     mean = evidence.mean[used]
     total = bins.data.sum(axis=1) / (float(evidence.mean.sum()) or 1.0)
     kept = np.isfinite(total) & (total > 0) & np.isfinite(bins.data).all(axis=1)

@@ -12,6 +12,7 @@ from typing import Any, Final
 import numba
 import numpy as np
 
+from scalehsi.kernels.compiled import KINDS, placed, pointer, read_tile
 from scalehsi.kernels.pixel_rows.tile_products import add_outer, dots
 from scalehsi.kernels.quadratic.block_pivoting import solve, workspace
 
@@ -19,7 +20,7 @@ TILE_BYTES: Final = 256 * 1024
 """Size of a tile as float32, so that it stays in the second-level cache of a core."""
 MAX_TILE_PIXELS: Final = 64
 """float32 sums over more pixels lose digits."""
-READABLE_DTYPES: Final = frozenset("u1 u2 f4 f8".split())
+READABLE_DTYPES: Final = frozenset(KINDS)
 """Data types that the pass reads without conversion; others are converted slab by slab."""
 
 
@@ -34,18 +35,6 @@ def tile_rows(n_energies: int) -> int:
     return int(np.clip(TILE_BYTES // (4 * n_energies) // 4 * 4, 4, MAX_TILE_PIXELS))
 
 
-@numba.njit(cache=True, nogil=True)
-def read_tile(x: Any, first: int, rows: int, tile: Any) -> None:
-    """Copy and convert ``rows`` pixels of ``x`` (P, E) from ``first`` on to ``tile`` (T, E); pad it with zeros."""
-    for p in range(tile.shape[0]):
-        if p < rows:
-            for e in range(x.shape[1]):
-                tile[p, e] = x[first + p, e]
-        else:
-            tile[p, :] = 0
-
-
-@numba.njit(cache=True, nogil=True)
 def update_pass(
     x: Any, s: Any, kind: int, gram: Any, shift: Any, given: Any, known_gram: Any, weigh_pixels: int, buffer: Any,
     big_n: Any, big_m: Any, used: Any,
@@ -55,42 +44,34 @@ def update_pass(
     s (K, E) holds the endmembers times the weights of the channels, in the dtype of the buffer (T, E); for K = 1 a row
     of zeros is appended. kind (see `block_pivoting`), gram (R, R) and shift (R,) are the problem of the first
     R = K - F components, with ``b = x s' - shift``; given (P, F) holds the abundances of the others, and known_gram
-    (F, R) the decrease of ``b`` for a unit of these. weigh_pixels is 0 or 1.
+    (F, R) the decrease of ``b`` for a unit of these. weigh_pixels is 0 or 1. Full tiles of an ``x`` in the dtype of the
+    buffer are not copied.
     """
-    n = gram.shape[0]
-    height = buffer.shape[0]
-    a, cv = np.zeros((height, s.shape[0]), buffer.dtype), np.zeros((height, s.shape[0]), buffer.dtype)
-    partial = np.empty((s.shape[0], x.shape[1]), buffer.dtype)
-    b, c = np.zeros((height, n)), np.zeros((height, n))
-    inverses, row_sums, kept_sets = workspace(n)
-    for first in range(0, x.shape[0], height):
-        rows = min(height, x.shape[0] - first)
-        read_tile(x, first, rows, buffer)
-        _tile_sums(
-            buffer, rows, s, kind, gram, shift, given[first : first + rows], known_gram, weigh_pixels, a, b, c, cv,
-            partial, inverses, row_sums, kept_sets, big_n, big_m, used,
-        )  # fmt: skip
+    in_place = int(x.dtype == buffer.dtype)
+    _update_pass(
+        *placed(x), len(x), in_place, s, kind, gram, shift, given, known_gram, weigh_pixels, buffer, big_n, big_m, used
+    )
 
 
 @numba.njit(cache=True, nogil=True)
-def update_pass_in_place(
-    x: Any, s: Any, kind: int, gram: Any, shift: Any, given: Any, known_gram: Any, weigh_pixels: int, buffer: Any,
-    big_n: Any, big_m: Any, used: Any,
+def _update_pass(
+    address: int, row_bytes: int, number_kind: int, pixels: int, in_place: int, s: Any, kind: int, gram: Any,
+    shift: Any, given: Any, known_gram: Any, weigh_pixels: int, buffer: Any, big_n: Any, big_m: Any, used: Any,
 ) -> None:  # fmt: skip
-    """Variant of `update_pass` (same arguments) for an ``x`` in the dtype of the buffer: full tiles are not copied."""
+    """`update_pass` of the rows at an address, see `scalehsi.kernels.compiled.placed`; the rest as there."""
     n = gram.shape[0]
-    height = buffer.shape[0]
+    height, channels = buffer.shape
     a, cv = np.zeros((height, s.shape[0]), buffer.dtype), np.zeros((height, s.shape[0]), buffer.dtype)
-    partial = np.empty((s.shape[0], x.shape[1]), buffer.dtype)
+    partial = np.empty((s.shape[0], channels), buffer.dtype)
     b, c = np.zeros((height, n)), np.zeros((height, n))
     inverses, row_sums, kept_sets = workspace(n)
-    for first in range(0, x.shape[0], height):
-        rows = min(height, x.shape[0] - first)
+    for first in range(0, pixels, height):
+        rows = min(height, pixels - first)
         tile = buffer
-        if rows == height:
-            tile = x[first : first + height]
+        if in_place != 0 and rows == height:
+            tile = numba.carray(pointer(address + first * row_bytes), (height, channels), buffer.dtype)
         else:
-            read_tile(x, first, rows, buffer)
+            read_tile(address, row_bytes, number_kind, first, rows, buffer)
         _tile_sums(
             tile, rows, s, kind, gram, shift, given[first : first + rows], known_gram, weigh_pixels, a, b, c, cv,
             partial, inverses, row_sums, kept_sets, big_n, big_m, used,
@@ -157,19 +138,27 @@ def _tile_solve(
     solve(kind, gram, b[:rows], c[:rows], inverses, row_sums, kept_sets)
 
 
-@numba.njit(cache=True, nogil=True)
 def abundances_pass(
     x: Any, s: Any, kind: int, gram: Any, shift: Any, given: Any, known_gram: Any, buffer: Any, out: Any
 ) -> None:
     """Write the abundances of all pixels of ``x`` (P, E) to ``out`` (P, K); arguments as in `update_pass`."""
+    _abundances_pass(*placed(x), len(x), s, kind, gram, shift, given, known_gram, buffer, out)
+
+
+@numba.njit(cache=True, nogil=True)
+def _abundances_pass(
+    address: int, row_bytes: int, number_kind: int, pixels: int, s: Any, kind: int, gram: Any, shift: Any, given: Any,
+    known_gram: Any, buffer: Any, out: Any,
+) -> None:  # fmt: skip
+    """`abundances_pass` of the rows at an address, see `scalehsi.kernels.compiled.placed`; the rest as there."""
     n = gram.shape[0]
     height = buffer.shape[0]
     a = np.zeros((height, s.shape[0]), buffer.dtype)
     b, c = np.zeros((height, n)), np.zeros((height, n))
     inverses, row_sums, kept_sets = workspace(n)
-    for first in range(0, x.shape[0], height):
-        rows = min(height, x.shape[0] - first)
-        read_tile(x, first, rows, buffer)
+    for first in range(0, pixels, height):
+        rows = min(height, pixels - first)
+        read_tile(address, row_bytes, number_kind, first, rows, buffer)
         tile_given = given[first : first + rows]
         _tile_solve(buffer, rows, s, kind, gram, shift, tile_given, known_gram, a, b, c, inverses, row_sums, kept_sets)
         for p in range(rows):
@@ -179,18 +168,28 @@ def abundances_pass(
                 out[first + p, n + f] = tile_given[p, f]
 
 
-@numba.njit(cache=True, nogil=True)
 def residual_pass(x: Any, c: Any, s: Any, w: Any, weigh_pixels: int, rms: Any, spectrum: Any) -> float:
     """Residuals ``x - c s``: return the loss, write the root mean square over channels, add the sum over pixels.
 
     x (P, E), c (P, K), s (K, E); w (E,) are the weights of the channels and weigh_pixels is 0 or 1, for the loss only;
     rms (P,) and spectrum (E,) are output.
     """
+    row = np.empty((1, x.shape[1]))
+    return float(_residual_pass(*placed(x), len(x), row, c, s, w, weigh_pixels, rms, spectrum))
+
+
+@numba.njit(cache=True, nogil=True)
+def _residual_pass(
+    address: int, row_bytes: int, number_kind: int, pixels: int, row: Any, c: Any, s: Any, w: Any, weigh_pixels: int,
+    rms: Any, spectrum: Any,
+) -> float:  # fmt: skip
+    """`residual_pass` of the rows at an address, see `scalehsi.kernels.compiled.placed`; row (1, E) is a buffer."""
     loss = 0.0
-    for p in range(x.shape[0]):
+    for p in range(pixels):
         square, weighted, total = 0.0, 0.0, 0.0
-        for e in range(x.shape[1]):
-            value = np.float64(x[p, e])
+        read_tile(address, row_bytes, number_kind, p, 1, row)
+        for e in range(row.shape[1]):
+            value = row[0, e]
             residual = value
             for k in range(s.shape[0]):
                 residual -= c[p, k] * s[k, e]
@@ -198,28 +197,36 @@ def residual_pass(x: Any, c: Any, s: Any, w: Any, weigh_pixels: int, rms: Any, s
             square += residual * residual
             weighted += w[e] * residual * residual
             spectrum[e] += residual
-        rms[p] = np.sqrt(square / x.shape[1])
+        rms[p] = np.sqrt(square / row.shape[1])
         if weigh_pixels != 0:
-            weighted = weighted * x.shape[1] / total if total > 0.0 else 0.0
+            weighted = weighted * row.shape[1] / total if total > 0.0 else 0.0
         loss += 0.5 * weighted
     return loss
 
 
-@numba.njit(cache=True, nogil=True, fastmath={"reassoc", "contract"})
 def norm_pass(x: Any, w: Any, weigh_pixels: int) -> float:
-    """Return ``sum v w x^2`` in float64: x (P, E), w (E,) weights of the channels, weigh_pixels 0 or 1.
+    """Return ``sum v w x^2`` in float64: x (P, E), w (E,) weights of the channels, weigh_pixels 0 or 1."""
+    return float(_norm_pass(*placed(x), len(x), np.empty((1, x.shape[1])), w, weigh_pixels))
+
+
+@numba.njit(cache=True, nogil=True, fastmath={"reassoc", "contract"})
+def _norm_pass(
+    address: int, row_bytes: int, number_kind: int, pixels: int, row: Any, w: Any, weigh_pixels: int
+) -> float:
+    """`norm_pass` of the rows at an address, see `scalehsi.kernels.compiled.placed`; row (1, E) is a buffer.
 
     The order of the sums is free; in a fixed order each addition waits for the previous one, at twice the cost of a
     whole pass.
     """
     norm = 0.0
-    for p in range(x.shape[0]):
+    for p in range(pixels):
         square, total = 0.0, 0.0
-        for e in range(x.shape[1]):
-            value = np.float64(x[p, e])
+        read_tile(address, row_bytes, number_kind, p, 1, row)
+        for e in range(row.shape[1]):
+            value = row[0, e]
             total += value
             square += w[e] * value * value
         if weigh_pixels != 0:
-            square = square * x.shape[1] / total if total > 0.0 else 0.0
+            square = square * row.shape[1] / total if total > 0.0 else 0.0
         norm += square
     return norm

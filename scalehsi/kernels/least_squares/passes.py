@@ -172,7 +172,8 @@ def _slabs(x: np.ndarray[Any, Any]) -> Iterator[tuple[slice, np.ndarray[Any, Any
     if x.size <= MAX_FLOAT64_VALUES:
         yield slice(0, len(x)), np.ascontiguousarray(x, dtype=np.float64)
         return
-    ready = x.dtype.isnative and x.dtype.str[1:] in fused_pass.READABLE_DTYPES and x.flags.c_contiguous
+    readable = x.dtype.isnative and x.dtype.str[1:] in fused_pass.READABLE_DTYPES
+    ready = readable and x.flags.c_contiguous and x.flags.aligned
     step = len(x) if ready else PIXELS_PER_SLAB
     for start in range(0, len(x), step):
         part = slice(start, min(start + step, len(x)))
@@ -184,7 +185,9 @@ def _arguments(x: np.ndarray[Any, Any], parts: SplitProblem) -> tuple[Any, ...]:
     dtype = np.float64 if x.dtype == np.float64 else np.float32
     _, weighted, gram, shift = parts.unknown
     rows = weighted if len(weighted) > 1 else np.vstack([weighted, 0 * weighted])
-    return np.ascontiguousarray(rows, dtype=dtype), parts.unknown.kind, gram, shift, parts.known_gram
+    # Copies, as arrays that may not be written, or in another order, would be compiled for once more.
+    plain = (np.array(a, order="C") for a in (gram, shift, parts.known_gram))
+    return np.array(rows, dtype=dtype, order="C"), parts.unknown.kind, *plain
 
 
 def _buffer(x: np.ndarray[Any, Any]) -> np.ndarray[Any, Any]:
@@ -204,8 +207,9 @@ def _update_on_cpu(
     for part, slab in _slabs(x):
         buffer = _buffer(slab)
         rows, kind, gram, shift, known_gram = _arguments(slab, parts)
-        run = fused_pass.update_pass_in_place if slab.dtype == buffer.dtype else fused_pass.update_pass
-        run(slab, rows, kind, gram, shift, given[part], known_gram, int(weigh_pixels), buffer, big_n, big_m, used)
+        fused_pass.update_pass(
+            slab, rows, kind, gram, shift, given[part], known_gram, int(weigh_pixels), buffer, big_n, big_m, used
+        )
         if norm:
             power += fused_pass.norm_pass(slab, _channel_weights(w, channels), int(weigh_pixels))
     order = parts.inverse_order
@@ -229,7 +233,7 @@ def _abundances_on_cpu(
         fused_pass.abundances_pass(slab, rows, kind, gram, shift, given[part], known_gram, _buffer(slab), c[part])
         c[part] = c[part][:, parts.inverse_order] / unit
         if residual:
-            ends = np.ascontiguousarray(s, dtype=np.float64)
+            ends = np.array(s, dtype=np.float64, order="C")
             loss += fused_pass.residual_pass(
                 slab, c[part], ends, _channel_weights(w, channels), int(weigh_pixels), rms[part], spectrum
             )
@@ -240,7 +244,7 @@ def _abundances_on_cpu(
 
 
 def _channel_weights(w: Float | None, channels: int) -> Float:
-    return np.ones(channels) if w is None else np.ascontiguousarray(w, dtype=np.float64)
+    return np.ones(channels) if w is None else np.array(w, dtype=np.float64)
 
 
 def _solved_strips(
