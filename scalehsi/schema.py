@@ -78,6 +78,10 @@ class InputError(ValueError):
     """Wrong input of the user. The message names what was got, what was expected and what to type."""
 
 
+class DataChanged(InputError):
+    """The files of a cube changed or vanished while they were read."""
+
+
 class Interrupted(KeyboardInterrupt):
     """A fit was stopped by SIGINT or SIGTERM.
 

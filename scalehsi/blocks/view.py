@@ -22,6 +22,7 @@ from scalehsi.blocks.cut import Cuts
 from scalehsi.blocks.feed import Feed
 from scalehsi.blocks.pixels import Pixels
 from scalehsi.blocks.reading import Reader, separate_readers, task_readers
+from scalehsi.blocks.stored_files import StoredFiles
 from scalehsi.blocks.tile import Place
 from scalehsi.cube import check_cube, navigation_dims
 from scalehsi.schema import InputError
@@ -42,7 +43,8 @@ class Blocks:
     It is made by `open_blocks`. Keep a reference while its passes run, because its resident blocks are released with
     it. ``report`` is called for the blocks of every pass without a callable of its own. ``branches`` are the views that
     belong to this one, by name: derived from it, or of other data of the same fit. ``companions`` are maps over its
-    pixels, by name.
+    pixels, by name. ``files`` are those behind the cube as it was opened. ``fingerprint`` stands for all values, once
+    they were read where ``keeps_fingerprint`` is set.
     """
 
     def __init__(
@@ -69,6 +71,10 @@ class Blocks:
         self._loaded: dict[int, tuple[Delayed, ...]] = {}  # bundles of tiles in the workers' memory, by halo
         self._sources: dict[tuple[int, int], tuple[Feed, ...]] = {}
         self._reads = 0
+        self._unchecked = False
+        self.files: StoredFiles = StoredFiles(cuts.cube) if derivation is None else derivation[0].files
+        self.keeps_fingerprint = False
+        self.fingerprint: str | None = None
         self.branches: dict[str, Blocks] = {}
         self.companions: dict[str, Pixels] = {}
 
@@ -203,7 +209,17 @@ class Blocks:
         if self.cuts.compute_mask():
             self._sources.clear()
         self._reads += 1
+        self._unchecked = True
         return self._source(halo, 1 if halo else self.blocks_per_task)
+
+    def check_files(self) -> None:
+        """After a pass that has read the cube: refuse files that have changed since it was opened."""
+        parent = self if self._derivation is None else self._derivation[0]
+        if parent is not self:
+            parent.check_files()
+        elif self._unchecked:
+            self._unchecked = False
+            self.files.check()
 
     def _source(self, halo: int, size: int) -> tuple[Feed, ...]:
         """Return feeds that read the cube, in bundles of ``size`` blocks with ``halo`` pixels around each block."""

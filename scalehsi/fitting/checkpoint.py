@@ -2,9 +2,15 @@
 
 from __future__ import annotations
 
+import contextlib
+import fcntl
 import json
+import logging
 import os
+import secrets
+import threading
 import time
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Final
@@ -13,12 +19,16 @@ from zipfile import BadZipFile
 import numpy as np
 import xarray as xr
 
+from scalehsi.fitting.interrupt import uninterrupted
 from scalehsi.fitting.model import Inputs, Model, State
 from scalehsi.fitting.turning import Path as TurnPath
 from scalehsi.fitting.turning import no_path
 from scalehsi.schema import ENERGY, InputError
 
+log = logging.getLogger("scalehsi")
+
 FILE: Final = "state.npz"
+LOCK: Final = ".lock"
 FREE_SETTINGS: Final = ("max_iter", "tol")
 """Settings that may change before a resume: they say when to stop, not what is computed."""
 
@@ -48,6 +58,8 @@ class Saved:
     rejected: int = 0
     inner: list[dict[str, Any]] = field(default_factory=list)
     path: TurnPath = field(default_factory=no_path)
+    fingerprints: dict[str, str] = field(default_factory=dict)
+    """Of the values of each input, by name; empty in checkpoints of earlier versions."""
 
 
 class Checkpoint:
@@ -65,6 +77,8 @@ class Checkpoint:
     def __init__(self, folder: str | os.PathLike[str], *, model: Model, seed: int, inputs: Inputs) -> None:
         self.folder = Path(folder)
         self.identity = _identity(model, seed, inputs)
+        self.fingerprints: Callable[[], dict[str, str]] = dict
+        self._lock: int | None = None
 
     @property
     def path(self) -> Path:
@@ -83,20 +97,63 @@ class Checkpoint:
         """
         if self.folder.exists() and not self.folder.is_dir():
             raise InputError(f"checkpoint={str(self.folder)!r} is a file; give the name of a folder")
+        self._take()
         if not self.exists():
             return None
         if not resume:
+            self.release()
             raise InputError(
                 f"checkpoint={str(self.folder)!r} holds the state of an earlier fit; resume it with resume=True "
                 "(--resume), or give another folder"
             )
-        return self.read()
+        try:
+            return self.read()
+        except BaseException:
+            self.release()
+            raise
+
+    def _take(self) -> None:
+        """Lock the folder for this process: two fits would overwrite each other's state. The lock ends with its owner.
+
+        Temporary files of a killed owner are removed.
+        """
+        self.folder.mkdir(parents=True, exist_ok=True)
+        self._lock = os.open(self.folder / LOCK, os.O_RDWR | os.O_CREAT, 0o600)
+        try:
+            fcntl.flock(self._lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            self.release()
+            raise InputError(
+                f"checkpoint={str(self.folder)!r} is in use by another fit; wait for its end, or give another folder"
+            ) from None
+        except OSError:
+            log.info("the file system of %s has no locks", self.folder)
+        for left in self.folder.glob(f".{FILE}.*.partial"):
+            left.unlink(missing_ok=True)
+
+    def release(self) -> None:
+        """Let other processes use the folder; it stays only if it holds a state, or anything else."""
+        if self._lock is None:
+            return
+        os.close(self._lock)
+        self._lock = None
+        if not self.exists():
+            (self.folder / LOCK).unlink(missing_ok=True)
+            with contextlib.suppress(OSError):
+                self.folder.rmdir()
 
     def write(self, saved: Saved) -> None:
         """Write a temporary file, then rename it: a kill at any moment leaves the old state or the new one."""
         self.folder.mkdir(parents=True, exist_ok=True)
         meta = {"identity": self.identity, "done": saved.done, "rejected": saved.rejected, "inner": saved.inner}
-        temporary = self.folder / f".{FILE}.{os.getpid()}.partial"
+        meta["fingerprints"] = {**saved.fingerprints, **self.fingerprints()}
+        temporary = self.folder / f".{FILE}.{os.getpid()}-{threading.get_ident()}-{secrets.token_hex(4)}.partial"
+        # A signal's exception inside numpy's writer would be replaced by that of an unfinished zip file.
+        with uninterrupted():
+            self._write(temporary, saved, meta)
+
+    def _write(self, temporary: Path, saved: Saved, meta: dict[str, Any]) -> None:
+        """Write the state to a temporary file, and rename it. meta: what JSON holds."""
         try:
             with temporary.open("wb") as file:
                 np.savez(
@@ -132,7 +189,8 @@ class Checkpoint:
                     f"the checkpoint {str(self.folder)!r} is of another fit: its {what} is {then}, this one's "
                     f"is {now}; use the same settings, or another folder"
                 )
-        return Saved(state, objective, bool(meta["done"]), int(meta["rejected"]), list(meta.get("inner", [])), path)
+        flags = bool(meta["done"]), int(meta["rejected"]), list(meta.get("inner", []))
+        return Saved(state, objective, *flags, path, dict(meta.get("fingerprints", {})))
 
 
 def _identity(model: Model, seed: int, inputs: Inputs) -> dict[str, Any]:

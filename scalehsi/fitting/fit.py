@@ -14,7 +14,7 @@ import xarray as xr
 from scalehsi import arrays
 from scalehsi.blocks import Blocks, branch, open_blocks
 from scalehsi.checks import is_number, require
-from scalehsi.fitting.checkpoint import Checkpoint, Saver
+from scalehsi.fitting.checkpoint import Checkpoint, Saved, Saver
 from scalehsi.fitting.interrupt import Stop, stoppable
 from scalehsi.fitting.judge.convergence import still_turning
 from scalehsi.fitting.judge.order import judge, ordered
@@ -23,8 +23,9 @@ from scalehsi.fitting.loop import Ended, recorded_inner_fits, run_loop
 from scalehsi.fitting.model import Inputs, Model
 from scalehsi.fitting.progress import Bar, Listener, Tracker
 from scalehsi.fitting.sources import provenance, select_inputs
+from scalehsi.fitting.survey import read_fingerprint
 from scalehsi.result import make_result
-from scalehsi.schema import ABUNDANCES, InputError, Interrupted
+from scalehsi.schema import ABUNDANCES, DataChanged, InputError, Interrupted
 
 
 def fit(
@@ -105,15 +106,20 @@ def fit(
     require(is_number(seed, numbers.Integral) and seed >= 0, f"seed is a whole number of at least 0, got {seed!r}")
     store = None if checkpoint is None else Checkpoint(checkpoint, model=model, seed=seed, inputs=inputs)
     saved = None if store is None else store.prepare(resume=resume)
-    view = open_blocks(inputs.cube, device=_device(device, model))
     bar = Bar() if progress is True else None
-    tracker = Tracker(bar or (progress if callable(progress) else None), model.max_iter)
-    view.report = tracker.report
-    for name, each in inputs.others.items():
-        branch(view, name, partial(open_blocks, each, device=view.device))
     saver = Saver(store, every=checkpoint_every, minutes=checkpoint_minutes)
     try:
+        view = open_blocks(inputs.cube, device=_device(device, model))
+        tracker = Tracker(bar or (progress if callable(progress) else None), model.max_iter)
+        view.report = tracker.report
+        for name, each in inputs.others.items():
+            branch(view, name, partial(open_blocks, each, device=view.device))
+        views = {inputs.name: view, **{name: view.branches[name] for name in inputs.others}}
+        if store is not None:
+            _keep_fingerprints(views, store)
         with stoppable(), recorded_inner_fits([] if saved is None else saved.inner) as inner:
+            if saved is not None and store is not None:
+                _check_values(views, saved, store)
             ended = run_loop(view, model, seed, saved=saved, saver=saver, tracker=tracker)
             tracker.enter("maps", len(ended.objective))
             result = _finished(view, model, inputs, ended, seed=seed, residual=residual)
@@ -126,6 +132,10 @@ def fit(
                 if failed:
                     result.attrs["advice"] += f" An inner fit became non-finite: {', '.join(failed)}."
             return result
+    except DataChanged as error:
+        where = saver.flush()
+        hint = f"; the state before is in {where}" if where else ""
+        raise DataChanged(f"{error}{hint}") from None
     except Stop as stop:
         where = saver.flush()
         done = f"after {saver.iteration} iterations"
@@ -134,8 +144,31 @@ def fit(
         )
         raise Interrupted(f"stopped by {stop} {done}{hint}", checkpoint=where, iteration=saver.iteration) from None
     finally:
+        if store is not None:
+            store.release()
         if bar is not None:
             bar.close()
+
+
+def _keep_fingerprints(views: Mapping[str, Blocks], store: Checkpoint) -> None:
+    """Let the first reading of each input compute its fingerprint, for the checkpoint."""
+    for view in views.values():
+        view.keeps_fingerprint = True
+    store.fingerprints = lambda: {name: v.fingerprint for name, v in views.items() if v.fingerprint is not None}
+
+
+def _check_values(views: Mapping[str, Blocks], saved: Saved, store: Checkpoint) -> None:
+    """Refuse to resume with other values, or another mask, than those of the checkpoint; reads each input once.
+
+    views: the inputs by name. saved: what was read from the store.
+    """
+    for name, view in views.items():
+        before = saved.fingerprints.get(name)
+        if before is not None and read_fingerprint(view) != before:
+            raise InputError(
+                f"the checkpoint {str(store.folder)!r} is of other data: shape and dtype of the {name} are the same, "
+                "its values or its mask are not; fit the same data, or give another folder"
+            )
 
 
 def _device(wanted: str, model: Model) -> arrays.Device:

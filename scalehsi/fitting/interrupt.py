@@ -15,6 +15,23 @@ class Stop(BaseException):
 
 
 @contextlib.contextmanager
+def uninterrupted(numbers: tuple[int, ...] = (signal.SIGINT, signal.SIGTERM)) -> Iterator[None]:
+    """Hold the signals back until the end of the block, where half of the work is worse than a short wait."""
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+    held: list[int] = []
+    before = {number: signal.signal(number, lambda number, _: held.append(number)) for number in numbers}
+    try:
+        yield
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
+        for number in held[:1]:
+            signal.raise_signal(number)
+
+
+@contextlib.contextmanager
 def stoppable(
     numbers: tuple[int, ...] = (signal.SIGINT, signal.SIGTERM), error: type[BaseException] = Stop
 ) -> Iterator[None]:

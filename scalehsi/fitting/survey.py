@@ -8,8 +8,11 @@ from typing import Any, Final
 
 import numpy as np
 
+from scalehsi import arrays
 from scalehsi.blocks import Blocks, Tile, map_fold
 from scalehsi.cube import check_finite
+from scalehsi.kernels.pixel_rows.sparse_counts import Counts
+from scalehsi.kernels.statistics.fingerprint import fingerprint
 from scalehsi.kernels.statistics.survey import survey as survey_block
 from scalehsi.kernels.statistics.variance_index import variance_index_of_sums
 from scalehsi.schema import InputError
@@ -129,13 +132,34 @@ def _read(view: Blocks, *, stride: int, seed: int, entropy: bool) -> dict[str, A
     # Neighbours along x, or along the line of a line scan.
     width = next((n for n in reversed(view.shape) if n > 1), 1)
     shared = {"stride": stride, "seed": seed, "entropy": entropy, "width": width}
+    shared["marked"] = view.keeps_fingerprint
     _, sums = map_fold(_survey, view, shared=shared, tile=True, name="survey")
+    if view.keeps_fingerprint:
+        view.fingerprint = _text(sums)
     return sums
 
 
-def _survey(x: Any, *, tile: Tile, **shared: Any) -> tuple[dict[str, Any], dict[str, Any]]:
-    """Survey of one block; arguments as in `_read`."""
-    return survey_block(x, index=tile.index, **shared)
+def read_fingerprint(view: Blocks) -> str:
+    """The fingerprint of a cube, by one reading of its own."""
+    _, sums = map_fold(_fingerprint, view, tile=True, name="fingerprint")
+    view.fingerprint = _text(sums)
+    return view.fingerprint
+
+
+def _text(sums: dict[str, Any]) -> str:
+    return f"{int(sums['fingerprint'][0]) % 2**64:016x}"
+
+
+def _fingerprint(x: Any, *, tile: Tile) -> tuple[dict[str, Any], dict[str, Any]]:
+    """The fingerprint of one block."""
+    x = x if isinstance(x, Counts) else arrays.to_host(x)
+    return {}, {"fingerprint": fingerprint(x, index=tile.index)}
+
+
+def _survey(x: Any, *, tile: Tile, marked: bool, **shared: Any) -> tuple[dict[str, Any], dict[str, Any]]:
+    """Survey of one block; arguments as in `_read`. marked: also its fingerprint."""
+    pixels, sums = survey_block(x, index=tile.index, **shared)
+    return pixels, sums if not marked else {**sums, **_fingerprint(x, tile=tile)[1]}
 
 
 def _sample(sums: dict[str, Any]) -> np.ndarray[Any, Any]:

@@ -1,0 +1,104 @@
+"""The files behind a lazy cube, and whether they are still those that were there when the cube was opened.
+
+A chunk file that is missing is read as zeros, as stores may leave out empty chunks. So a fit whose files vanish would
+go on with other data than it began with.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Any, Final
+
+import dask.array as da
+import xarray as xr
+
+from scalehsi.schema import DataChanged
+
+State = Mapping[str, tuple[int, int, int]]
+"""Of each file, by its path: size, time of change and number of the inode."""
+
+_WRAPPED: Final = ("array", "_array")
+"""Attributes under which xarray's and dask's wrappers keep the array that they wrap."""
+
+
+class StoredFiles:
+    """The files that a cube is read from, as they are now.
+
+    Parameters
+    ----------
+    cube : xarray.DataArray
+        A cube in memory, or computed from data in memory, has no files.
+    """
+
+    def __init__(self, cube: xr.DataArray) -> None:
+        self.places = sorted(set(_places(cube.data))) if isinstance(cube.data, da.Array) else []
+        self.before = {place: _state(place) for place in self.places}
+
+    def check(self) -> None:
+        """Refuse files that have changed since.
+
+        Raises
+        ------
+        DataChanged
+            With the number of files that are missing or changed, and one of them.
+        """
+        for place, before in self.before.items():
+            now = _state(place)
+            if now == before:
+                continue
+            missing = sorted(before.keys() - now.keys())
+            changed = sorted(name for name in before.keys() & now.keys() if before[name] != now[name])
+            new = sorted(now.keys() - before.keys())
+            words = [
+                f"{len(names)} {what} ({names[0]})"
+                for names, what in ((missing, "missing"), (changed, "changed"), (new, "new"))
+                if names
+            ]
+            raise DataChanged(
+                f"the data changed while they were read: of the files of {str(place)!r} {', '.join(words)}; "
+                "copy or write them again, and fit again"
+            )
+
+
+def _places(data: da.Array) -> Iterator[Path]:
+    """Folders and files on this machine that the graph of an array reads."""
+    graph = data.__dask_graph__()
+    for name, layer in getattr(graph, "layers", {}).items():
+        if name.startswith("original-"):
+            for value in dict(layer).values():
+                yield from _place(getattr(value, "value", value))
+
+
+def _place(array: Any) -> Iterator[Path]:
+    """The folder of a Zarr array, or the file of an HDF5 dataset or a memory map."""
+    for _ in range(16):
+        inside = next((getattr(array, name) for name in _WRAPPED if getattr(array, name, None) is not None), None)
+        if inside is None or hasattr(array, "store_path"):
+            break
+        array = inside
+    root = getattr(getattr(array, "store", None), "root", None)
+    if root is not None:
+        yield Path(root) / str(getattr(array, "path", ""))
+        return
+    file = getattr(getattr(array, "file", None), "filename", None) or getattr(array, "filename", None)
+    if file is not None and Path(str(file)).is_file():
+        yield Path(str(file))
+
+
+def _state(place: Path) -> State:
+    """The state of a file, or of all files in a folder; empty when it is gone."""
+    if place.is_file():
+        return {place.name: _of(place.stat())}
+    found: dict[str, tuple[int, int, int]] = {}
+    for folder, _, names in os.walk(place):
+        with os.scandir(folder) as entries:
+            found |= {
+                os.path.relpath(entry.path, place): _of(entry.stat()) for entry in entries if entry.name in set(names)
+            }
+    return found
+
+
+def _of(status: os.stat_result) -> tuple[int, int, int]:
+    return status.st_size, status.st_mtime_ns, status.st_ino
