@@ -1,4 +1,4 @@
-"""A fit is of the data it was given: files that vanish or change end it, a checkpoint is of the same values and mask."""
+"""A fit is of the data it was given: files that change end it, a checkpoint is of the same values and mask."""
 
 from __future__ import annotations
 
@@ -133,7 +133,7 @@ def masked(cube: xr.DataArray) -> xr.DataArray:
 def test_a_checkpoint_is_not_taken_up_for_other_data(tmp_path: Path, other: Any, model: Any) -> None:
     cube = counts()
     hsi.fit(cube, model, checkpoint=tmp_path / "run")
-    with pytest.raises(InputError, match="is of other data.*values or its mask"):
+    with pytest.raises(InputError, match=r"is of other data.*values or its mask"):
         hsi.fit(other(cube), model, checkpoint=tmp_path / "run", resume=True)
     again = hsi.fit(cube.chunk(y=5), model, checkpoint=tmp_path / "run", resume=True)
     assert again.sizes["component"] == 2
