@@ -33,7 +33,7 @@ class StoredFiles:
     """
 
     def __init__(self, cube: xr.DataArray) -> None:
-        self.places = sorted(set(_places(cube.data))) if isinstance(cube.data, da.Array) else []
+        self.places = [] if cube.chunks is None else sorted(set(_places(cube.data)))
         self.before = {place: _state(place) for place in self.places}
 
     def check(self) -> None:

@@ -16,6 +16,7 @@ from llvmlite import ir
 from numba.core import cgutils, types
 from numba.core.options import DefaultOptions
 from numba.extending import intrinsic
+from numba.np.numpy_support import carray
 
 Function = TypeVar("Function", bound=Callable[..., Any])
 
@@ -134,18 +135,18 @@ def read_tile(address: int, row_bytes: int, kind: int, first: int, rows: int, ti
         if p >= rows:
             tile[p, :] = 0
         elif kind == 0:
-            bytes_ = numba.carray(pointer(at), channels, np.uint8)
+            bytes_ = carray(pointer(at), channels, np.uint8)
             for e in range(channels[0]):
                 tile[p, e] = bytes_[e]
         elif kind == 1:
-            words = numba.carray(pointer(at), channels, np.uint16)
+            words = carray(pointer(at), channels, np.uint16)
             for e in range(channels[0]):
                 tile[p, e] = words[e]
         elif kind == 2:
-            singles = numba.carray(pointer(at), channels, np.float32)
+            singles = carray(pointer(at), channels, np.float32)
             for e in range(channels[0]):
                 tile[p, e] = singles[e]
         else:
-            doubles = numba.carray(pointer(at), channels, np.float64)
+            doubles = carray(pointer(at), channels, np.float64)
             for e in range(channels[0]):
                 tile[p, e] = doubles[e]

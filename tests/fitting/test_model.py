@@ -96,7 +96,7 @@ def test_wrong_numbers_are_refused(model: type[Model], settings: dict[str, Any],
     ("model", "settings", "message"),
     [
         (hsi.NMF, {"loss": "poison"}, "loss='poison' is not known; did you mean 'poisson'"),
-        (hsi.NMF, {"loss": 3}, "loss=3 is not known; Known: frobenius, poisson"),
+        (hsi.NMF, {"loss": 3}, "loss=3 is not known; Known: auto, frobenius, poisson"),
         (hsi.NMF, {"weighting": "counts"}, "weighting='counts' is not known; it is None or 'poisson'"),
         (hsi.NMF, {"loss": "poisson", "weighting": "poisson"}, "belongs to loss='frobenius'"),
         (hsi.PCA, {"solver": "grams"}, "solver='grams' is not known; did you mean 'gram'"),

@@ -22,7 +22,7 @@ from scalehsi.schema import InputError
 from tests.helpers import CountingStore, counts_cube, raise_if_dask_computes
 
 MODELS: dict[str, Model] = {
-    "frobenius": hsi.NMF(3, max_iter=4, tol=0, compress=False),
+    "frobenius": hsi.NMF(3, loss="frobenius", max_iter=4, tol=0, compress=False),
     "weighted": hsi.NMF(2, weighting="poisson", max_iter=2, tol=0),
     "poisson": hsi.NMF(4, loss="poisson", bin_factor=1, max_iter=3, tol=0),
     "pca": hsi.PCA(3),

@@ -11,6 +11,7 @@ from typing import Any, Final
 
 import numba
 import numpy as np
+from numba.np.numpy_support import carray
 
 from scalehsi.kernels.compiled import KINDS, placed, pointer, read_tile
 from scalehsi.kernels.pixel_rows.tile_products import add_outer, dots
@@ -69,7 +70,7 @@ def _update_pass(
         rows = min(height, pixels - first)
         tile = buffer
         if in_place != 0 and rows == height:
-            tile = numba.carray(pointer(address + first * row_bytes), (height, channels), buffer.dtype)
+            tile = carray(pointer(address + first * row_bytes), (height, channels), buffer.dtype)
         else:
             read_tile(address, row_bytes, number_kind, first, rows, buffer)
         _tile_sums(
