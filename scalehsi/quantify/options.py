@@ -257,7 +257,9 @@ def _factors(setup: Setup) -> Float:
     if isinstance(given, str):
         if given != COMPUTED:
             raise InputError(f"k_factors={given!r}; give {COMPUTED!r}, or a mapping such as {{'Si_Ka': 1.0}}")
-        made: Float = setup.thin.yields[0] / setup.thin.yields
+        # A line of which no channel of the axis has anything has no factor.
+        seen = np.where(setup.thin.yields > 0, setup.thin.yields, np.nan)
+        made: Float = seen[np.argmax(np.isfinite(seen))] / seen
         return made
     known = {" ".join(filter(None, split_name(str(name)))): value for name, value in given.items()}
     found: list[float] = []

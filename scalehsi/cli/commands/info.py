@@ -24,6 +24,7 @@ from scalehsi.cli.session import Session
 from scalehsi.cube import describe, describe_axes, history_of, navigation_dims
 from scalehsi.io import open_dataset
 from scalehsi.io.atomic import is_store
+from scalehsi.plots.coordinates import word_list
 from scalehsi.result import advice_alone, map_dims, result_warnings, settings_of
 from scalehsi.schema import COMPONENT, ENDMEMBERS, ENERGY, MASK, OBJECTIVE
 
@@ -179,7 +180,7 @@ def _info_result(session: Session, path: Path, data: xr.Dataset) -> dict[str, An
     out = session.console
     dims = map_dims(data)
     truth = data.attrs["model"] == "truth"
-    names = list(map(str, data.attrs.get("components", data[COMPONENT].values)))
+    names = list(word_list(data.attrs.get("components"))) or [str(v) for v in data[COMPONENT].values]
     found: dict[str, Any] = {
         "path": str(path),
         "kind": "truth" if truth else "result",
