@@ -215,7 +215,7 @@ CASES = {
         typed="'fitted.zarr' exists already; give another name, or replace it with --overwrite",
     ),
     "destination that is somebody's folder": Case(
-        "'mine' is a folder but no Zarr store and is left alone",
+        "'mine' exists already; it is a folder but no Zarr store and is left alone",
         "convert good.zarr mine --overwrite",
         lambda: hsi.convert("good.zarr", "mine", overwrite=True),
         lambda: (Path("mine").mkdir(), Path("mine/thesis.txt").write_text("42")),

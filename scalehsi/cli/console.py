@@ -85,12 +85,12 @@ class Console:
         translate : callable
             Turns a remedy of the library into words of the command line: that of the session.
         """
-        from scalehsi.result import result_warnings  # it loads xarray, which --help does without
-
-        found = result_warnings(result)
-        for code, text, remedy in found:
-            self.warn(" ".join(f"warning ({code}): {text}{remedy_words(remedy, translate)}".split()))
-        return [each._asdict() for each in found]
+        # As `result_warnings`, which is not imported here: it loads xarray, which --help does without.
+        found: list[dict[str, str]] = json.loads(result.attrs.get("warnings", "[]"))
+        for each in found:
+            words = f"warning ({each['code']}): {each['text']}{remedy_words(each['remedy'], translate)}"
+            self.warn(" ".join(words.split()))
+        return found
 
     def fail(self, words: Sequence[str], status: int, text: str, **more: Any) -> None:
         """Show an error in one line, and as JSON where that was asked for.

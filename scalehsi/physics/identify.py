@@ -159,7 +159,7 @@ def candidates_at(
     Examples
     --------
     >>> [candidate.line.name for candidate in candidates_at(8.05, 0.03)]
-    ['Cu Ka', 'Tm La']
+    ['Cu Ka']
     """
     found = []
     for element, lines in _all_lines(beam_kev).items():

@@ -30,7 +30,7 @@ def from_state(kernel: str, state: State) -> Hyper:
     """Restore hyperparameters from a fit's state."""
     arrays = {name: state[name] for name in ("signal", "noise", "mean", "scan", "history")}
     y, x = map(float, state["lengths"])
-    loss, plain = float(state["loss"]), float(state["plain"])
+    loss, plain = float(state["loss"]), float(state.get("plain", np.nan))
     return Hyper(kernel, (y, x), loss=loss, plain=plain, evaluations=int(state["evaluations"]), **arrays)
 
 

@@ -75,6 +75,8 @@ def ahead(
     point = better
     if far and np.isfinite(best):
         point = unit(np.maximum(better + beta * (better - state["kept"]), 0.0), better)
+    # At the floor of rounding, steps that gain nothing are accepted, too: extrapolated, they would wander for ever.
+    factor = FACTOR_GROWTH if value < best else 1 / FACTOR_SHRINK
     value = min(value, best) if far and np.isfinite(value) else value
     new = {
         **state,
@@ -82,7 +84,7 @@ def ahead(
         "kept": better,
         "safe": safe,
         "objective": np.asarray(value),
-        "beta": np.asarray(min(cap, beta * FACTOR_GROWTH)),
+        "beta": np.asarray(min(cap, beta * factor)),
         "cap": np.asarray(min(1.0, cap * CAP_GROWTH)),
     }
     return new, Stats(value)

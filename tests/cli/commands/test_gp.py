@@ -30,7 +30,8 @@ def test_a_result_onto_a_finer_grid(run, stores, answer):
     assert "length along y and x" in out
     assert {"uncertainty.png", "lengths.png", "scan.png"} <= {p.name for p in (stores / "page").iterdir()}
     scan = hsi.lengthscale_scan(coarse)
-    assert scan.attrs["advice"] in out
+    assert scan.attrs["advice"].startswith("Fit with lengthscale=(")
+    assert "Fit with --lengthscale " in out
     with pytest.raises(hsi.InputError, match="belongs to the report of a ParallelGP"):
         hsi.report(coarse, stores / "never", scan=scan)
 

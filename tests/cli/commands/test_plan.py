@@ -17,4 +17,4 @@ def test_plan(run, scene):
     assert {k: v for k, v in found.items() if k not in ("path", "memory")} == {
         k: v for k, v in expected.items() if k != "memory"
     }
-    assert re.search(r"^Passes +at most 9 over the cube, 1 of them from the disk$", err, re.MULTILINE)
+    assert re.search(r"^Passes +at most 10 over the cube, 1 of them from the disk$", err, re.MULTILINE)

@@ -278,7 +278,7 @@ def test_every_rule_comes_near_the_exact_solver_in_more_readings(solver: str) ->
         ({"loss": "poisson", "missing": True, "bin_factor": 2}, "needs single pixels"),
         ({"compress": "yes"}, "compress is True, False or 'auto'"),
         ({"compress": True, "loss": "poisson"}, "compress=True needs"),
-        ({"bin_factor": 4}, "belongs to loss='poisson'"),
+        ({"loss": "frobenius", "bin_factor": 4}, "belongs to loss='poisson'"),
         ({"loss": "poisson", "bin_factor": 0}, "whole number of at least 1"),
         ({"start": "nndsv"}, "did you mean 'nndsvd'"),
         ({"simplex": "yes"}, "simplex is True or False"),

@@ -111,7 +111,7 @@ def test_readings_of_the_cube(how: str, scene: Any, monkeypatch: pytest.MonkeyPa
 def test_a_few_iterations_from_each_start_come_near_the_best(how: str, counts: bool, scene: Any) -> None:
     cube, _ = scene
     view = open_blocks(cube)
-    settings: dict[str, Any] = {"weighting": "poisson" if counts else None, "tol": 0.0}
+    settings: dict[str, Any] = {"loss": "frobenius", "weighting": "poisson" if counts else None, "tol": 0.0}
     best = float(hsi.fit(cube, hsi.NMF(4, max_iter=60, **settings)).objective.min())
     s = first_endmembers(view, survey(view, seed=0, counts=counts), how, 4, counts=counts, seed=0)
     found = hsi.fit(cube, hsi.NMF(4, max_iter=15, start=s, **settings)).objective
