@@ -64,13 +64,17 @@ CHANGED_MAPS = {"PSNMF": 0.02}
 abundances of the neighbours are averaged in place of fractions of the counts."""
 
 
+CHANGED_SPECTRA = {"PSNMF": 1.0}
+"""In degrees: its first stage ends elsewhere since steps that gain nothing are not extrapolated any further."""
+
+
 def assert_same_result(found: xr.Dataset, old: xr.Dataset) -> None:
     """The same status and variables; spectra within 0.00 degrees, maps to rounding where nothing was mended."""
     assert found.attrs["status"] == old.attrs["status"]
     assert set(old.data_vars) <= set(found.data_vars)
     if "endmembers" in old:
         angle = hsi.metrics.spectral_angle(found["endmembers"], old["endmembers"])
-        assert float(np.degrees(angle).max()) < 0.005
+        assert float(np.degrees(angle).max()) < CHANGED_SPECTRA.get(old.attrs["model"], 0.005)
     scale = float(abs(old["abundances"]).max())
     atol = CHANGED_MAPS.get(old.attrs["model"], 1e-4 * scale)
     np.testing.assert_allclose(found["abundances"], old["abundances"], rtol=1e-4, atol=atol)

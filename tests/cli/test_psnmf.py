@@ -95,8 +95,7 @@ def test_report_sets_other_methods_beside(answer, run, minerals, tmp_path):
     text = page.read_text()
     for said in (
         "Comparison with other methods",
-        "The paper: hsi.PSNMF(3, ",
-        "bin_factor=12",
+        "<td>The paper</td><td>hsi.PSNMF(3, bin_factor=12, ",
         "pca",
         "Nd Lα (5.168 to 5.288 keV)",
     ):

@@ -298,7 +298,7 @@ class ParallelGP(DirectModel):
         return int(max(1, min(halo, side))), tile_grid(shape, size)
 
     def final_status(self, variables: Variables, status: Status, advice: str) -> tuple[Status, str]:
-        if not bool(variables[result_variables.SETTLED]):
+        if not bool(variables.get(result_variables.SETTLED, True)):
             status, advice = "max_iter", f"{advice} Narrow their interval: set lengthscale=(low, high)."
         residual = float(variables.get(result_variables.SOLVER_RESIDUAL, 0.0))
         if residual <= missing_pixels.TOLERANCE:
@@ -314,12 +314,13 @@ class ParallelGP(DirectModel):
             round(maps.sizes[d] / axis.factor)
             for d, axis in zip((Y, X), Upsampling.of(self.upsample).axes, strict=True)
         ]
+        known = variables.get(result_variables.FITTED_PIXELS)
         return gaussian_process.judge(
             [float(v) for v in variables[result_variables.LENGTHSCALE].values],
             self.bounds,
             (shape[0], shape[1]),
             frames=math.prod(n for d, n in maps.sizes.items() if d not in (COMPONENT, Y, X)),
-            pixels=variables[result_variables.FITTED_PIXELS].values.tolist(),
+            pixels=known.values.tolist() if known is not None else [math.prod(shape)] * maps.sizes[COMPONENT],
             gain=float(variables[result_variables.GAIN]),
         )
 

@@ -35,7 +35,12 @@ def from_state(kernel: str, state: State) -> Hyper:
 
 
 def of_the_fit(state: State) -> Variables:
-    """Variables that say on how many pixels the hyperparameters rest, and whether their search ended."""
+    """Variables that say on how many pixels the hyperparameters rest, and whether their search ended.
+
+    Checkpoints of earlier versions do not know it.
+    """
+    if FITTED_PIXELS not in state:
+        return {}
     pixels = {"long_name": "measured pixels of the windows of the fit"}
     settled = {"long_name": "whether the search for lengths and noise ended by itself"}
     return {
