@@ -4,7 +4,7 @@
 PYTHON  ?= python3
 VENV    ?= .venv
 # Fast tests by default; `make test MARKERS="not gpu"` runs everything that a machine without a GPU can.
-MARKERS ?= not slow and not gpu and not cluster and not emulated and not bench and not examples
+MARKERS ?= not slow and not long and not gpu and not cluster and not emulated and not bench and not examples
 DEMO    ?= demo
 
 BIN := $(VENV)/bin

@@ -20,6 +20,8 @@ from scalehsi.models.catalogue import model_class
 from scalehsi.result import settings_of
 from tests.paths import ROOT
 
+pytestmark = pytest.mark.long
+
 CUBES = {
     "pca": "chequerboard",
     "nmf": "chequerboard",

@@ -30,6 +30,8 @@ from tests.helpers import (
 )
 from tests.strategies import Case, cases, with_halo
 
+pytestmark = pytest.mark.long
+
 LOCAL = ["synchronous", "threads"]
 
 

@@ -15,6 +15,8 @@ import scalehsi as hsi
 from scalehsi.cli import app
 from scalehsi.cli.arguments import settings_of
 
+pytestmark = pytest.mark.long
+
 ALL = ("--cluster", "--workers", "--memory", "--device", "--json", "--quiet", "--debug")
 OPTIONS = {
     "demo": ("--size", "--counts", "--seed", "--overwrite", "DIR"),

@@ -16,6 +16,8 @@ import scalehsi as hsi
 from scalehsi.cli import console
 from scalehsi.result import ResultWarning, warnings_text
 
+pytestmark = pytest.mark.long
+
 
 def on_a_terminal(*words: str, **environment: str) -> tuple[str, str]:
     """Run a command whose standard error is a terminal; gives standard output and what the terminal got."""

@@ -18,6 +18,8 @@ import scalehsi as hsi
 from scalehsi.cli import main
 from scalehsi.fitting.checkpoint import FILE
 
+pytestmark = pytest.mark.long
+
 
 @pytest.fixture(scope="module")
 def slow(tmp_path_factory: pytest.TempPathFactory) -> Path:

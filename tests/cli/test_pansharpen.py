@@ -10,6 +10,8 @@ import pytest
 import scalehsi as hsi
 from scalehsi.cli import main
 
+pytestmark = pytest.mark.long
+
 SCENE = ("--set", "shape=24,36", "--set", "n_channels=60", "--set", "footprint=4", "--set", "image_counts=100")
 
 

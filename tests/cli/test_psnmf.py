@@ -12,6 +12,8 @@ import scalehsi as hsi
 from scalehsi.cli import main
 from scalehsi.io import open_dataset
 
+pytestmark = pytest.mark.long
+
 SETTINGS = ("--set", "bin_factor=12", "--set", "settings=paper")
 
 

@@ -10,6 +10,8 @@ from pathlib import Path
 
 import pytest
 
+pytestmark = pytest.mark.long
+
 LIMIT = 512 * 2**20
 
 SCRIPT = textwrap.dedent("""

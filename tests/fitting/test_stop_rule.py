@@ -21,6 +21,8 @@ from scalehsi.fitting.sources import select_inputs
 from scalehsi.fitting.turning import LARGEST_TURN_DEG, largest_turn, longer_path, no_path
 from tests.scenes import smooth_scene
 
+pytestmark = pytest.mark.long
+
 
 @dataclass(frozen=True)
 class Turning(IterativeModel):

@@ -15,6 +15,8 @@ from scalehsi.schema import InputError
 from tests.helpers import raise_if_dask_computes
 from tests.io.cubes import CHUNK_MB, counts_of, peak_of
 
+pytestmark = pytest.mark.long
+
 
 def test_a_cube_in_memory_is_converted_to_its_smallest_integers(tmp_path: Path) -> None:
     cube = counts_of(dtype="f4", most=1000)

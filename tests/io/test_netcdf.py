@@ -14,6 +14,8 @@ import scalehsi as hsi
 from scalehsi.cube import history_of
 from scalehsi.result import plain_attrs, result_warnings
 
+pytestmark = pytest.mark.long
+
 ENGINES = {"scipy": "scipy", "netcdf4": "netCDF4", "h5netcdf": "h5netcdf"}
 """The engines, and the module that each needs."""
 

@@ -27,6 +27,8 @@ from scalehsi.io.save import OTHER_FORMATS, check_store_name
 from scalehsi.schema import InputError
 from tests.io.cubes import CHUNK_MB, counts_of, hidden, noisy, peak_of, result_of
 
+pytestmark = pytest.mark.long
+
 # Names of stores ---------------------------------------------------------------------------------------------------
 
 

@@ -18,6 +18,8 @@ from tests.paths import ROOT
 from tests.plots.drawn import scale_bars
 from tests.report.results import eds_result
 
+pytestmark = pytest.mark.long
+
 
 @pytest.mark.parametrize(
     ("step", "units", "size", "length", "label"),

@@ -16,6 +16,8 @@ from scalehsi.schema import InputError
 from scalehsi.simulate.minerals import MINERALS
 from tests.paths import DATA
 
+pytestmark = pytest.mark.long
+
 DEV = DATA / "psnmf_dev" / "truth.npz"
 K_ATOMIC = {"Mg": 1.080, "Si": 1.0, "Al": 1.007, "Ca": 0.839, "Fe": 0.856, "Nd": 0.904, "Sm": 0.888, "U": 0.402}
 K_ATOMIC |= {"O": 1.892, "Cu": 0.928}

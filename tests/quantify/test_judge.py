@@ -14,6 +14,8 @@ from scalehsi.result import result_warnings
 from scalehsi.schema import InputError
 from tests.bench.composition import ENERGY, SAMPLES, codes, drawn, extras, real_sums
 
+pytestmark = pytest.mark.long
+
 BRIDGMANITE = SAMPLES["bridgmanite"]
 NUMBERS = ("atomic_percent", "weight_percent", "intensity", "atomic_percent_std", "atomic_percent_k_std")
 

@@ -12,6 +12,8 @@ from scalehsi.schema import InputError
 from scalehsi.simulate.minerals import MINERALS
 from tests.helpers import raise_if_dask_computes
 
+pytestmark = pytest.mark.long
+
 ELEMENTS = ["Mg", "Si", "Ca", "Fe", "O", "Cu", "Al", "Nd", "Sm", "U"]
 FOIL = {"thickness_nm": 100.0, "density": 4.5}
 

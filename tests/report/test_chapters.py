@@ -18,6 +18,8 @@ from scalehsi.schema import InputError
 from tests.report.pages import Page
 from tests.report.results import eds_result, eels_result, pca_result, series_result
 
+pytestmark = pytest.mark.long
+
 
 def test_a_new_file_in_the_folder_becomes_a_chapter(
     tmp_path: Path, small: xr.Dataset, no_figures: None, monkeypatch: pytest.MonkeyPatch

@@ -16,6 +16,8 @@ from scalehsi.report.write import report
 from tests.report.pages import Page
 from tests.report.results import eds_result
 
+pytestmark = pytest.mark.long
+
 
 def test_the_page_needs_nothing_from_elsewhere(shown: Page) -> None:
     assert not shown.all("script")

@@ -18,6 +18,8 @@ from scalehsi.report.write import report
 from scalehsi.schema import InputError
 from tests.report.results import eds_result
 
+pytestmark = pytest.mark.long
+
 
 def test_the_public_name_is_called_however_it_was_imported(tmp_path: Path, no_figures: None) -> None:
     result, _ = eds_result(8)

@@ -16,6 +16,8 @@ from scalehsi.cube import check_cube
 from scalehsi.result import check_result
 from scalehsi.schema import InputError
 
+pytestmark = pytest.mark.long
+
 SMALL = {
     "phases": {"shape": (40, 33), "n_channels": 300},
     "chequerboard": {"shape": (40, 33), "n_channels": 96},

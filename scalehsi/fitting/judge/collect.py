@@ -127,7 +127,7 @@ def _axis(cube: xr.DataArray, dim: str) -> tuple[Float, str]:
 
 def _joined(entries: list[tuple[Any, ...]], n: int) -> list[np.ndarray[Any, Any]]:
     """Add the entries of all blocks up by number; the columns as in `_bins`. n: numbers."""
-    found = [np.zeros((n, *column.shape[1:])) for column in entries[0][1:]]
+    found = [np.zeros((n, *column.shape[1:]), dtype=column.dtype) for column in entries[0][1:]]
     for numbers, *columns in entries:
         for out, column in zip(found, columns, strict=True):
             out[numbers] += column  # a block has each number once

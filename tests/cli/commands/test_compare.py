@@ -10,6 +10,8 @@ import pytest
 import scalehsi as hsi
 from scalehsi.io import open_dataset
 
+pytestmark = pytest.mark.long
+
 
 def test_compare(run, scene):
     status, out, err = run("compare", scene / "map_truth.zarr", scene / "result.zarr", scene / "result.zarr", "--json")

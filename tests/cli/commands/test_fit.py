@@ -12,6 +12,8 @@ import xarray as xr
 import scalehsi as hsi
 from tests.paths import DATA
 
+pytestmark = pytest.mark.long
+
 EDX = DATA / "edx_88ESLP" / "88_ES-LP_G8_selection2_cropped2.hspy"
 
 

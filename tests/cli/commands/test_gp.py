@@ -6,6 +6,8 @@ import xarray as xr
 
 import scalehsi as hsi
 
+pytestmark = pytest.mark.long
+
 
 @pytest.fixture(scope="module")
 def stores(tmp_path_factory):

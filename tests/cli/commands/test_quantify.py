@@ -14,6 +14,8 @@ from scalehsi.cli import main
 from scalehsi.io import open_dataset
 from tests.refusals import refused, tree
 
+pytestmark = pytest.mark.long
+
 ELEMENTS = "Mg,Si,Al,Ca,Fe,Nd,Sm,O,Cu,U"
 
 

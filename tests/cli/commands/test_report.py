@@ -4,8 +4,12 @@ from __future__ import annotations
 
 from pathlib import Path
 
+import pytest
+
 import scalehsi as hsi
 from scalehsi.result import ResultWarning, warnings_text
+
+pytestmark = pytest.mark.long
 
 
 def test_report(answer, run, scene, tmp_path):

@@ -25,6 +25,8 @@ from scalehsi.fitting.judge.evidence import Evidence
 from scalehsi.result import ResultWarning
 from tests.fitting.judge.planted import Scene, evidence_with_outliers
 
+pytestmark = pytest.mark.long
+
 CLEAN = [("EDS", 20), ("EDS", 100), ("EDS", 500), ("EELS", 2e3), ("EELS", 2e4)]
 ALL: tuple[Callable[[Evidence], ResultWarning | None], ...] = (
     saturated,

@@ -21,6 +21,8 @@ from scalehsi.simulate.chequerboard import PHASES
 from tests.fitting.judge.reference import evidence_of
 from tests.paths import DATA
 
+pytestmark = pytest.mark.long
+
 Array = np.ndarray[Any, Any]
 AXES = {"EDS": (0.2 + 0.02 * np.arange(500), "keV"), "EELS": (250.0 + np.arange(512), "eV")}
 SIZE = 32

@@ -15,6 +15,8 @@ from scalehsi.kernels import least_squares, poisson
 from tests.fitting.judge.reference import evidence_of
 from tests.fitting.judge.scenes import Scene, angles, scene
 
+pytestmark = pytest.mark.long
+
 POISSON: dict[str, Any] = {"loss": "poisson"}
 WEIGHTED: dict[str, Any] = {"loss": "frobenius", "settings": {"weighting": "poisson"}}
 PLAIN: dict[str, Any] = {"loss": "frobenius"}

@@ -15,6 +15,8 @@ from scalehsi.result import ResultWarning
 from tests.fitting.judge.reference import evidence_of
 from tests.fitting.judge.scenes import Scene, angles, scene
 
+pytestmark = pytest.mark.long
+
 WEIGHTED, POISSON = {"weighting": "poisson"}, {"loss": "poisson"}
 DOSES = [("edx", 100.0), ("eels", 2e3), ("eels", 2e4)]
 

@@ -15,6 +15,8 @@ from scalehsi.result import result_warnings
 from tests.fitting.judge.planted import Scene, evidence_with_outliers
 from tests.paths import DATA
 
+pytestmark = pytest.mark.long
+
 CASES = [
     ("EDS", 100, 1.0, 30),
     ("EDS", 500, 1.0, 30),

@@ -13,6 +13,8 @@ from scalehsi.fitting.judge.totals import thickness_in_simplex, totals
 from tests.fitting.judge.reference import evidence_of
 from tests.fitting.judge.scenes import scene
 
+pytestmark = pytest.mark.long
+
 SIMPLEX = {"simplex": True, "loss": "poisson"}
 
 

@@ -15,6 +15,8 @@ from scalehsi.kernels.gaussian_process.posterior import mixing, predict
 from scalehsi.kernels.gaussian_process.radial_kernel import radial_covariance
 from scalehsi.kernels.gaussian_process.sampling_points import Points, axis_points, positions
 
+pytestmark = pytest.mark.long
+
 SHAPE = (8, 9)
 POINTS = ((0.0, 1.3, 8.4), (-0.4, 2.0, 5.25))
 PATTERNS = ["random", "rows", "corner", "one map", "never together"]

@@ -54,6 +54,9 @@ def test_abundances_are_the_best_for_the_measured_channels(
     c = solved(x, s, **({"tau": tau} if prior else {}))
     for row, here in zip(x, c, strict=True):
         there = np.isfinite(row)
+        if not there.any():
+            assert np.isnan(here).all()
+            continue
 
         def value(c: Float, row: Float = row[there], s: Float = s[:, there]) -> tuple[float, Float]:
             y = np.maximum(c @ s, 1e-290)

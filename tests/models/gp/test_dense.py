@@ -13,6 +13,8 @@ from scalehsi.kernels.gaussian_process.likelihood import Hyper
 from scalehsi.kernels.gaussian_process.sampling_points import Points
 from scalehsi.models.gp import dense
 
+pytestmark = pytest.mark.long
+
 needed = pytest.mark.skipif(find_spec("gpytorch") is None, reason="gpytorch is not installed")
 SCATTERED = ((0.0, 1.3, 1.3, 8.4), (-0.4, 2.0, 5.25))
 """Arbitrary points, one of them twice."""

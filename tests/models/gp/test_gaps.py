@@ -13,6 +13,8 @@ from scalehsi.kernels.gaussian_process.likelihood import Hyper
 from scalehsi.models.gp import model
 from scalehsi.schema import InputError
 
+pytestmark = pytest.mark.long
+
 PATTERNS = ["random", "rows", "corner"]
 
 

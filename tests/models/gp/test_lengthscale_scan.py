@@ -17,6 +17,8 @@ from scalehsi.kernels.gaussian_process import likelihood
 from scalehsi.kernels.gaussian_process.posterior import predict
 from scalehsi.schema import InputError
 
+pytestmark = pytest.mark.long
+
 
 @pytest.fixture(scope="module")
 def atoms() -> xr.Dataset:

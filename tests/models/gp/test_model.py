@@ -17,6 +17,8 @@ from scalehsi.models.gp.tiles import smooth_tile
 from scalehsi.models.gp.upsampling import Upsampling
 from scalehsi.schema import InputError
 
+pytestmark = pytest.mark.long
+
 
 def make_maps(shape=(40, 36), components=3, noise=0.3, seed=0, length=3.0):
     """Smooth maps of unit variance, noisy and true, with coordinates in nm."""

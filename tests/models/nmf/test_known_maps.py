@@ -20,6 +20,8 @@ from scalehsi.models.nmf import known_maps
 from scalehsi.schema import InputError
 from tests.helpers import CountingStore
 
+pytestmark = pytest.mark.long
+
 KINDS: list[dict[str, Any]] = [
     {"loss": "frobenius"},
     {"weighting": "poisson"},

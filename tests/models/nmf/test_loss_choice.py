@@ -17,6 +17,8 @@ from scalehsi.models.nmf.setting_rules import LOSSES
 from scalehsi.schema import InputError
 from tests.scenes import smooth_scene
 
+pytestmark = pytest.mark.long
+
 POISSON, WEIGHTED, PLAIN = ("poisson", "none"), ("frobenius", "poisson"), ("frobenius", "none")
 
 

@@ -15,6 +15,8 @@ from scalehsi.cube import make_cube
 from scalehsi.schema import InputError
 from tests.scenes import diode
 
+pytestmark = pytest.mark.long
+
 
 def mixture(seed: int = 0, *, size: int = 16, channels: int = 30) -> tuple[xr.DataArray, Float, Float]:
     """A small float cube, its endmembers (K, E) and abundances (y, x, K) that sum to one."""

@@ -13,6 +13,8 @@ import xarray as xr
 import scalehsi as hsi
 from tests.scenes import smooth_scene
 
+pytestmark = pytest.mark.long
+
 LS: dict[str, Any] = {"loss": "frobenius"}
 KL: dict[str, Any] = {"loss": "poisson"}
 SETTINGS: list[dict[str, Any]] = [

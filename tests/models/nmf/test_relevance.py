@@ -16,6 +16,8 @@ from tests import ard_so
 from tests.paths import DATA
 from tests.scenes import diode
 
+pytestmark = pytest.mark.long
+
 
 def mixture(seed: int = 0) -> xr.DataArray:
     """Three endmembers that mix everywhere: there is nothing to set apart."""

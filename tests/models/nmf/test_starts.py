@@ -27,6 +27,8 @@ from scalehsi.schema import InputError
 from tests.helpers import counts_cube, random_mask
 from tests.strategies import Case, cases
 
+pytestmark = pytest.mark.long
+
 
 def start(cube: xr.DataArray, how: str, n: int, *, counts: bool = False, seed: int = 0, **options: Any) -> Float:
     view = open_blocks(cube, **({"block_bytes": 60_000} | options))

@@ -14,6 +14,8 @@ import scalehsi as hsi
 from scalehsi.schema import InputError
 from tests.paths import DATA
 
+pytestmark = pytest.mark.long
+
 PAIR = DATA / "psnmf_eels_dev"
 SIZE, CHANNELS = 48, 90
 ACQUIRED = {"n_channels": CHANNELS, "counts_per_pixel": 300, "footprint": 4}

@@ -16,6 +16,8 @@ from scalehsi.models.psnmf import bin_scan as scanning
 from scalehsi.schema import InputError
 from tests.helpers import raise_if_dask_computes
 
+pytestmark = pytest.mark.long
+
 
 @pytest.fixture(scope="module")
 def scene() -> tuple[xr.DataArray, xr.Dataset]:

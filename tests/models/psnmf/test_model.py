@@ -23,6 +23,8 @@ from scalehsi.models.psnmf import mixture_fit
 from scalehsi.schema import InputError, Interrupted
 from tests.helpers import random_mask
 
+pytestmark = pytest.mark.long
+
 QUICK = hsi.PSNMF(3, bin_factor=6, max_iter=30)
 PAPER = hsi.PSNMF(3, bin_factor=6, settings="paper", max_iter=30)
 MODELS = {"default": QUICK, "paper": PAPER, "totals": hsi.PSNMF(3, bin_factor=6, simplex=False, max_iter=30)}

@@ -15,6 +15,8 @@ import scalehsi as hsi
 from scalehsi.arrays import Float
 from scalehsi.result import result_warnings
 
+pytestmark = pytest.mark.long
+
 E = np.arange(100.0)
 PEAKS = ((20, 60), (35, 85), (70, 92))
 

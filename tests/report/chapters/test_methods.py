@@ -13,6 +13,8 @@ from scalehsi.schema import InputError
 from tests.report.pages import Page
 from tests.report.results import blurred, eds_result
 
+pytestmark = pytest.mark.long
+
 
 def test_signed_results_have_no_maps_of_phases(shown: Page) -> None:
     assert "The same cube by Blurred and NMF." in shown.text
