@@ -10,6 +10,8 @@ from scalehsi.report.write import report
 from tests.report.pages import Page
 from tests.report.results import eds_result
 
+pytestmark = pytest.mark.long
+
 
 def test_the_head_says_what_the_result_is_and_how_the_fit_ended(shown: Page) -> None:
     assert "Mantle minerals NMF · 3 components · y 60 × x 60 pixels · 1000 channels, 0.2 to 10.19 keV" in shown.text

@@ -24,8 +24,12 @@ from scalehsi.schema import ABUNDANCES, ENERGY, MASK
 
 PREFIX: Final = "judge_"
 PURE_PERCENTILE: Final = 99.5
+PAIRED_VALUES: Final = 2**18
+LEAST_PAIRS: Final = 64
+"""Pairs of neighbours for the variance index: so many values, and at least so many pairs."""
 
-Sums = Mapping[str, Any]
+Sums = dict[str, Any]
+"""Lists of the blocks are taken out of it as they are added up, so that the client does not hold them twice."""
 
 
 def judged(
@@ -137,7 +141,7 @@ def _joined(entries: list[tuple[Any, ...]], n: int) -> list[np.ndarray[Any, Any]
 def _regions(sums: Sums, grid: Grid, k: int) -> Regions:
     """Sums of the regions. k: components."""
     rows, columns = grid.regions
-    _, pixels, data, c = _joined(sums[f"{PREFIX}regions"], rows * columns)
+    _, pixels, data, c = _joined(sums.pop(f"{PREFIX}regions"), rows * columns)
     return Regions((rows, columns), pixels.astype(np.int64), data, c.reshape(-1, k))
 
 
@@ -146,7 +150,7 @@ def _bins(sums: Sums, name: str, width: int, wanted: int, s: Float) -> Bins:
 
     name: of the sums. wanted: the sample at most. s (K, E): for the sizes of an empty sample.
     """
-    entries = sums.get(name)
+    entries = sums.pop(name, None)
     if not entries:
         none = np.zeros(0, dtype=np.int64)
         return Bins(width, none, none, np.zeros((0, s.shape[1])), np.zeros((0, len(s))))
@@ -163,6 +167,8 @@ def _phi(sample: Bins, neighbours: Bins, s: Float, offset: Float) -> float:
     pairs = [(row, n) for n, i in enumerate(neighbours.index) if (row := row_of.get(int(i) - 1)) is not None]
     if not pairs:
         return float("nan")
+    # The median over many channels needs few pairs, and several float64 copies are made of them.
+    pairs = pairs[: max(LEAST_PAIRS, PAIRED_VALUES // s.shape[1])]
     a, b = (np.asarray(each) for each in zip(*pairs, strict=True))
     first, second = sample.data[a], neighbours.data[b]
     left = [d - c @ s - offset for d, c in ((first, sample.abundances[a]), (second, neighbours.abundances[b]))]
@@ -179,7 +185,7 @@ def _map_moments(sums: Sums, grid: Grid, k: int, total: float) -> tuple[Float, F
     """
     outer, purity = np.zeros((len(WIDTHS), k, k)), np.full(k, np.nan)
     for i, width in enumerate(grid.widths()):
-        entries = sums.get(f"{PREFIX}maps_{width}")
+        entries = sums.pop(f"{PREFIX}maps_{width}", None)
         if not entries:
             continue
         (values,) = _joined(entries, MAP_BINS)

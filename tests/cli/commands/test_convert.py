@@ -5,8 +5,11 @@ from __future__ import annotations
 import json
 
 import numpy as np
+import pytest
 
 import scalehsi as hsi
+
+pytestmark = pytest.mark.long
 
 
 def test_convert(run, scene, tmp_path):

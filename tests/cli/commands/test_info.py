@@ -14,6 +14,8 @@ from scalehsi.cube import make_cube
 from scalehsi.result import ResultWarning, warnings_text
 from tests.helpers import raise_if_dask_computes
 
+pytestmark = pytest.mark.long
+
 
 def test_info_of_a_cube(run, scene):
     status, out, err = run("info", scene / "map.zarr", "--json")

@@ -11,6 +11,8 @@ import pytest
 
 from scalehsi.models.catalogue import CATALOGUE, model_class, settings_of_model
 
+pytestmark = pytest.mark.long
+
 
 def test_every_method_is_listed(run, answer):
     assert [each["name"] for each in answer("models")["models"]] == list(CATALOGUE)

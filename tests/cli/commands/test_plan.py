@@ -5,7 +5,11 @@ from __future__ import annotations
 import json
 import re
 
+import pytest
+
 import scalehsi as hsi
+
+pytestmark = pytest.mark.long
 
 
 def test_plan(run, scene):

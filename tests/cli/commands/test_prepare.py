@@ -5,8 +5,11 @@ from __future__ import annotations
 import json
 
 import numpy as np
+import pytest
 
 import scalehsi as hsi
+
+pytestmark = pytest.mark.long
 
 
 def test_prepare_does_the_steps_in_order(run, scene, tmp_path):

@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 import numpy as np
+import pytest
 
 import scalehsi as hsi
 from scalehsi.result import ResultWarning, result_warnings, warnings_text
+
+pytestmark = pytest.mark.long
 
 
 def test_project_gives_a_result_of_the_other_cube(answer, scene, tmp_path):

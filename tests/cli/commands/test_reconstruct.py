@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 import numpy as np
+import pytest
 
 import scalehsi as hsi
+
+pytestmark = pytest.mark.long
 
 
 def test_reconstruct(answer, scene, tmp_path):

@@ -7,10 +7,13 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pytest
 import xarray as xr
 
 import scalehsi as hsi
 from scalehsi.io import open_dataset, open_maps
+
+pytestmark = pytest.mark.long
 
 
 def test_simulate_stores_the_truth_beside(run, tmp_path):

@@ -14,6 +14,8 @@ from scalehsi.kernels.pixel_rows.sparse_counts import Counts
 from tests.cuda_cases import SUMS_OF, scene
 from tests.cuda_host import Host
 
+pytestmark = pytest.mark.long
+
 
 @pytest.mark.parametrize(
     ("which", "channels", "components"),

@@ -20,6 +20,8 @@ from scalehsi.kernels.gaussian_process.lengthscales import (
 )
 from scalehsi.kernels.gaussian_process.likelihood import fit
 
+pytestmark = pytest.mark.long
+
 SHAPE = (7, 9)
 
 

@@ -16,6 +16,8 @@ from scalehsi.arrays import Float
 from scalehsi.kernels import least_squares
 from scalehsi.kernels.least_squares.pixel_problem import make_problem, split_known
 
+pytestmark = pytest.mark.long
+
 KNOWN = [[0], [2], [3, 1], [0, 1, 2, 3]]
 
 
