@@ -6,6 +6,8 @@ import pytest
 
 from scalehsi.cli.runner import Flag, command_line_words
 
+pytestmark = pytest.mark.long
+
 FLAGS = {
     "n_components": Flag("-k", ","),
     "overwrite": Flag("--overwrite", ","),

@@ -21,6 +21,8 @@ from scalehsi.fitting.model import Model
 from scalehsi.schema import InputError
 from tests.helpers import CountingStore, counts_cube, raise_if_dask_computes
 
+pytestmark = pytest.mark.long
+
 MODELS: dict[str, Model] = {
     "frobenius": hsi.NMF(3, loss="frobenius", max_iter=4, tol=0, compress=False),
     "weighted": hsi.NMF(2, weighting="poisson", max_iter=2, tol=0),

@@ -22,6 +22,8 @@ from scalehsi.schema import InputError
 from tests.helpers import raise_if_dask_computes
 from tests.paths import DATA
 
+pytestmark = pytest.mark.long
+
 pytest.importorskip("rsciio", reason="the extra io is not installed")
 
 needs_data = pytest.mark.skipif(not DATA.is_dir(), reason="no test data beside the repository")
