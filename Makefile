@@ -33,7 +33,7 @@ demo: $(VENV)/.demo
 
 # One thread of BLAS in each process of pytest: the processes fill the cores, and threads that wait for one cost ten times.
 test: $(VENV)/.test
-	OPENBLAS_NUM_THREADS=1 OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n auto --dist loadgroup -m "$(MARKERS)" $(PYTEST)
+	OPENBLAS_NUM_THREADS=1 OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n auto --dist loadfile -m "$(MARKERS)" $(PYTEST)
 
 lint: $(VENV)/.test
 	$(BIN)/ruff check .

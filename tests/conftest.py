@@ -64,14 +64,12 @@ def client(two_processes: Any) -> Iterator[Any]:
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Mark tests of emulated CUDA kernels, and keep the tests of a file in one process of pytest-xdist.
+    """Mark tests of emulated CUDA kernels, and run those that start processes first.
 
-    So the fixtures and compiled kernels of a file are made once. Tests that start processes run one after the other,
-    and first: several clusters at a time would wait for each other.
+    pytest-xdist keeps the tests of a file in one process (``--dist loadfile``), so its fixtures and compiled kernels are
+    made once.
     """
     for item in items:
         if {"host", "cupy"} & set(getattr(item, "fixturenames", ())) or "nvcc" in item.name:
             item.add_marker(pytest.mark.emulated)
-        group = "cluster" if item.get_closest_marker("cluster") else str(item.path)
-        item.add_marker(pytest.mark.xdist_group(group))
     items.sort(key=lambda item: item.get_closest_marker("cluster") is None)
