@@ -66,8 +66,8 @@ def client(two_processes: Any) -> Iterator[Any]:
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """Mark tests of emulated CUDA kernels, and run those that start processes first.
 
-    pytest-xdist keeps the tests of a file in one process (``--dist loadfile``), so its fixtures and compiled kernels are
-    made once.
+    pytest-xdist keeps the tests of a file in one process (``--dist loadfile``), so that its fixtures and compiled
+    kernels are made once.
     """
     for item in items:
         if {"host", "cupy"} & set(getattr(item, "fixturenames", ())) or "nvcc" in item.name:
