@@ -11,6 +11,8 @@ import pytest
 
 from tests.paths import ROOT
 
+pytestmark = pytest.mark.long
+
 BASE = "import xarray, dask.array"
 HEAVY = (
     *("torch", "gpytorch", "cupy", "matplotlib", "distributed", "dask_jobqueue"),

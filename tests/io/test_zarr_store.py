@@ -21,6 +21,8 @@ from scalehsi.cube import make_cube
 from scalehsi.io.zarr_store import STORE_ATTRIBUTE, cube_of_store, read_store, write_store
 from scalehsi.schema import InputError
 
+pytestmark = pytest.mark.long
+
 
 def cube_of(shape: tuple[int, ...] = (6, 8, 10), dtype: str = "u2", **options: Any) -> xr.DataArray:
     data = np.random.default_rng(1).integers(0, 200, shape).astype(dtype)

@@ -18,6 +18,8 @@ from tests.helpers import counts_cube
 from tests.prepare.cubes import Step, cube
 from tests.strategies import Case, cases
 
+pytestmark = pytest.mark.long
+
 
 @given(case=cases(dtypes=("u1", "u2")), fraction=st.floats(0.05, 0.95), seed=st.integers(0, 2**33))
 def test_the_parts_make_the_cube_whatever_the_chunks(case: Case, fraction: float, seed: int) -> None:

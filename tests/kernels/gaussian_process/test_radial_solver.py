@@ -10,6 +10,8 @@ from scalehsi.kernels.gaussian_process.posterior import decoupled
 from scalehsi.kernels.gaussian_process.radial_kernel import radial_covariance
 from scalehsi.kernels.gaussian_process.radial_solver import Solved, solve
 
+pytestmark = pytest.mark.long
+
 FACTOR = np.array([[1.0], [0.7]])
 
 

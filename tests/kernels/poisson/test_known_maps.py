@@ -13,6 +13,8 @@ from scalehsi.arrays import Float
 from scalehsi.kernels import poisson
 from scalehsi.kernels.pixel_rows.sparse_counts import Counts
 
+pytestmark = pytest.mark.long
+
 seeds = st.integers(0, 10_000)
 # Up to four components take the loops in registers, more take the tiles; some or all components are known.
 KNOWN = [(4, [0]), (4, [3, 1]), (4, [0, 1, 2, 3]), (2, [1]), (7, [2]), (7, [0, 4, 6]), (6, [5, 0])]

@@ -15,6 +15,8 @@ from scalehsi.models.nmf.model import channel_weights
 from scalehsi.schema import InputError
 from tests.paths import DATA
 
+pytestmark = pytest.mark.long
+
 SETTINGS = [{"loss": "frobenius"}, {"weighting": "poisson"}, {"loss": "poisson"}]
 
 
