@@ -177,3 +177,8 @@ def _converted(
         if x.shape[0] != len(part.index):
             raise InputError(f"a derived block has {len(part.index)} rows, one for each pixel; got {x.shape[0]}")
         yield replace(part, x=x)
+
+
+def columns(make: Callable[..., Any], *given: Any) -> int | None:
+    """Return the number of columns of the first tile with a used pixel; None where there is none."""
+    return next((int(tile.x.shape[-1]) for tile in make(*given) if tile.core.any()), None)

@@ -112,7 +112,7 @@ def map_fold(
     kept = {k: _elements(bundles, i, view.key(f"{name}-{k}")) for i, k in enumerate(keep, start=1)}
     counts = [part.stop - part.start for part in cut_bundles(len(view), size)]
     nodes, rows = run(root, kept, leaves, report or view.report, counts=counts)
-    view.check_files()
+    view.files.check()
     sums = fold_nodes(nodes, job.combine) if on_client else nodes[0]
     view.sums_bytes[name] = sizeof(sums)
     if sums is None:

@@ -30,20 +30,29 @@ class StoredFiles:
     ----------
     cube : xarray.DataArray
         A cube in memory, or computed from data in memory, has no files.
+
+    Attributes
+    ----------
+    read : bool
+        Set when a pass reads the files; `check` looks at them only then.
     """
 
     def __init__(self, cube: xr.DataArray) -> None:
         self.places = [] if cube.chunks is None else sorted(set(_places(cube.data)))
+        self.read = False
         self.before = {place: _state(place) for place in self.places}
 
     def check(self) -> None:
-        """Refuse files that have changed since.
+        """After a pass that has read the files: refuse those that have changed since.
 
         Raises
         ------
         DataChanged
             With the number of files that are missing or changed, and one of them.
         """
+        if not self.read:
+            return
+        self.read = False
         for place, before in self.before.items():
             now = _state(place)
             if now == before:

@@ -71,7 +71,6 @@ class Blocks:
         self._loaded: dict[int, tuple[Delayed, ...]] = {}  # bundles of tiles in the workers' memory, by halo
         self._sources: dict[tuple[int, int], tuple[Feed, ...]] = {}
         self._reads = 0
-        self._unchecked = False
         self.files: StoredFiles = StoredFiles(cuts.cube) if derivation is None else derivation[0].files
         self.keeps_fingerprint = False
         self.fingerprint: str | None = None
@@ -99,7 +98,7 @@ class Blocks:
         """
         if self._derivation is None:
             return int(self.cube.shape[-1])
-        calls = [(partial(_columns, feed.make), feed.takes) for feed in self.feeds()]
+        calls = [(partial(feeds.columns, feed.make), feed.takes) for feed in self.feeds()]
         counts = dask.compute(*graph.tasks(self.key("columns"), calls))
         return next((n for n in counts if n is not None), 0)
 
@@ -209,17 +208,8 @@ class Blocks:
         if self.cuts.compute_mask():
             self._sources.clear()
         self._reads += 1
-        self._unchecked = True
+        self.files.read = True
         return self._source(halo, 1 if halo else self.blocks_per_task)
-
-    def check_files(self) -> None:
-        """After a pass that has read the cube: refuse files that have changed since it was opened."""
-        parent = self if self._derivation is None else self._derivation[0]
-        if parent is not self:
-            parent.check_files()
-        elif self._unchecked:
-            self._unchecked = False
-            self.files.check()
 
     def _source(self, halo: int, size: int) -> tuple[Feed, ...]:
         """Return feeds that read the cube, in bundles of ``size`` blocks with ``halo`` pixels around each block."""
@@ -306,11 +296,6 @@ class Blocks:
                 "passes, or type handle.to_dataarray(...)"
             )
         return given.bundled(size)
-
-
-def _columns(make: Callable[..., Any], *given: Any) -> int | None:
-    """Return the number of columns of the first tile with a used pixel; None where there is none."""
-    return next((int(tile.x.shape[-1]) for tile in make(*given) if tile.core.any()), None)
 
 
 def open_blocks(

@@ -99,7 +99,7 @@ def rank(report: Report, seeds: int) -> None:
                         wrong = said & {"missing_component", "below_noise"} if d == 0 else wanted - said
                         found[d][0] += bool(wrong) if d == 0 else not wrong
                         found[d][1] += 1
-    noise = [_noise_is_told(which, k, seed) for which in NOISES for k in (2, 3) for seed in range(seeds)]
+    noise = [_noise_is_warned(which, k, seed) for which in NOISES for k in (2, 3) for seed in range(seeds)]
     right, n = found[1][0] + found[2][0] + sum(noise), found[1][1] + found[2][1] + len(noise)
     report.line(
         2, "below_noise at K + 1, K + 2 and noise", asked=">= 98 %", measured=f"{right} of {n}", held=right >= 0.98 * n
@@ -117,7 +117,7 @@ def rank(report: Report, seeds: int) -> None:
 NOISES = ("flat", "Gaussian", "one phase")
 
 
-def _noise_is_told(which: str, k: int, seed: int) -> bool:
+def _noise_is_warned(which: str, k: int, seed: int) -> bool:
     """Whether a fit of K components to noise alone says that one is enough. which: of `NOISES`."""
     rng = np.random.default_rng(FIRST_SEED + seed)
     made = scene("edx", 100, 1, seed=FIRST_SEED + seed)
@@ -130,7 +130,7 @@ def _noise_is_told(which: str, k: int, seed: int) -> bool:
 
 def _relevance(report: Report, seeds: int) -> None:
     """Relevance determination that ends with the true number of right spectra must not be blamed."""
-    wrong, right, more, told = 0, 0, 0, 0
+    wrong, right, more, warned = 0, 0, 0, 0
     for kind, counts in (DOSES[1], DOSES[3], DOSES[4]):
         for true in (2, 3):
             for seed in range(seeds):
@@ -141,8 +141,8 @@ def _relevance(report: Report, seeds: int) -> None:
                     right += 1
                     wrong += bool(said)
                 more += result.sizes["component"] > true
-                told += result.sizes["component"] > true and "below_noise" in said
+                warned += result.sizes["component"] > true and "below_noise" in said
     report.line(
         2, "either where relevance determination is right", asked="0", measured=f"{wrong} of {right}", held=wrong == 0
     )
-    print(f"   relevance determination kept too many {more} times, of which {told} were told")
+    print(f"   relevance determination kept too many {more} times, of which {warned} were warned")

@@ -31,7 +31,7 @@ def drift(report: Report, seeds: int) -> None:
     for kind, counts, asked in DRIFTS:
         shares: dict[float, float] = {}
         for size in LADDER:
-            said = {k: [_told(kind, counts, k, size, seed) for seed in range(seeds)] for k in (3, 5)}
+            said = {k: [_found_at(kind, counts, k, size, seed) for seed in range(seeds)] for k in (3, 5)}
             shares[size] = float(np.mean([bool(t) for each in said.values() for t in each]))
             if size == asked:
                 _drift_lines(report, f"{kind} {counts:g}", size, said)
@@ -45,12 +45,12 @@ def drift(report: Report, seeds: int) -> None:
                     blamed += "drift" in codes(hsi.fit(made.cube, _model(kind, k), seed=0))
                     n += 1
     report.line(
-        3, "drift told without any, also at K - 1 and K + 1", asked=f"at most {max(1, n // 200)} of {n}",
+        3, "drift warned of without any, also at K - 1 and K + 1", asked=f"at most {max(1, n // 200)} of {n}",
         measured=f"{blamed} of {n}", held=blamed <= max(1, n // 200),
     )  # fmt: skip
 
 
-def _told(kind: str, counts: float, k: int, size: float, seed: int) -> str:
+def _found_at(kind: str, counts: float, k: int, size: float, seed: int) -> str:
     """The warning of a drift of that size, of a fit with the true number of components."""
     made = scene(kind, counts, k, seed=FIRST_SEED + seed, drift=size)
     return text(hsi.fit(made.cube, _model(kind, k), seed=0), "drift")
@@ -64,8 +64,8 @@ def _drift_lines(report: Report, dose: str, size: float, said: dict[int, list[st
             3, f"drift of {size:g} channels, {dose}, K {k}", asked="9 of 10", measured=f"{found} of {len(texts)}",
             held=found >= 0.9 * len(texts),
         )  # fmt: skip
-        told = [re.search(r"([\d.]+) channel", each) for each in texts if each]
-        ratio = [float(match[1]) / RAMP_RANGE / size for match in told if match]
+        found_at = [re.search(r"([\d.]+) channel", each) for each in texts if each]
+        ratio = [float(match[1]) / RAMP_RANGE / size for match in found_at if match]
         close = sum(abs(r - 1) <= 0.35 for r in ratio)
         report.line(
             3, f"its size, {dose}, K {k}", asked="within 35 %",
@@ -106,7 +106,7 @@ def outliers(report: Report, seeds: int) -> None:
 
 
 def _spike_found(kind: str, counts: float, gain: float, size: int, seed: int) -> bool:
-    """Whether one voxel of that many standard deviations is told, with its place."""
+    """Whether a spike of this many standard deviations is reported, with its place."""
     made, rng = scene(kind, counts, 3, seed=FIRST_SEED + seed, gain=gain), np.random.default_rng(seed)
     y, x, e = int(rng.integers(2, 30)), int(rng.integers(2, 30)), int(rng.integers(10, made.counts.shape[-1] - 10))
     # A value of less than one event has the noise of one.
@@ -120,5 +120,5 @@ def _spike_found(kind: str, counts: float, gain: float, size: int, seed: int) ->
     energy = (EDX_KEV if kind == "edx" else EELS_EV)[e]
     if not (at and place):
         return False
-    told = float(at[1]) / (1000 if kind == "edx" and " keV" not in said else 1)
-    return abs(told / energy - 1) < 0.02 and (float(place[1]), float(place[2])) == (float(x), float(y))
+    found_at = float(at[1]) / (1000 if kind == "edx" and " keV" not in said else 1)
+    return abs(found_at / energy - 1) < 0.02 and (float(place[1]), float(place[2])) == (float(x), float(y))

@@ -39,10 +39,10 @@ def psnmf(report: Report, seeds: int) -> None:
     for name, x, k in _totals():
         result = hsi.fit(_cube(x), hsi.PSNMF(k, bin_factor=2), seed=0)
         ratio = float(hsi.reconstruct(result).sum()) / float(x.sum())
-        told = codes(result) & {"totals", "hot_pixel"}
+        warned = codes(result) & {"totals", "hot_pixel"}
         report.line(
-            4, f"PSNMF, {name}", asked="totals or hot_pixel, or within 2 %", held=bool(told) or abs(ratio - 1) < 0.02,
-            measured=f"{', '.join(sorted(told)) or 'neither'}, model {ratio:.3f} of the data",
+            4, f"PSNMF, {name}", asked="totals or hot_pixel, or within 2 %", held=bool(warned) or abs(ratio - 1) < 0.02,
+            measured=f"{', '.join(sorted(warned)) or 'neither'}, model {ratio:.3f} of the data",
         )  # fmt: skip
     found: dict[int, list[bool]] = {2: [], 3: [], 6: []}
     blamed, right, other = 0, 0, 0
@@ -52,13 +52,13 @@ def psnmf(report: Report, seeds: int) -> None:
                 for seed in range(3 if side == 2 else 2):
                     x, s = particles(side, counts, seed)
                     result = hsi.fit(_cube(x), hsi.PSNMF(3, bin_factor=bins), seed=0)
-                    told = codes(result)
-                    said = "bins_too_large" in told
+                    warned = codes(result)
+                    said = "bins_too_large" in warned
                     good = float(angles(s, result["endmembers"].values).max()) <= RIGHT_DEGREES
                     right += good
                     blamed += good and said
                     found[side] += [] if good else [said]
-                    other += side == 2 and not good and bool(told)
+                    other += side == 2 and not good and bool(warned)
     measured = f"{sum(found[2])} of {len(found[2])} (any warning: {other})"
     report.line(
         5, "particles of 2 pixels whose spectra are wrong", asked="11 of 12", measured=measured,

@@ -80,7 +80,7 @@ def test_clean_scenes_are_silent(name: str, counts: float) -> None:
 
 @pytest.mark.parametrize("seed", [0, 1])
 def test_an_element_under_a_strong_line_has_an_upper_limit(seed: int) -> None:
-    """Mo La (2.29 keV) beside S Ka (2.31 keV): a little S in a molybdenum foil cannot be told."""
+    """Mo La (2.29 keV) beside S Ka (2.31 keV): a little S in a molybdenum foil cannot be found."""
     x = drawn({"Mo": 90.0, "O": 10.0}, 1e6, seed)
     found = hsi.quantify(x, ["Mo", "O", "S"], energy_range=(0.4, 10.0))
     assert np.isnan(number(found, "S"))

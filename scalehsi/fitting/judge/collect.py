@@ -26,7 +26,7 @@ PREFIX: Final = "judge_"
 PURE_PERCENTILE: Final = 99.5
 PAIRED_VALUES: Final = 2**18
 LEAST_PAIRS: Final = 64
-"""Pairs of neighbours for the variance index: so many values, and at least so many pairs."""
+"""Largest number of values in the pairs of neighbours for the variance index, and least number of pairs."""
 
 Sums = dict[str, Any]
 """Lists of the blocks are taken out of it as they are added up, so that the client does not hold them twice."""

@@ -39,7 +39,7 @@ PIXEL_WINDOWS: Final = 4
 FAST: Final = 2.0
 """Shifts of pixels that are this many times those of regions cancel within a region."""
 ALONG: Final = 0.8
-"""Correlation of shifts with the row, above which they are said to go along the rows."""
+"""Correlation of shifts with the row, above which the drift goes along the rows."""
 ENDS: Final = (0.03, 0.97)
 ZERO_LOSS_CHANNELS: Final = 4
 """Channels on both sides of a pixel's maximum that its centroid is taken over."""

@@ -86,7 +86,7 @@ def bins_too_large(evidence: Evidence) -> ResultWarning | None:
 
 
 def _gain(evidence: Evidence) -> float | None:
-    """Misfit that exact abundances take off, in units of the noise; None where this cannot be told."""
+    """Misfit that exact abundances take off, in units of the noise; None where it cannot be estimated."""
     phi, s = evidence.variance_index, evidence.endmembers
     special = evidence.signed or evidence.priors_on_maps or evidence.settings.get("fixed") is not None
     if special or evidence.settings.get("missing") or evidence.offset.any() or not evidence.bins:

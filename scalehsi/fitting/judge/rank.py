@@ -19,7 +19,7 @@ from scalehsi.result import ResultWarning
 SIGNIFICANT: Final = 1.10
 """A component has at least this many times what noise can reach."""
 MISSING: Final = 1.15
-"""A pattern in the residual has at least this many times what noise can reach, to be told."""
+"""Least strength of a pattern in the residual for a warning, relative to what noise can reach."""
 MISSING_SHARE: Final = 0.05
 """And at least this part of the weakest component."""
 LEAST_SHARE: Final = 1e-3
@@ -59,7 +59,7 @@ def below_noise(evidence: Evidence) -> ResultWarning | None:
 
     Measured on 32 x 32 pixels, 100 counts of EDX and 2e3 and 2e4 of EELS, 1 to 3 phases, weighted and Poisson NMF and
     PSNMF: true K 0 of 108 alarms (weakest true component 10.5), one or two too many 216 of 216 (strongest surplus one
-    1.00). With relevance determination 14 of the 108 fits kept too many and were told, none of the others was.
+    1.00). With relevance determination 14 of the 108 fits kept too many and got the warning, none of the others did.
     """
     found = strengths(evidence)
     if found is None or len(found.counted) < 2:
@@ -132,7 +132,7 @@ def strengths(evidence: Evidence) -> Strengths | None:
 
 
 def _channels(evidence: Evidence, *, pixels: int | None = None) -> Bool:
-    """Channels with enough counts in so many pixels, by default all; none where the noise is not known."""
+    """Channels with enough counts in a number of pixels, by default all; none where the noise is not known."""
     phi = evidence.variance_index
     if not (np.isfinite(phi) and phi > 0):
         return np.zeros(len(evidence.mean), dtype=bool)

@@ -46,7 +46,7 @@ def leading_pairs(x: np.ndarray[Any, Any], n: int, rng: np.random.Generator) -> 
     try:
         u, sigma, vt = svds(x, k=rank, v0=rng.uniform(0.5, 1.5, size=min(x.shape)).astype(x.dtype))
     except ArpackError:
-        # Equal rows: the Lanczos vectors end before there are so many pairs.
+        # Equal rows: there are fewer pairs than were asked for.
         u, sigma, vt = np.linalg.svd(x, full_matrices=False)
         return u[:, :rank], sigma[:rank], vt[:rank]
     return u[:, ::-1], sigma[::-1], vt[::-1]

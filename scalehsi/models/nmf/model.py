@@ -393,13 +393,13 @@ class NMF(Settings):
         return found
 
     def attributes(self, variables: Variables) -> dict[str, str]:
-        told = variables[ENDMEMBERS].attrs
-        return {name: str(told[name]) for name in CHOSEN if name in told}
+        chosen = variables[ENDMEMBERS].attrs
+        return {name: str(chosen[name]) for name in CHOSEN if name in chosen}
 
     def projector(self, result: xr.Dataset) -> tuple[BlockFunction, dict[str, Any]]:
         if self.loss == AUTO:
-            told = result[ENDMEMBERS].attrs
-            return self._with(told["loss"], None if told["weighting"] == "none" else told["weighting"]).projector(
+            chosen = result[ENDMEMBERS].attrs
+            return self._with(chosen["loss"], None if chosen["weighting"] == "none" else chosen["weighting"]).projector(
                 result
             )
         s = np.asarray(result[ENDMEMBERS].values, dtype=np.float64)

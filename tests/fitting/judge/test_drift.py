@@ -38,7 +38,7 @@ def spectra(signal: str, k: int) -> Array:
 
 
 def shifted(s: Array, by: float) -> Array:
-    """Spectra whose features lie so many channels higher."""
+    """Spectra whose features are shifted upwards by a number of channels."""
     channel = np.arange(s.shape[1])
     return np.maximum(CubicSpline(channel, s, axis=1)(np.clip(channel - by, 0, channel[-1])), 0.0)
 
@@ -154,7 +154,7 @@ def test_jitter_of_eels_is_found(counts: float, rms: float, seed: int) -> None:
 
 
 def low_loss(move: float, seed: int = 0) -> Evidence:
-    """A zero loss of 2 channels and a plasmon that stays; half of the lines have it so many channels higher."""
+    """A zero loss of 2 channels and a plasmon that stays; in half of the lines it is shifted upwards."""
     energy = -10 + 0.5 * np.arange(200)
     rng = np.random.default_rng(seed)
     by = np.where(np.arange(SIZE) % 2, move, 0.0)[:, None, None]

@@ -115,9 +115,9 @@ def test_the_energy_of_the_pattern_is_where_the_missing_phase_differs() -> None:
         s = made.expected.sum(axis=(0, 1))[None] / one.sum()
         found = missing_component(evidence_of(made.counts, one, s, energy=energy, energy_unit="keV", signal="EDS"))
         assert found is not None
-        told = float(found.text.split("largest at ")[1].split(" keV")[0])
+        named = float(found.text.split("largest at ")[1].split(" keV")[0])
         difference = np.abs(made.spectra[0] - made.spectra[1])
-        assert difference[np.argmin(np.abs(energy - told))] > 0.5 * difference.max()
+        assert difference[np.argmin(np.abs(energy - named))] > 0.5 * difference.max()
 
 
 @pytest.mark.parametrize("loss", [WEIGHTED, POISSON], ids=["wls", "kl"])

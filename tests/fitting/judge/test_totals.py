@@ -47,8 +47,8 @@ def test_a_wrong_total(factor: float, size: int) -> None:
     assert found is not None
     assert found.code == "totals"
     assert found.remedy == "simplex=False"
-    told = f"{100 * abs(factor - 1):.2g} %" if factor < 2 else f"{factor:.2g}"
-    assert told[:1] in found.text
+    named = f"{100 * abs(factor - 1):.2g} %" if factor < 2 else f"{factor:.2g}"
+    assert named[:1] in found.text
     assert ("less" in found.text) == (factor < 1)
     assert ("times" in found.text) == (factor > 2)
 

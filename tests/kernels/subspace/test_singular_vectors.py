@@ -38,7 +38,7 @@ def test_leading_vectors_are_those_of_numpy(seed: int, n: int, shape: tuple[int,
 
 @pytest.mark.parametrize("n", [2, 4])
 def test_equal_rows_have_one_direction(n: int) -> None:
-    """The Lanczos iteration ends before it has so many pairs."""
+    """The Lanczos iteration ends with fewer pairs than were asked for."""
     got = leading_vectors(np.full((144, 40), 5.0, dtype="f4"), n, seed=0)
     assert_allclose(np.abs(got[:, 0]), 40**-0.5, rtol=1e-5)
     assert np.isfinite(got).all()
