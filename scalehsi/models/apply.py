@@ -9,48 +9,87 @@ import numpy as np
 import xarray as xr
 
 from scalehsi.blocks import map_pixels, open_blocks, open_surrounded
+from scalehsi.checks import check_weighting
 from scalehsi.chunks import work_chunks
 from scalehsi.cube import check_cube, same_axis, with_history
 from scalehsi.models.catalogue import model_class
+from scalehsi.models.references import channel_weights, on_axis, solver, spectra_of
 from scalehsi.result import check_result, map_dims, settings_of
-from scalehsi.schema import ABUNDANCES, COMPONENT, ENDMEMBERS, ENERGY, InputError
+from scalehsi.schema import ABUNDANCES, COMPONENT, ENDMEMBERS, ENERGY, MEAN_SPECTRUM, InputError, X, Y
 
 log = logging.getLogger("scalehsi")
 
 
-def project(result: xr.Dataset, cube: xr.DataArray) -> xr.DataArray:
-    """Compute the abundances of another acquisition for the endmembers of a fitted result.
+def project(
+    result: Any,
+    cube: xr.DataArray,
+    *,
+    constraint: str | None = None,
+    weighting: str | None = "poisson",
+    resample: bool = False,
+) -> xr.DataArray:
+    """Compute the abundances of a cube for the endmembers of a result, or for any spectra.
 
     Parameters
     ----------
-    result : xarray.Dataset
-        Result of any model; it *is* the fitted state.
+    result : xarray.Dataset, xarray.DataArray, array, path, or list of paths
+        A result of any model; it *is* the fitted state. Or spectra: a DataArray (component, energy), an array (K, E) on
+        the channels of the cube, or files of references: ``.msa`` and others through RosettaSciIO, ``.csv`` with a
+        header such as ``energy (eV),Cu,Zn``.
     cube : xarray.DataArray, shape (..., y, x, E)
-        Cube with the same energy axis. Its mask is honoured: masked pixels are NaN.
+        Cube with the same energy axis; eV and keV may differ. Its mask is honoured: masked pixels are NaN.
+    constraint : {None, "nnls", "fcls", "poisson", "ls"}, optional
+        How each pixel is solved.
+
+        - None: by the method of the model; for spectra as "nnls".
+        - "nnls": not negative, least squares, exact.
+        - "fcls": not negative and of sum one, least squares, exact. For spectra in the counts of a whole pixel; where
+          the thickness varies, use "nnls" and divide by the sum.
+        - "poisson": not negative, by the likelihood of counts. Up to ten times the time of "nnls".
+        - "ls": plain least squares, of either sign. The fastest.
+    weighting : {"poisson", None}, default "poisson"
+        With a constraint by least squares: weigh channels by one over their mean, as the noise of counts wants it. The
+        mean is that of the fitted cube, or of the given spectra. None for data with uniform noise.
+    resample : bool, default False
+        Spectra on another energy axis are refused; True distributes their counts into the channels of the cube.
 
     Returns
     -------
     xarray.DataArray, dims (component, ..., y, x)
-        Lazy, chunked like the blocks of the cube; solved by the method of the model (NMF: exactly, pixel by pixel), so
-        that the maps of the fitted cube are those of the fit. Not so where the fit knew more than the pixel, as NMF
-        with ``smoothness`` or fixed maps and PanSharpen do: then ``attrs["difference"]`` and the log say it.
+        Lazy, chunked like the blocks of the cube; with ``constraint=None`` solved by the method of the model (NMF:
+        exactly, pixel by pixel), so that the maps of the fitted cube are those of the fit. Not so where the fit knew
+        more than the pixel, as NMF with ``smoothness`` or fixed maps and PanSharpen do: then ``attrs["difference"]``
+        and the log say it.
 
     Raises
     ------
     InputError
-        When the energy axes differ.
+        When the energy axes differ, or what is given is neither a result nor spectra.
+
+    References
+    ----------
+    Heinz and Chang 2001, doi:10.1109/36.911111 (fully constrained least squares). Kim and Park 2011,
+    doi:10.1137/110821172 (the exact solver).
 
     Examples
     --------
     >>> import scalehsi as hsi
-    >>> cube, _ = hsi.simulate.chequerboard((16, 16), n_channels=64)
+    >>> cube, truth = hsi.simulate.chequerboard((16, 16), n_channels=64)
     >>> result = hsi.fit(cube, hsi.NMF(4, max_iter=10), seed=0)
     >>> maps = hsi.project(result, cube)
     >>> bool(abs(maps - result["abundances"]).max() < 1e-5)
     True
+    >>> fractions = hsi.project(truth.endmembers, cube, constraint="fcls")
+    >>> bool(abs(fractions.sum("component") - 1).max() < 1e-6)
+    True
     """
-    check_result(result)
     check_cube(cube)
+    own = isinstance(result, xr.Dataset) and constraint is None and not resample
+    if isinstance(result, xr.DataArray) and {Y, X} & {*map(str, result.dims)}:
+        check_result(result)
+    if not own:
+        return _project_spectra(result, cube, constraint or "nnls", weighting=weighting, resample=resample)
+    check_result(result)
     _same_axis(result, cube)
     model = model_class(str(result.attrs["model"])).from_settings(settings_of(result))
     fn, shared = model.projector(result)
@@ -70,6 +109,25 @@ def project(result: xr.Dataset, cube: xr.DataArray) -> xr.DataArray:
     if note := model.projection_note(result):
         log.warning("maps of the fitted cube differ from those of its fit: %s", note)
         maps.attrs["difference"] = note
+    return maps
+
+
+def _project_spectra(
+    given: Any, cube: xr.DataArray, constraint: str, *, weighting: str | None, resample: bool
+) -> xr.DataArray:
+    """The abundances of a cube for given spectra; arguments as in `project`."""
+    check_weighting(weighting)
+    spectra = spectra_of(given)
+    s = on_axis(spectra, cube, resample=resample)
+    fitted = isinstance(given, xr.Dataset) and MEAN_SPECTRUM in given and not resample
+    mean = given[MEAN_SPECTRUM].values if fitted else s.mean(axis=0)
+    fn, shared = solver(s, constraint, channel_weights(mean) if weighting else None)
+    handle = map_pixels(
+        fn, open_blocks(cube, resident=False), shared={**shared, "residual": False}, keep=[ABUNDANCES], name="project"
+    )[ABUNDANCES]
+    names = spectra.coords.get(COMPONENT, np.arange(1, len(s) + 1))
+    maps = handle.to_dataarray({COMPONENT: len(s)}).assign_coords({COMPONENT: np.asarray(names)}).rename(ABUNDANCES)
+    maps.attrs = {"long_name": "abundance", "constraint": constraint}
     return maps
 
 

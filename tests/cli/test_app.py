@@ -39,7 +39,7 @@ OPTIONS = {
         "--report",
         "RESULT",
     ),
-    "project": ("RESULT", "CUBE", "OUT", "--overwrite"),
+    "project": ("SPECTRA", "CUBE", "OUT", "--constraint", "--resample", "--overwrite"),
     "quantify": ("SOURCE", "--elements", "--extra", "--maps", "--k-factor", "--thickness", "--out", "--figure"),
     "gp": ("RESULT", "OUT", "--upsample", "--kernel", "--lengthscale", "--set", "--report", "--overwrite"),
     "reconstruct": ("RESULT", "OUT", "--overwrite"),

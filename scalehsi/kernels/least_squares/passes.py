@@ -21,7 +21,7 @@ from scalehsi.kernels.least_squares import fused_pass
 from scalehsi.kernels.least_squares.endmember_update import least_squares
 from scalehsi.kernels.least_squares.pixel_problem import Problem, SplitProblem, make_problem, scaled, split_known
 from scalehsi.kernels.pixel_rows.strips import add_sums, given_rows, pixel_weight, strips
-from scalehsi.kernels.quadratic.block_pivoting import NON_NEGATIVE
+from scalehsi.kernels.quadratic.block_pivoting import NON_NEGATIVE, SIMPLEX
 from scalehsi.kernels.quadratic.nnls import nnls
 
 MAX_FLOAT64_VALUES: Final = 2**17
@@ -180,9 +180,13 @@ def _slabs(x: np.ndarray[Any, Any]) -> Iterator[tuple[slice, np.ndarray[Any, Any
         yield part, x[part] if ready else np.ascontiguousarray(x[part], dtype=np.float64 if x.dtype == "f8" else "f4")
 
 
-def _arguments(x: np.ndarray[Any, Any], parts: SplitProblem) -> tuple[Any, ...]:
+def _dtype(x: np.ndarray[Any, Any]) -> Any:
+    """The dtype in which a pass multiplies the rows of ``x``."""
+    return np.float64 if x.dtype == np.float64 else np.float32
+
+
+def _arguments(parts: SplitProblem, dtype: Any) -> tuple[Any, ...]:
     """Problem as arguments of the compiled passes, with the endmembers in the dtype of the computation."""
-    dtype = np.float64 if x.dtype == np.float64 else np.float32
     _, weighted, gram, shift = parts.unknown
     rows = weighted if len(weighted) > 1 else np.vstack([weighted, 0 * weighted])
     # Copies, as arrays that may not be written, or in another order, would be compiled for once more.
@@ -190,9 +194,9 @@ def _arguments(x: np.ndarray[Any, Any], parts: SplitProblem) -> tuple[Any, ...]:
     return np.array(rows, dtype=dtype, order="C"), parts.unknown.kind, *plain
 
 
-def _buffer(x: np.ndarray[Any, Any]) -> np.ndarray[Any, Any]:
-    """Buffer for a tile."""
-    return np.zeros((fused_pass.tile_rows(x.shape[1]), x.shape[1]), np.float64 if x.dtype == np.float64 else np.float32)
+def _buffer(channels: int, dtype: Any) -> np.ndarray[Any, Any]:
+    """Buffer for a tile, in the dtype of the computation."""
+    return np.zeros((fused_pass.tile_rows(channels), channels), dtype)
 
 
 def _update_on_cpu(
@@ -205,8 +209,8 @@ def _update_on_cpu(
     n, channels = problem.weighted.shape
     big_n, big_m, used, power = np.zeros((n, channels)), np.zeros((n, n)), np.zeros(n), 0.0
     for part, slab in _slabs(x):
-        buffer = _buffer(slab)
-        rows, kind, gram, shift, known_gram = _arguments(slab, parts)
+        buffer = _buffer(channels, _dtype(slab))
+        rows, kind, gram, shift, known_gram = _arguments(parts, _dtype(slab))
         fused_pass.update_pass(
             slab, rows, kind, gram, shift, given[part], known_gram, int(weigh_pixels), buffer, big_n, big_m, used
         )
@@ -229,8 +233,11 @@ def _abundances_on_cpu(
     c = np.empty((len(x), n))
     rms, spectrum, loss = np.empty(len(x), dtype=np.float32), np.zeros(channels), 0.0
     for part, slab in _slabs(x):
-        rows, kind, gram, shift, known_gram = _arguments(slab, parts)
-        fused_pass.abundances_pass(slab, rows, kind, gram, shift, given[part], known_gram, _buffer(slab), c[part])
+        # On the simplex the sum gives the scale, so fractions hang on small differences: float32 leaves 5e-5.
+        dtype = np.float64 if problem.kind == SIMPLEX else _dtype(slab)
+        rows, kind, gram, shift, known_gram = _arguments(parts, dtype)
+        buffer = _buffer(channels, dtype)
+        fused_pass.abundances_pass(slab, rows, kind, gram, shift, given[part], known_gram, buffer, c[part])
         c[part] = c[part][:, parts.inverse_order] / unit
         if residual:
             ends = np.array(s, dtype=np.float64, order="C")

@@ -35,3 +35,20 @@ def test_project_says_what_the_fit_of_the_spectra_warned_of(run, scene, tmp_path
     )
     (kept,) = result_warnings(hsi.open_result(tmp_path / "p.zarr"))
     assert kept.text == "When the spectra were fitted: Spectra shift by at least 0.6 eV."
+
+
+def test_project_takes_a_table_of_references(answer, scene, tmp_path):
+    cube = hsi.open_cube(scene / "map.zarr")
+    spectra = hsi.open_result(scene / "result.zarr")["endmembers"]
+    table = np.column_stack([cube.energy.values, spectra.values.T])
+    head = f"energy ({cube.energy.attrs['units']}),A,B,C,D"
+    np.savetxt(tmp_path / "r.csv", table, delimiter=",", header=head, comments="", fmt="%.12g")
+    found = answer("project", tmp_path / "r.csv", scene / "map.zarr", tmp_path / "p.zarr", "--constraint", "fcls")
+    assert (found["model"], found["components"]) == ("FCLS", 4)
+    made = hsi.open_result(tmp_path / "p.zarr")
+    np.testing.assert_allclose(made["abundances"].sum("component"), 1.0, atol=1e-6)
+    np.testing.assert_allclose(made["endmembers"], spectra, rtol=1e-6)
+    assert made.attrs["history"].splitlines()[-1] == "project: spectra of r.csv, fcls, maps of map.zarr"
+    answer("report", tmp_path / "p.zarr", tmp_path / "report")
+    again = answer("project", scene / "result.zarr", scene / "map.zarr", tmp_path / "q.zarr", "--constraint", "nnls")
+    assert again["model"] == "NNLS"
