@@ -18,7 +18,7 @@ from scalehsi.fitting.judge.outliers import joined
 from scalehsi.fitting.model import Model
 from scalehsi.kernels.pixel_rows.sparse_counts import Counts
 from scalehsi.kernels.statistics.fit_sums import MAP_BINS, WIDTHS, Grid, fit_sums, used_rows
-from scalehsi.kernels.statistics.outliers import outliers
+from scalehsi.kernels.statistics.outliers import Search
 from scalehsi.kernels.statistics.variance_index import variance_index, variance_index_of_sums
 from scalehsi.schema import ABUNDANCES, ENERGY, MASK
 
@@ -57,10 +57,11 @@ def judged(
         values, c = values.take(rows) if isinstance(values, Counts) else values[rows], c[rows]
     model = {"s": arrays.to_host(judge["s"]), "offset": arrays.to_host(judge["offset"])}
     index, grid = tile.index[rows], judge["grid"]
-    found, totals = fit_sums(values, c, index=index, **model, grid=grid)
-    if judge["mean"] is not None:
-        mean = arrays.to_host(judge["mean"])
-        found |= outliers(values, c, index=index, shape=grid.shape, totals=totals, mean=mean, **model)
+    if judge["mean"] is None:
+        return pixels, {**sums, **fit_sums(values, c, index=index, **model, grid=grid)[0]}
+    search = Search(values, c, index=index, shape=grid.shape, mean=arrays.to_host(judge["mean"]), **model)
+    found, totals = fit_sums(values, c, index=index, **model, grid=grid, each=search.strip)
+    found |= search.result(totals)
     return pixels, {**sums, **found}
 
 

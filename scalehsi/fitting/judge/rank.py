@@ -9,7 +9,6 @@ from __future__ import annotations
 from typing import Any, Final, NamedTuple
 
 import numpy as np
-from scipy.sparse.linalg import ArpackError, svds
 
 from scalehsi.arrays import Bool, Float, Int
 from scalehsi.fitting.judge.evidence import BIN_WIDTHS, Bins, Evidence
@@ -26,6 +25,8 @@ LEAST_SHARE: Final = 1e-3
 """Components with less of the model's counts are switched off (by relevance determination) and do not count."""
 NEARLY_ALL: Final = 1.3
 """A sample of bins is all of them when the map has fewer than this many times their pixels."""
+LANCZOS_STEPS: Final = 12
+"""Steps in the search of the strongest pattern in a residual."""
 LEAST_COUNTS: Final = 25
 """Channels with fewer counts in all are left out: their noise is far from normal."""
 
@@ -187,39 +188,48 @@ def _residual_pattern(evidence: Evidence, bins: Bins) -> Pattern | None:
     """The strongest pattern of sampled bins that is not in the span of the spectra; None where there is no noise."""
     # A sample of a large map has far fewer counts than the map: its noise must be near normal, too.
     used = _channels(evidence, pixels=int(bins.pixels.sum()))
-    mean = evidence.mean[used]
     total = bins.data.sum(axis=1) / (float(evidence.mean.sum()) or 1.0)
-    kept = np.isfinite(total) & (total > 0) & np.isfinite(bins.data).all(axis=1)
-    ends = evidence.endmembers[:, used] / np.sqrt(np.maximum(mean, 1e-300))
+    kept = np.isfinite(total) & (total > 0)
+    channels = np.where(used, 1.0 / np.sqrt(np.where(used, evidence.mean, 1.0)), 0.0)
+    ends = evidence.endmembers * channels
     free = int(used.sum()) - len(ends)
     if free < 1 or not kept.any() or not np.isfinite(ends).all():
         return None
-    x = bins.data if kept.all() and used.all() else bins.data[np.ix_(kept, used)]
+    x = bins.data if kept.all() else bins.data[kept]
     if evidence.offset.any():
-        x = x - bins.pixels[kept, None] * evidence.offset[used]
-    # Half the time of float64; the rounding is far below the noise.
-    x = x.astype(np.float32)
-    x *= (1.0 / np.sqrt(total[kept])).astype(np.float32)[:, None]
-    x *= (1.0 / np.sqrt(mean)).astype(np.float32)
-    basis = np.linalg.qr(ends.T)[0].astype(np.float32)
-    x -= (x @ basis) @ basis.T
-    value, spectrum = _strongest(x)
+        x = x - bins.pixels[kept, None] * evidence.offset
+    value, spectrum = _strongest(x, 1.0 / np.sqrt(total[kept]), channels, np.linalg.qr(ends.T)[0])
     noise = evidence.variance_index * noise_edge(len(x), free)
-    place = evidence.energy[used][int(np.argmax(np.abs(spectrum) * np.sqrt(mean)))]
+    place = evidence.energy[int(np.argmax(np.abs(spectrum) * np.where(used, np.sqrt(np.maximum(evidence.mean, 0)), 0)))]
     return Pattern(value, value / noise, float(place))
 
 
-def _strongest(x: Any) -> tuple[float, Float]:
-    """Largest squared singular value of a matrix (n, E), and its right vector."""
-    if min(x.shape) >= 32:
-        try:
-            start = np.random.default_rng(0).standard_normal(min(x.shape)).astype(x.dtype)
-            _, size, right = svds(x, k=1, tol=1e-3, v0=start)
-            return float(size[0]) ** 2, np.asarray(right[0], dtype=np.float64)
-        except ArpackError:
-            pass  # a matrix of zeros, or of equal rows
-    _, size, right = np.linalg.svd(x, full_matrices=False)
-    return float(size[0]) ** 2, np.asarray(right[0], dtype=np.float64)
+def _strongest(x: Any, rows: Float, channels: Float, basis: Float) -> tuple[float, Float]:
+    """Largest squared singular value of weighted rows that are projected off some spectra, and its right vector (E,).
+
+    By 12 steps of Lanczos' method: a pattern above `MISSING` is found to 1e-4, the edge of noise up to 5 % too low. The
+    products are those of float32, whose rounding is far below the noise.
+
+    x (n, E). rows (n,), channels (E,): weights. basis (E, K): orthonormal, in weighted channels, projected off.
+    """
+    x, squares = x.astype(np.float32, copy=False), (rows**2).astype(np.float32)
+    space = np.zeros((min(LANCZOS_STEPS, *x.shape), x.shape[1]))
+    images = np.zeros_like(space)
+    vector = np.random.default_rng(0).standard_normal(x.shape[1]) * (channels > 0)
+    least = 0.0
+    for step in range(len(space)):
+        for _ in range(2):
+            vector -= basis @ (basis.T @ vector)
+            vector -= space[:step].T @ (space[:step] @ vector)
+        length = float(np.linalg.norm(vector))
+        if not length > least:
+            break  # the rows hold no further direction
+        space[step] = vector / length
+        image = x.T @ (squares * (x @ (channels * space[step]).astype(np.float32)))
+        vector = images[step] = channels * image
+        least = 1e-5 * float(np.linalg.norm(vector))
+    value, mixture = np.linalg.eigh(space @ images.T)
+    return max(float(value[-1]), 0.0), mixture[:, -1] @ space
 
 
 def _weighs(evidence: Evidence, found: Strengths, bins: Bins, pattern: Pattern) -> bool:

@@ -4,14 +4,15 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
+from functools import lru_cache
 from typing import Any, Final
 
 import numpy as np
-from scipy import sparse
 
 from scalehsi.arrays import Bool, Float, Int
+from scalehsi.kernels.compiled import lean
 from scalehsi.kernels.pixel_rows.sparse_counts import Counts
-from scalehsi.kernels.statistics.row_groups import add_up_groups
+from scalehsi.kernels.statistics.row_groups import Visitor, add_up_groups
 from scalehsi.kernels.statistics.survey import splitmix64
 
 WIDTHS: Final = (1, 2, 4, 8)
@@ -60,16 +61,11 @@ class Grid:
         ny, nx = (1, *self.shape)[-2:]
         return ny, nx
 
-    def _coordinates(self, index: Int) -> tuple[Int, Int, Int]:
-        """Frame, row and column of pixels."""
-        ny, nx = self._plane
-        return index // (ny * nx), index // nx % ny, index % nx
-
     def region(self, index: Int) -> Int:
         """The region of each pixel, shape (P,)."""
-        _, y, x = self._coordinates(index)
         (ny, nx), (rows, columns) = self._plane, self.regions
-        return np.asarray(y * rows // ny * columns + x * columns // nx)
+        line, x = np.divmod(index, nx)
+        return np.asarray(line % ny * rows // ny * columns + (np.arange(nx) * columns // nx)[x])
 
     def widths(self) -> tuple[int, ...]:
         """The widths of bins that fit into the map; along a line scan a bin has one row."""
@@ -99,16 +95,12 @@ class Grid:
         The bins are cut into as many runs as are wanted, and a random one of each run is taken: a regular stride would
         coincide with lattices and scan lines.
         """
-        frame, y, x = self._coordinates(index)
-        rows, columns, high, wide = self._bins(width)
-        row, column = y // high, x // wide
-        number = (frame * rows + row) * columns + column
-        whole = (row < rows) & (column < columns)
+        ny, nx = self._plane
         bins, runs = self.number_of_bins(width), self.samples(width, wanted)
-        run = number * runs // bins
-        first, end = -(-run * bins // runs), -(-(run + 1) * bins // runs)
-        drawn = (splitmix64(run, 0) % np.maximum(end - first, 1).astype(np.uint64)).astype(np.int64)
-        return np.where(whole & (number - first == drawn), run, -1)
+        found = np.full(len(index), -1)
+        if runs:
+            _sampled(np.ascontiguousarray(index), (ny, nx, *self._bins(width)[2:]), _drawn(bins, runs), bins, found)
+        return found
 
     def neighbour(self, index: Int) -> Int:
         """The number of the sampled pixel whose neighbour each pixel is, -1 for others: the next along x, or along y
@@ -119,7 +111,14 @@ class Grid:
 
 
 def fit_sums(
-    x: np.ndarray[Any, Any] | Counts, c: Float, *, index: Int, s: Float, offset: Float, grid: Grid
+    x: np.ndarray[Any, Any] | Counts,
+    c: Float,
+    *,
+    index: Int,
+    s: Float,
+    offset: Float,
+    grid: Grid,
+    each: Visitor | None = None,
 ) -> tuple[dict[str, Any], Float]:
     """Sums of one block for the judgement of a fit.
 
@@ -136,6 +135,8 @@ def fit_sums(
     offset : array, shape (E,)
         What the model adds to ``c s``.
     grid : Grid
+    each : callable, optional
+        Called for each strip of rows, see `add_up_groups`.
 
     Returns
     -------
@@ -147,28 +148,33 @@ def fit_sums(
     totals : array, shape (P,)
         Of each pixel.
     """
-    named = {"judge_regions": grid.region(index), "judge_neighbours": grid.neighbour(index)}
+    region = _compressed(grid.region(index))
+    named = {"judge_neighbours": grid.neighbour(index)}
     named |= {f"judge_bins_{w}": grid.sample(index, w, grid.sampled) for w in grid.widths()}
     local = {name: _compressed(group) for name, group in named.items()}
-    groups = [(group, len(numbers)) for numbers, group in local.values()]
-    added, totals = add_up_groups(x, groups, fill=(c, s, offset))
+    ends = np.cumsum([0, *(len(numbers) for numbers, _ in local.values())])
+    stacked = np.stack([np.where(g < 0, -1, g + e) for (_, g), e in zip(local.values(), ends, strict=False)])
+    regions, bins, totals = add_up_groups(
+        x, (region[1], len(region[0])), (stacked, int(ends[-1])), fill=(c, s, offset), each=each
+    )
     sums: dict[str, Any] = {}
-    for (name, (numbers, group)), data in zip(local.items(), added, strict=True):
+    for name, (numbers, group), data in zip(
+        ("judge_regions", *local), (region, *local.values()), (regions, *np.split(bins, ends[1:-1])), strict=True
+    ):
         if len(numbers):
-            kept = data if name == "judge_regions" else data.astype(np.float32)
-            first = np.full(len(numbers), np.iinfo(np.int64).max)
-            np.minimum.at(first, group[group >= 0], index[group >= 0])
-            pixels = np.bincount(group[group >= 0], minlength=len(numbers))
-            sums[name] = [(numbers, first, pixels, kept, _grouped(c, group, len(numbers)))]
-    share = c / np.where(c.sum(axis=1) > 0, c.sum(axis=1), 1.0)[:, None]
-    columns = np.concatenate([c, share, totals[:, None], np.ones((len(c), 1))], axis=1)
+            first, pixels, abundances = _added_up(c, group, len(numbers), index)
+            sums[name] = [(numbers, first, pixels, data, abundances)]
     for w in grid.widths():
         numbers, group = _compressed(grid.sample(index, w, MAP_BINS))
         if len(numbers):
-            sums[f"judge_maps_{w}"] = [(numbers, _grouped(columns, group, len(numbers)))]
+            added = np.zeros((len(numbers), 2 * c.shape[1] + 2))
+            _add_maps(c, totals, group, added)
+            sums[f"judge_maps_{w}"] = [(numbers, added)]
     model = c @ s.sum(axis=1) + offset.sum()
-    sums["judge_moments"] = np.concatenate([totals @ c, model @ c, np.sum(c * c, axis=0), [totals.sum(), model.sum()]])
-    strongest = np.argmax(c * c, axis=0)
+    squares = c * c
+    moments = [totals @ c, model @ c, np.ones(len(c)) @ squares, [totals.sum(), model.sum()]]
+    sums["judge_moments"] = np.concatenate(moments)
+    strongest = np.argmax(squares, axis=0)
     sums["judge_peaks"] = [(c[strongest, np.arange(c.shape[1])] ** 2, index[strongest])]
     return sums, totals
 
@@ -184,11 +190,88 @@ def _compressed(group: Int) -> tuple[Int, Int]:
     return numbers, position[group]
 
 
-def _grouped(rows: Float, group: Int, n: int) -> Float:
-    """Sum of rows (P, M) by group (P,), shape (n, M); pixels of group -1 stay out."""
-    inside = np.flatnonzero(group >= 0)
-    place = sparse.coo_array((np.ones(len(inside)), (group[inside], inside)), shape=(n, len(group))).tocsr()
-    return np.asarray(place @ rows)
+@lru_cache(maxsize=64)
+def _drawn(bins: int, runs: int) -> Int:
+    """The sampled bin of each run, ascending, shape (runs,)."""
+    first = -(-np.arange(runs + 1) * bins // runs)
+    drawn = splitmix64(np.arange(runs), 0) % np.diff(first).astype(np.uint64)
+    return np.asarray(first[:-1] + drawn.astype(np.int64))
+
+
+@lean
+def _sampled(index: Any, sizes: Any, drawn: Any, bins: int, out: Any) -> None:
+    """Write to out (P,) the run whose sampled bin each pixel belongs to; nothing for pixels of no sampled bin.
+
+    index (P,): absolute numbers. sizes: of the map along y and x, of a bin along y and x. drawn (runs,): the bin of
+    each run. bins: in all.
+    """
+    ny, nx, high, wide = sizes
+    rows, columns, runs = ny // high, nx // wide, len(drawn)
+    start, line, run = 0, -1, -1
+    last, end = -1, -1
+    for p in range(len(index)):
+        x = index[p] - start
+        if line < 0 or x < 0 or x >= nx:
+            # Another row of the map: divisions take most of the time, so there is one for each row and each bin.
+            line = index[p] // nx
+            start, end = line * nx, -1
+            x = index[p] - start
+        if x < end and x >= last:
+            out[p] = run
+            continue
+        column, y = x // wide, line % ny
+        last, end = column * wide, column * wide + wide
+        run = -1
+        if column < columns and y // high < rows:
+            number = (line // ny * rows + y // high) * columns + column
+            of = number * runs // bins
+            if drawn[of] == number:
+                run = of
+        out[p] = run
+
+
+def _added_up(rows: Float, group: Int, n: int, index: Int) -> tuple[Int, Int, Float]:
+    """First pixel, number of pixels, and sum of the rows of each group, shapes (n,), (n,) and (n, M).
+
+    rows (P, M). group (P,): -1 for pixels of none. n: groups. index (P,): absolute numbers of the pixels.
+    """
+    first, pixels = np.full(n, np.iinfo(np.int64).max), np.zeros(n, dtype=np.int64)
+    out = np.zeros((n, rows.shape[1]))
+    _add_up(np.ascontiguousarray(rows), group, np.ascontiguousarray(index), first, pixels, out)
+    return first, pixels, out
+
+
+@lean
+def _add_up(rows: Any, group: Any, index: Any, first: Any, pixels: Any, out: Any) -> None:
+    """Do it; first (n,), pixels (n,) and out (n, M) are changed in place."""
+    for p in range(len(group)):
+        g = group[p]
+        if g >= 0:
+            first[g] = min(first[g], index[p])
+            pixels[g] += 1
+            for j in range(rows.shape[1]):
+                out[g, j] += rows[p, j]
+
+
+@lean
+def _add_maps(c: Any, totals: Any, group: Any, out: Any) -> None:
+    """Add abundances, fractions, total and one of each pixel to ``out[group[p]]``, where that is not negative.
+
+    c (P, K). totals, group (P,). out (n, 2 K + 2): changed in place.
+    """
+    k = c.shape[1]
+    for p in range(len(group)):
+        g = group[p]
+        if g >= 0:
+            whole = 0.0
+            for j in range(k):
+                whole += c[p, j]
+            part = 1.0 / whole if whole > 0 else 1.0
+            for j in range(k):
+                out[g, j] += c[p, j]
+                out[g, k + j] += c[p, j] * part
+            out[g, 2 * k] += totals[p]
+            out[g, 2 * k + 1] += 1.0
 
 
 def used_rows(core: Bool, c: Float) -> Int:

@@ -125,15 +125,25 @@ def scan_dense(
         for first in range(0, x.shape[1], CHANNELS_PER_TEST):
             last = min(first + CHANNELS_PER_TEST, x.shape[1])
             finite, negative, passed = none, none, none
-            low, high = x.dtype.type(least), x.dtype.type(lowest * 0.999999)
+            low, high = x.dtype.type(max(least, 0.0)), x.dtype.type(lowest * 0.999999)
             # Indices without a sign need no test for negative ones, so that the loop is done in SIMD registers.
+            for e in range(np.uint64(first), np.uint64(last)):
+                v = x[p, e]
+                q = total * typed[0, e]
+                d = v - q - shift
+                passed += one if (v >= high) | (not (v >= low)) | (d * abs(d) >= scale * (q + typed[1, e])) else none
+            if passed == none:
+                sums[1] += last - first
+                continue
+            # Where something passed it may be negative values, or NaN, which are as many as all others in some data.
+            low, passed = x.dtype.type(least), none
             for e in range(np.uint64(first), np.uint64(last)):
                 v = x[p, e]
                 q = total * typed[0, e]
                 d = v - q - shift
                 finite += one if abs(v) < np.inf else none
                 negative += one if v < none else none
-                passed += one if (v >= high) | (v < low) | ((d > none) & (d * d >= scale * (q + typed[1, e]))) else none
+                passed += one if (v >= high) | (v < low) | (d * abs(d) >= scale * (q + typed[1, e])) else none
             sums[1] += finite
             sums[2] += negative
             if passed == none:
@@ -163,8 +173,8 @@ def scan_counts(
     data: Any,
     totals: Any,
     share: Any,
-    phi: float,
     spectrum: Any,
+    phi: float,
     values: Any,
     counts: Any,
     sums: Any,

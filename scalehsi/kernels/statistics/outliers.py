@@ -3,13 +3,11 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator
 from typing import Any, Final, NamedTuple
 
 import numpy as np
 
 from scalehsi.arrays import Bool, Float, Int
-from scalehsi.kernels.pixel_rows import sparse_counts
 from scalehsi.kernels.pixel_rows.sparse_counts import Counts
 from scalehsi.kernels.statistics.outlier_loops import CANDIDATE, TOP_VALUES, floor_of, scan_counts, scan_dense
 from scalehsi.kernels.statistics.variance_index import variance_index_of_sums
@@ -20,7 +18,6 @@ BRIGHT: Final = 2.3
 """A bright pixel has more than this many times the total of each neighbour."""
 PAIRS: Final = 256
 """Pairs of neighbours from which the noise of a block is estimated."""
-ROWS_PER_STRIP: Final = 64
 PENDING: Final = 65536
 """Candidates that are collected before they are compared with their neighbours."""
 NEGATIVE_SHARE: Final = 0.01
@@ -99,18 +96,8 @@ class _Found(NamedTuple):
         return _Found(*(column[chosen] for column in self))
 
 
-def outliers(
-    x: np.ndarray[Any, Any] | Counts,
-    c: Float,
-    *,
-    index: Int,
-    shape: tuple[int, ...],
-    totals: Float,
-    mean: Float,
-    s: Float,
-    offset: Float,
-) -> dict[str, Any]:
-    """Search a block for what stands out of its surroundings.
+class Search:
+    """Search a block for what stands out of its surroundings, strip by strip.
 
     A voxel is a candidate for a spike when it is 5 standard deviations above each of three predictions: its pixel's
     total times the mean spectrum, the same spectrum 4 to 7 channels away, and the 4 neighbouring pixels. The noise is
@@ -120,59 +107,105 @@ def outliers(
     Parameters
     ----------
     x : array, shape (P, E), or Counts
-        The pixels in use, of any real dtype; NaN is skipped.
+        The pixels in use, of any real dtype, at least one; NaN is skipped.
     c : array, shape (P, K)
         Their abundances.
     index : array, shape (P,)
         Absolute row-major pixel numbers; the block is a box of the map.
     shape : tuple of int
         Sizes of the map's pixel dims, (..., y, x). Pixels are neighbours along y and x.
-    totals : array, shape (P,)
-        Sum over the channels of each pixel.
     mean : array, shape (E,)
         Mean spectrum of the whole map, in any unit.
     s : array, shape (K, E)
         Endmembers.
     offset : array, shape (E,)
         What the model adds to ``c s``.
-
-    Returns
-    -------
-    dict
-        ``judge_outliers``: a list with one `Outliers`; lists of blocks are concatenated by ``+``.
     """
-    if not len(index):
-        return {}
-    c, totals = np.asarray(c, dtype=np.float64), np.asarray(totals, dtype=np.float64)
-    beside, outside = neighbours(index, shape)
-    noise = _rough_noise(x, c, beside, s=s, offset=offset)
-    share = np.maximum(np.nan_to_num(np.asarray(mean, dtype=np.float64)), 0.0)
-    share = share / max(float(share.sum()), 1e-300)
-    scanned = _Scanned()
-    given = (totals, share, noise, scanned)
-    scan = _scan_counts(x, *given) if isinstance(x, Counts) else _scan_dense(x, *given)
-    found, number = _Found(*(np.zeros(0, dtype=t) for t in "qqdd")), 0
-    for candidates in _gathered(scan):
-        fresh = _above_neighbours(x, candidates, beside, noise)
-        number += len(fresh.row)
-        found = _strongest(found, fresh, noise)
-    parts = c[found.row] * s[:, found.channel].T
-    part = Outliers(
-        *scanned.top(noise.phi),
-        voxels=int(scanned.sums[1]),
-        negative=int(scanned.sums[2]),
-        least=float(scanned.sums[3]),
-        pixel=np.asarray(index)[found.row],
-        channel=found.channel,
-        value=found.value,
-        expected=found.expected,
-        model=parts.sum(axis=1) + offset[found.channel],
-        component=parts.argmax(axis=1),
-        outside=outside[found.row],
-        number=number,
-        **_bright(np.asarray(index), totals, beside, outside),
-    )
-    return {"judge_outliers": [part]}
+
+    def __init__(
+        self,
+        x: np.ndarray[Any, Any] | Counts,
+        c: Float,
+        *,
+        index: Int,
+        shape: tuple[int, ...],
+        mean: Float,
+        s: Float,
+        offset: Float,
+    ) -> None:
+        self.x, self.c, self.index = x, np.asarray(c, dtype=np.float64), np.asarray(index)
+        self.s, self.offset = s, offset
+        self.beside, self.outside = neighbours(self.index, shape)
+        self.noise = _rough_noise(x, self.c, self.beside, s=s, offset=offset)
+        share = np.maximum(np.nan_to_num(np.asarray(mean, dtype=np.float64)), 0.0)
+        self.share = share / max(float(share.sum()), 1e-300)
+        self.scanned, self.number = _Scanned(), 0
+        self.waiting: list[_Found] = []
+        self.found = _Found(*(np.zeros(0, dtype=t) for t in "qqdd"))
+        wide = x.dtype.itemsize > 4 or (x.dtype.kind in "iu" and x.dtype.itemsize > 2)
+        self.dtype = np.dtype(np.float64 if wide else np.float32)
+        self.spectra = np.stack([self.share, self.noise.removed])
+        self.typed = np.stack([self.share, self.noise.removed + 0.375 * self.noise.phi]).astype(self.dtype)
+        self.out = tuple(np.zeros(0, dtype=t) for t in "qqdd")
+
+    def strip(self, part: slice, rows: Any, totals: Float) -> None:
+        """Search some rows of the block.
+
+        part: of the block. rows: as `strips` gives them, or `sparse_counts.strips` without the slice. totals: sums over
+        the channels of these pixels.
+        """
+        counts = isinstance(self.x, Counts)
+        values = rows[-1] if counts else rows
+        if values.size > self.out[0].size:
+            self.out = tuple(np.empty(values.size, dtype=t) for t in "qqdd")
+        given = (self.noise.phi, *self.scanned.arrays, *self.out)
+        if counts:
+            n = scan_counts(*rows, totals, self.share, np.zeros((1, self.x.shape[1])), *given)
+        else:
+            # Rows of wide types have come in single precision, unless they are float64 themselves.
+            rows = np.ascontiguousarray(rows if rows.dtype == self.dtype else self.x[part], dtype=self.dtype)
+            n = scan_dense(rows, totals, self.spectra, self.typed, *given)
+        if n:
+            row, *columns = (column[:n].copy() for column in self.out)
+            self.waiting.append(_Found(row + part.start, *columns))
+            if sum(len(each.row) for each in self.waiting) >= PENDING:
+                self._compare()
+
+    def _compare(self) -> None:
+        """Compare the candidates that wait with their neighbours, and keep the strongest."""
+        fresh = _above_neighbours(self.x, _joined(self.waiting), self.beside, self.noise)
+        self.waiting, self.number = [], self.number + len(fresh.row)
+        self.found = _strongest(self.found, fresh, self.noise)
+
+    def result(self, totals: Float) -> dict[str, Any]:
+        """``judge_outliers``: a list with one `Outliers`; lists of blocks are concatenated by ``+``.
+
+        totals: sums over the channels of all pixels of the block, whose strips were all searched.
+        """
+        if self.waiting:
+            self._compare()
+        sums = self.scanned.sums
+        if isinstance(self.x, Counts):
+            sums[1] = self.x.shape[0] * self.x.shape[1]
+            sums[3] = 0.0 if len(self.x.value) < sums[1] else sums[3]
+        found = self.found
+        parts = self.c[found.row] * self.s[:, found.channel].T
+        part = Outliers(
+            *self.scanned.top(self.noise.phi),
+            voxels=int(sums[1]),
+            negative=int(sums[2]),
+            least=float(sums[3]),
+            pixel=self.index[found.row],
+            channel=found.channel,
+            value=found.value,
+            expected=found.expected,
+            model=parts.sum(axis=1) + self.offset[found.channel],
+            component=parts.argmax(axis=1),
+            outside=self.outside[found.row],
+            number=self.number,
+            **_bright(self.index, np.asarray(totals, dtype=np.float64), self.beside, self.outside),
+        )
+        return {"judge_outliers": [part]}
 
 
 class _Scanned:
@@ -181,6 +214,10 @@ class _Scanned:
     def __init__(self) -> None:
         self.values, self.counts = np.zeros(TOP_VALUES), np.zeros(TOP_VALUES, dtype=np.int64)
         self.sums = np.array([0.0, 0.0, 0.0, np.inf])
+
+    @property
+    def arrays(self) -> tuple[Float, Int, Float]:
+        return self.values, self.counts, self.sums
 
     def top(self, phi: float) -> tuple[Float, Int]:
         """The largest different values, ascending, and the number of each. phi: variance index."""
@@ -264,9 +301,10 @@ def _rough_noise(x: np.ndarray[Any, Any] | Counts, c: Float, beside: Int, *, s: 
     alone = not len(first)
     a, b = (np.arange(min(PAIRS, len(c))),) * 2 if alone else (first, beside[first, right])
     data, left = [], []
+    single = s.astype(np.float32)  # half the time; the rounding is far below the noise
     for rows in (a, b):
         values = _rows(x, rows)
-        residual = values - (c[rows] @ s + offset)
+        residual = values - (c[rows].astype(np.float32) @ single + offset.astype(np.float32))
         finite = np.isfinite(residual)
         data.append(np.where(finite, values, 0.0))
         left.append(np.where(finite, residual, 0.0))
@@ -286,59 +324,8 @@ def _rough_noise(x: np.ndarray[Any, Any] | Counts, c: Float, beside: Int, *, s: 
 
 
 def _rows(x: np.ndarray[Any, Any] | Counts, rows: Int) -> Float:
-    """Some rows of a block, dense, in float64."""
-    return np.asarray(x.take(rows).to_dense(np.float64) if isinstance(x, Counts) else x[rows], dtype=np.float64)
-
-
-def _scan_dense(
-    x: np.ndarray[Any, Any], totals: Float, share: Float, noise: _Noise, scanned: _Scanned
-) -> Iterator[_Found]:
-    """Candidates of each strip of a dense block, from the two predictions from a voxel's own spectrum.
-
-    x (P, E), totals (P,): the block. share (E,): mean spectrum with the sum 1. noise: of the block. scanned: changed in
-    place.
-    """
-    wide = x.dtype.itemsize > 4 or (x.dtype.kind in "iu" and x.dtype.itemsize > 2)
-    dtype = np.dtype(np.float64 if wide else np.float32)
-    spectra = np.stack([share, noise.removed])
-    typed = np.stack([share, noise.removed + 0.375 * noise.phi]).astype(dtype)
-    out = tuple(np.empty(min(ROWS_PER_STRIP, len(x)) * x.shape[1], dtype=t) for t in "qqdd")
-    for start in range(0, len(x), ROWS_PER_STRIP):
-        part = slice(start, start + ROWS_PER_STRIP)
-        strip = np.ascontiguousarray(x[part], dtype=dtype)
-        n = scan_dense(
-            strip, totals[part], spectra, typed, noise.phi, scanned.values, scanned.counts, scanned.sums, *out
-        )
-        if n:
-            yield _Found(out[0][:n] + start, *(column[:n].copy() for column in out[1:]))
-
-
-def _scan_counts(x: Counts, totals: Float, share: Float, noise: _Noise, scanned: _Scanned) -> Iterator[_Found]:
-    """Do the same for sparse counts."""
-    spectrum = np.zeros((1, x.shape[1]))
-    for part, indptr, channel, value in sparse_counts.strips(x):
-        out = tuple(np.empty(len(value), dtype=t) for t in "qqdd")
-        n = scan_counts(
-            indptr, channel, value, totals[part], share, noise.phi, spectrum, scanned.values, scanned.counts,
-            scanned.sums, *out,
-        )  # fmt: skip
-        if n:
-            yield _Found(out[0][:n] + part.start, *(column[:n] for column in out[1:]))
-    scanned.sums[1] = x.shape[0] * x.shape[1]
-    if len(x.value) < scanned.sums[1]:
-        scanned.sums[3] = 0.0
-
-
-def _gathered(candidates: Iterator[_Found]) -> Iterator[_Found]:
-    """Join the candidates of strips to fewer and larger sets, of at least `PENDING` but for the last."""
-    waiting: list[_Found] = []
-    for found in candidates:
-        waiting.append(found)
-        if sum(len(each.row) for each in waiting) >= PENDING:
-            yield _joined(waiting)
-            waiting = []
-    if waiting:
-        yield _joined(waiting)
+    """Some rows of a block, dense, in float32."""
+    return np.asarray(x.take(rows).to_dense(np.float32) if isinstance(x, Counts) else x[rows], dtype=np.float32)
 
 
 def _joined(found: list[_Found]) -> _Found:

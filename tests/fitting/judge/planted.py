@@ -11,7 +11,10 @@ from scipy.ndimage import gaussian_filter
 from scalehsi.arrays import Float
 from scalehsi.fitting.judge.evidence import Evidence
 from scalehsi.fitting.judge.outliers import joined
-from scalehsi.kernels.statistics.outliers import outliers
+from scalehsi.kernels.pixel_rows import sparse_counts
+from scalehsi.kernels.pixel_rows.sparse_counts import Counts
+from scalehsi.kernels.pixel_rows.strips import strips
+from scalehsi.kernels.statistics.outliers import Search
 from scalehsi.physics.eels_edges import eels_spectrum
 from scalehsi.physics.xray_spectra import eds_spectrum
 from tests.fitting.judge.reference import evidence_of
@@ -75,3 +78,17 @@ def evidence_with_outliers(x: Float, c: Float, s: Float, **others: Any) -> Evide
         offset=np.zeros(x.shape[-1]),
     )
     return replace(found, **joined(sums, shape=x.shape[:-1], phi=found.variance_index))
+
+
+def outliers(x: Any, c: Float, *, totals: Float, **given: Any) -> dict[str, Any]:
+    """What `Search` finds in a block; nothing in an empty one. totals: of its pixels. given: arguments of `Search`."""
+    if not len(totals):
+        return {}
+    search = Search(x, c, **given)
+    if isinstance(x, Counts):
+        for part, *rows in sparse_counts.strips(x):
+            search.strip(part, rows, totals[part])
+    else:
+        for part, strip in strips(x):
+            search.strip(part, strip, totals[part])
+    return search.result(totals)

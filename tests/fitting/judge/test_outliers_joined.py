@@ -11,7 +11,7 @@ from numpy.testing import assert_allclose, assert_array_equal
 
 from scalehsi.fitting.judge.outliers import joined
 from scalehsi.kernels.pixel_rows.sparse_counts import Counts
-from scalehsi.kernels.statistics.outliers import outliers
+from tests.fitting.judge.planted import outliers
 
 DTYPES = ("u1", "u2", "i4", "f4", ">f4", "f8", "counts")
 Array = np.ndarray[Any, Any]
