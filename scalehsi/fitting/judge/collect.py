@@ -55,7 +55,7 @@ def judged(
     values = x if isinstance(x, Counts) else arrays.to_host(x)
     if len(rows) < len(c):
         values, c = values.take(rows) if isinstance(values, Counts) else values[rows], c[rows]
-    model = {"s": arrays.to_host(judge["s"]), "offset": arrays.to_host(judge["offset"])}
+    model: dict[str, Any] = {"s": arrays.to_host(judge["s"]), "offset": arrays.to_host(judge["offset"])}
     index, grid = tile.index[rows], judge["grid"]
     if judge["mean"] is None:
         return pixels, {**sums, **fit_sums(values, c, index=index, **model, grid=grid)[0]}

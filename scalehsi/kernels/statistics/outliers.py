@@ -158,13 +158,15 @@ class Search:
         values = rows[-1] if counts else rows
         if values.size > self.out[0].size:
             self.out = tuple(np.empty(values.size, dtype=t) for t in "qqdd")
-        given = (self.noise.phi, *self.scanned.arrays, *self.out)
+        given: tuple[Any, ...] = (*self.scanned.arrays, *self.out)
         if counts:
-            n = scan_counts(*rows, totals, self.share, np.zeros((1, self.x.shape[1])), *given)
+            indptr, channel, value = rows
+            buffer = np.zeros((1, self.x.shape[1]))
+            n = scan_counts(indptr, channel, value, totals, self.share, buffer, self.noise.phi, *given)
         else:
             # Rows of wide types have come in single precision, unless they are float64 themselves.
             rows = np.ascontiguousarray(rows if rows.dtype == self.dtype else self.x[part], dtype=self.dtype)
-            n = scan_dense(rows, totals, self.spectra, self.typed, *given)
+            n = scan_dense(rows, totals, self.spectra, self.typed, self.noise.phi, *given)
         if n:
             row, *columns = (column[:n].copy() for column in self.out)
             self.waiting.append(_Found(row + part.start, *columns))

@@ -58,10 +58,10 @@ def add_up_groups(
     added, sampled = np.zeros((regions[1], x.shape[1])), np.zeros((bins[1], x.shape[1]), dtype=np.float32)
     if isinstance(x, Counts):
         totals = x.totals
-        for part, *rows in sparse_counts.strips(x):
-            _add_counts(*rows, region[part], few[part], added, sampled)
+        for part, indptr, channel, value in sparse_counts.strips(x):
+            _add_counts(indptr, channel, value, region[part], few[part], added, sampled)
             if each is not None:
-                each(part, rows, totals[part])
+                each(part, (indptr, channel, value), totals[part])
         return added, sampled, totals
     totals = np.zeros(len(x))
     c, s, offset = fill
