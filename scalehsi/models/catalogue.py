@@ -23,6 +23,9 @@ CATALOGUE: Final[dict[str, str]] = {
     "parallelgp": "scalehsi.models.gp:ParallelGP",
     "pca": "scalehsi.models.pca:PCA",
     "psnmf": "scalehsi.models.psnmf:PSNMF",
+    "vca": "scalehsi.models.geometric:VCA",
+    "nfindr": "scalehsi.models.geometric:NFINDR",
+    "sss": "scalehsi.models.geometric:SSS",
 }
 """Name of the method in lower case, and where its class is: ``module:Class``."""
 

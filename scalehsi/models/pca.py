@@ -12,7 +12,7 @@ import xarray as xr
 
 from scalehsi.arrays import Float
 from scalehsi.blocks import BlockFunction, Blocks, map_fold
-from scalehsi.checks import check_components, check_weighting, choice, is_number, require
+from scalehsi.checks import check_components, choice, is_number, require
 from scalehsi.cube import check_finite
 from scalehsi.fitting.model import Cost, DirectModel, State, Stats, Variables
 from scalehsi.kernels.subspace import moments as kernels
@@ -21,6 +21,9 @@ from scalehsi.schema import COMPONENT, ENDMEMBERS, ENERGY, MEAN_SPECTRUM, InputE
 SOLVERS: Final = ("auto", "gram", "randomized")
 GRAM_CHANNELS: Final = 2048
 """With more channels the E x E moment matrix (8 E^2 bytes a block, P E^2 flops) costs more than a few sketch passes."""
+WEIGHTINGS: Final = (None, "poisson", "channels")
+LEAST_MEAN: Final = {"poisson": 1e-6, "channels": 1e-2}
+"""Least share of the average channel that the mean of a channel counts as: empty channels get no huge weights."""
 RANK: Final = "rank"
 DIRECT: Final = "The components are computed directly; there is nothing to iterate."
 
@@ -33,10 +36,10 @@ class PCA(DirectModel):
     ----------
     n_components : int
         K, the number of components.
-    weighting : {None, "poisson"}, default "poisson"
-        Divide by the square root of the mean of each pixel and of each channel, which makes counting noise uniform
-        (Keenan and Kotula 2004); undone in the result. None for data with uniform noise or with negative
-        values.
+    weighting : {None, "poisson", "channels"}, default "poisson"
+        "poisson": divide by the square root of the mean of each pixel and of each channel, which makes counting noise
+        uniform (Keenan and Kotula 2004); undone in the result. "channels": of each channel alone, as mixtures stay
+        mixtures then; negative values are allowed. None for data with uniform noise.
     centre : bool, default False
         Subtract the mean spectrum first. Without it, as is usual in microscopy, the first component is close to the
         mean.
@@ -88,7 +91,10 @@ class PCA(DirectModel):
     def __post_init__(self) -> None:
         super().__post_init__()
         check_components(self.n_components)
-        check_weighting(self.weighting)
+        require(
+            self.weighting in WEIGHTINGS,
+            f"weighting={self.weighting!r} is not known; it is None, 'poisson' or 'channels'",
+        )
         choice("solver", self.solver, SOLVERS)
         for name in ("power", "oversample"):
             value = getattr(self, name)
@@ -176,13 +182,13 @@ class PCA(DirectModel):
         return Cost(passes, 8 * channels * (width + 3), 16 * channels * width, self.n_components + 1)
 
     def _moments(self, view: Blocks, probe: Float | None) -> dict[str, Any]:
-        shared = {"weigh_pixels": self.weighting is not None, "probe": probe}
+        shared = {"weigh_pixels": self.weighting == "poisson", "probe": probe}
         _, sums = map_fold(kernels.moments, view, shared=shared, name="pca-moments")
         if not sums:
             raise InputError("the mask leaves no pixel (True = use); turn it round with ~mask, or drop it")
         if not np.isfinite(sums["power"]).all():
             check_finite(view.cube)
-        if self.weighting and (sums["spectrum"] < 0).any():
+        if self.weighting == "poisson" and (sums["spectrum"] < 0).any():
             raise InputError(
                 "weighting='poisson' is for counts, but the mean of some channels is negative; fit with weighting=None"
             )
@@ -205,7 +211,8 @@ class PCA(DirectModel):
         spectrum = np.asarray(sums["spectrum"], dtype=np.float64)
         if self.weighting is None:
             return np.ones_like(spectrum)
-        return np.asarray(np.sqrt(np.maximum(spectrum / max(float(spectrum.mean()), 1e-300), 1e-6)))
+        average = max(float(np.abs(spectrum).mean()), 1e-300)
+        return np.asarray(np.sqrt(np.maximum(spectrum / average, LEAST_MEAN[self.weighting])))
 
     def _centred(self, sums: dict[str, Any], scale: Float, probe: Float) -> Float:
         """The weighted moment matrix times a probe (already multiplied into ``sums["moment"]`` when sketched)."""

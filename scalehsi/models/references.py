@@ -16,12 +16,11 @@ from scalehsi.io.reference_spectra import open_spectra
 from scalehsi.kernels import least_squares, poisson
 from scalehsi.kernels.resampling.energy_axis import common_channels, rebin
 from scalehsi.kernels.subspace import moments
+from scalehsi.models.pca import LEAST_MEAN
 from scalehsi.result import check_result
 from scalehsi.schema import COMPONENT, ENDMEMBERS, ENERGY, InputError
 
 CONSTRAINTS: Final = ("nnls", "fcls", "poisson", "ls")
-FLOOR: Final = 1e-2
-"""Least share of the average channel that the mean of a channel counts as: empty channels get no huge weights."""
 
 
 def spectra_of(given: Any) -> xr.DataArray:
@@ -107,7 +106,7 @@ def channel_weights(mean: Any) -> Float:
     """
     values = np.asarray(mean, dtype=np.float64)
     average = float(np.abs(values).mean())
-    return np.asarray(1.0 / np.maximum(values, FLOOR * (average or 1.0)))
+    return np.asarray(1.0 / np.maximum(values, LEAST_MEAN["channels"] * (average or 1.0)))
 
 
 def solver(s: Float, constraint: str, w: Float | None) -> tuple[BlockFunction, dict[str, Any]]:
