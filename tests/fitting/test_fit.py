@@ -38,6 +38,10 @@ MODELS = [
     hsi.PCA(4),
     hsi.PCA(4, weighting=None, centre=True),
     hsi.PCA(4, solver="randomized", oversample=8),
+    hsi.VCA(4),
+    hsi.VCA(4, weighting=None, smooth=0, mode="perspective", constraint="nnls"),
+    hsi.NFINDR(4),
+    hsi.SSS(4, restarts=4),
     hsi.PSNMF(4, bin_factor=4, max_iter=8, tol=0),
     hsi.PSNMF(4, bin_factor=(2, 4), settings="paper", max_iter=8, tol=0),
 ]

@@ -27,6 +27,8 @@ MODEL: Final = (
     "totals",
     "below_noise",
     "missing_component",
+    "no_pure_pixels",
+    "no_zeros",
     "one_pixel_component",
     "bins_too_large",
     "maps_too_small",

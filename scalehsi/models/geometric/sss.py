@@ -24,7 +24,7 @@ from scalehsi.schema import COMPONENT, InputError
 SIDES: Final = ("maps", "spectra")
 METHODS: Final = ("lp", "sample")
 VANISHING: Final = "vanishing"
-LEAST_VANISHING: Final = 0.02
+LEAST_VANISHING: Final = 0.015
 """Share of the strong values of a source that must be near zero, below `NEAR_ZERO` of its largest."""
 NEAR_ZERO: Final = 0.02
 
