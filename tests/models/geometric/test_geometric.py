@@ -144,7 +144,7 @@ def test_pure_pixels_are_found_exactly(model: Any) -> None:
     order = [list(pure).index(p) for p in result["vertex_pixel"].values]
     assert_allclose(result["endmembers"], s[order], rtol=1e-6)
     assert_allclose(result["abundances"].sum("component"), 1.0, atol=1e-6)
-    assert codes(result) == []
+    assert "no_pure_pixels" not in codes(result)
 
 
 def test_of_equal_pixels_the_first_is_taken() -> None:
