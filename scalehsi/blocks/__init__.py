@@ -15,6 +15,7 @@ block without a used pixel is skipped.
 
 from scalehsi.blocks.compute import Capacity, Report, capacity
 from scalehsi.blocks.fold import BlockFunction, add, map_fold, map_pixels
+from scalehsi.blocks.map_cube import map_cube
 from scalehsi.blocks.pixels import Pixels
 from scalehsi.blocks.tile import Place, Tile
 from scalehsi.blocks.view import Blocks, branch, open_blocks, open_surrounded, open_tiles
@@ -32,6 +33,7 @@ __all__ = [
     "add_up_windows",
     "branch",
     "capacity",
+    "map_cube",
     "map_fold",
     "map_pixels",
     "open_blocks",

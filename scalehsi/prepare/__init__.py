@@ -1,7 +1,21 @@
-"""Prepare a cube before a fit: crop, bin, mask and thin. Every step is lazy and adds a line to the history."""
+"""Prepare a cube before a fit. Every step returns a new, lazy cube whose history has one more line."""
 
+from scalehsi.prepare.background import remove_background
 from scalehsi.prepare.crop_bin_mask import bin, crop, mask
+from scalehsi.prepare.edge_windows import propose_windows
+from scalehsi.prepare.noise import estimate_noise
 from scalehsi.prepare.steps import STEPS, apply_step
 from scalehsi.prepare.thin import thin, thinned
 
-__all__ = ["STEPS", "apply_step", "bin", "crop", "mask", "thin", "thinned"]
+__all__ = [
+    "STEPS",
+    "apply_step",
+    "bin",
+    "crop",
+    "estimate_noise",
+    "mask",
+    "propose_windows",
+    "remove_background",
+    "thin",
+    "thinned",
+]

@@ -3,16 +3,26 @@
 from __future__ import annotations
 
 import inspect
+import re
 from collections.abc import Callable
 from typing import Any, Final
 
 import xarray as xr
 
+from scalehsi.prepare.background import remove_background
 from scalehsi.prepare.crop_bin_mask import bin, crop, mask
 from scalehsi.schema import InputError, suggest
 
-STEPS: Final[dict[str, Callable[..., xr.DataArray]]] = {"crop": crop, "bin": bin, "mask": mask}
+STEPS: Final[dict[str, Callable[..., xr.DataArray]]] = {
+    "crop": crop,
+    "bin": bin,
+    "mask": mask,
+    "background": remove_background,
+}
 """Steps of the command line by name."""
+NUMBER_OR_RANGE: Final = r"(?:[-+]?(?:\d+\.?\d*|\.\d+)(?:[eE][-+]?\d+)?|:)+"
+NUMBERS_ALONE: Final = ("crop", "bin", "mask")
+"""Steps whose values are numbers and ranges, and which do nothing without any."""
 
 
 def apply_step(cube: xr.DataArray, text: str) -> xr.DataArray:
@@ -23,7 +33,8 @@ def apply_step(cube: xr.DataArray, text: str) -> xr.DataArray:
     cube : xarray.DataArray
         Dims ``(..., "y", "x", "energy")``.
     text : str
-        ``name:key=value,key=value``, with a name of `STEPS` and the arguments of its function; a range is ``low:high``.
+        ``name:key=value,key=value``, with a name of `STEPS` and the arguments of its function; a range is ``low:high``,
+        other values are numbers, words, ``true``, ``false`` and paths of files.
 
     Returns
     -------
@@ -53,19 +64,41 @@ def apply_step(cube: xr.DataArray, text: str) -> xr.DataArray:
             raise InputError(f"step {text!r}: key=value is expected, got {part!r}; for example crop:energy=200:900")
         if key.strip() in arguments:
             raise InputError(f"step {text!r}: {key.strip()} is given twice; write two steps")
-        arguments[key.strip()] = _value(text, value.strip())
-    if not arguments:
+        arguments[key.strip()] = _value(text, value.strip(), words=name not in NUMBERS_ALONE)
+    if not arguments and name in NUMBERS_ALONE:
         raise InputError(f"step {text!r} has no arguments; key=value is expected, for example crop:energy=200:900")
-    known = [p for p in inspect.signature(STEPS[name]).parameters if p not in ("cube", "ranges", "factors")]
-    allowed = {*known, *map(str, cube.dims)}
+    parameters = inspect.signature(STEPS[name]).parameters
+    allowed = {p for p in parameters if p not in ("cube", "ranges", "factors")}
+    if {"ranges", "factors"} & set(parameters):
+        allowed |= set(map(str, cube.dims))
     for key in arguments:
         if key not in allowed:
             raise InputError(f"step {text!r}: {name} has no setting {key!r}; {suggest(key, allowed)}")
-    return STEPS[name](cube, **arguments)
+    try:
+        return STEPS[name](cube, **arguments)
+    except TypeError as error:
+        if "required" not in str(error):
+            raise
+        raise InputError(f"step {text!r} lacks a setting: {_needed(parameters, arguments)}") from None
 
 
-def _value(text: str, value: str) -> Any:
-    """A number, or a range as two of them; ``text`` is the whole step, for the messages."""
+def _needed(parameters: Any, arguments: dict[str, Any]) -> str:
+    """The settings without a default that are not given."""
+    empty = inspect.Parameter.empty
+    names = [n for n, p in parameters.items() if p.default is empty and n != "cube" and n not in arguments]
+    return f"type {', '.join(f'{n}=...' for n in names)}"
+
+
+def _value(text: str, value: str, *, words: bool) -> Any:
+    """A number, a range as two of them, or with ``words`` a truth value or a text.
+
+    text: the whole step, for the messages. value: what stands behind the sign.
+    """
+    if words and value:
+        if value in ("true", "True", "false", "False"):
+            return value.lower() == "true"
+        if not re.fullmatch(NUMBER_OR_RANGE, value):
+            return value
 
     def number(word: str) -> float | None:
         if not word:

@@ -1,4 +1,4 @@
-"""Composition from EDX: `quantify(source, elements)`, and the tables of lines and k-factors that it uses.
+"""Composition from EDX: `quantify(source, elements)`, its tables of lines and k-factors, and maps of edges.
 
 >>> import scalehsi as hsi
 >>> truth = hsi.simulate.phases((8, 8)).truth
@@ -9,8 +9,9 @@
 
 from scalehsi.callables import make_callable
 from scalehsi.quantify.call import quantify
+from scalehsi.quantify.edge_maps import edge_maps
 from scalehsi.quantify.tables import k_factors, lines
 
-__all__ = ["k_factors", "lines", "quantify"]
+__all__ = ["edge_maps", "k_factors", "lines", "quantify"]
 
 make_callable(__name__)

@@ -24,6 +24,7 @@ OPTIONS = {
     "convert": ("--chunk-mb", "--dataset", "--set", "--overwrite", "SRC", "DST"),
     "simulate": ("--set", "--overwrite", "KIND", "DST", "chequerboard", "phases"),
     "prepare": ("--step", "--overwrite", "SRC", "DST", "crop", "bin", "mask"),
+    "edges": ("CUBE", "OUT", "--edge", "--elements", "--background", "--share", "--figure", "--overwrite"),
     "plan": ("--model", "--components", "-k", "--set", "CUBE"),
     "models": ("[NAME]",),
     "fit": (

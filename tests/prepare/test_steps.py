@@ -77,7 +77,7 @@ def test_a_step_as_text_is_the_step(text: str, step: Step) -> None:
 @pytest.mark.parametrize(
     ("text", "message"),
     [
-        ("", "there is no step ''; Known: bin, crop, mask"),
+        ("", "there is no step ''; Known: .*bin, crop,.* mask"),
         ("cropp:y=1:2", "there is no step 'cropp'; did you mean 'crop'"),
         ("crop", "step 'crop' has no arguments; key=value is expected"),
         ("bin:", "step 'bin:' has no arguments"),
