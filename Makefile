@@ -25,7 +25,7 @@ $(VENV)/.demo: pyproject.toml | $(BIN)/python
 	@touch $@
 
 $(VENV)/.test: pyproject.toml tests/constraints.txt | $(BIN)/python
-	$(PIP) -e '.[io,cluster,gp,test]' -c tests/constraints.txt
+	$(PIP) -e '.[io,cluster,gp,networks,test]' -c tests/constraints.txt
 	@touch $@ $(VENV)/.demo
 
 demo: $(VENV)/.demo

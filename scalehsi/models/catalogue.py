@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     from scalehsi.fitting.model import Model
 
 CATALOGUE: Final[dict[str, str]] = {
+    "daeu": "scalehsi.networks.daeu:DAEU",
     "nmf": "scalehsi.models.nmf:NMF",
     "pansharpen": "scalehsi.models.pansharpen:PanSharpen",
     "parallelgp": "scalehsi.models.gp:ParallelGP",

@@ -44,6 +44,7 @@ MODELS = [
     hsi.SSS(4, restarts=4),
     hsi.PSNMF(4, bin_factor=4, max_iter=8, tol=0),
     hsi.PSNMF(4, bin_factor=(2, 4), settings="paper", max_iter=8, tol=0),
+    hsi.DAEU(4, pretrain=4, epochs=4),
 ]
 TOLERANCE = 1e-5
 """Chunks and schedulers change rounding alone."""

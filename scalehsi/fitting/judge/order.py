@@ -35,6 +35,9 @@ MODEL: Final = (
     "length_at_bound",
     "noise_not_identifiable",
     "map_without_values",
+    "network_collapsed",
+    "dead_component",
+    "restarts_disagree",
 )
 REMARKS: Final = ("still_turning", "no_specimen", "thickness_in_simplex", "maps_not_optimal", "not_unique")
 CODES: Final = (*DATA, *MODEL, *REMARKS)

@@ -76,7 +76,7 @@ def thickness_in_simplex(evidence: Evidence) -> ResultWarning | None:
     if not (spread > THICKNESS_SPREAD and high - low > CERTAIN_RANGE * chance):
         return None
     text = f"Abundances sum to one, but the counts vary by {_percent(spread)}: thickness is not in the model."
-    return ResultWarning("thickness_in_simplex", text, "simplex=False")
+    return ResultWarning("thickness_in_simplex", text, _free_totals(evidence))
 
 
 def _readable(evidence: Evidence) -> bool:
@@ -146,10 +146,15 @@ def _percent(share: float) -> str:
     return f"{100 * share:.2g} %" if share < 1 else f"{100 * share:.0f} %"
 
 
+def _free_totals(evidence: Evidence) -> str:
+    """Abundances of networks always sum to one; those of NMF follow the counts of a pixel."""
+    return "simplex=False" if "simplex" in evidence.settings else f"hsi.NMF({len(evidence.endmembers)})"
+
+
 def _remedy(evidence: Evidence) -> str:
     """Poisson abundances of any total give each pixel its own; costs take a part of it away."""
     if evidence.simplex:
-        return "simplex=False"
+        return _free_totals(evidence)
     if evidence.settings.get("sparsity"):
         return "sparsity=0"
     counts = evidence.dtype.startswith(("u", "i")) and evidence.extremes.negative == 0
