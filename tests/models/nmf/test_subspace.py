@@ -49,7 +49,9 @@ def test_a_cube_that_does_not_fit_is_read_four_times(cube: xr.DataArray) -> None
     assert full.attrs["readings"] == full.sizes["iteration"] + 2
     resident = fit(lazy)
     assert resident.attrs["readings"] == 1
-    np.testing.assert_allclose(resident["endmembers"], full["endmembers"], rtol=1e-2, atol=1e-4)
+    # Channels that hold 1 % of the largest one are uncertain by more than 1 % of themselves.
+    largest = float(full["endmembers"].max())
+    np.testing.assert_allclose(resident["endmembers"], full["endmembers"], rtol=1e-2, atol=1e-4 * largest)
 
 
 def test_a_subspace_that_misses_the_signal_is_noticed(cube: xr.DataArray) -> None:
