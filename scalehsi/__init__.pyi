@@ -21,6 +21,7 @@ from .models.apply import project as project
 from .models.apply import reconstruct as reconstruct
 from .models.gp import lengthscale_scan as lengthscale_scan
 from .models.psnmf import scan_bins as scan_bins
+from .models.rank_selection import select_rank as select_rank
 from .report import report as report
 from .schema import InputError as InputError
 from .schema import Interrupted as Interrupted

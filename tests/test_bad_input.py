@@ -295,7 +295,10 @@ def test_bad_input_has_its_message_and_changes_nothing(folder, capsys, kind):
 @pytest.mark.parametrize(
     ("words", "message"),
     [
-        ("fit good.zarr new.zarr", "NMF needs the number of components; add for example -k 3"),
+        (
+            "fit good.zarr new.zarr",
+            "NMF needs the number of components; add for example -k 3 (scalehsi rank suggests it)",
+        ),
         (
             "fit good.zarr new.zarr -k 2 --model nnmf",
             "there is no model 'nnmf'; did you mean 'nmf'? Known: nmf, pansharpen, parallelgp, pca",

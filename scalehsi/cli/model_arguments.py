@@ -32,7 +32,9 @@ def make_model(name: str, n_components: int | None, settings: dict[str, Any]) ->
             raise InputError(f"-k {n_components} and --set n_components={given['n_components']} differ; leave one out")
         given["n_components"] = n_components
     elif "n_components" in kind.__dataclass_fields__ and "n_components" not in given:
-        raise InputError(f"{kind.name} needs the number of components; add for example -k 3")
+        raise InputError(
+            f"{kind.name} needs the number of components; add for example -k 3 (scalehsi rank suggests it)"
+        )
     return kind.from_settings(given)
 
 

@@ -12,7 +12,7 @@ from scalehsi.plots.public import (
     scree,
     spectra,
 )
-from scalehsi.plots.public_scans import bins, lengthscales, noise_ratios
+from scalehsi.plots.public_scans import bins, lengthscales, noise_ratios, rank
 
 __all__ = [
     "bins",
@@ -25,6 +25,7 @@ __all__ = [
     "maps",
     "noise_ratios",
     "objective",
+    "rank",
     "residual",
     "scree",
     "spectra",

@@ -1,4 +1,4 @@
-"""Figures of scans: bin sizes, length scales and noise ratios; each function returns a matplotlib figure."""
+"""Figures of scans (bin sizes, numbers of components, length scales, noise ratios); each function returns a figure."""
 
 from __future__ import annotations
 
@@ -8,6 +8,7 @@ import xarray as xr
 
 from scalehsi.plots.bins import bin_scan_in, draw_bins
 from scalehsi.plots.lengthscales import draw_noise_ratios, draw_scan
+from scalehsi.plots.rank import draw_rank
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -88,3 +89,29 @@ def noise_ratios(table: xr.Dataset, *, ax: Axes | None = None) -> Figure:
         When no variable has these dims.
     """
     return draw_noise_ratios(table, ax)
+
+
+def rank(found: xr.Dataset, *, ax: Axes | None = None) -> Figure:
+    """Draw why a number of components was chosen: eigenvalues over the edge of noise, and the agreement of both halves.
+
+    Left, a component above the dashed line is not noise. Right, dotted lines are the limits of what counts as the same,
+    and the resolved number is shaded.
+
+    Parameters
+    ----------
+    found : xarray.Dataset
+        What `scalehsi.select_rank` gives.
+    ax : matplotlib.axes.Axes, optional
+        Axes of ``plt.subplots()`` that the panels replace; by default a figure of its own.
+
+    Returns
+    -------
+    matplotlib.figure.Figure
+        10 inches wide; about half of it without halves.
+
+    Raises
+    ------
+    InputError
+        When the Dataset holds no such choice.
+    """
+    return draw_rank(found, ax)
