@@ -15,7 +15,6 @@ from scalehsi.arrays import Bool, Float, Int
 from scalehsi.blocks import Blocks, Tile, map_fold, open_blocks
 from scalehsi.checks import is_number, require
 from scalehsi.cube import check_cube, check_finite
-from scalehsi.kernels.statistics.row_groups import add_up_groups
 from scalehsi.kernels.statistics.variance_index import pair_sums
 from scalehsi.kernels.subspace.biwhitening import Spectrum, count_above_noise, scaled_sums
 from scalehsi.kernels.subspace.moments import malinowski
@@ -266,19 +265,18 @@ def _scaled(
     """
     x = np.ascontiguousarray(x[:, channels])
     sums: dict[str, Any] = {}
-    none = (np.zeros((len(x), 1)), np.zeros((1, x.shape[1])), np.zeros(x.shape[1]))
     for w, v2 in zip(widths, scale, strict=True):
         if w == 1:
             rows = x if tile.core.all() else x[tile.core]
         else:
-            (rows,), _ = add_up_groups(x, [_groups(tile, w, map_shape)], fill=none)
+            rows = _add_up_bins(x, tile, w, map_shape)
         own = scaled_sums(rows, scale=v2, weigh_rows=weigh_rows, moment=moment)
         sums |= {f"{name}{w}": value for name, value in own.items()}
     return {}, sums
 
 
-def _groups(tile: Tile, width: int, map_shape: tuple[int, int]) -> tuple[Int, int]:
-    """The bin of each pixel of a tile, -1 for none, and the number of bins.
+def _add_up_bins(x: Any, tile: Tile, width: int, map_shape: tuple[int, int]) -> Any:
+    """Sums over bins of pixels, (bins, E).
 
     A bin belongs to the block of its first pixel, and all of its pixels must be used. width: of a bin. map_shape:
     pixels along y and x.
@@ -286,16 +284,14 @@ def _groups(tile: Tile, width: int, map_shape: tuple[int, int]) -> tuple[Int, in
     rows, columns = map_shape
     high, wide = min(width, rows), min(width, columns)
     frame, pixel = np.divmod(tile.index, rows * columns)
-    y, x = np.divmod(pixel, columns)
-    number = (frame * (rows // high + 1) + y // high) * (columns // wide + 1) + x // wide
-    _, place, size = np.unique(number[tile.used], return_inverse=True, return_counts=True)
-    group = np.full(len(number), -1)
-    group[tile.used] = np.where(size[place] == high * wide, place, -1)
-    starts = tile.core & (y % high == 0) & (x % wide == 0) & (group >= 0)
-    own = np.zeros(len(size), dtype=bool)
-    own[group[starts]] = True
-    new = np.where(own, np.cumsum(own) - 1, -1)
-    return np.where(group >= 0, new[group], -1), int(own.sum())
+    y, x_pixel = np.divmod(pixel, columns)
+    number = (frame * (rows // high + 1) + y // high) * (columns // wide + 1) + x_pixel // wide
+    own = np.unique(number[tile.core & (y % high == 0) & (x_pixel % wide == 0)])
+    pixels = np.flatnonzero(tile.used & np.isin(number, own))
+    whole, size = np.unique(number[pixels], return_counts=True)
+    pixels = pixels[np.isin(number[pixels], whole[size == high * wide])]
+    in_order = pixels[np.argsort(number[pixels], kind="stable")]
+    return x[in_order].reshape(-1, high * wide, x.shape[1]).sum(axis=1, dtype=np.float32)
 
 
 def _bins(view: Blocks, width: int) -> int:
