@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import platform
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from importlib import metadata
 from typing import Any, Final, NamedTuple
 
@@ -13,7 +13,19 @@ import numpy as np
 import xarray as xr
 
 from scalehsi.cube import history_of
-from scalehsi.schema import ABUNDANCES, ADVICE, COMPONENT, ENDMEMBERS, ENERGY, ITERATION, OBJECTIVE, InputError, Status
+from scalehsi.schema import (
+    ABUNDANCES,
+    ADVICE,
+    COMPONENT,
+    ENDMEMBERS,
+    ENERGY,
+    ITERATION,
+    OBJECTIVE,
+    InputError,
+    Status,
+    X,
+    Y,
+)
 
 KEPT_ATTRS = ("signal", "title", "elements", "beam_energy_keV", "counts_per_pixel", "parent")
 """Attributes of a cube that its results keep."""
@@ -58,7 +70,29 @@ def result_warnings(result: xr.Dataset | xr.DataArray) -> list[ResultWarning]:
     >>> result_warnings(hsi.fit(cube, hsi.NMF(4), seed=0))
     []
     """
-    return [ResultWarning(**each) for each in json.loads(result.attrs.get("warnings", "[]"))]
+    found = _of_json(result, "warnings", list)
+    keys = set(ResultWarning._fields)
+    for each in found:
+        if not isinstance(each, dict) or not {"code", "text"} <= each.keys() <= keys or _not_text(each.values()):
+            raise InputError(f"the warnings of this result are none: {ascii(each)[:100]}; del result.attrs['warnings']")
+    return [ResultWarning(**each) for each in found]
+
+
+def _not_text(values: Iterable[Any]) -> bool:
+    return not all(isinstance(v, str) for v in values)
+
+
+def _of_json(result: xr.Dataset | xr.DataArray, name: str, kind: type) -> Any:
+    """The value of an attribute that is a JSON document; empty where there is none. kind: list or dict."""
+    text = result.attrs.get(name, "")
+    try:
+        found = json.loads(text) if text else kind()
+    except (TypeError, ValueError, RecursionError):
+        found = None
+    if not isinstance(found, kind):
+        what = {dict: "object", list: "list"}[kind]
+        raise InputError(f"attrs[{name!r}] of this result is no JSON {what}; save the result of the fit again")
+    return found
 
 
 def make_result(
@@ -207,7 +241,7 @@ def check_result(result: Any, *, spectra: bool = True) -> xr.Dataset:
     Raises
     ------
     InputError
-        When it is no Dataset, or a variable or attribute is missing.
+        When it is no Dataset, a variable or attribute is missing, or is of another kind.
     """
     if isinstance(result, xr.DataArray):
         raise InputError("a result is an xarray.Dataset, got a DataArray (a cube?); fit it first with scalehsi.fit")
@@ -224,12 +258,48 @@ def check_result(result: Any, *, spectra: bool = True) -> xr.Dataset:
         )
     if missing:
         raise InputError(f"this Dataset is no result of scalehsi: it lacks {', '.join(missing)}")
+    if not isinstance(result.attrs["model"], str):
+        raise InputError(
+            f"this Dataset is no result of scalehsi: its model is a {type(result.attrs['model']).__name__}"
+        )
+    for name in (ENDMEMBERS, ABUNDANCES, OBJECTIVE):
+        if name in result:
+            _check_variable(result[name])
+    if ENDMEMBERS in result:
+        _check_energy(result)
+    settings_of(result)
+    result_warnings(result)
     return result
+
+
+def _check_variable(variable: xr.DataArray) -> None:
+    """Refuse spectra, maps or an objective of other dims, without numbers or of other kinds of values."""
+    name, dims = str(variable.name), tuple(map(str, variable.dims))
+    expected, good = {
+        ENDMEMBERS: ("(component, energy)", dims == (COMPONENT, ENERGY)),
+        ABUNDANCES: ("(component, ..., y, x)", dims[:1] == (COMPONENT,) and dims[-2:] == (Y, X)),
+        OBJECTIVE: ("(iteration)", dims == (ITERATION,)),
+    }[name]
+    if not good:
+        raise InputError(f"{name} of a result has the dims {expected}, got ({', '.join(dims)})")
+    if variable.dtype.kind not in "uif":
+        raise InputError(f"{name} of a result holds real numbers, got {variable.dtype}")
+    if variable.size == 0 and name != OBJECTIVE:
+        raise InputError(f"{name} of this result is empty: {describe_shape(variable)}")
+
+
+def _check_energy(result: xr.Dataset) -> None:
+    """Refuse a result whose spectra have no energies."""
+    if ENERGY not in result.coords:
+        raise InputError("this Dataset is no result of scalehsi: it lacks energy, the axis of its spectra")
+    axis = result[ENERGY]
+    if axis.dtype.kind not in "uif" or not np.isfinite(np.asarray(axis.values, dtype=np.float64)).all():
+        raise InputError("the energy axis of this result holds NaN, Inf or what is no number; save the result again")
 
 
 def settings_of(result: xr.Dataset) -> dict[str, Any]:
     """The settings of the model."""
-    found: dict[str, Any] = json.loads(result.attrs.get("settings", "{}"))
+    found: dict[str, Any] = _of_json(result, "settings", dict)
     return found
 
 

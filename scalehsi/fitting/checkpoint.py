@@ -14,7 +14,6 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Final
-from zipfile import BadZipFile
 
 import numpy as np
 import xarray as xr
@@ -23,6 +22,7 @@ from scalehsi.fitting.interrupt import uninterrupted
 from scalehsi.fitting.model import Inputs, Model, State
 from scalehsi.fitting.turning import Path as TurnPath
 from scalehsi.fitting.turning import no_path
+from scalehsi.io.archive import read_archive
 from scalehsi.schema import ENERGY, InputError
 
 log = logging.getLogger("scalehsi")
@@ -173,24 +173,27 @@ class Checkpoint:
     def read(self) -> Saved:
         """The state on disk; an `InputError` when it cannot be read or is of another fit."""
         try:
-            with self.path.open("rb") as raw, np.load(raw, allow_pickle=False) as file:
-                meta = json.loads(file["meta"].tobytes().decode())
-                state = {k.removeprefix("state/"): file[k] for k in file.files if k.startswith("state/")}
-                objective = [float(v) for v in file["objective"]]
-                path = file["path"] if "path" in file.files else no_path()
-        except (OSError, ValueError, KeyError, EOFError, BadZipFile) as error:
+            arrays = read_archive(self.path)
+            meta = json.loads(arrays["meta"].tobytes().decode())
+            state = {k.removeprefix("state/"): v for k, v in arrays.items() if k.startswith("state/")}
+            objective = [float(v) for v in arrays["objective"]]
+            path = arrays.get("path", no_path())
+            then = {str(k): v for k, v in meta["identity"].items()}
+            flags = bool(meta["done"]), int(meta["rejected"]), [dict(each) for each in meta.get("inner", [])]
+            fingerprints = {str(k): str(v) for k, v in meta.get("fingerprints", {}).items()}
+        except (OSError, ValueError, KeyError, TypeError, AttributeError, OverflowError, RecursionError) as error:
+            reason = (str(error).splitlines() or [""])[0][:200] or type(error).__name__
             raise InputError(
-                f"the checkpoint {str(self.path)!r} cannot be read ({error}); remove it to start again"
+                f"the checkpoint {str(self.path)!r} cannot be read ({reason}); remove it to start again"
             ) from error
         for what, now in self.identity.items():
-            then = meta["identity"].get(what)
-            if then != now:
+            if then.get(what) != now:
+                other = str(then.get(what))[:500]
                 raise InputError(
-                    f"the checkpoint {str(self.folder)!r} is of another fit: its {what} is {then}, this one's "
+                    f"the checkpoint {str(self.folder)!r} is of another fit: its {what} is {other}, this one's "
                     f"is {now}; use the same settings, or another folder"
                 )
-        flags = bool(meta["done"]), int(meta["rejected"]), list(meta.get("inner", []))
-        return Saved(state, objective, *flags, path, dict(meta.get("fingerprints", {})))
+        return Saved(state, objective, *flags, path, fingerprints)
 
 
 def _identity(model: Model, seed: int, inputs: Inputs) -> dict[str, Any]:

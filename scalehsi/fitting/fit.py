@@ -136,6 +136,15 @@ def fit(
         where = saver.flush()
         hint = f"; the state before is in {where}" if where else ""
         raise DataChanged(f"{error}{hint}") from None
+    except InputError:
+        raise
+    except (LookupError, TypeError, AttributeError, ValueError, ArithmeticError, AssertionError) as error:
+        if saved is None or store is None:
+            raise
+        reason = f"{type(error).__name__}: {error}".splitlines()[0][:200]
+        raise InputError(
+            f"the state in {str(store.path)!r} does not continue this fit ({reason}); remove it to start again"
+        ) from error
     except Stop as stop:
         where = saver.flush()
         done = f"after {saver.iteration} iterations"

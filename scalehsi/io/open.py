@@ -123,8 +123,7 @@ def open_image(path: PathLike, *, dataset: int | str | None = None) -> xr.DataAr
     ...     open_image(save(image.to_dataset(), folder + "/haadf.zarr")).shape
     (2, 3)
     """
-    source = local_path(path)
-    check_exists(source)
+    source = _existing(path)
     if source.is_dir() and source.suffix.lower() != ".zspy":
         return image_of_store(source, dataset=dataset)
     return read_image(source, dataset=dataset)
@@ -216,19 +215,26 @@ def open_dataset(path: PathLike) -> xr.Dataset:
     InputError
         When the path does not exist, or the store is damaged or truncated.
     """
-    folder = local_path(path)
-    check_exists(folder)
+    folder = _existing(path)
     if not folder.is_dir():
         raise InputError(f"{str(path)!r} is a file, a store is a folder; open a spectrum image with scalehsi.open_cube")
     return read_store(folder)[0]
+
+
+def _existing(path: PathLike) -> Path:
+    """A path of a file or a folder; a FIFO or a device would be read without an end."""
+    source = local_path(path)
+    check_exists(source)
+    if not source.is_dir() and not source.is_file():
+        raise InputError(f"{str(path)!r} is no file and no folder, such as a FIFO or a device; copy it into a file")
+    return source
 
 
 def open_raw(
     path: PathLike, *, signal: str | None, dataset: int | str | None, reader_options: Mapping[str, Any] | None
 ) -> xr.DataArray:
     """Open a cube with its chunks on disk; the arguments are those of `open_cube`."""
-    source = local_path(path)
-    check_exists(source)
+    source = _existing(path)
     if source.is_dir() and source.suffix.lower() != ".zspy":
         return cube_of_store(source, signal=signal, dataset=dataset)
     return read_vendor(source, signal=signal, dataset=dataset, options=reader_options)

@@ -7,16 +7,14 @@ also those of zeros, so that a missing chunk file is always a loss. Every chunk 
 from __future__ import annotations
 
 import itertools
-import json
 import logging
-import math
 import numbers
 import os
 import warnings
 from collections.abc import Hashable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Final, Literal, NamedTuple
+from typing import Any, Final, Literal, NamedTuple, get_args
 from urllib.parse import unquote
 
 import dask.array as da
@@ -26,7 +24,9 @@ import xarray as xr
 from scalehsi.chunks import STORAGE_CHUNK_BYTES
 from scalehsi.cube import check_cube
 from scalehsi.io.atomic import is_store, replacing
+from scalehsi.io.attributes import usable_attrs
 from scalehsi.io.zarr_layout import with_layout
+from scalehsi.io.zarr_limits import Layout, read_layout
 from scalehsi.schema import ENDMEMBERS, ENERGY, MASK, InputError, X, Y, usual_unit
 
 logger = logging.getLogger("scalehsi")
@@ -38,8 +38,6 @@ STORE_ATTRIBUTE: Final = "scalehsi"
 FORMAT_VERSION: Final = 1
 MAX_LISTED_GROUPS: Final = 8
 MAX_DEPTH_OF_GROUPS: Final = 3
-_METADATA_ERRORS: Final = (OSError, ValueError, KeyError, TypeError, NotImplementedError)
-"""Raised by zarr and xarray for truncated or wrong metadata."""
 
 
 class StoreInfo(NamedTuple):
@@ -163,29 +161,26 @@ def read_store(path: Path) -> tuple[xr.Dataset, StoreInfo | None]:
     InputError
         When the folder is no store, or the store is damaged or incomplete.
     """
-    import zarr
-
     if not is_store(path):
         raise InputError(_no_store_message(path))
     try:
-        root = zarr.open(path, mode="r")
-        if isinstance(root, zarr.Array):
+        layout = read_layout(path)
+        if layout.bare is not None:
             raise InputError(
                 f"{str(path)!r} is a bare Zarr array without axes; wrap it with "
                 f"scalehsi.make_cube(dask.array.from_zarr({str(path)!r}), energy=..., energy_units='keV')"
             )
-        # The copy of the metadata in the root would hide that an array has lost its own.
-        root = zarr.open_group(path, mode="r", use_consolidated=False)
-        info = _check_complete(root, path)
-        _check_names_of_dims(root, path)
+        info = _check_complete(layout, path)
+        _check_names_of_dims(layout, path)
         data = _open_dataset(path)
-    except InputError:
+    except (InputError, MemoryError):
         raise
     except PermissionError as error:
         raise InputError(
             f"the store {str(path)!r} may not be read ({error.strerror}: {error.filename!r}); ask its owner"
         ) from error
-    except _METADATA_ERRORS as error:
+    # Zarr and xarray, on documents that may say anything, may raise anything.
+    except Exception as error:
         raise InputError(
             f"the store {str(path)!r} is damaged ({_first_line(error)}); copy or write it again"
         ) from error
@@ -198,15 +193,20 @@ def read_store(path: Path) -> tuple[xr.Dataset, StoreInfo | None]:
 
 
 def _open_dataset(path: Path) -> xr.Dataset:
+    from scalehsi.io.chunk_guard import guarded
+
     # Masking would turn counts into floats in a store with a fill value; times are plain numbers here.
     options: dict[str, Any] = {"chunks": {}, "consolidated": False, "decode_times": False, "mask_and_scale": False}
-    data = xr.open_zarr(path, **options)
-    packed = [name for name, v in data.data_vars.items() if _is_packed(v)]
-    if packed:
-        # A missing value becomes NaN; other variables stay the integers that they are.
-        data = data.assign({n: xr.open_zarr(path, **{**options, "mask_and_scale": True})[n] for n in packed})
+    with guarded():
+        data = xr.open_zarr(path, **options)
+        packed = [name for name, v in data.data_vars.items() if _is_packed(v)]
+        if packed:
+            # A missing value becomes NaN; other variables stay the integers that they are.
+            data = data.assign({n: xr.open_zarr(path, **{**options, "mask_and_scale": True})[n] for n in packed})
+    data.attrs = usable_attrs(data.attrs, of=path.name)
     for variable in data.variables.values():
         variable.attrs.pop("_FillValue", None)
+        variable.attrs = usable_attrs(variable.attrs, of=path.name)
     text = {k: v for k, v in data.variables.items() if v.dtype.kind in "OT"}
     fixed = {k: (v.dims, np.array(v.values.tolist(), dtype=str), v.attrs) for k, v in text.items()}
     coords = {k: v for k, v in fixed.items() if k in data.coords}
@@ -225,33 +225,36 @@ def _is_packed(variable: xr.DataArray) -> bool:
     return fill is not None and variable.dtype.kind in "iu" and np.isscalar(fill) and fill != 0
 
 
-def _check_names_of_dims(root: Any, path: Path) -> None:
-    """Refuse arrays whose dims have no names, which xarray cannot open. root: opened by zarr. path: for the message."""
-    for name, array in root.arrays():
-        names = getattr(array.metadata, "dimension_names", None) or array.attrs.get("_ARRAY_DIMENSIONS")
-        if array.ndim and not names:
+def _check_names_of_dims(layout: Layout, path: Path) -> None:
+    """Refuse arrays whose dims have no names, which xarray cannot open. path: for the message."""
+    for name, array in layout.arrays.items():
+        if array.shape and array.dims is None:
             raise InputError(
                 f"the array {name!r} of {str(path)!r} has no names of its dims; wrap it with scalehsi.make_cube("
                 f"dask.array.from_zarr({str(path)!r}, component={name!r}), energy=..., energy_units='keV')"
             )
 
 
-def _check_complete(root: Any, path: Path) -> StoreInfo | None:
-    mark = root.attrs.get(STORE_ATTRIBUTE)
+def _check_complete(layout: Layout, path: Path) -> StoreInfo | None:
+    """The mark of a store of ours, all of whose chunk files must be there. path: of the store."""
+    mark = layout.attrs.get(STORE_ATTRIBUTE)
     if not isinstance(mark, dict):
         return None
-    if mark["format"] > FORMAT_VERSION:
-        raise InputError(f"{str(path)!r} was written by a newer scalehsi (store format {mark['format']}); upgrade it")
-    for name in mark["variables"]:
-        node = root.get(name)
-        if node is None:
-            raise InputError(_truncated_message(path, f"the variable {name!r} is missing"))
-        want = math.prod(math.ceil(n / c) for n, c in zip(node.shape, node.shards or node.chunks, strict=True))
-        folder = path / name / "c"
+    version, kind, names = mark.get("format"), mark.get("kind"), mark.get("variables")
+    if isinstance(version, int) and version > FORMAT_VERSION:
+        raise InputError(f"{str(path)!r} was written by a newer scalehsi (store format {version}); upgrade it")
+    texts = isinstance(names, list) and all(isinstance(n, str) for n in names)
+    if not isinstance(version, int) or kind not in get_args(Kind) or not texts or len(set(names)) < len(names):
+        raise InputError(f"the store {str(path)!r} is damaged (its list of variables is none); copy or write it again")
+    for name in names:
+        array = layout.arrays.get(name)
+        if array is None:
+            raise InputError(_truncated_message(path, f"the variable {ascii(name)[:100]} is missing"))
+        want, folder = array.file_count, path / name / "c"
         have = sum(len(files) for _, _, files in os.walk(folder)) + folder.is_file()
         if have < want:
             raise InputError(_truncated_message(path, f"{want - have} of {want} chunk files of {name!r} are missing"))
-    return StoreInfo(mark["kind"], tuple(mark["variables"]))
+    return StoreInfo(kind, tuple(names))
 
 
 def _truncated_message(path: Path, what: str) -> str:
@@ -267,9 +270,7 @@ def _no_store_message(path: Path) -> str:
 
 
 def _first_line(error: BaseException) -> str:
-    if isinstance(error, json.JSONDecodeError):
-        return "its metadata are no JSON"
-    return (str(error).splitlines() or [type(error).__name__])[0]
+    return (str(error).splitlines() or [""])[0][:300] or type(error).__name__
 
 
 def cube_of_store(path: Path, *, signal: str | None = None, dataset: int | str | None = None) -> xr.DataArray:
@@ -373,11 +374,11 @@ def _variable(data: xr.Dataset, path: Path, dataset: int | str | None) -> str:
 
 def _groups(path: Path) -> list[str]:
     """The groups with arrays inside a store, as paths below it, down to a few levels."""
-    import zarr
-
-    found, level = [], [("", zarr.open_group(path, mode="r"))]
+    found, level = [], [""]
     for _ in range(MAX_DEPTH_OF_GROUPS):
-        below = [(f"{name}/{n}".lstrip("/"), g) for name, group in level for n, g in group.groups()]
-        found += [name for name, group in below if any(True for _ in group.arrays())]
+        below = [
+            f"{name}/{n}".lstrip("/") for name in level[:MAX_LISTED_GROUPS] for n in read_layout(path / name).groups
+        ]
+        found += [name for name in below[:MAX_LISTED_GROUPS] if read_layout(path / name).arrays]
         level = below
     return sorted(found)

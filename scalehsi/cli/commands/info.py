@@ -25,7 +25,7 @@ from scalehsi.cube import describe, describe_axes, history_of, navigation_dims
 from scalehsi.io import open_dataset
 from scalehsi.io.atomic import is_store
 from scalehsi.plots.coordinates import word_list
-from scalehsi.result import advice_alone, map_dims, result_warnings, settings_of
+from scalehsi.result import advice_alone, check_result, map_dims, result_warnings, settings_of
 from scalehsi.schema import COMPONENT, ENDMEMBERS, ENERGY, MASK, OBJECTIVE
 
 
@@ -41,7 +41,7 @@ def run(
     if place.is_dir() and is_store(place) and dataset is None:
         data = open_dataset(place)
         if ENDMEMBERS in data and "model" in data.attrs:
-            return _info_result(session, cube, data)
+            return _info_result(session, cube, check_result(data))
     opened = hsi.open_cube(place, dataset=dataset_of(dataset))
     found = {"path": str(cube), "kind": "cube", **describe(opened), "disk_bytes": disk_bytes(place)}
     if not quick:
