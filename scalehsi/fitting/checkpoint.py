@@ -118,7 +118,10 @@ class Checkpoint:
         Temporary files of a killed owner are removed.
         """
         self.folder.mkdir(parents=True, exist_ok=True)
-        self._lock = os.open(self.folder / LOCK, os.O_RDWR | os.O_CREAT, 0o600)
+        for file in (self.folder / LOCK, self.path):
+            if file.is_symlink() or (file.exists() and not file.is_file()):
+                raise InputError(f"{str(file)!r} is no file of a checkpoint; remove it, or give another folder")
+        self._lock = os.open(self.folder / LOCK, os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW, 0o600)
         try:
             fcntl.flock(self._lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:

@@ -306,6 +306,12 @@ def _check_sizes(name: str, store: str, array: StoredArray, chunks: Sequence[int
     """Refuse an array that is too large, or has too many or too large chunks. chunks: as they are decompressed."""
     values = math.prod(array.shape)
     _require(values <= VALUES, store, f"{_of(name)} claims {values:.3g} values, at most {VALUES:.3g} are read")
+    if len(array.shape) == 1:
+        _require(
+            values <= AXIS_VALUES,
+            store,
+            f"the axis {name!r} has {values:.3g} values, at most {AXIS_VALUES:.3g} are read",
+        )
     _require(
         len(chunks) == len(array.shape), store, f"{_of(name)} has {len(array.shape)} dims, its chunks {len(chunks)}"
     )
@@ -315,12 +321,6 @@ def _check_sizes(name: str, store: str, array: StoredArray, chunks: Sequence[int
     _require(
         size <= CHUNK_BYTES, store, f"{_of(name)} has chunks of {size / 1e9:.3g} GB, at most 1.07 GB are read at once"
     )
-    if len(array.shape) == 1:
-        _require(
-            values <= AXIS_VALUES,
-            store,
-            f"the axis {name!r} has {values:.3g} values, at most {AXIS_VALUES:.3g} are read",
-        )
     if unquote(name) == MASK:
         _require(values <= MASK_VALUES, store, f"its mask has {values:.3g} values, at most {MASK_VALUES:.3g} are read")
     for dim, n in zip(array.dims or (), array.shape, strict=False):

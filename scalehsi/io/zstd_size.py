@@ -51,6 +51,8 @@ def _blocks(raw: memoryview | bytes, place: int) -> tuple[int, int]:
         last, kind, size = head & 1, head >> 1 & 3, head >> 3
         place += 3 + (1 if kind == 1 else size)
         bound += BLOCK_BYTES if kind == 2 else size
+    if place > len(raw):
+        raise ValueError("the compressed data are cut off")
     return bound, place
 
 
