@@ -1,7 +1,8 @@
 """Output of the command line: results on standard output; progress, remarks and errors on standard error.
 
 With ``--json`` standard output gets one JSON value and nothing else. Colours and bars are for terminals only, and
-`NO_COLOR` is respected; a log file gets a line now and then instead.
+`NO_COLOR` is respected; a log file gets a line now and then instead. Titles, histories and names of files come from
+others: what they hold for a terminal is shown and not sent (`harmless`).
 """
 
 from __future__ import annotations
@@ -10,6 +11,7 @@ import ast
 import contextlib
 import json
 import math
+import re
 import shlex
 import sys
 import time
@@ -59,7 +61,7 @@ class Console:
 
     def answer(self, text: str = "") -> None:
         """A line that the user asked for."""
-        self._out.print(text, soft_wrap=True)
+        self._out.print(harmless(text), soft_wrap=True)
 
     def say(self, text: str = "") -> None:
         """A line of the result that `quiet` leaves out."""
@@ -73,7 +75,7 @@ class Console:
 
     def warn(self, text: str) -> None:
         """A line on standard error that `quiet` keeps."""
-        self._err.print(text, soft_wrap=True)
+        self._err.print(harmless(text), soft_wrap=True)
 
     def show_warnings(self, result: Any, translate: Callable[[str], str] = str) -> list[dict[str, str]]:
         """Show what a result warns of, one line each on standard error that `quiet` keeps; return it for ``--json``.
@@ -108,14 +110,14 @@ class Console:
         """
         command = next((word for word in words if not word.startswith("-")), "")
         text = " ".join(text.split())
-        self._err.print(f"[bold red]{f'scalehsi {command}'.strip()}:[/] ", markup=True, end="")
+        self._err.print(harmless(f"scalehsi {command}".strip() + ": "), style="bold red", end="")
         self.warn(text)
         if self.as_json:
             self.json({"error": text, "exit": status, **more})
 
     def traceback(self) -> None:
         """Where the error that is being handled came from."""
-        self._err.print(traceback.format_exc().rstrip(), soft_wrap=True)
+        self.warn(traceback.format_exc().rstrip())
 
     def json(self, values: Any) -> None:
         """One JSON value on one line."""
@@ -140,7 +142,7 @@ class Console:
     def _fill(self, table: Table, rows: Sequence[Sequence[str]]) -> None:
         """Print a table of these rows without the blanks that fill its lines."""
         for row in rows:
-            table.add_row(*row)
+            table.add_row(*map(harmless, row))
         with self._out.capture() as captured:
             self._out.print(table)
         for line in captured.get().splitlines():
@@ -153,7 +155,7 @@ class Console:
             yield _Remarks(self, words).parts
             return
         bar = Progress(
-            TextColumn("{task.description}"),
+            TextColumn("{task.description}", markup=False),
             BarColumn(),
             TaskProgressColumn(),
             TimeElapsedColumn(),
@@ -163,7 +165,7 @@ class Console:
         )
         begin = time.monotonic()
         with bar:
-            task = bar.add_task(words, total=None, left="")
+            task = bar.add_task(harmless(words), total=None, left="")
 
             def update(done: int, total: int) -> None:
                 # Not rich's own estimate: it takes long to settle where parts are few.
@@ -179,9 +181,13 @@ class Console:
             yield
             return
         with Progress(
-            SpinnerColumn(), TextColumn("{task.description}"), TimeElapsedColumn(), console=self._err, transient=True
+            SpinnerColumn(),
+            TextColumn("{task.description}", markup=False),
+            TimeElapsedColumn(),
+            console=self._err,
+            transient=True,
         ) as bar:
-            bar.add_task(words, total=None)
+            bar.add_task(harmless(words), total=None)
             yield
 
     def fit_listener(self) -> Callable[[Any], None] | bool:
@@ -251,6 +257,22 @@ def remedy_words(remedy: str, translate: Callable[[str], str] = str) -> str:
         typed = f"{name}={value if isinstance(value, str) else repr(value)}"
         words.append(option if option.startswith("-") else f"--set {shlex.quote(typed)}")
     return f" Try: {' '.join(words)}"
+
+
+# Controls (C0 without tab and line feed, delete, C1), marks and overrides of the writing direction, separators of lines
+# and paragraphs, and halves of surrogate pairs, which stand for bytes of file names that are not UTF-8.
+_CONTROLS: Final = re.compile(r"[\x00-\x08\x0b-\x1f\x7f-\x9f\u061c\u200e\u200f\u2028-\u202e\u2066-\u2069\ud800-\udfff]")
+
+
+def harmless(text: str) -> str:
+    """Text with every character that a terminal would obey shown as its escape.
+
+    Examples
+    --------
+    >>> print(harmless("a title\x1b[31m of \u202eothers"))
+    a title\\x1b[31m of \\u202eothers
+    """
+    return _CONTROLS.sub(lambda found: found[0].encode("unicode_escape").decode(), text)
 
 
 def plain(value: Any) -> Any:

@@ -11,7 +11,6 @@ import inspect
 import logging
 import re
 import shutil
-import tempfile
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -19,7 +18,16 @@ from typing import Any, Final
 
 import dask
 
-from scalehsi.cluster.localhost import LOOPBACK, THREAD_VARIABLES, can_listen, is_loopback, memory_bytes
+from scalehsi.cluster import certificate
+from scalehsi.cluster.localhost import (
+    LOOPBACK,
+    THREAD_VARIABLES,
+    can_listen,
+    is_loopback,
+    memory_bytes,
+    page_settings,
+)
+from scalehsi.cluster.private_folder import NAME, private_folder
 from scalehsi.cluster.walltime import lifetime, walltime_seconds
 from scalehsi.schema import InputError, suggest
 
@@ -118,10 +126,16 @@ def prepare(
     memory_bytes(memory)
     host = given.get("host")
     scheduler = {**dashboard, **({"host": host} if host else {}), **(setting("scheduler_options") or {})}
+    pages = str(scheduler["dashboard_address"]).rpartition(":")[0]
+    if scheduler.get("jupyter") or not is_loopback(pages or LOOPBACK):
+        raise InputError(
+            "scheduler_options: the web pages stay on loopback and run no code; leave out jupyter, and type "
+            "dashboard=8787 instead of dashboard_address"
+        )
     security = given.get("security")
     interface = setting("interface")
     loopback = is_loopback(scheduler.get("host"), scheduler.get("interface") or interface)
-    encrypted = bool(security) or (security is None and not loopback)
+    encrypted = security is not False
     shared = str(setting("shared_temp_directory") or Path.cwd())
     if encrypted and re.search(r"\s", shared):
         raise InputError(f"shared_temp_directory {shared!r} contains a space, which a job script cannot pass on")
@@ -139,6 +153,7 @@ def prepare(
     # Workers with a nanny would listen at every address; with a scheduler on loopback all are on this machine.
     job["worker_extra_args"] = arguments + (["--host", LOOPBACK] if loopback and not interface else [])
     exports = [f"export {name}=1" for name in THREAD_VARIABLES]
+    exports.append("export DASK_DISTRIBUTED__WORKER__HTTP__ROUTES='[]'")  # no web pages
     job["job_script_prologue"] = [*exports, *(setting("job_script_prologue") or [])]
     return Request(
         kind=kind,
@@ -156,7 +171,7 @@ def script(request: Request) -> str:
     """Return the script of one job, with placeholders for the scheduler's address and the certificate."""
     security = request.security or None
     if request.encrypted and not security:
-        security = _security_of(f"{request.shared}/.scalehsi-tls-<random>")
+        security = certificate.in_folder(Path(request.shared, f"{NAME}<random>"))
     protocol = "tls://" if request.encrypted else None
     host = request.scheduler.get("host", "<this-machine>")
     job = _cluster_class(request.kind).job_cls(
@@ -191,8 +206,11 @@ def start(request: Request) -> Iterator[Any]:
         )
     with contextlib.ExitStack() as stack:
         # dask reads this setting on another thread whenever a worker is lost, so it is set for the whole process.
-        stack.enter_context(dask.config.set({"distributed.deploy.lost-worker-timeout": request.lost_worker_timeout}))
-        security = _certificate(stack, request.shared) if request.encrypted else None
+        timeout = {"distributed.deploy.lost-worker-timeout": request.lost_worker_timeout}
+        stack.enter_context(dask.config.set({**timeout, **page_settings(request.scheduler)}))
+        security = request.security
+        if request.encrypted and not security:
+            security = certificate.make(stack.enter_context(private_folder(request.shared)))
         refusals: list[str] = []
         later = False
 
@@ -203,7 +221,7 @@ def start(request: Request) -> Iterator[Any]:
             # The cluster submits a job that it has forgotten again.
             cluster.loop.call_later(RETRY_SECONDS, cluster.workers.pop, name, None)
 
-        cluster = _start_scheduler(cluster_class, request, request.security or security, refused)
+        cluster = _start_scheduler(cluster_class, request, security, refused)
         stack.callback(cluster.close)
         _submit(cluster, request.jobs)
         if refusals:  # a job that is refused immediately would be refused again
@@ -276,44 +294,6 @@ def _worker_arguments(kind: str, extra: list[str], walltime: Any) -> list[str]:
         end, stagger = lifetime(seconds)
         arguments += ["--lifetime", f"{end}s", "--lifetime-stagger", f"{stagger}s"]
     return arguments
-
-
-def _certificate(stack: contextlib.ExitStack, shared: str) -> Any:
-    """A self-signed certificate in files that only this user and the jobs can read; removed when the stack closes."""
-    from distributed import Security
-
-    try:
-        made = Security.temporary()
-    except ImportError:
-        raise InputError(
-            "beyond this machine the connections use TLS, which needs the package cryptography; type "
-            'pip install "scalehsi[cluster]", or pass your own certificate with security=distributed.Security(...)'
-        ) from None
-    try:
-        folder = stack.enter_context(tempfile.TemporaryDirectory(prefix=".scalehsi-tls-", dir=shared))
-    except OSError as problem:
-        raise InputError(
-            f"the certificate for the jobs cannot be written to {shared!r} ({problem.strerror}); "
-            "type shared_temp_directory='a folder that this machine and the jobs share'"
-        ) from None
-    Path(folder, "cert.pem").write_text(made.tls_worker_cert, encoding="ascii")
-    key = Path(folder, "key.pem")
-    key.touch(mode=0o600)
-    key.write_text(made.tls_worker_key, encoding="ascii")
-    return _security_of(folder)
-
-
-def _security_of(folder: str) -> Any:
-    """One certificate for all roles, like distributed's temporary one, from the files in a folder."""
-    from distributed import Security
-
-    cert, key = f"{folder}/cert.pem", f"{folder}/key.pem"
-    roles = {
-        f"tls_{role}_{what}": path
-        for role in ("client", "scheduler", "worker")
-        for what, path in (("cert", cert), ("key", key))
-    }
-    return Security(require_encryption=True, tls_ca_file=cert, **roles)
 
 
 def _start_scheduler(cluster_class: Any, request: Request, security: Any, refused: Callable[[str, str], None]) -> Any:

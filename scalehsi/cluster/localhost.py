@@ -12,7 +12,8 @@ import multiprocessing
 import os
 import signal
 import socket
-from collections.abc import Iterator
+import tempfile
+from collections.abc import Iterator, Mapping
 from multiprocessing import resource_tracker
 from typing import Any, Final
 
@@ -21,10 +22,13 @@ import psutil
 from dask.system import CPU_COUNT
 from dask.utils import format_bytes, parse_bytes
 
+from scalehsi.cluster import certificate
+from scalehsi.cluster.private_folder import private_folder
 from scalehsi.schema import InputError, suggest
 
 LOOPBACK: Final = "127.0.0.1"
 DASHBOARD_PORT: Final = 8787
+PAGES: Final = "scalehsi.cluster.pages"
 MIN_WORKER_BYTES: Final = 2**30
 """Least memory of a worker unless the user sets it: Python and its libraries alone take a quarter of this."""
 
@@ -51,7 +55,7 @@ def start(
     dashboard: dict[str, Any],
     local_directory: str | None,
 ) -> Iterator[tuple[Any, int]]:
-    """Run worker processes and their scheduler on loopback; leaving stops them.
+    """Run worker processes and their scheduler on loopback, for this user alone; leaving stops them.
 
     Parameters
     ----------
@@ -83,11 +87,18 @@ def start(
     workers, limit = worker_memory(workers, threads, memory, machine=int(MEMORY_LIMIT))
     limits = thread_limits(CPU_COUNT // (workers * threads))
     # A nanny that restarts a worker changes our environment again, so it is also restored at the end.
-    with _restored_environment():
+    with contextlib.ExitStack() as stack, _restored_environment():
+        folder = stack.enter_context(private_folder(tempfile.gettempdir()))
+        scratch = local_directory or dask.config.get("temporary-directory", None)
+        if scratch:
+            os.makedirs(scratch, exist_ok=True)  # noqa: PTH103 - text
+        security = certificate.make(folder)
         with _restored_environment():
             os.environ.update(limits)
             try:
-                with _interrupts_blocked():
+                # The scheduler also makes a folder in the temporary directory.
+                settings = {**page_settings(dashboard), "temporary-directory": str(folder)}
+                with _interrupts_blocked(), dask.config.set(settings):
                     cluster = LocalCluster(
                         n_workers=workers,
                         threads_per_worker=threads,
@@ -96,8 +107,11 @@ def start(
                         dashboard_address=dashboard["dashboard_address"],
                         worker_dashboard_address=None,  # the plain pages listen at the worker's address
                         scheduler_kwargs={"dashboard": dashboard["dashboard"]},
+                        protocol="tls://",
+                        security=security,
                         memory_limit=limit,
-                        local_directory=local_directory,
+                        # Data that a worker moves to the disk is code to whoever can replace it: pickles.
+                        local_directory=str(stack.enter_context(private_folder(scratch)) if scratch else folder),
                         env=limits,
                     )
             except RuntimeError as problem:
@@ -106,6 +120,7 @@ def start(
                     'if __name__ == "__main__":, and look at the messages above'
                 ) from problem
         try:
+            certificate.note_address(folder, cluster.scheduler_address)
             yield cluster, workers
         finally:
             cluster.close()
@@ -167,16 +182,31 @@ def dashboard_options(wanted: bool | int | str | None) -> dict[str, Any]:  # noq
         host, port, fixed = head or LOOPBACK, int(tail), True
     elif isinstance(wanted, int) and not isinstance(wanted, bool):
         port, fixed = wanted, True
+    if not is_loopback(host):
+        raise InputError(
+            f"dashboard={wanted!r}: web pages are not encrypted, so they stay on loopback; type dashboard={port}, and "
+            f"reach it from another machine by ssh -L {port}:{LOOPBACK}:{port}"
+        )
     if not 0 <= port < 65536:
         raise InputError(f"dashboard={wanted!r}: a port is expected from 0 to 65535; type dashboard=8787")
     if wanted is None or wanted is False or importlib.util.find_spec("bokeh") is None:
-        # The scheduler always serves its plain pages (health, metrics), here at a free port of loopback.
+        # A scheduler always listens for requests of pages: here at a free port of loopback, and it has none.
         return {"dashboard": False, "dashboard_address": f"{LOOPBACK}:0"}
     if port and not can_listen(host, port):
         if fixed:
             raise InputError(f"dashboard={wanted!r}: this address is taken or not of this machine; type dashboard=True")
         port = 0
     return {"dashboard": True, "dashboard_address": f"{host}:{port}"}
+
+
+def page_settings(dashboard: Mapping[str, Any]) -> dict[str, Any]:
+    """Settings of Dask for a scheduler whose web pages show and do not act; workers have none.
+
+    They apply to what starts under them, whatever the user's configuration says. ``dashboard`` is from
+    `dashboard_options`; without a dashboard the scheduler's port for pages has none either.
+    """
+    pages = [PAGES] if dashboard["dashboard"] else []
+    return {"distributed.scheduler.http.routes": pages, "distributed.worker.http.routes": []}
 
 
 def can_listen(host: str, port: int = 0) -> bool:

@@ -7,8 +7,10 @@ import json
 import os
 import pty
 import re
+import shutil
 import subprocess
 import sys
+import unicodedata
 
 import pytest
 
@@ -134,3 +136,79 @@ def test_a_gaussian_process_shows_its_warnings(run, scene, tmp_path, fits_warn):
     _, out, err = run("gp", scene / "result.zarr", tmp_path / "r.zarr", "--quiet")
     assert (out, len(err.splitlines())) == ("", 2)
     assert err.startswith("warning (drift): ")
+
+
+# What others wrote for a terminal.
+
+PLANTED = "a\x1b]0;title\x07\x1b[2J\x9b31m[red]b[/nothing]\u202e\u2066txt\u2028\r\x7fend"
+SHOWN = r"a\x1b]0;title\x07\x1b[2J\x9b31m[red]b[/nothing]\u202e\u2066txt\u2028\r\x7fend"
+NAME, NAMED = PLANTED.replace("/", ""), SHOWN.replace("/", "")
+
+
+def obeyed(text: str) -> list[str]:
+    """The characters of a text that a terminal obeys, apart from line feeds and tabs."""
+    return [c for c in text if unicodedata.category(c) in {"Cc", "Cf", "Cs", "Zl", "Zp"} and c not in "\n\t"]
+
+
+@pytest.fixture
+def planted(scene, tmp_path, monkeypatch):
+    """A folder with a cube, its truth and a result whose attributes and names are for a terminal."""
+    monkeypatch.chdir(tmp_path)
+    for name in ("map", "map_truth", "result"):
+        shutil.copytree(scene / f"{name}.zarr", f"{name}{NAME}.zarr")
+    for store in tmp_path.iterdir():
+        for meta in store.rglob("zarr.json"):
+            values = json.loads(meta.read_text(encoding="utf-8"))
+            attributes = [values.get("attributes", {})]
+            inside = values.get("consolidated_metadata") or {}
+            attributes += [each.get("attributes", {}) for each in inside.get("metadata", {}).values()]
+            for attrs in attributes:
+                attrs |= {key: f"{attrs[key]}{PLANTED}" for key in attrs.keys() & {"history", "advice"}}
+                if values["node_type"] == "group":
+                    warning = {"code": PLANTED, "text": PLANTED, "remedy": PLANTED}
+                    attrs |= {"title": PLANTED, "source": PLANTED, "warnings": json.dumps([warning])}
+            meta.write_text(json.dumps(values), encoding="utf-8")
+    return [str(next(tmp_path.glob(f"{name}a*.zarr"))) for name in ("map", "map_truth", "result")]
+
+
+@pytest.mark.parametrize(
+    ("words", "shown"),
+    [
+        ("info {cube}", SHOWN),
+        ("info {cube} --quick --json", ""),
+        ("info {result}", SHOWN),
+        ("plan {cube} -k 2", NAMED),
+        ("fit {cube} {out} -k 2 --set max_iter=2", NAMED),
+        ("fit {cube} {out} -k 2 --set nonsense=[red]\x1b[31m --debug", r"nonsense"),
+        ("compare {truth} {result}", NAMED),
+        ("convert {cube} {out}", NAMED),
+        ("report {result} {out}_report", rf"warning ({SHOWN}): {SHOWN} Try: {SHOWN}".replace(r"\u2028\r", " ")),
+        ("info nowhere{out}", NAMED),
+        ("\x1b[31m[red]nothing {cube}", r"scalehsi \x1b[31m[red]nothing: No such command"),
+        ("info {cube} --\x1b[31m[/red]", r"No such option: --\x1b[31m[/red]"),
+    ],
+)
+def test_what_others_wrote_for_a_terminal_is_shown_and_not_sent(run, planted, words, shown):
+    cube, truth, result = planted
+    places = {"cube": cube, "truth": truth, "result": result, "out": f"out{NAME}.zarr"}
+    _, out, err = run(*(word.format(**places) for word in words.split(" ")))
+    assert shown in out + err
+    assert "MarkupError" not in err
+    assert obeyed(out + err) == []
+
+
+def test_names_that_are_not_utf_8_are_shown(run, tmp_path):
+    status, out, err = run("info", os.fsdecode(os.fsencode(tmp_path) + b"/m\xff.zarr"))
+    assert (status, out) == (2, "")
+    assert r"m\udcff.zarr" in err
+
+
+@pytest.mark.parametrize("shown", ["bar", "busy"])
+def test_a_bar_shows_the_name_of_a_file_as_it_is(shown):
+    screen = io.StringIO()
+    of = console.Console()
+    of._err = console.RichConsole(file=screen, force_terminal=True, width=200, markup=False)
+    with getattr(of, shown)(f"converting {NAME}"):
+        pass
+    assert f"converting {NAMED}" in screen.getvalue()
+    assert "\x1b]0;" not in screen.getvalue()

@@ -62,7 +62,7 @@ def test_scripts_of_every_queue(kind, header, tmp_path):
     # The web pages of a worker are not visible from outside, and it stops before the queue would kill it.
     assert "--no-dashboard --dashboard-address 127.0.0.1:0" in command
     assert "--lifetime 6600s --lifetime-stagger 450s" in command
-    assert f"--protocol tls:// --tls-ca-file {tmp_path}/.scalehsi-tls-<random>/cert.pem" in command
+    assert f"--protocol tls:// --tls-ca-file {tmp_path}/.scalehsi-run-<random>/cert.pem" in command
     assert list(tmp_path.iterdir()) == []
 
 
@@ -90,13 +90,13 @@ def test_options_travel_to_the_script():
     [
         ({}, True, "tls://<this-machine>"),
         ({"host": "192.0.2.7"}, True, "tls://192.0.2.7"),
-        ({"host": "127.0.0.1"}, False, "tcp://127.0.0.1"),
-        ({"interface": "lo"}, False, "tcp://<this-machine>"),
-        ({"host": "127.0.0.1", "security": True}, True, "tls://127.0.0.1"),
+        ({"host": "127.0.0.1"}, True, "tls://127.0.0.1"),
+        ({"interface": "lo"}, True, "tls://<this-machine>"),
+        ({"host": "192.0.2.7", "security": True}, True, "tls://192.0.2.7"),
         ({"host": "192.0.2.7", "security": False}, False, "tcp://192.0.2.7"),
     ],
 )
-def test_beyond_loopback_the_connections_are_encrypted(options, encrypted, listens):
+def test_connections_are_encrypted_unless_the_user_says_no(options, encrypted, listens):
     if "interface" in options and not Path("/sys/class/net/lo").exists():
         pytest.skip("the loopback interface has another name on this system")
     command = script_of(**options).splitlines()[-1]
@@ -135,6 +135,8 @@ def test_a_site_configuration_is_read():
         ({**JOB, "partition": "a", "queue": "b"}, "partition= and queue= both name the queue"),
         ({**JOB, "interface": "nope0"}, "this machine has no network interface 'nope0'"),
         ({**JOB, "shared_temp_directory": "/with a space"}, "contains a space"),
+        ({**JOB, "scheduler_options": {"jupyter": True}}, "web pages stay on loopback and run no code"),
+        ({**JOB, "scheduler_options": {"dashboard_address": "0.0.0.0:8787"}}, "instead of dashboard_address"),
     ],
 )
 def test_wrong_options_are_refused(options, message):
@@ -208,7 +210,7 @@ def sbatch(tmp_path, monkeypatch):
         folder.mkdir()
         kept = tmp_path / "submitted"
         (folder / "sbatch").write_text(
-            f'#!/bin/sh\ncat "$1" >> {kept}\nls -la {tmp_path}/.scalehsi-tls-* >> {kept} 2>&1\n'
+            f'#!/bin/sh\ncat "$1" >> {kept}\nls -la {tmp_path}/.scalehsi-run-* >> {kept} 2>&1\n'
             f"echo '{text}' >&2\necho '{text}'\nexit {code}\n",
             encoding="utf-8",
         )
@@ -240,11 +242,10 @@ def test_an_address_that_is_not_of_this_machine_is_refused(sbatch):
 
 @pytest.mark.cluster
 def test_the_certificate_is_private_and_goes_with_the_cluster(sbatch, tmp_path):
-    pytest.importorskip("cryptography", reason="certificates of our own need the package cryptography")
     kept = sbatch("Submitted batch job 77")
     with connect("slurm", workers=2, host="127.0.0.1", security=True, dashboard=False, **JOB) as cluster:
         assert cluster.client.scheduler.address.startswith("tls://127.0.0.1:")
-        (folder,) = tmp_path.glob(".scalehsi-tls-*")
+        (folder,) = tmp_path.glob(".scalehsi-run-*")
         assert stat.S_IMODE(folder.stat().st_mode) == 0o700
         assert stat.S_IMODE((folder / "key.pem").stat().st_mode) == 0o600
         assert f"--tls-key {folder}/key.pem" in cluster.script

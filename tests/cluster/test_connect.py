@@ -9,7 +9,8 @@ import socket
 import subprocess
 import sys
 import textwrap
-from collections.abc import Iterator
+import threading
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -67,6 +68,7 @@ def test_unknown_kinds_are_refused(kind, message):
         ({"memory": 12}, "memory=12 is no memory size"),
         ({"workers": 2, "memory": "999TiB"}, "2 workers of .* are more than this machine's .*type memory='[0-9]+MiB'"),
         ({"dashboard": "here"}, "dashboard='here' is no address; type dashboard='127.0.0.1:8787'"),
+        ({"dashboard": "0.0.0.0:8787"}, "web pages are not encrypted, so they stay on loopback; type dashboard=8787"),
         ({"dashboard": 99999}, "a port is expected from 0 to 65535"),
         ({"dry_run": True}, "dry_run=True shows the job script of a queue; 'local' has none"),
     ],
@@ -238,14 +240,14 @@ def test_a_killed_worker_comes_back_and_changes_no_result(local):
     assert {name for _, name, _ in listening(psutil.Process())} == {"127.0.0.1"}
 
 
-def run_script(text: str, folder: Path, *, seconds: float = 120) -> subprocess.CompletedProcess[str]:
-    """Run a script in a process of its own, warnings being errors."""
+def run_script(text: str, folder: Path, *, words: Sequence[str] = ()) -> subprocess.CompletedProcess[str]:
+    """Run a script with these words in a process of its own, warnings being errors."""
     path = folder / "script.py"
     path.write_text(textwrap.dedent(text), encoding="utf-8")
     environment = {**os.environ, "PYTHONPATH": os.pathsep.join(p for p in sys.path if p)}
-    command = [sys.executable, "-W", "error", str(path)]
+    command = [sys.executable, "-W", "error", str(path), *words]
     return subprocess.run(
-        command, capture_output=True, text=True, timeout=seconds, env=environment, cwd=folder, check=False
+        command, capture_output=True, text=True, timeout=120, env=environment, cwd=folder, check=False
     )
 
 
@@ -303,7 +305,6 @@ def test_joining_a_scheduler_leaves_it_running(local):
 
 @pytest.mark.cluster
 def test_joining_over_tls(tmp_path):
-    pytest.importorskip("cryptography", reason="certificates of our own need the package cryptography")
     from distributed import LocalCluster, Security
 
     security = Security.temporary()
@@ -339,15 +340,34 @@ def test_a_program_that_does_not_answer_is_refused(monkeypatch):
 @pytest.mark.cluster
 def test_the_wrong_protocol_or_port_is_refused(local, monkeypatch):
     monkeypatch.setattr(sys.modules["scalehsi.cluster.connect"], "CONNECT_SECONDS", 1)
-    pytest.importorskip("cryptography", reason="certificates of our own need the package cryptography")
     from distributed import Security
 
     address = local.client.scheduler.address
-    with pytest.raises(InputError, match=r"\(it answers without TLS\); is the protocol 'tcp://', are the cert"):
-        connect(address.replace("tcp://", "tls://"), security=Security.temporary())
-    page = local.client.scheduler_info()["services"]["dashboard"]
     with pytest.raises(
-        InputError, match=r"a program listens at .*is the protocol 'tls://', .*is the port the scheduler's"
+        InputError, match=r"\(certificate verify failed\); .* are the certificates those of the cluster"
     ):
+        connect(address, security=Security.temporary())
+    with pytest.raises(InputError, match=r"\(silent for 1 s\); is the protocol 'tls://'"):
+        connect(address.replace("tls://", "tcp://"))
+    page = local.client.scheduler_info()["services"]["dashboard"]
+    with pytest.raises(InputError, match=r"a program listens at .*is the port the scheduler's"):
         connect(f"tcp://127.0.0.1:{page}")
     assert len(local.workers) == 2
+
+
+def test_a_scheduler_without_tls_is_refused_under_a_tls_address():
+    from distributed import Security
+
+    with socket.create_server(("127.0.0.1", 0)) as plain:
+
+        def speak() -> None:
+            line, _ = plain.accept()
+            with line:
+                line.sendall(bytes(64))
+                line.recv(1)
+
+        speaker = threading.Thread(target=speak)
+        speaker.start()
+        with pytest.raises(InputError, match=r"\(wrong version number\); is the protocol 'tcp://'"):
+            connect(f"tls://127.0.0.1:{plain.getsockname()[1]}", security=Security.temporary())
+        speaker.join()
