@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any
 
 import dask
+import distributed  # before its settings are set: dask.config.set would remove all of them at its end
 import psutil
 import pytest
 
@@ -202,19 +203,17 @@ def test_workers_have_no_pages_and_a_dashboard_can_be_switched_off(local):
 
 
 def test_the_innermost_with_decides_which_cluster_computes(local):
-    from distributed import Client
-
     where = dask.delayed(os.getpid, pure=False)
     mine, ours = os.getpid(), set(local.client.run(os.getpid).values())
     address = local.client.scheduler.address
     loopback = {"dashboard_address": "127.0.0.1:0", "worker_dashboard_address": "127.0.0.1:0"}
-    with Client(processes=False, n_workers=1, threads_per_worker=1, **loopback) as other:
+    with distributed.Client(processes=False, n_workers=1, threads_per_worker=1, **loopback) as other:
         assert where().compute() == mine
         with connect(address):
             assert where().compute() in ours
-            with Client(other.scheduler.address):
+            with distributed.Client(other.scheduler.address):
                 assert where().compute() == mine
-            peek = Client(other.scheduler.address)  # without a with it is not current
+            peek = distributed.Client(other.scheduler.address)  # without a with it is not current
             assert where().compute() in ours
             peek.close()
             assert where().compute() in ours
@@ -229,11 +228,9 @@ def test_the_innermost_with_decides_which_cluster_computes(local):
 
 
 def test_a_fit_within_another_client_uses_the_connected_cluster(local):
-    from distributed import Client
-
     cube, _ = smooth_scene(2, counts=1e3)
     loopback = {"dashboard_address": "127.0.0.1:0", "worker_dashboard_address": "127.0.0.1:0"}
-    with Client(processes=False, n_workers=1, threads_per_worker=1, **loopback) as other:
+    with distributed.Client(processes=False, n_workers=1, threads_per_worker=1, **loopback) as other:
         with connect(local.client.scheduler.address):
             hsi.fit(cube, hsi.NMF(n_components=2, max_iter=3), seed=0)
         assert other.run_on_scheduler(lambda dask_scheduler: dask_scheduler.transition_counter) == 0
