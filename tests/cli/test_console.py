@@ -163,10 +163,10 @@ def planted(scene, tmp_path, monkeypatch):
             inside = values.get("consolidated_metadata") or {}
             attributes += [each.get("attributes", {}) for each in inside.get("metadata", {}).values()]
             for attrs in attributes:
-                attrs |= {key: f"{attrs[key]}{PLANTED}" for key in attrs.keys() & {"history", "advice"}}
+                attrs |= {"title": PLANTED, "source": PLANTED, "history": json.dumps([PLANTED])}
                 if values["node_type"] == "group":
                     warning = {"code": PLANTED, "text": PLANTED, "remedy": PLANTED}
-                    attrs |= {"title": PLANTED, "source": PLANTED, "warnings": json.dumps([warning])}
+                    attrs |= {"advice": PLANTED, "warnings": json.dumps([warning])}
             meta.write_text(json.dumps(values), encoding="utf-8")
     return [str(next(tmp_path.glob(f"{name}a*.zarr"))) for name in ("map", "map_truth", "result")]
 
