@@ -27,6 +27,7 @@ CATALOGUE: Final[dict[str, str]] = {
     "vca": "scalehsi.models.geometric:VCA",
     "nfindr": "scalehsi.models.geometric:NFINDR",
     "sss": "scalehsi.models.geometric:SSS",
+    "udas": "scalehsi.networks.udas:UDAS",
 }
 """Name of the method in lower case, and where its class is: ``module:Class``."""
 

@@ -91,7 +91,8 @@ class DAEU(Network):
     rate : float, optional
         Learning rate. Default 2e-3 (paper: 1e-3).
     patience : int, default 20
-        Training ends after this many epochs without a lower held-out loss; the best weights are returned.
+        Training ends after this many epochs without a lower held-out loss; the best weights are returned
+        (paper: never).
     n_samples : int, default 20000
         Spectra of the training sample, at most 512 MiB of them (paper: 2000). One in ten is held out.
     max_iter : int, optional

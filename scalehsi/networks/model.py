@@ -17,19 +17,24 @@ from scalehsi.fitting.energy_axis import check_axis
 from scalehsi.fitting.model import Cost, IterativeModel, State, Stats, Variables
 from scalehsi.fitting.survey import survey
 from scalehsi.networks.checks import CHECKS, collapse_warnings, measure
-from scalehsi.networks.inference import block_maps, sample_maps
+from scalehsi.networks.inference import sample_maps
 from scalehsi.networks.sample import Scaling, choose_pixels, gather, scaling_of, vertices
+from scalehsi.networks.stored import (
+    SCALING,
+    WEIGHTS,
+    network_variables,
+    stored_projector,
+    stored_scaling,
+    stored_weights,
+)
 from scalehsi.networks.training import DECODER, Architecture, Items, Schedule, Trainer, glorot
 from scalehsi.result import ResultWarning, settings_of
-from scalehsi.schema import COMPONENT, ENDMEMBERS, ENERGY, ITERATION, MEAN_SPECTRUM, InputError
+from scalehsi.schema import COMPONENT, ENDMEMBERS, ENERGY, ITERATION, MEAN_SPECTRUM
 
 GIVEN: Final = "given"
 """The stored settings have this word for a start that was given as a result."""
 STARTS: Final = ("auto", "vca", "random", GIVEN)
 RESTARTS_OF_RANDOM: Final = 5
-WEIGHTS: Final = "weights_"
-"""Beginning of the names of the network's arrays in a result."""
-SCALING: Final = ("weight", "centre", "factor")
 TRAINED: Final = "Training has had all its epochs."
 STOPPED: Final = "Training ended because the held-out loss had stopped falling; the best weights are kept."
 
@@ -96,7 +101,8 @@ class Network(IterativeModel):
         if self.rate is not None:
             scale = self.rate / preset.rate
             given |= {"rate": self.rate, "joint_rate": preset.joint_rate * scale}
-        return replace(preset, patience=self.patience, **given)
+        patience = self.patience if self.settings == "default" else preset.total + self.patience
+        return replace(preset, patience=patience, **given)
 
     @property
     def network(self) -> Architecture:
@@ -255,8 +261,7 @@ class Network(IterativeModel):
             "held_out_loss": xr.DataArray(loss, dims=(ITERATION,), attrs={"long_name": "held-out loss"}),
             "training_pixel": xr.DataArray(state["centres"], dims=("sample",)),
             "network_checks": xr.DataArray(checks, dims=("check",), coords={"check": list(CHECKS)}),
-            **{f"{WEIGHTS}{k}": _plain(f"{WEIGHTS}{k}", v) for k, v in weights.items()},
-            **{f"{WEIGHTS}scaling_{k}": xr.DataArray(getattr(scaling, k), dims=(ENERGY,)) for k in SCALING},
+            **network_variables(weights, scaling),
         }
 
     def warnings(self, variables: Variables) -> list[ResultWarning]:
@@ -265,39 +270,9 @@ class Network(IterativeModel):
         return collapse_warnings(variables["network_checks"], model=self.name, restarts=self.restarts, remedy=remedy)
 
     def projector(self, result: xr.Dataset) -> tuple[BlockFunction, dict[str, Any]]:
-        if f"{WEIGHTS}{DECODER}" not in result:
-            raise InputError(f"this result of {self.name} has no weights of its network; fit it again, and save it")
-        scaling, weights = stored_scaling(result), stored_weights(result, norms=True)
-        for k, v in self.network.weights(len(scaling.factor), np.random.default_rng(0)).items():
-            require(
-                k in weights and weights[k].shape == v.shape and np.isfinite(weights[k]).all(),
-                f"the array {WEIGHTS}{k} of this result is missing, of another shape or not finite, {v.shape} is "
-                "expected; the store is damaged or of another model: fit again",
-            )
-        shared = {f"{WEIGHTS}{k}": v for k, v in weights.items() if k != DECODER}
-        shared |= {"centre": scaling.centre.astype(np.float32), "factor": scaling.factor.astype(np.float32)}
-        shared["s"] = np.asarray(result[ENDMEMBERS].values, dtype=np.float64)
-        return block_maps, {**shared, "network": self.network, "halo": self.halo}
+        return stored_projector(self.network, result, halo=self.halo)
 
     def cost(self, shape: tuple[int, ...], itemsize: int) -> Cost:
         channels = shape[-1]
         sample = 4 * channels * min(self.wanted_samples, int(np.prod(shape[:-1])))
         return Cost(6, sample, 2**20 + 3 * sample, self.n_components + 1)
-
-
-def stored_scaling(result: xr.Dataset) -> Scaling:
-    """The scaling of a stored network."""
-    return Scaling(*(np.asarray(result[f"{WEIGHTS}scaling_{k}"].values, dtype=np.float64) for k in SCALING))
-
-
-def stored_weights(result: xr.Dataset, *, norms: bool = False) -> dict[str, NumpyArray]:
-    """The weights of a stored network by name, in order; ``norms``: also the statistics of batch normalisation."""
-    names = [str(k)[len(WEIGHTS) :] for k in result.data_vars if str(k).startswith(f"{WEIGHTS}")]
-    names = [k for k in names if not k.startswith("scaling_")]
-    statistic = {k for k in names if k.endswith(("_mean", "_variance"))}
-    return {k: result[f"{WEIGHTS}{k}"].values.astype(np.float32) for k in names if norms or k not in statistic}
-
-
-def _plain(name: str, value: NumpyArray) -> xr.DataArray:
-    """An array of the network as a variable with dims of its own."""
-    return xr.DataArray(np.asarray(value), dims=tuple(f"{name}_{axis}" for axis in range(np.ndim(value))))

@@ -252,7 +252,8 @@ class Trainer:
         decay = SECOND_MOMENTUM[self.schedule.optimiser]
         v.mul_(decay).addcmul_(g, g, value=1 - decay)
         if self.schedule.optimiser == "rmsprop":
-            w.addcdiv_(rates * g, v.sqrt().add_(1e-7), value=-1.0)
+            # The published loss is this one divided by the number of channels, and its optimiser adds 1e-7.
+            w.addcdiv_(rates * g, v.sqrt().add_(1e-7 * self.inputs.shape[1]), value=-1.0)
             return
         m.lerp_(g, 1 - MOMENTUM)
         scale = math.sqrt(1 - decay**steps) / (1 - MOMENTUM**steps)
