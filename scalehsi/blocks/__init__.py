@@ -16,9 +16,10 @@ block without a used pixel is skipped.
 from scalehsi.blocks.compute import Capacity, Report, capacity
 from scalehsi.blocks.fold import BlockFunction, add, map_fold, map_pixels
 from scalehsi.blocks.map_cube import map_cube
+from scalehsi.blocks.opening import open_blocks, open_surrounded, open_tiles
 from scalehsi.blocks.pixels import Pixels
 from scalehsi.blocks.tile import Place, Tile
-from scalehsi.blocks.view import Blocks, branch, open_blocks, open_surrounded, open_tiles
+from scalehsi.blocks.view import Blocks, branch
 from scalehsi.blocks.windows import add_up_windows
 
 __all__ = [

@@ -68,7 +68,7 @@ class Cuts:
         """
         if self._mask_computed or not isinstance(self.mask, da.Array):
             return False
-        (self.mask,) = dask.persist(self.mask.rechunk(self.grid), retries=RETRIES)
+        (self.mask,) = dask.persist(graph.rechunked(self.mask, self.grid), retries=RETRIES)
         self._mask_computed = True
         return True
 
@@ -87,13 +87,13 @@ class Cuts:
             # Views, not copies. Where the workers are other processes, they are sent inside the graph.
             values = np.asarray(data)
             return graph.values(self.key("slice"), [values[place.window] for place in self.places(halo)])
-        data = data.rechunk((*self.grid, *((n,) for n in data.shape[len(self.grid) :])))
+        data = graph.rechunked(data, (*self.grid, *((n,) for n in data.shape[len(self.grid) :])))
         parts = tuple(data.to_delayed().reshape(-1))
         return self._surround(parts, halo) if halo else parts
 
     def pack(self, data: da.Array, halo: int) -> tuple[Delayed, ...]:
         """Return each block with its halo as `Counts`; the zeros of each stored chunk are dropped as it is read."""
-        data = data.rechunk({data.ndim - 1: -1})
+        data = graph.rechunked(data, {data.ndim - 1: -1})
         chunks = data.chunks[:-1]
         packed = graph.tasks(self.key("pack"), [(tiles.pack, (part,)) for part in data.to_delayed().reshape(-1)])
         return self._surround(packed, halo, chunks=chunks, packed=True)

@@ -19,9 +19,10 @@ from scalehsi.blocks.bundle import Bundle, Combine, Sums, cut_bundles, fold_bund
 from scalehsi.blocks.compute import Report, max_attempts, on_cluster, run
 from scalehsi.blocks.feed import Feed, call_with_retries, to_device
 from scalehsi.blocks.graph import tasks
+from scalehsi.blocks.opening import open_blocks
 from scalehsi.blocks.pixels import Pixels
 from scalehsi.blocks.tile import Tile
-from scalehsi.blocks.view import Blocks, open_blocks
+from scalehsi.blocks.view import Blocks
 from scalehsi.chunks import MiB
 from scalehsi.schema import InputError
 

@@ -11,6 +11,8 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any
 
+import dask
+import dask.array as da
 from dask.delayed import Delayed
 from dask.highlevelgraph import HighLevelGraph
 from dask.task_spec import DataNode, GraphNode, Task, TaskRef
@@ -63,6 +65,17 @@ def one_layer(name: str, parts: Sequence[Delayed]) -> tuple[Delayed, ...]:
             layer[key] = value if is_node else DataNode(key, value)
     graph = HighLevelGraph.from_collections(name, layer)
     return tuple(Delayed(part.key, graph, layer=name) for part in parts)
+
+
+def rechunked(data: da.Array, chunks: Any) -> da.Array:
+    """Rechunk by tasks that each make one chunk.
+
+    On a cluster Dask would move the data through files of all workers in place of that: a block could then not be read
+    before the whole cube was, and small workers hang.
+    """
+    with dask.config.set({"array.rechunk.method": "tasks"}):
+        out: da.Array = data.rechunk(chunks)
+    return out
 
 
 def layer_of_tasks(name: str, calls: Mapping[Any, Call]) -> HighLevelGraph:

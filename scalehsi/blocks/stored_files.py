@@ -9,18 +9,16 @@ from __future__ import annotations
 import os
 from collections.abc import Iterator, Mapping
 from pathlib import Path
-from typing import Any, Final
+from typing import Any
 
 import dask.array as da
 import xarray as xr
 
+from scalehsi.blocks.stored_chunks import innermost
 from scalehsi.schema import DataChanged
 
 State = Mapping[str, tuple[int, int, int]]
 """Of each file, by its path: size, time of change and number of the inode."""
-
-_WRAPPED: Final = ("array", "_array")
-"""Attributes under which xarray's and dask's wrappers keep the array that they wrap."""
 
 
 class StoredFiles:
@@ -41,6 +39,11 @@ class StoredFiles:
         self.places = [] if cube.chunks is None else sorted(set(_places(cube.data)))
         self.read = False
         self.before = {place: _state(place) for place in self.places}
+
+    @property
+    def largest(self) -> int:
+        """Bytes of the largest file; 0 without files."""
+        return max((size for files in self.before.values() for size, _, _ in files.values()), default=0)
 
     def check(self) -> None:
         """After a pass that has read the files: refuse those that have changed since.
@@ -82,11 +85,7 @@ def _places(data: da.Array) -> Iterator[Path]:
 
 def _place(array: Any) -> Iterator[Path]:
     """The folder of a Zarr array, or the file of an HDF5 dataset or a memory map."""
-    for _ in range(16):
-        inside = next((getattr(array, name) for name in _WRAPPED if getattr(array, name, None) is not None), None)
-        if inside is None or hasattr(array, "store_path"):
-            break
-        array = inside
+    array = innermost(array)
     root = getattr(getattr(array, "store", None), "root", None)
     if root is not None:
         yield Path(root) / str(getattr(array, "path", ""))

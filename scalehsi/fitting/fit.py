@@ -21,6 +21,7 @@ from scalehsi.fitting.judge.order import judge, ordered
 from scalehsi.fitting.last_pass import add_maps, add_residual, label
 from scalehsi.fitting.loop import Ended, recorded_inner_fits, run_loop
 from scalehsi.fitting.model import Inputs, Model
+from scalehsi.fitting.plan import plan
 from scalehsi.fitting.progress import Bar, Listener, Tracker
 from scalehsi.fitting.sources import provenance, select_inputs
 from scalehsi.fitting.survey import read_fingerprint
@@ -103,6 +104,7 @@ def fit(
         raise InputError(
             "resume=True needs the folder to resume from; give checkpoint='run.ckpt' (--checkpoint run.ckpt)"
         )
+    plan(cube, model)  # refuses what would not fit in memory
     require(is_number(seed, numbers.Integral) and seed >= 0, f"seed is a whole number of at least 0, got {seed!r}")
     store = None if checkpoint is None else Checkpoint(checkpoint, model=model, seed=seed, inputs=inputs)
     saved = None if store is None else store.prepare(resume=resume)

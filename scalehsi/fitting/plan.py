@@ -4,21 +4,32 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, dataclass, field, replace
+from pathlib import Path
 from typing import Any, Final, NoReturn
 
+import dask.array as da
 import xarray as xr
 from dask.utils import format_bytes
 
-from scalehsi.blocks import Capacity, capacity, open_blocks
-from scalehsi.blocks.compute import PROCESS_BYTES
-from scalehsi.chunks import WORK_BLOCK_BYTES, MiB
-from scalehsi.fitting.model import Model
+from scalehsi.blocks import Blocks, Capacity, capacity, open_blocks
+from scalehsi.blocks.compute import PROCESS_BYTES, WORKER_SHARE
+from scalehsi.blocks.stored_chunks import Reading, reading
+from scalehsi.chunks import MiB, storage_layout
+from scalehsi.fitting.model import Inputs, Model
 from scalehsi.fitting.sources import select_inputs
-from scalehsi.schema import InputError
+from scalehsi.fitting.survey import sample_bytes
+from scalehsi.kernels.statistics.fit_sums import Grid
+from scalehsi.schema import ENERGY, InputError
 
+BASE_BYTES: Final = 16 * MiB
+"""What a worker fills in any fit beside its process: freed memory that is not returned yet, messages, graphs."""
 BLOCKS_PER_THREAD: Final = 3
-"""A thread holds the stored form of a block, the rows for the kernel, and the next block while it is read."""
+"""A thread holds the aligned rows of a block, their form for the kernel, and those of the next block."""
+SAMPLE_COPIES: Final = 2.5
+"""Of the sample of the survey, while it is collected and sent to the client (measured)."""
+JUDGED_COPIES: Final = 2
+"""Of the sums of the last pass, while they are collected and sent to the client (measured)."""
 
 
 @dataclass(frozen=True)
@@ -37,6 +48,8 @@ class Plan:
         Of the current scheduler.
     worker_bytes : int
         Largest memory of the data in one worker; an upper bound, tested against the memory that workers use.
+    reading_bytes : int
+        The part of it in which stored chunks are decoded and joined to blocks.
     memory : int
         Memory of one worker.
     passes, reads : int
@@ -55,6 +68,7 @@ class Plan:
     workers: int
     threads: int
     worker_bytes: int
+    reading_bytes: int
     memory: int
     passes: int
     reads: int
@@ -72,7 +86,8 @@ class Plan:
                 f"{self.model}: {format_bytes(self.cube_bytes)} in {self.blocks} blocks of up to "
                 f"{format_bytes(self.block_bytes)}, {where}",
                 f"{self.workers} worker(s), {self.threads} thread(s) in all; "
-                f"up to {format_bytes(self.worker_bytes)} of {format_bytes(self.memory)} a worker",
+                f"up to {format_bytes(self.worker_bytes)} of {format_bytes(self.memory)} a worker, "
+                f"{format_bytes(self.reading_bytes)} of them to read stored chunks",
                 f"at most {self.passes} passes, {self.reads} of them from the store; "
                 f"{format_bytes(self.reduced_bytes)} reduced a pass; maps of {format_bytes(self.maps_bytes)}",
             )
@@ -108,96 +123,126 @@ def plan(cube: xr.DataArray | Mapping[str, xr.DataArray], model: Model) -> Plan:
     >>> p.resident, p.cube_bytes // 2**30
     (False, 184)
     """
-    inputs = select_inputs(cube, model)
-    other = sum(plan(each, part).worker_bytes for each, part in model.submodels(inputs.others))
-    cube = inputs.cube
     here = capacity()
-    view = open_blocks(cube)
-    cost = model.cost(tuple(cube.shape), cube.dtype.itemsize)
-    threads = max(1, here.threads // here.workers)
-    cube_bytes = math.prod(cube.shape) * cube.dtype.itemsize
-    aligned = cost.aligned_bytes * math.prod(cube.shape[:-1])
-    aligned_bytes = math.ceil(view.block_bytes * aligned / cube_bytes)
-    working = threads * (BLOCKS_PER_THREAD * (view.block_bytes + aligned_bytes) + cost.work_bytes + 2 * cost.sums_bytes)
-    # A model keeps its own numbers per pixel only where they fill at most half of the memory.
-    own = cost.kept_bytes * math.prod(cube.shape[:-1])
-    kept = cube_bytes + aligned if view.resident else own if own <= here.memory // 2 else 0
-    held = math.ceil(kept / here.workers)
-    found = Plan(
-        model=model.name,
-        cube_bytes=cube_bytes,
-        blocks=len(view),
-        block_bytes=view.block_bytes,
-        resident=view.resident,
-        workers=here.workers,
-        threads=here.threads,
-        worker_bytes=held + working + other,
-        memory=here.memory // here.workers,
-        passes=cost.passes,
-        reads=1 if view.resident else cost.passes,
-        reduced_bytes=cost.sums_bytes * len(view),
-        maps_bytes=4 * cost.columns * math.prod(cube.shape[:-1]),
-    )
+    needs = _Needs(select_inputs(cube, model), model)
+    found = needs.plan(here)
     if found.worker_bytes > found.memory:
-        pixels = 0 if cube.chunks is None else math.prod(map(max, cube.chunks[:-1]))
-        unit = pixels * cube.shape[-1] * cube.dtype.itemsize
-        fixed = cost.work_bytes + 2 * cost.sums_bytes + BLOCKS_PER_THREAD * aligned_bytes + other // threads
-        _refuse(found, here, _Demand(cube_bytes + aligned, unit, fixed, here.workers))
+        _refuse(needs, found, here)
     return found
 
 
 @dataclass(frozen=True)
-class _Demand:
-    """Memory of a worker as a function of its size and threads.
+class _Needs:
+    """What a fit needs of workers of any size.
 
     Attributes
     ----------
-    cube : int
-        Bytes of the cube.
-    unit : int
-        Bytes of a stored chunk; 0 for a cube in memory.
-    fixed : int
-        Bytes of a thread in addition to its blocks.
-    workers : int
+    inputs : Inputs
+        The data of the fit.
+    model : Model
     """
 
-    cube: int
-    unit: int
-    fixed: int
-    workers: int
+    inputs: Inputs
+    model: Model
+    _readings: dict[Any, Reading] = field(default_factory=dict)  # by grid, as workers of many sizes are tried
 
-    def needs(self, *, memory: int, threads: int) -> int:
-        """Largest number of bytes that a worker of this memory and this many threads holds."""
-        most = min(WORK_BLOCK_BYTES, Capacity(1, threads, memory, remote=False).block_limit)
-        block = min(self.cube, max(most, self.unit if self.unit <= 4 * most else 0))
-        stays = self.unit == 0 or self.cube <= memory * self.workers // 2
-        return math.ceil(self.cube / self.workers) * stays + threads * (BLOCKS_PER_THREAD * block + self.fixed)
+    def plan(self, here: Capacity, *, chunk_bytes: int = 0) -> Plan:
+        """The plan for given workers; chunk_bytes: of a store into which the cube was converted before, if not 0."""
+        cube, model = self.inputs.cube, self.model
+        if chunk_bytes:
+            layout = storage_layout(cube.shape, cube.dtype.itemsize, chunk_bytes=chunk_bytes)
+            empty = da.empty(cube.shape, dtype=cube.dtype, chunks=layout.chunks)
+            cube = xr.DataArray(empty, dims=cube.dims, coords={ENERGY: cube[ENERGY]} if ENERGY in cube.coords else None)
+        view = open_blocks(cube, here=here)
+        lazy, pixels = cube.chunks is not None, math.prod(cube.shape[:-1])
+        cost = model.cost(tuple(cube.shape), cube.dtype.itemsize)
+        threads = max(1, here.threads // here.workers)
+        cube_bytes = pixels * cube.shape[-1] * cube.dtype.itemsize
+        aligned = cost.aligned_bytes * pixels
+        aligned_bytes = math.ceil(view.block_bytes * aligned / cube_bytes)
+        read = self._reading(view, chunk_bytes)
+        work = max(
+            math.ceil(SAMPLE_COPIES * sample_bytes(tuple(cube.shape), cube.dtype.itemsize)),
+            JUDGED_COPIES * Grid(tuple(cube.shape[:-1]), cube.shape[-1]).sampled_bytes,
+            cost.work_bytes + 2 * cost.sums_bytes,
+        )
+        # A model keeps its own numbers per pixel only where they fill at most half of the memory.
+        own = cost.kept_bytes * pixels
+        kept = cube_bytes + aligned if view.resident else own if own <= here.memory // 2 else 0
+        if not lazy and not here.remote:
+            kept = aligned  # the cube is in this process's memory already, and is not among what is free there
+        # One block is worked on while the next one is read; where blocks are kept, the one that is read is one of them.
+        block = read.block + (0 if view.resident else view.block_bytes) + BLOCKS_PER_THREAD * aligned_bytes
+        others = sum(
+            _Needs(Inputs(each), part).plan(here).worker_bytes for each, part in model.submodels(self.inputs.others)
+        )
+        return Plan(
+            model=model.name,
+            cube_bytes=cube_bytes,
+            blocks=len(view),
+            block_bytes=view.block_bytes,
+            resident=view.resident,
+            workers=here.workers,
+            threads=here.threads,
+            worker_bytes=BASE_BYTES + math.ceil(kept / here.workers) + read.shared + threads * (block + work) + others,
+            reading_bytes=read.shared + threads * read.block,
+            memory=here.memory // here.workers,
+            passes=cost.passes,
+            reads=1 if view.resident else cost.passes,
+            reduced_bytes=cost.sums_bytes * len(view),
+            maps_bytes=4 * cost.columns * pixels,
+        )
 
-    def enough(self, *, memory: int, threads: int) -> int:
-        """Smallest sufficient memory of a worker in MiB, from ``memory`` bytes on.
-
-        It is searched because larger workers also get larger blocks and keep larger cubes.
-        """
-        found = math.ceil(memory / MiB)
-        while (needs := self.needs(memory=found * MiB, threads=threads)) > found * MiB:
-            found = max(math.ceil(needs / MiB), math.ceil(1.02 * found))
-        return found
+    def _reading(self, view: Blocks, chunk_bytes: int) -> Reading:
+        """Memory in which the blocks are read; chunk_bytes: as for `plan`."""
+        if chunk_bytes:
+            return Reading(2 * view.block_bytes + chunk_bytes, 0)
+        if view.grid not in self._readings:
+            self._readings[view.grid] = reading(view.cube.data, view.grid, file_bytes=view.files.largest)
+        return self._readings[view.grid]
 
 
-def _refuse(found: Plan, here: Capacity, demand: _Demand) -> NoReturn:
-    """Raise the error with what would fit. found: the plan. here: the workers. demand: what they would need."""
+def _refuse(needs: _Needs, found: Plan, here: Capacity) -> NoReturn:
+    """Raise the error with what would fit. needs: of the fit. found: its plan. here: the workers."""
     threads = max(1, here.threads // here.workers)
-    overhead = PROCESS_BYTES // MiB if here.remote else 0
-    enough = demand.enough(memory=found.worker_bytes, threads=threads) + overhead
+    overhead = PROCESS_BYTES if here.remote else 0
+    enough = math.ceil((_enough(needs, found, here) + overhead) / (WORKER_SHARE if here.remote else 1) / MiB)
     ways = [f"give each worker {enough} MiB"]
-    fewer = [n for n in range(1, threads) if demand.needs(memory=found.memory, threads=n) <= found.memory]
+    fewer = [n for n in range(1, threads) if _fits(needs, replace(here, threads=n * here.workers))]
     if fewer:
         ways.append(f"use {max(fewer)} thread(s) a worker")
-    chunk = min(WORK_BLOCK_BYTES, here.block_limit) // MiB * MiB
-    smaller = replace(demand, unit=chunk)
-    if 0 < chunk < demand.unit and smaller.needs(memory=found.memory, threads=threads) <= found.memory:
-        ways.append(f"convert the cube with smaller chunks (--chunk-mb {chunk // MiB})")
+    cube = needs.inputs.cube
+    chunks = () if cube.chunks is None else (16, 8, 4, 2, 1)
+    mb = next((n for n in chunks if _fits(needs, here, chunk_bytes=n * MiB)), None)
+    if mb is not None:
+        source = str(cube.attrs.get("source") or "SRC")
+        ways.insert(0, f"type scalehsi convert {source} {Path(source).stem}-{mb}.zarr --chunk-mb {mb} and fit that")
+    why = ""
+    if found.reading_bytes > found.memory // 2:
+        why = f", {format_bytes(found.reading_bytes)} of them to decode and join its stored chunks"
     raise InputError(
-        f"{found.model} needs {format_bytes(found.worker_bytes)} a worker, {format_bytes(found.memory)} is there; "
+        f"{found.model} needs {format_bytes(found.worker_bytes)} a worker{why}; {format_bytes(found.memory)} is there; "
         + ", or ".join(ways)
     )
+
+
+def _fits(needs: _Needs, here: Capacity, *, chunk_bytes: int = 0) -> bool:
+    """Whether a fit would fit in these workers. needs: of the fit. chunk_bytes: of a converted store."""
+    try:
+        found = needs.plan(here, chunk_bytes=chunk_bytes)
+    except InputError:
+        return False
+    return found.worker_bytes <= found.memory
+
+
+def _enough(needs: _Needs, found: Plan, here: Capacity) -> int:
+    """Smallest sufficient memory of a worker in bytes, searched because larger workers get larger blocks.
+
+    needs: of the fit. found: its plan for the workers that are there, ``here``.
+    """
+    memory = found.worker_bytes
+    while True:
+        larger = replace(here, memory=memory * here.workers)
+        if _fits(needs, larger):
+            return memory
+        memory = max(needs.plan(larger).worker_bytes, math.ceil(1.05 * memory))

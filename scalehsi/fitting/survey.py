@@ -89,7 +89,7 @@ def survey(
     InputError
         For NaN or Inf, for negative values with ``counts``, for a mask that leaves no pixel, for a cube of zeros.
     """
-    wanted = max(least, min(SAMPLE_PIXELS, SAMPLE_BYTES // (4 * view.n_energies)))
+    wanted = max(least, _sample_pixels(view.n_energies))
     stride = max(1, math.prod(view.shape) // wanted)
     sums = _read(view, stride=stride, seed=seed, entropy=counts if entropy is None else entropy)
     if sums["bad"] and not missing:
@@ -125,6 +125,15 @@ def survey(
         whole=whole,
         sample=sample,
     )
+
+
+def _sample_pixels(channels: int) -> int:
+    return min(SAMPLE_PIXELS, SAMPLE_BYTES // (4 * channels))
+
+
+def sample_bytes(shape: tuple[int, ...], itemsize: int) -> int:
+    """Largest sample of a cube of that shape (..., E) and bytes per value."""
+    return min(math.prod(shape[:-1]), _sample_pixels(shape[-1])) * shape[-1] * itemsize
 
 
 def _read(view: Blocks, *, stride: int, seed: int, entropy: bool) -> dict[str, Any]:

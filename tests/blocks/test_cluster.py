@@ -16,7 +16,7 @@ import pytest
 import xarray as xr
 
 from scalehsi.blocks import Blocks, capacity, map_fold, map_pixels, open_blocks
-from scalehsi.blocks.compute import PROCESS_BYTES
+from scalehsi.blocks.compute import PROCESS_BYTES, WORKER_SHARE
 from scalehsi.cube import make_cube
 from scalehsi.schema import InputError
 from tests.helpers import FailEveryThird, KillWorker, assert_same, counts_cube, iterate, moments, random_mask, update
@@ -60,7 +60,7 @@ def scheduler_of(client: Any) -> Any:
 def test_the_cluster_is_seen(client: Any) -> None:
     here = capacity()
     assert (here.workers, here.threads, here.remote) == (2, 2, True)
-    assert here.memory == 2 * (2**30 - PROCESS_BYTES)
+    assert here.memory == 2 * (int(WORKER_SHARE * 2**30) - PROCESS_BYTES)
     with dask.config.set(scheduler="threads"):
         assert not capacity().remote
 
@@ -129,7 +129,7 @@ def test_opening_and_lazy_maps_start_no_tasks(client: Any, cube: xr.DataArray) -
 
 
 def test_large_cubes_of_this_process_are_refused(client: Any, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("scalehsi.blocks.view.MAX_INLINE_CUBE_BYTES", 100)
+    monkeypatch.setattr("scalehsi.blocks.opening.MAX_INLINE_CUBE_BYTES", 100)
     with pytest.raises(InputError, match=r"fit scalehsi\.open_cube"):
         map_fold(moments, counts_cube((4, 4, 8)))
 

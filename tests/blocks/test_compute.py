@@ -18,7 +18,7 @@ from threadpoolctl import threadpool_info, threadpool_limits
 
 from scalehsi.blocks import Capacity, blas, capacity, compute, map_fold, open_blocks
 from scalehsi.blocks.blas import one_blas_thread
-from scalehsi.blocks.compute import PROCESS_BYTES, free_memory
+from scalehsi.blocks.compute import PROCESS_BYTES, WORKER_SHARE, free_memory
 from scalehsi.schema import InputError
 from tests.helpers import counts_cube, moments
 
@@ -52,11 +52,11 @@ def test_the_smallest_worker_of_a_cluster_sets_the_memory() -> None:
         "b": {"memory_limit": 2 * gib, "nthreads": 2},
     }
     here = compute._cluster_capacity(workers)
-    assert here == Capacity(2, 6, 2 * (2 * gib - PROCESS_BYTES), remote=True)
+    assert here == Capacity(2, 6, 2 * (int(WORKER_SHARE * 2 * gib) - PROCESS_BYTES), remote=True)
     small = compute._cluster_capacity({"a": {"memory_limit": PROCESS_BYTES, "nthreads": 1}})
     assert small.memory == PROCESS_BYTES // 4
     unlimited = compute._cluster_capacity({"a": {"memory_limit": 0, "nthreads": 1}})
-    assert unlimited.memory == psutil.virtual_memory().total - PROCESS_BYTES
+    assert unlimited.memory == int(WORKER_SHARE * psutil.virtual_memory().total) - PROCESS_BYTES
 
 
 @pytest.mark.parametrize(("workers", "threads"), [(1, 1), (1, 8), (4, 4), (3, 12)])

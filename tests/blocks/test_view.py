@@ -16,7 +16,7 @@ import xarray as xr
 from hypothesis import given
 from hypothesis import strategies as st
 
-from scalehsi.blocks import Capacity, map_fold, open_blocks, view
+from scalehsi.blocks import Capacity, map_fold, open_blocks, opening
 from scalehsi.blocks.tile import overlaps
 from scalehsi.chunks import MiB
 from scalehsi.cube import make_cube
@@ -80,7 +80,7 @@ def test_overlaps_finds_every_pixel_of_a_window_once(data: st.DataObject, size: 
 
 def pretend(monkeypatch: pytest.MonkeyPatch, **offer: Any) -> None:
     given = {"workers": 1, "threads": 2, "memory": 2**30, "remote": False, **offer}
-    monkeypatch.setattr(view, "capacity", lambda: Capacity(**given))
+    monkeypatch.setattr(opening, "capacity", lambda: Capacity(**given))
 
 
 def lazy_cube(shape: tuple[int, ...], dtype: str = "u1", chunks: Any = None) -> xr.DataArray:
@@ -135,14 +135,14 @@ def test_a_spectrum_that_no_worker_can_hold_is_refused(monkeypatch: pytest.Monke
 
 def test_a_large_cube_of_this_process_is_not_sent_to_workers(monkeypatch: pytest.MonkeyPatch) -> None:
     cube = counts_cube((8, 8, 16))
-    monkeypatch.setattr(view, "MAX_INLINE_CUBE_BYTES", 1023)
+    monkeypatch.setattr(opening, "MAX_INLINE_CUBE_BYTES", 1023)
     pretend(monkeypatch, workers=2, remote=True)
     with pytest.raises(InputError, match=r"scalehsi\.save\(cube, 'cube\.zarr'\)"):
         open_blocks(cube)
     open_blocks(cube.chunk(y=4))
-    monkeypatch.setattr(view, "MAX_INLINE_CUBE_BYTES", 1024)
+    monkeypatch.setattr(opening, "MAX_INLINE_CUBE_BYTES", 1024)
     assert open_blocks(cube).resident
-    monkeypatch.setattr(view, "MAX_INLINE_CUBE_BYTES", 0)
+    monkeypatch.setattr(opening, "MAX_INLINE_CUBE_BYTES", 0)
     pretend(monkeypatch)
     open_blocks(cube)
 

@@ -27,6 +27,8 @@ PIXELS_PER_STRIP: Final = 64
 """Pixels of a dense strip. They are few because its buffers hold every channel of each."""
 FILLED_PER_STRIP: Final = 8192
 """Filled channels of a sparse strip: its buffers stay in cache, and a call handles many of them."""
+FILLED_PER_RUN: Final = 2**18
+"""Filled channels that are copied at a time."""
 MAX_UINT16_CHANNELS: Final = 65536
 """Largest number of channels whose numbers fit in two bytes."""
 SCANNED_DTYPES: Final = ("u1", "u2", "u4", "f4", "f8")
@@ -132,8 +134,12 @@ class Counts:
     @property
     def totals(self) -> Float:
         """Counts of each pixel, shape (P,)."""
-        running = np.concatenate([[0.0], np.cumsum(self.value, dtype=np.float64)])
-        return np.asarray(running[self.indptr[1:]] - running[self.indptr[:-1]])
+        found = np.zeros(self.shape[0])
+        for part, filled in self._runs():
+            running = np.concatenate([[0.0], np.cumsum(self.value[filled], dtype=np.float64)])
+            ends = self.indptr[part.start : part.stop + 1] - filled.start
+            found[part] = running[ends[1:]] - running[ends[:-1]]
+        return found
 
     def __len__(self) -> int:
         return self.shape[0]
@@ -184,10 +190,25 @@ class Counts:
         >>> few.take(np.array([2, 0])).to_dense().tolist()
         [[2, 0, 0], [0, 3, 1]]
         """
-        lengths = np.diff(self.indptr)[rows]
-        indptr = np.concatenate([[0], np.cumsum(lengths)])
-        place = np.repeat(self.indptr[rows] - indptr[:-1], lengths) + np.arange(indptr[-1])
-        return Counts(indptr, self.channel[place], self.value[place], self.n_channels)
+        indptr = np.concatenate([[0], np.cumsum(np.diff(self.indptr)[rows])])
+        out = Counts(
+            *(indptr, np.empty(indptr[-1], self.channel.dtype), np.empty(indptr[-1], self.value.dtype)), self.n_channels
+        )
+        for part, filled in out._runs():
+            # The numbers of the values take more memory than the values, so they are made for some pixels at a time.
+            shift = np.repeat(self.indptr[rows[part]] - indptr[part], np.diff(indptr[part.start : part.stop + 1]))
+            place = shift + np.arange(filled.start, filled.stop)
+            out.channel[filled], out.value[filled] = self.channel[place], self.value[place]
+        return out
+
+    def _runs(self) -> Iterator[tuple[slice, slice]]:
+        """Runs of pixels with some `FILLED_PER_RUN` filled channels, and the ranges of these."""
+        start, pixels = 0, self.shape[0]
+        while start < pixels:
+            first = int(self.indptr[start])
+            stop = max(int(np.searchsorted(self.indptr, first + FILLED_PER_RUN, side="right")) - 1, start + 1)
+            yield slice(start, stop), slice(first, int(self.indptr[stop]))
+            start = stop
 
     @classmethod
     def concatenate(cls, parts: Sequence[Counts]) -> Counts:

@@ -49,6 +49,13 @@ class Grid:
         return int(np.clip(SAMPLED_BYTES // (4 * self.channels), LEAST_SAMPLED, MOST_SAMPLED))
 
     @property
+    def sampled_bytes(self) -> int:
+        """Bytes of all sampled bins, and of the neighbours of those of one pixel, at most."""
+        widths = self.widths()
+        bins = sum(self.samples(w, self.sampled) for w in widths) + self.samples(widths[0], self.sampled)
+        return 4 * self.channels * bins
+
+    @property
     def regions(self) -> tuple[int, int]:
         """Regions along y and along x."""
         ny, nx = self._plane
