@@ -54,7 +54,7 @@ def add_up_windows(data: da.Array, used: da.Array | None, *, factors: Sequence[i
     >>> sums.chunks, sums.compute().tolist()
     (((1, 1), (2,)), [[3, 3], [3, 3]])
     """
-    data = data.rechunk({data.ndim - 1: _whole_windows(data.chunks[-1], factors[-1])})
+    data = graph.rechunked(data, {data.ndim - 1: _whole_windows(data.chunks[-1], factors[-1])})
     stop = tuple(n // f * f for n, f in zip(data.shape, factors, strict=True))
     spans = [_spans(own, f, n) for own, f, n in zip(data.chunks, factors, stop, strict=True)]
     token = uuid.uuid4().hex[:8]
