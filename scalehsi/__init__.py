@@ -11,6 +11,11 @@ The names below are loaded when they are first used, so that ``import scalehsi``
 
 from __future__ import annotations
 
+from scalehsi.interrupt import is_command, own_process
+
+if is_command():
+    own_process()  # before the imports, which are most of a short command
+
 import importlib
 from importlib.metadata import PackageNotFoundError, version
 from typing import Any

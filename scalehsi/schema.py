@@ -82,6 +82,10 @@ class DataChanged(InputError):
     """The files of a cube changed or vanished while they were read."""
 
 
+class WorkersLost(RuntimeError):
+    """The scheduler or all workers of a cluster are gone; the message names the checkpoint of a fit."""
+
+
 class Interrupted(KeyboardInterrupt):
     """A fit was stopped by SIGINT or SIGTERM.
 

@@ -1,14 +1,9 @@
-"""Ask the current Dask scheduler for its workers, threads and memory, and run a pass on it.
-
-No cluster software is imported for that: a distributed client is recognised by the ``get`` function that Dask itself
-would use.
-"""
+"""Ask the current Dask scheduler for its workers, threads and memory, and run a pass on it."""
 
 from __future__ import annotations
 
 import contextlib
 import itertools
-import logging
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -21,12 +16,12 @@ from dask.callbacks import Callback
 from dask.delayed import Delayed
 from dask.system import CPU_COUNT
 
+from scalehsi.blocks.client import current_client
 from scalehsi.blocks.graph import one_layer
+from scalehsi.blocks.lost_workers import wait_for_a_worker
 
 Report = Callable[[int, int], None]
 """Called with the number of blocks done and the number of blocks in the pass."""
-
-log = logging.getLogger("scalehsi")
 
 PROCESS_BYTES: Final = 300 * 2**20
 """Memory of a worker process before it loads any data: Python, numpy, numba and their compiled kernels; 287 to 298 MiB
@@ -80,11 +75,9 @@ def capacity() -> Capacity:
     ...     capacity().threads
     1
     """
-    client = _client()
+    client = current_client()
     if client is not None:
-        if not client.scheduler_info()["workers"]:
-            log.warning("the cluster has no worker yet; waiting for the first one (interrupt to give up)")
-        client.wait_for_workers(1)
+        wait_for_a_worker(client)
         return _cluster_capacity(client.scheduler_info(n_workers=-1)["workers"])
     free = free_memory()
     get = get_scheduler()
@@ -136,15 +129,9 @@ def _cluster_capacity(workers: Mapping[str, Any]) -> Capacity:
     return Capacity(len(workers), sum(int(w["nthreads"]) for w in workers.values()), usable * len(workers), remote=True)
 
 
-def _client() -> Any:
-    """Return the distributed client that Dask would use, or None."""
-    owner = getattr(get_scheduler(), "__self__", None)
-    return owner if owner is not None and hasattr(owner, "scheduler_info") else None
-
-
 def on_cluster() -> bool:
     """Return True when tasks run on the workers of a cluster."""
-    return _client() is not None
+    return current_client() is not None
 
 
 def max_attempts() -> int:
@@ -182,7 +169,7 @@ def run(
     handles : dict of str to tuple of Delayed
         The kept values under their names.
     """
-    client = _client()
+    client = current_client()
     roots = [root] if isinstance(root, Delayed) else list(root)
     flat = [part for parts in kept.values() for part in parts]
     blocks = dict(zip((leaf.key for leaf in leaves), counts or itertools.repeat(1), strict=False))

@@ -20,7 +20,8 @@ import typer
 from typer.core import TyperCommand, TyperGroup
 
 import scalehsi
-from scalehsi.cli.console import DONE, FAILED, WRONG_INPUT, Console
+from scalehsi.cli.console import DONE, FAILED, INTERRUPTED, WRONG_INPUT, Console
+from scalehsi.interrupt import end_with, own_process
 from scalehsi.schema import suggest
 
 FOLDER: Final = Path(__file__).with_name("commands")
@@ -99,7 +100,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     Returns
     -------
     int
-        0 done; 2 the user's input is wrong; 130 interrupted; 1 anything else.
+        0 done; 2 the user's input is wrong; 130 interrupted, by SIGINT or SIGTERM; 1 anything else.
 
     Examples
     --------
@@ -107,9 +108,21 @@ def main(arguments: Sequence[str] | None = None) -> int:
     scalehsi ...
     0
     """
-    words = list(sys.argv[1:] if arguments is None else arguments)
-    if arguments is None and not sys.warnoptions:
+    if arguments is not None:
+        return _main(list(arguments))
+    own_process()
+    if not sys.warnoptions:
         warnings.simplefilter("ignore")  # Python's warnings are for programmers
+    status = _main(sys.argv[1:])
+    sys.stderr.flush()
+    if status == INTERRUPTED:
+        os._exit(status)  # threads that still compute are not waited for
+    end_with(status)
+    return status
+
+
+def _main(words: list[str]) -> int:
+    """Run the command of these words, and return its exit status."""
     try:
         group = typer.main.get_command(app)
         status = group.main(words or ["--help"], prog_name="scalehsi", standalone_mode=False, obj=words)

@@ -11,6 +11,7 @@ import xarray as xr
 import scalehsi as hsi
 from scalehsi.cli.console import several
 from scalehsi.cli.session import Session
+from scalehsi.fitting.checkpoint import FILE
 from scalehsi.fitting.model import Model
 from scalehsi.result import advice_alone
 
@@ -64,9 +65,15 @@ def run_fit(
         fitted.attrs["elements"] = ", ".join(elements)
     with session.computing(f"writing {target.name}"):
         hsi.save(fitted, target, overwrite=overwrite)
+    session.written.append(str(target))
     if session.console.quiet and fitted.attrs["status"] != "converged":
         session.console.warn(f"{fitted.attrs['model']}: {status_of(fitted)}. {session.translate(advice_alone(fitted))}")
     return hsi.open_result(target), seconds
+
+
+def state_in(checkpoint: Path | None) -> str | None:
+    """The name of the checkpoint's folder if it holds a state."""
+    return str(checkpoint) if checkpoint is not None and (checkpoint / FILE).is_file() else None
 
 
 def status_of(result: xr.Dataset) -> str:

@@ -1,6 +1,6 @@
 """Turn a function into a command: options that all commands share, exit status, and errors in plain words.
 
-Exit status: 0 done; 2 the user's input is wrong; 130 interrupted; 1 anything else.
+Exit status: 0 done; 2 the user's input is wrong; 130 interrupted, by SIGINT or SIGTERM; 1 anything else.
 """
 
 from __future__ import annotations
@@ -12,7 +12,6 @@ import inspect
 import logging
 import re
 import shlex
-import signal
 from collections.abc import Callable, Iterator, Mapping
 from typing import Annotated, Any, Final, NamedTuple, get_type_hints
 
@@ -20,9 +19,10 @@ from typer import Context, Option
 from typer.models import OptionInfo
 
 from scalehsi.cli.console import DONE, FAILED, INTERRUPTED, WRONG_INPUT, Console
+from scalehsi.cli.run_fit import state_in
 from scalehsi.cli.session import Session
-from scalehsi.fitting.interrupt import stoppable
-from scalehsi.schema import InputError, Interrupted
+from scalehsi.interrupt import stoppable
+from scalehsi.schema import InputError, Interrupted, WorkersLost
 
 FULL_DISK: Final = (errno.ENOSPC, errno.EDQUOT)
 
@@ -108,14 +108,19 @@ def _run(
     """
     console = Console(quiet=quiet, as_json=as_json)
     translate = functools.partial(command_line_words, flags=flags)
+    session = Session(console, translate=translate, **where)
     try:
-        with stoppable((signal.SIGTERM,), KeyboardInterrupt), _remarks(console, translate):
-            session = Session(console, translate=translate, **where)
+        with stoppable(KeyboardInterrupt), _remarks(console, translate):
             session.check()
             answer = function(session)
     except BrokenPipeError:
         raise
     except (Exception, KeyboardInterrupt) as error:
+        kept = state_in(getattr(function, "keywords", {}).get("checkpoint"))
+        if session.written:
+            error.add_note(f"{', '.join(map(repr, session.written))} is complete")
+        elif type(error) is KeyboardInterrupt and kept:
+            error = Interrupted("stopped outside of the iterations", checkpoint=kept)
         status, text, more = explain(error, words, translate)
         if debug:
             console.traceback()
@@ -155,15 +160,16 @@ def explain(
     if isinstance(error, MemoryError):
         ways = "use smaller blocks (scalehsi convert --chunk-mb 4) or fewer --workers"
         return FAILED, f"this process ran out of memory; {ways}{notes}", {}
-    if type(error).__name__ == "KilledWorker":
-        return FAILED, f"workers died again and again on the same block; give them more --memory{notes}", {}
+    if isinstance(error, WorkersLost):
+        return FAILED, f"{translate(str(error))}{notes}", {}
     text = f"{type(error).__name__}: {error}".rstrip(": ")
     return FAILED, f"{text}{notes} (not foreseen; --debug shows where)", {}
 
 
 def _explain_stop(error: KeyboardInterrupt, words: list[str]) -> tuple[int, str, dict[str, Any]]:
     if not isinstance(error, Interrupted):
-        return INTERRUPTED, "interrupted; what was half written is removed", {}
+        notes = getattr(error, "__notes__", ["what was half written is removed"])
+        return INTERRUPTED, f"interrupted; {'; '.join(notes)}", {}
     stop = str(error).split(";")[0]
     more = {"checkpoint": error.checkpoint, "iteration": error.iteration}
     if error.checkpoint:

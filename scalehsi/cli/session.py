@@ -16,13 +16,16 @@ from dask.callbacks import Callback
 
 import scalehsi as hsi
 from scalehsi.arrays import resolve_device
+from scalehsi.blocks.lost_workers import workers_watched
 from scalehsi.cli.console import Console, Listener
+from scalehsi.interrupt import uninterrupted
 from scalehsi.io.atomic import check_destination, local_path
 from scalehsi.io.save import check_store_name
 from scalehsi.schema import InputError
 
 POLL_SECONDS: Final = 0.5
 LOG_LEVEL_VARIABLE: Final = "DASK_LOGGING__DISTRIBUTED"
+FOLLOWER_SECONDS: Final = 2.0
 PENDING_STATES: Final = ("waiting", "queued", "no-worker", "processing")
 
 
@@ -50,6 +53,8 @@ class Session:
     memory: str | None = None
     device: str = "auto"
     translate: Callable[[str], str] = str
+    written: list[str] = field(default_factory=list)
+    """Results that are complete, for the message of a command that is stopped."""
 
     def check(self) -> None:
         """Refuse options that do not go together, before anything is opened."""
@@ -65,11 +70,14 @@ class Session:
             with dask.config.set({} if self.workers is None else {"num_workers": self.workers}):
                 yield
             return
-        with _quiet_workers():
-            cluster = hsi.connect(self.cluster, workers=self.workers, memory=self.memory)
-            with cluster:
-                dashboard = f", dashboard {cluster.dashboard}" if cluster.dashboard else ""
-                self.console.remark(f"computing on {self.cluster!r}{dashboard}")
+        with _quiet_workers(), contextlib.ExitStack() as stack:
+            # Half a cluster is closed by nobody, so a signal waits until the workers run, and until they are closed.
+            with uninterrupted():
+                cluster = hsi.connect(self.cluster, workers=self.workers, memory=self.memory)
+                stack.callback(_close, cluster)
+            dashboard = f", dashboard {cluster.dashboard}" if cluster.dashboard else ""
+            self.console.remark(f"computing on {self.cluster!r}{dashboard}")
+            with workers_watched():
                 yield
 
     @contextlib.contextmanager
@@ -104,6 +112,11 @@ class Session:
         return path
 
 
+def _close(cluster: Any) -> None:
+    with uninterrupted():
+        cluster.close()
+
+
 @contextlib.contextmanager
 def _quiet_workers() -> Iterator[None]:
     """Keep Dask's own log short: workers write the whole stack of a failed task, which comes back as an error anyway.
@@ -135,7 +148,7 @@ def _followed(listener: Listener) -> Iterator[None]:
         yield
     finally:
         done.set()
-        follower.join()
+        follower.join(FOLLOWER_SECONDS)  # it waits for a scheduler that is lost
 
 
 def _tasks(listener: Listener) -> Any:
@@ -153,7 +166,10 @@ def _poll(client: Any, listener: Listener, done: threading.Event) -> None:
     """Report the tasks of a client's scheduler to a listener, until an event is set."""
     most = 0
     while not done.wait(POLL_SECONDS):
-        left = client.run_on_scheduler(pending_tasks)
+        try:
+            left = client.run_on_scheduler(pending_tasks)
+        except Exception:  # the computation itself says what is wrong with the scheduler
+            return
         most = max(most, left)
         if most:
             listener(most - left, most)

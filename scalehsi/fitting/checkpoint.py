@@ -18,10 +18,10 @@ from typing import Any, Final
 import numpy as np
 import xarray as xr
 
-from scalehsi.fitting.interrupt import uninterrupted
 from scalehsi.fitting.model import Inputs, Model, State
 from scalehsi.fitting.turning import Path as TurnPath
 from scalehsi.fitting.turning import no_path
+from scalehsi.interrupt import uninterrupted
 from scalehsi.io.archive import read_archive
 from scalehsi.schema import ENERGY, InputError
 
@@ -125,7 +125,8 @@ class Checkpoint:
         try:
             fcntl.flock(self._lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
-            self.release()
+            os.close(self._lock)  # alone: the file is that of the other fit
+            self._lock = None
             raise InputError(
                 f"checkpoint={str(self.folder)!r} is in use by another fit; wait for its end, or give another folder"
             ) from None

@@ -13,9 +13,9 @@ import xarray as xr
 
 from scalehsi import arrays
 from scalehsi.blocks import Blocks, branch, open_blocks
+from scalehsi.blocks.lost_workers import workers_watched
 from scalehsi.checks import is_number, require
 from scalehsi.fitting.checkpoint import Checkpoint, Saved, Saver
-from scalehsi.fitting.interrupt import Stop, stoppable
 from scalehsi.fitting.judge.convergence import still_turning
 from scalehsi.fitting.judge.order import judge, ordered
 from scalehsi.fitting.last_pass import add_maps, add_residual, label
@@ -25,8 +25,9 @@ from scalehsi.fitting.plan import plan
 from scalehsi.fitting.progress import Bar, Listener, Tracker
 from scalehsi.fitting.sources import provenance, select_inputs
 from scalehsi.fitting.survey import read_fingerprint
+from scalehsi.interrupt import Stop, stoppable, uninterrupted
 from scalehsi.result import make_result
-from scalehsi.schema import ABUNDANCES, DataChanged, InputError, Interrupted
+from scalehsi.schema import ABUNDANCES, DataChanged, InputError, Interrupted, WorkersLost
 
 
 def fit(
@@ -88,6 +89,8 @@ def fit(
     ------
     InputError
         When cube, model and checkpoint do not fit together; says what was got, what was expected and what to type.
+    WorkersLost
+        When the cluster's scheduler is lost, or all its workers for 30 s; the checkpoint (if any) is written.
     Interrupted
         After SIGINT or SIGTERM, when the checkpoint (if any) is written. A KeyboardInterrupt.
 
@@ -107,33 +110,36 @@ def fit(
     plan(cube, model)  # refuses what would not fit in memory
     require(is_number(seed, numbers.Integral) and seed >= 0, f"seed is a whole number of at least 0, got {seed!r}")
     store = None if checkpoint is None else Checkpoint(checkpoint, model=model, seed=seed, inputs=inputs)
-    saved = None if store is None else store.prepare(resume=resume)
     bar = Bar() if progress is True else None
     saver = Saver(store, every=checkpoint_every, minutes=checkpoint_minutes)
+    saved: Saved | None = None
     try:
-        view = open_blocks(inputs.cube, device=_device(device, model))
-        tracker = Tracker(bar or (progress if callable(progress) else None), model.max_iter)
-        view.report = tracker.report
-        for name, each in inputs.others.items():
-            branch(view, name, partial(open_blocks, each, device=view.device))
-        views = {inputs.name: view, **{name: view.branches[name] for name in inputs.others}}
-        if store is not None:
-            _keep_fingerprints(views, store)
-        with stoppable(), recorded_inner_fits([] if saved is None else saved.inner) as inner:
-            if saved is not None and store is not None:
-                _check_values(views, saved, store)
-            ended = run_loop(view, model, seed, saved=saved, saver=saver, tracker=tracker)
-            tracker.enter("maps", len(ended.objective))
-            result = _finished(view, model, inputs, ended, seed=seed, residual=residual)
-            result.attrs["readings"] = _readings(view, apart=inputs.others)
-            if inputs.others:
-                result.attrs["sources"] = provenance(inputs)
-            if inner:
-                result.attrs["inner_fits"] = json.dumps(inner)
-                failed = [each["purpose"] for each in inner if each["status"] == "nonfinite"]
-                if failed:
-                    result.attrs["advice"] += f" An inner fit became non-finite: {', '.join(failed)}."
-            return result
+        with stoppable(), workers_watched():
+            saved = None if store is None else store.prepare(resume=resume)
+            saver.iteration = 0 if saved is None else len(saved.objective)
+            view = open_blocks(inputs.cube, device=_device(device, model))
+            tracker = Tracker(bar or (progress if callable(progress) else None), model.max_iter)
+            view.report = tracker.report
+            for name, each in inputs.others.items():
+                branch(view, name, partial(open_blocks, each, device=view.device))
+            views = {inputs.name: view, **{name: view.branches[name] for name in inputs.others}}
+            if store is not None:
+                _keep_fingerprints(views, store)
+            with recorded_inner_fits([] if saved is None else saved.inner) as inner:
+                if saved is not None and store is not None:
+                    _check_values(views, saved, store)
+                ended = run_loop(view, model, seed, saved=saved, saver=saver, tracker=tracker)
+                tracker.enter("maps", len(ended.objective))
+                result = _finished(view, model, inputs, ended, seed=seed, residual=residual)
+                result.attrs["readings"] = _readings(view, apart=inputs.others)
+                if inputs.others:
+                    result.attrs["sources"] = provenance(inputs)
+                if inner:
+                    result.attrs["inner_fits"] = json.dumps(inner)
+                    failed = [each["purpose"] for each in inner if each["status"] == "nonfinite"]
+                    if failed:
+                        result.attrs["advice"] += f" An inner fit became non-finite: {', '.join(failed)}."
+                return result
     except DataChanged as error:
         where = saver.flush()
         hint = f"; the state before is in {where}" if where else ""
@@ -147,6 +153,10 @@ def fit(
         raise InputError(
             f"the state in {str(store.path)!r} does not continue this fit ({reason}); remove it to start again"
         ) from error
+    except WorkersLost as error:
+        where = saver.flush()
+        hint = f"; the state is in {where}: fit again with resume=True (--resume)" if where else ""
+        raise WorkersLost(f"{error}{hint}") from error.__cause__
     except Stop as stop:
         where = saver.flush()
         done = f"after {saver.iteration} iterations"
@@ -155,10 +165,11 @@ def fit(
         )
         raise Interrupted(f"stopped by {stop} {done}{hint}", checkpoint=where, iteration=saver.iteration) from None
     finally:
-        if store is not None:
-            store.release()
-        if bar is not None:
-            bar.close()
+        with uninterrupted():
+            if store is not None:
+                store.release()
+            if bar is not None:
+                bar.close()
 
 
 def _keep_fingerprints(views: Mapping[str, Blocks], store: Checkpoint) -> None:

@@ -17,6 +17,7 @@ from scalehsi.fitting.checkpoint import Saved, Saver
 from scalehsi.fitting.model import DirectModel, IterativeModel, Model, State
 from scalehsi.fitting.progress import Tracker
 from scalehsi.fitting.turning import LARGEST_TURN_DEG, largest_turn, longer_path, no_path
+from scalehsi.interrupt import check
 from scalehsi.schema import Status
 
 TOLERANCE_ITERATIONS: Final = 5
@@ -99,6 +100,7 @@ def run_loop(
         current = model.init(view, seed)
     tracker.enter("iterate", len(history))
     while status is None and len(history) < model.max_iter:
+        check()
         if isinstance(model, DirectModel):
             new, stats = model.solve(view, seed)
         else:

@@ -19,6 +19,7 @@ from typing import Final
 
 import psutil
 
+from scalehsi.interrupt import uninterrupted
 from scalehsi.schema import InputError
 
 ZARR_ROOT_FILES: Final = ("zarr.json", ".zgroup", ".zarray", ".zmetadata")
@@ -107,14 +108,15 @@ def write_file(path: Path, content: bytes, *, overwrite: bool) -> None:
     check_file(path, overwrite=overwrite)
     hidden, _ = _hidden_names(path)
     with _os_errors_explained(path):
-        try:
-            hidden.write_bytes(content)
-            if overwrite:
-                hidden.replace(path)
-            else:
-                _link(hidden, path)
-        finally:
-            hidden.unlink(missing_ok=True)
+        with uninterrupted():  # the content is small
+            try:
+                hidden.write_bytes(content)
+                if overwrite:
+                    hidden.replace(path)
+                else:
+                    _link(hidden, path)
+            finally:
+                hidden.unlink(missing_ok=True)
 
 
 def _link(source: Path, path: Path) -> None:
@@ -164,23 +166,24 @@ def _os_errors_explained(path: Path) -> Iterator[None]:
 
 def _move_into_place(hidden: Path, path: Path, aside: Path) -> None:
     """Rename the new folder to its path; an old folder waits under ``aside`` until the new one is in place."""
-    replaced = path.exists()
-    if replaced:
-        path.rename(aside)
-    try:
-        # Takes the name, or fails where something else has just taken it. A rename replaces a folder that is empty.
-        path.mkdir()
-        hidden.rename(path)
-    except BaseException as error:
-        with contextlib.suppress(OSError):
-            path.rmdir()
-        if replaced and not path.exists():
-            aside.rename(path)
-        if isinstance(error, OSError) and error.errno in _TAKEN:
-            raise InputError(_taken(path)) from None
-        raise
-    if replaced:
-        shutil.rmtree(aside, ignore_errors=True)
+    with uninterrupted():
+        replaced = path.exists()
+        if replaced:
+            path.rename(aside)
+        try:
+            # Takes the name, or fails where something else has just taken it. A rename replaces an empty folder.
+            path.mkdir()
+            hidden.rename(path)
+        except OSError as error:
+            with contextlib.suppress(OSError):
+                path.rmdir()
+            if replaced and not path.exists():
+                aside.rename(path)
+            if error.errno in _TAKEN:
+                raise InputError(_taken(path)) from None
+            raise
+        if replaced:
+            shutil.rmtree(aside, ignore_errors=True)
 
 
 def _taken(path: Path) -> str:
@@ -189,11 +192,12 @@ def _taken(path: Path) -> str:
 
 def _remove(folder: Path) -> None:
     """Remove a folder; after a failure, threads of the computation may still write into it for a moment."""
-    for pause in _RETRY_SECONDS:
-        if not folder.exists():
-            return
-        shutil.rmtree(folder, ignore_errors=True)
-        time.sleep(pause)
+    with uninterrupted():
+        for pause in _RETRY_SECONDS:
+            if not folder.exists():
+                return
+            shutil.rmtree(folder, ignore_errors=True)
+            time.sleep(pause)
 
 
 def check_file(path: Path, *, overwrite: bool) -> None:

@@ -40,12 +40,11 @@ from scalehsi.cli.arguments import (
 from scalehsi.cli.commands.report import check_report_folder, suggest_report, write_report
 from scalehsi.cli.console import duration, several
 from scalehsi.cli.model_arguments import make_model, open_data
-from scalehsi.cli.run_fit import run_fit, status_of
+from scalehsi.cli.run_fit import run_fit, state_in, status_of
 from scalehsi.cli.runner import command
 from scalehsi.cli.session import Session
-from scalehsi.fitting.checkpoint import FILE
 from scalehsi.result import advice_alone, component_share
-from scalehsi.schema import COMPONENT, ENDMEMBERS, OBJECTIVE, InputError, Interrupted
+from scalehsi.schema import COMPONENT, ENDMEMBERS, OBJECTIVE, InputError, Interrupted, WorkersLost
 
 
 @command
@@ -101,16 +100,12 @@ def _keeping(checkpoint: Path | None) -> Iterator[None]:
     except Interrupted:
         raise
     except KeyboardInterrupt as stop:
-        where = _state_in(checkpoint)
+        where = state_in(checkpoint)
         raise Interrupted("stopped while the result was written", checkpoint=where) from stop
-    except OSError as error:
-        if where := _state_in(checkpoint):
+    except (OSError, WorkersLost) as error:
+        if (where := state_in(checkpoint)) and where not in str(error):
             error.add_note(f"the state of the fit is in {where!r}: type the same with --resume when this is mended")
         raise
-
-
-def _state_in(checkpoint: Path | None) -> str | None:
-    return str(checkpoint) if checkpoint is not None and (checkpoint / FILE).is_file() else None
 
 
 def _summary(result: xr.Dataset) -> dict[str, Any]:
