@@ -126,7 +126,7 @@ def _quiet_workers() -> Iterator[None]:
     before = os.environ.get(LOG_LEVEL_VARIABLE)
     os.environ.setdefault(LOG_LEVEL_VARIABLE, "critical")
     try:
-        with dask.config.set({"logging": {"distributed": "error"}}):
+        with dask.config.set({"logging": {"distributed": "error", "distributed.client": "critical"}}):
             yield
     finally:
         if before is None:
