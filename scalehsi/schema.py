@@ -29,6 +29,7 @@ ABUNDANCES_STD: Final = "abundances_std"
 RESIDUAL: Final = "residual"
 RESIDUAL_SPECTRUM: Final = "residual_spectrum"
 MEAN_SPECTRUM: Final = "mean_spectrum"
+BACKGROUND: Final = "background"
 
 LENGTH_UNITS: Final = {
     "m": 1e9,

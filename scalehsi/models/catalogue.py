@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     from scalehsi.fitting.model import Model
 
 CATALOGUE: Final[dict[str, str]] = {
+    "backgroundnmf": "scalehsi.models.coupled:BackgroundNMF",
     "daeu": "scalehsi.networks.daeu:DAEU",
     "nmf": "scalehsi.models.nmf:NMF",
     "pansharpen": "scalehsi.models.pansharpen:PanSharpen",

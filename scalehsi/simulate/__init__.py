@@ -13,6 +13,7 @@ from scalehsi.simulate.acquisitions import Acquisitions, acquisitions
 from scalehsi.simulate.chequerboard import chequerboard
 from scalehsi.simulate.minerals import phases
 from scalehsi.simulate.noisy_maps import Maps, maps, sines
+from scalehsi.simulate.oxide_particle import oxide_particle
 from scalehsi.simulate.scene import Scene, make_scene
 
 __all__ = [
@@ -24,11 +25,12 @@ __all__ = [
     "chequerboard",
     "make_scene",
     "maps",
+    "oxide_particle",
     "phases",
     "sines",
 ]
 
 KINDS: Final[dict[str, Callable[..., Scene | Acquisitions | Maps]]] = {
-    kind.__name__: kind for kind in (acquisitions, chequerboard, maps, phases, sines)
+    kind.__name__: kind for kind in (acquisitions, chequerboard, maps, oxide_particle, phases, sines)
 }
 """The kinds of scenes that the command line simulates, by name."""
