@@ -16,6 +16,7 @@ from scalehsi.cube import history_of
 from scalehsi.schema import (
     ABUNDANCES,
     ADVICE,
+    BACKGROUND,
     COMPONENT,
     ENDMEMBERS,
     ENERGY,
@@ -276,8 +277,8 @@ def _check_variable(variable: xr.DataArray) -> None:
     """Refuse spectra, maps or an objective of other dims, without numbers or of other kinds of values."""
     name, dims = str(variable.name), tuple(map(str, variable.dims))
     expected, good = {
-        ENDMEMBERS: ("(component, energy)", dims == (COMPONENT, ENERGY)),
-        ABUNDANCES: ("(component, ..., y, x)", dims[:1] == (COMPONENT,) and dims[-2:] == (Y, X)),
+        ENDMEMBERS: ("(component, energy)", set(dims) == {COMPONENT, ENERGY}),
+        ABUNDANCES: ("(component, ..., y, x)", {COMPONENT, Y, X} <= set(dims)),
         OBJECTIVE: ("(iteration)", dims == (ITERATION,)),
     }[name]
     if not good:
@@ -308,10 +309,16 @@ def map_dims(result: xr.Dataset) -> tuple[str, ...]:
     return tuple(str(d) for d in result[ABUNDANCES].dims if d != COMPONENT)
 
 
+def model_spectra(result: xr.Dataset) -> xr.DataArray:
+    """The spectra (component, energy) that the maps multiply: endmembers, with their background where they have one."""
+    spectra: xr.DataArray = result[ENDMEMBERS] + result[BACKGROUND] if BACKGROUND in result else result[ENDMEMBERS]
+    return spectra
+
+
 def component_share(result: xr.Dataset) -> xr.DataArray:
     """Share of each component in the total signal of the model, dim ``component``; sums to one. Reads the maps once."""
     maps = result[ABUNDANCES].fillna(0).sum(list(map_dims(result)))
-    total = (maps * result[ENDMEMBERS].sum(ENERGY)).compute()
+    total = (maps * model_spectra(result).sum(ENERGY)).compute()
     whole = float(total.sum())
     share: xr.DataArray = total / whole if whole else total
     return share

@@ -14,8 +14,8 @@ from scalehsi.chunks import work_chunks
 from scalehsi.cube import check_cube, same_axis, with_history
 from scalehsi.models.catalogue import model_class
 from scalehsi.models.references import channel_weights, on_axis, solver, spectra_of
-from scalehsi.result import check_result, map_dims, settings_of
-from scalehsi.schema import ABUNDANCES, COMPONENT, ENDMEMBERS, ENERGY, MEAN_SPECTRUM, InputError, X, Y
+from scalehsi.result import check_result, map_dims, model_spectra, settings_of
+from scalehsi.schema import ABUNDANCES, COMPONENT, ENERGY, MEAN_SPECTRUM, InputError, X, Y
 
 log = logging.getLogger("scalehsi")
 
@@ -165,7 +165,7 @@ def reconstruct(result: xr.Dataset, *, dtype: Any = np.float32) -> xr.DataArray:
         raise InputError(f"dtype={np.dtype(dtype)}: a cube of floats is expected; type dtype='float32'")
     dims = map_dims(result)
     maps = result[ABUNDANCES].transpose(*dims, COMPONENT)
-    s = np.asarray(result[ENDMEMBERS].transpose(COMPONENT, ENERGY).values, dtype=dtype)
+    s = np.asarray(model_spectra(result).transpose(COMPONENT, ENERGY).values, dtype=dtype)
     offset = np.asarray(result["offset"].values, dtype=dtype) if "offset" in result else np.zeros(s.shape[1], dtype)
     # Spectra need E / K times the memory of maps, so chunks of the maps would be too large.
     storage = None if maps.chunks is None else maps.chunks[:-1]

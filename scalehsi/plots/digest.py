@@ -27,6 +27,7 @@ from scalehsi.result import ResultWarning, advice_alone, check_result, result_wa
 from scalehsi.schema import (
     ABUNDANCES,
     ADVICE,
+    BACKGROUND,
     COMPONENT,
     ENDMEMBERS,
     ENERGY,
@@ -65,10 +66,13 @@ class Digest:
     energy : array (E,)
         In ``energy_unit``.
     endmembers : array (K, E)
+    background : array (K, E) or None
+        What the model has beside the endmembers: the backgrounds of edges.
     maps : array (K, N, ny, nx), float32
         Abundances, averaged in square blocks of ``block`` pixels; NaN where no pixel was used.
     totals : array (K,)
-        Intensity of each component: the sum of its map over all pixels times the sum of its spectrum.
+        Intensity of each component: the sum of its map over all pixels times the sum of its spectrum, its background
+        included.
     shares : array (K,)
         Fraction of the total intensity, or of the variance where the result has it; NaN where undefined.
     signed : bool
@@ -103,6 +107,7 @@ class Digest:
     intensity_unit: str
     elements: tuple[str, ...]
     endmembers: NumpyArray
+    background: NumpyArray | None
     unsmoothed: NumpyArray | None
     maps: NumpyArray
     totals: NumpyArray
@@ -183,8 +188,8 @@ def digest(result: xr.Dataset | Digest) -> Digest:
     signed = _is_signed(finite.min(), finite.max()) or (
         explained is not None and _is_signed(small["lowest"], small["highest"])
     )
-    strength = np.nansum(endmembers, axis=1)
-    totals = sums * strength / _points_per_pixel(result)
+    background = small.get(BACKGROUND)
+    totals = sums * _strength(endmembers, background) / _points_per_pixel(result)
     attrs = result.attrs
     status = str(attrs.get("status", ""))
     signal = str(attrs.get("signal", ""))
@@ -192,7 +197,8 @@ def digest(result: xr.Dataset | Digest) -> Digest:
     relative = None
     unit = str(result[ENDMEMBERS].attrs.get("units", "")) or ("counts" if signal == "EDS" else "intensity")
     if residual is not None and unit == "counts" and not signed:
-        relative = _relative(residual, small["maps"], endmembers)
+        whole = endmembers if background is None else endmembers + background
+        relative = _relative(residual, small["maps"], whole)
     return Digest(
         model=str(attrs.get("model", "model unknown")),
         title=str(attrs.get("title", "") or ""),
@@ -207,6 +213,7 @@ def digest(result: xr.Dataset | Digest) -> Digest:
         intensity_unit=unit,
         elements=word_list(attrs.get("elements")),
         endmembers=endmembers,
+        background=background,
         unsmoothed=small.get(UNSMOOTHED),
         maps=small["maps"],
         totals=totals,
@@ -250,11 +257,17 @@ def intensity_spectra(view: Digest, *, smoothed: bool = True) -> NumpyArray:
 
     With ``smoothed=False`` the spectra before smoothing are used, where the result has them.
     """
-    strength = np.nansum(view.endmembers, axis=1)
+    strength = _strength(view.endmembers, view.background)
     safe = np.where(strength > 0, strength, 1.0)
     rows = view.endmembers if smoothed or view.unsmoothed is None else view.unsmoothed
     spectra: NumpyArray = rows * (np.where(strength > 0, view.totals, 0.0) / safe)[:, None]
     return spectra
+
+
+def _strength(endmembers: NumpyArray, background: NumpyArray | None) -> NumpyArray:
+    """Sum over the channels of each spectrum with its background, (K,)."""
+    own: NumpyArray = np.nansum(endmembers, axis=1)
+    return own if background is None else own + np.nansum(background, axis=1)
 
 
 def _reduce(result: xr.Dataset, places: list[dict[str, int]], block: int) -> Mapping[Any, xr.DataArray]:
@@ -275,7 +288,7 @@ def _reduce(result: xr.Dataset, places: list[dict[str, int]], block: int) -> Map
         squares = maps_at(result[RESIDUAL].reset_coords(drop=True), places).astype(np.float64) ** 2
         lazy[RESIDUAL] = block_mean(squares, block) ** 0.5
     whole = (
-        *(ENDMEMBERS, UNSMOOTHED, MEAN_SPECTRUM, RESIDUAL_SPECTRUM, OBJECTIVE),
+        *(ENDMEMBERS, BACKGROUND, UNSMOOTHED, MEAN_SPECTRUM, RESIDUAL_SPECTRUM, OBJECTIVE),
         *("eigenvalues", "explained_variance_ratio", "malinowski_ind"),
     )
     lazy |= {name: result[name] for name in whole if name in result}

@@ -71,8 +71,8 @@ def oxide_particle(
     Returns
     -------
     Scene
-        ``truth["endmembers"]`` are the edges alone, ``truth["background"]`` (component, energy) the backgrounds, both as
-        a pixel of mean thickness shows them; ``truth["abundances"]`` are fractions times the relative thickness.
+        ``truth["endmembers"]`` are the edges alone, ``truth["background"]`` (component, energy) the backgrounds, both
+        as a pixel of mean thickness shows them; ``truth["abundances"]`` are fractions times the relative thickness.
 
     Raises
     ------

@@ -15,7 +15,7 @@ def test_large_maps_are_averaged_in_blocks() -> None:
     maps = da.from_array(rng.random((2, 11, 2001)).astype("f4"), chunks=(2, 4, 300))
     result = xr.Dataset(
         {"endmembers": (("component", "energy"), np.ones((2, 4))), "abundances": (("component", "y", "x"), maps)},
-        coords={"x": ("x", 0.5 * np.arange(2001), {"units": "nm"})},
+        coords={"x": ("x", 0.5 * np.arange(2001), {"units": "nm"}), "energy": np.arange(4.0)},
         attrs={"model": "NMF"},
     )
     view = digest(result)

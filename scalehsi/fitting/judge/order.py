@@ -29,6 +29,8 @@ MODEL: Final = (
     "missing_component",
     "no_pure_pixels",
     "no_zeros",
+    "background_window",
+    "no_edge",
     "one_pixel_component",
     "bins_too_large",
     "maps_too_small",

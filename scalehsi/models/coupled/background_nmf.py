@@ -81,8 +81,8 @@ class BackgroundNMF(IterativeModel):
 
     References
     ----------
-    Muto and Shiga 2020, doi:10.1093/jmicro/dfz036 (eq. 15). Gillis and Vavasis 2014, doi:10.1109/TPAMI.2013.226 (start).
-    Fu et al. 2016, doi:10.1109/TSP.2016.2602800 (volume).
+    Muto and Shiga 2020, doi:10.1093/jmicro/dfz036 (eq. 15). Gillis and Vavasis 2014, doi:10.1109/TPAMI.2013.226
+    (start). Fu et al. 2016, doi:10.1109/TSP.2016.2602800 (volume).
 
     Examples
     --------

@@ -1,4 +1,4 @@
-"""The window in front of an edge, in which a background is fitted: where it begins and ends, and what is wrong with it."""
+"""The window in front of an edge, in which a background is fitted: its ends, and what makes it a poor one."""
 
 from __future__ import annotations
 
@@ -35,8 +35,8 @@ class Window(NamedTuple):
         found = []
         if self.rise - self.onset > FAR_EV:
             text = (
-                f"The window of the background ends at {self.onset:.4g} eV, {self.rise - self.onset:.3g} eV in front of "
-                f"the edge at {self.rise:.4g} eV: it is extrapolated far."
+                f"The window of the background ends at {self.onset:.4g} eV, {self.rise - self.onset:.3g} eV in front "
+                f"of the edge at {self.rise:.4g} eV: it is extrapolated far."
             )
             found.append(ResultWarning("background_window", text, f"onset={self.rise - BEFORE_RISE_EV:.4g}"))
         elif self.onset - self.start < LEAST_WIDTH_EV:
