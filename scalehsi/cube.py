@@ -126,6 +126,11 @@ type cube.transpose(..., 'y', 'x', 'energy')
     if cube.dtype.kind not in "uif":
         raise InputError(f"a cube holds real numbers, got dtype {cube.dtype}; type cube.astype('float32')")
     _check_energy(cube)
+    for dim in (Y, X):
+        if dim in cube.coords and cube[dim].dtype.kind not in "uif":
+            raise InputError(
+                f"the coordinate of {dim} holds {cube[dim].dtype}, numbers are expected; type cube.drop_vars({dim!r})"
+            )
     if MASK in cube.coords:
         _check_mask(cube)
     return cube

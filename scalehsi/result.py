@@ -263,9 +263,7 @@ def check_result(result: Any, *, spectra: bool = True) -> xr.Dataset:
         raise InputError(
             f"this Dataset is no result of scalehsi: its model is a {type(result.attrs['model']).__name__}"
         )
-    for name in (ENDMEMBERS, ABUNDANCES, OBJECTIVE):
-        if name in result:
-            _check_variable(result[name])
+    check_variables(result)
     if ENDMEMBERS in result:
         _check_energy(result)
     settings_of(result)
@@ -273,20 +271,33 @@ def check_result(result: Any, *, spectra: bool = True) -> xr.Dataset:
     return result
 
 
-def _check_variable(variable: xr.DataArray) -> None:
-    """Refuse spectra, maps or an objective of other dims, without numbers or of other kinds of values."""
-    name, dims = str(variable.name), tuple(map(str, variable.dims))
-    expected, good = {
-        ENDMEMBERS: ("(component, energy)", set(dims) == {COMPONENT, ENERGY}),
-        ABUNDANCES: ("(component, ..., y, x)", {COMPONENT, Y, X} <= set(dims)),
-        OBJECTIVE: ("(iteration)", dims == (ITERATION,)),
-    }[name]
-    if not good:
-        raise InputError(f"{name} of a result has the dims {expected}, got ({', '.join(dims)})")
-    if variable.dtype.kind not in "uif":
-        raise InputError(f"{name} of a result holds real numbers, got {variable.dtype}")
-    if variable.size == 0 and name != OBJECTIVE:
-        raise InputError(f"{name} of this result is empty: {describe_shape(variable)}")
+def check_variables(data: xr.Dataset) -> None:
+    """Refuse spectra, maps or an objective of other dims, without numbers or of other kinds of values.
+
+    Parameters
+    ----------
+    data : xarray.Dataset
+        A result, or a truth. Its dims may be in another order.
+
+    Raises
+    ------
+    InputError
+        With what is expected.
+    """
+    for name, text, expected in (
+        (ENDMEMBERS, "(component, energy)", {COMPONENT, ENERGY}),
+        (ABUNDANCES, "(component, ..., y, x)", {COMPONENT, Y, X}),
+        (OBJECTIVE, "(iteration)", {ITERATION}),
+    ):
+        if name not in data:
+            continue
+        variable, dims = data[name], tuple(map(str, data[name].dims))
+        if not expected <= set(dims) or (name != ABUNDANCES and len(dims) > len(expected)):
+            raise InputError(f"{name} of a result has the dims {text}, got ({', '.join(dims)})")
+        if variable.dtype.kind not in "uif":
+            raise InputError(f"{name} of a result holds real numbers, got {variable.dtype}")
+        if variable.size == 0 and name != OBJECTIVE:
+            raise InputError(f"{name} of this result is empty: {describe_shape(variable)}")
 
 
 def _check_energy(result: xr.Dataset) -> None:

@@ -16,6 +16,7 @@ from scalehsi.cube import check_cube, with_history
 from scalehsi.io.atomic import check_destination, replacing
 from scalehsi.io.by_region import CHUNKS_PER_REGION, Listener, PixelProgress, regions_of, smallest_dtype, write_regions
 from scalehsi.io.open import LARGE_BLOCK_BYTES, PathLike, logger, open_raw
+from scalehsi.io.repairs import Repairs
 from scalehsi.io.save import as_dataset, chunk_bytes_of, destination_path
 from scalehsi.io.zarr_layout import layout_of
 
@@ -29,6 +30,10 @@ def convert(
     signal: str | None = None,
     dataset: int | str | None = None,
     reader_options: Mapping[str, Any] | None = None,
+    axes: str | None = None,
+    energy: str | None = None,
+    pixel: str | None = None,
+    mask: str | None = None,
     progress: Listener | None = None,
 ) -> Path:
     """Write any spectrum image as a chunked Zarr cube, in bounded memory.
@@ -49,6 +54,8 @@ def convert(
         As for `open_cube`.
     reader_options : mapping, optional
         As for `open_cube`.
+    axes, energy, pixel, mask : str, optional
+        As for `open_cube`: what is known of a file that does not say it.
     progress : callable, optional
         Called with the number of pixels done and their total. Each pixel counts once when read and once when written.
 
@@ -94,7 +101,8 @@ def convert(
             cube = check_cube(src)
             grid, blocks = cube.chunks, None if cube.chunks is None else tuple(max(c) for c in cube.chunks)
         else:
-            opened = open_raw(src, signal=signal, dataset=dataset, reader_options=reader_options)
+            how: dict[str, Any] = {"dataset": dataset, "reader_options": reader_options}
+            opened = open_raw(src, signal=signal, repairs=Repairs(axes, energy, pixel, mask), **how)
             cube = _load_if_undivided(opened, Path(src).name, chunk_bytes)
             grid, blocks = None, cube.encoding.get("chunks")
             closing.callback(opened.close)

@@ -19,9 +19,10 @@ import xarray as xr
 from scalehsi.chunks import STORAGE_CHUNK_BYTES, MiB, storage_layout
 from scalehsi.cube import with_history
 from scalehsi.io.atomic import check_exists, local_path
+from scalehsi.io.repairs import NOTHING, Repairs
 from scalehsi.io.rosettasciio import read_image, read_vendor
 from scalehsi.io.zarr_store import cube_of_store, image_of_store, read_store
-from scalehsi.result import check_result
+from scalehsi.result import check_result, check_variables
 from scalehsi.schema import ABUNDANCES, COMPONENT, ENDMEMBERS, ENERGY, InputError, X, Y
 
 logger = logging.getLogger("scalehsi")
@@ -38,6 +39,10 @@ def open_cube(
     signal: str | None = None,
     dataset: int | str | None = None,
     reader_options: Mapping[str, Any] | None = None,
+    axes: str | None = None,
+    energy: str | None = None,
+    pixel: str | None = None,
+    mask: str | None = None,
 ) -> xr.DataArray:
     """Open a spectrum image as a lazy cube.
 
@@ -55,6 +60,15 @@ def open_cube(
     reader_options : mapping, optional
         For the format's reader in RosettaSciIO: ``{"sum_frames": False}`` keeps the frames of a Velox or JEOL file as a
         leading dim in place of their sum, ``{"rebin_energy": 4}`` joins channels.
+    axes : str, optional
+        Names of the axes of a store, in its order, such as ``"energy,y,x"``: for arrays without names, or with others.
+        The cube comes in its usual order; a missing y or x has one pixel.
+    energy : str, optional
+        Unit of the energies, such as ``"eV"``, or first value, step and unit, such as ``"0:0.01:keV"``.
+    pixel : str, optional
+        Step and unit of y and x, such as ``"0.5:nm"``.
+    mask : {"ignore", "invert"}, optional
+        Leave out the mask of the file, or invert it.
 
     Returns
     -------
@@ -88,7 +102,9 @@ def open_cube(
     ...     opened.dims, opened.dtype, opened.energy.attrs["units"]
     (('y', 'x', 'energy'), dtype('uint8'), 'keV')
     """
-    cube = _join_energy_chunks(open_raw(path, signal=signal, dataset=dataset, reader_options=reader_options))
+    repairs = Repairs(axes, energy, pixel, mask)
+    raw = open_raw(path, signal=signal, dataset=dataset, reader_options=reader_options, repairs=repairs)
+    cube = _join_energy_chunks(raw)
     _warn_of_large_blocks(cube, Path(path).name)
     return cube
 
@@ -218,7 +234,12 @@ def open_dataset(path: PathLike) -> xr.Dataset:
     folder = _existing(path)
     if not folder.is_dir():
         raise InputError(f"{str(path)!r} is a file, a store is a folder; open a spectrum image with scalehsi.open_cube")
-    return read_store(folder)[0]
+    data = read_store(folder)[0]
+    try:
+        check_variables(data)
+    except InputError as error:
+        raise InputError(f"{str(path)!r}: {error}") from None
+    return data
 
 
 def _existing(path: PathLike) -> Path:
@@ -231,13 +252,22 @@ def _existing(path: PathLike) -> Path:
 
 
 def open_raw(
-    path: PathLike, *, signal: str | None, dataset: int | str | None, reader_options: Mapping[str, Any] | None
+    path: PathLike,
+    *,
+    signal: str | None,
+    dataset: int | str | None,
+    reader_options: Mapping[str, Any] | None,
+    repairs: Repairs = NOTHING,
 ) -> xr.DataArray:
     """Open a cube with its chunks on disk; the arguments are those of `open_cube`."""
     source = _existing(path)
     if source.is_dir() and source.suffix.lower() != ".zspy":
-        return cube_of_store(source, signal=signal, dataset=dataset)
-    return read_vendor(source, signal=signal, dataset=dataset, options=reader_options)
+        return cube_of_store(source, signal=signal, dataset=dataset, repairs=repairs)
+    if repairs.axes is not None:
+        raise InputError(
+            f"axes={repairs.axes!r} names the axes of a Zarr store; {source.name!r} names its own, leave it out"
+        )
+    return read_vendor(source, signal=signal, dataset=dataset, options=reader_options, repairs=repairs)
 
 
 def _join_energy_chunks(cube: xr.DataArray) -> xr.DataArray:

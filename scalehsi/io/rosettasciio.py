@@ -22,6 +22,7 @@ import numpy as np
 import xarray as xr
 
 from scalehsi.chunks import STORAGE_CHUNK_BYTES, work_chunks
+from scalehsi.io.repairs import NOTHING, Repairs
 from scalehsi.io.vendor_signal import (
     UNKNOWN_UNITS,
     AxisRoles,
@@ -53,6 +54,7 @@ def read_vendor(
     signal: str | None = None,
     dataset: int | str | None = None,
     options: Mapping[str, Any] | None = None,
+    repairs: Repairs = NOTHING,
 ) -> xr.DataArray:
     """Open a file of another program as a lazy cube.
 
@@ -66,6 +68,8 @@ def read_vendor(
         Number (from 0, in the order of the file) or title of the signal. Default: the spectrum image.
     options : mapping, optional
         Passed to the reader of RosettaSciIO, such as ``{"sum_frames": False}`` for Velox and JEOL files.
+    repairs : Repairs, optional
+        What the user says about its calibration.
 
     Raises
     ------
@@ -85,7 +89,7 @@ def read_vendor(
     }
     if signal and signal_type(chosen) != signal:
         attrs["signal"] = signal
-    cube = to_cube(chosen, roles, attrs=attrs)
+    cube = to_cube(chosen, roles, attrs=attrs, repairs=repairs)
     on_disk = _array_on_disk(original) if isinstance(original, da.Array) else None
     stored = getattr(on_disk, "chunks", None)
     if hasattr(on_disk, "file"):
@@ -94,7 +98,10 @@ def read_vendor(
         plane = (1 if axis is None else stored[axis] for axis in (roles.y, roles.x))
         cube.encoding["chunks"] = (*(stored[a] for a in roles.leading), *plane, stored[roles.spectral[0]])
     if cube[ENERGY].attrs["units"] == UNKNOWN_UNITS:
-        logger.info("%s: no unit of energy in the file; type cube.energy.attrs['units'] = 'eV'", path.name)
+        logger.info(
+            "%s: no unit of energy in the file; scalehsi.open_cube and scalehsi.convert take it as energy='eV'",
+            path.name,
+        )
     return cube
 
 

@@ -17,6 +17,7 @@ import xarray as xr
 from toolz import assoc_in, get_in
 
 from scalehsi.cube import check_cube, length_factor
+from scalehsi.io.repairs import NOTHING, Repairs, repaired
 from scalehsi.schema import ENERGY, ENERGY_UNITS, InputError, X, Y, usual_unit
 
 logger = logging.getLogger("scalehsi")
@@ -190,7 +191,9 @@ def _spectral(axes: list[Axis]) -> tuple[int, ...] | None:
     return None
 
 
-def to_cube(signal: Mapping[str, Any], roles: AxisRoles, *, attrs: dict[str, Any]) -> xr.DataArray:
+def to_cube(
+    signal: Mapping[str, Any], roles: AxisRoles, *, attrs: dict[str, Any], repairs: Repairs = NOTHING
+) -> xr.DataArray:
     """Return the signal as a cube; lazy data stay lazy.
 
     Parameters
@@ -200,6 +203,8 @@ def to_cube(signal: Mapping[str, Any], roles: AxisRoles, *, attrs: dict[str, Any
     roles : AxisRoles
     attrs : dict
         Further attributes (source, history).
+    repairs : Repairs, optional
+        What the user says about its calibration.
     """
     axes = axes_of(signal)
     data = signal["data"].transpose(roles.order)
@@ -225,7 +230,8 @@ def to_cube(signal: Mapping[str, Any], roles: AxisRoles, *, attrs: dict[str, Any
         ENERGY: _energy([axes[i] for i in roles.spectral]),
     }
     merged = {**metadata_attrs(signal), **stacked, **attrs}
-    return check_cube(xr.DataArray(data, dims=(*names, Y, X, ENERGY), coords=coords, attrs=merged, name="counts"))
+    cube = xr.DataArray(data, dims=(*names, Y, X, ENERGY), coords=coords, attrs=merged, name="counts")
+    return check_cube(repaired(cube, repairs))
 
 
 def image_axes(signal: Mapping[str, Any]) -> tuple[int, int] | None:

@@ -24,8 +24,9 @@ import xarray as xr
 from scalehsi.chunks import STORAGE_CHUNK_BYTES
 from scalehsi.cube import check_cube
 from scalehsi.io.atomic import is_store, replacing
-from scalehsi.io.attributes import usable_attrs
+from scalehsi.io.repairs import HINT, NOTHING, Repairs, repaired
 from scalehsi.io.zarr_layout import with_layout
+from scalehsi.io.zarr_lazy import open_named, open_unnamed
 from scalehsi.io.zarr_limits import Layout, read_layout
 from scalehsi.schema import ENDMEMBERS, ENERGY, MASK, InputError, X, Y, usual_unit
 
@@ -144,10 +145,11 @@ def mark_complete(folder: Path, *, kind: Kind, variables: list[str]) -> None:
         zarr.consolidate_metadata(folder)
 
 
-def read_store(path: Path) -> tuple[xr.Dataset, StoreInfo | None]:
+def read_store(path: Path, *, axes: tuple[str, ...] | None = None) -> tuple[xr.Dataset, StoreInfo | None]:
     """Open a store lazily, its stored chunks as dask chunks, and check that it is complete.
 
-    Reads metadata and coordinates, and counts the files of a store of ours.
+    Reads metadata and coordinates, and counts the files of a store of ours. ``axes`` are names of the dims of arrays
+    that have none.
 
     Returns
     -------
@@ -165,14 +167,14 @@ def read_store(path: Path) -> tuple[xr.Dataset, StoreInfo | None]:
         raise InputError(_no_store_message(path))
     try:
         layout = read_layout(path)
-        if layout.bare is not None:
-            raise InputError(
-                f"{str(path)!r} is a bare Zarr array without axes; wrap it with "
-                f"scalehsi.make_cube(dask.array.from_zarr({str(path)!r}), energy=..., energy_units='keV')"
-            )
+        unnamed = layout.bare is not None or any(a.shape and a.dims is None for a in layout.arrays.values())
         info = _check_complete(layout, path)
-        _check_names_of_dims(layout, path)
-        data = _open_dataset(path)
+        if not unnamed:
+            data = open_named(path)
+        elif axes is not None:
+            data = open_unnamed(layout, path, axes)
+        else:
+            raise InputError(_unnamed_message(layout, path))
     except (InputError, MemoryError):
         raise
     except PermissionError as error:
@@ -192,47 +194,17 @@ def read_store(path: Path) -> tuple[xr.Dataset, StoreInfo | None]:
     return data.rename({name: unquote(str(name)) for name in data.variables if "%" in str(name)}), info
 
 
-def _open_dataset(path: Path) -> xr.Dataset:
-    from scalehsi.io.chunk_guard import guarded
-
-    # Masking would turn counts into floats in a store with a fill value; times are plain numbers here.
-    options: dict[str, Any] = {"chunks": {}, "consolidated": False, "decode_times": False, "mask_and_scale": False}
-    with guarded():
-        data = xr.open_zarr(path, **options)
-        packed = [name for name, v in data.data_vars.items() if _is_packed(v)]
-        if packed:
-            # A missing value becomes NaN; other variables stay the integers that they are.
-            data = data.assign({n: xr.open_zarr(path, **{**options, "mask_and_scale": True})[n] for n in packed})
-    data.attrs = usable_attrs(data.attrs, of=path.name)
-    for variable in data.variables.values():
-        variable.attrs.pop("_FillValue", None)
-        variable.attrs = usable_attrs(variable.attrs, of=path.name)
-    text = {k: v for k, v in data.variables.items() if v.dtype.kind in "OT"}
-    fixed = {k: (v.dims, np.array(v.values.tolist(), dtype=str), v.attrs) for k, v in text.items()}
-    coords = {k: v for k, v in fixed.items() if k in data.coords}
-    out: xr.Dataset = data.assign({k: v for k, v in fixed.items() if k not in coords}).assign_coords(coords)
-    return out
-
-
-def _is_packed(variable: xr.DataArray) -> bool:
-    """Whether stored numbers are scaled, or one of them stands for a missing value.
-
-    A fill value of 0 is no mark of missing values: Zarr v2 writes it for every array, and counts of 0 are counts.
-    """
-    if {"scale_factor", "add_offset", "missing_value"} & set(variable.attrs):
-        return True
-    fill = variable.attrs.get("_FillValue")
-    return fill is not None and variable.dtype.kind in "iu" and np.isscalar(fill) and fill != 0
-
-
-def _check_names_of_dims(layout: Layout, path: Path) -> None:
-    """Refuse arrays whose dims have no names, which xarray cannot open. path: for the message."""
-    for name, array in layout.arrays.items():
-        if array.shape and array.dims is None:
-            raise InputError(
-                f"the array {name!r} of {str(path)!r} has no names of its dims; wrap it with scalehsi.make_cube("
-                f"dask.array.from_zarr({str(path)!r}, component={name!r}), energy=..., energy_units='keV')"
-            )
+def _unnamed_message(layout: Layout, path: Path) -> str:
+    """What to type for a store with arrays whose dims have no names."""
+    what = f"{str(path)!r} is a bare Zarr array without axes"
+    if layout.bare is None:
+        name = next(n for n, a in layout.arrays.items() if a.shape and a.dims is None)
+        what = f"the array {name!r} of {str(path)!r} has no names of its dims"
+    return (
+        f"{what}; wrap it with scalehsi.make_cube(dask.array.from_zarr({str(path)!r}), energy=..., "
+        "energy_units='keV'), or name and calibrate its axes in the order of the file, such as axes='y,x,energy', "
+        "energy='0:0.01:keV', which scalehsi.open_cube and scalehsi.convert take"
+    )
 
 
 def _check_complete(layout: Layout, path: Path) -> StoreInfo | None:
@@ -273,7 +245,13 @@ def _first_line(error: BaseException) -> str:
     return (str(error).splitlines() or [""])[0][:300] or type(error).__name__
 
 
-def cube_of_store(path: Path, *, signal: str | None = None, dataset: int | str | None = None) -> xr.DataArray:
+def cube_of_store(
+    path: Path,
+    *,
+    signal: str | None = None,
+    dataset: int | str | None = None,
+    repairs: Repairs = NOTHING,
+) -> xr.DataArray:
     """Open the cube of a store, its stored chunks as dask chunks.
 
     Parameters
@@ -283,26 +261,32 @@ def cube_of_store(path: Path, *, signal: str | None = None, dataset: int | str |
         Signal type, for a store that does not name it.
     dataset : int or str, optional
         Number or name of the variable. Default: the largest with the dims of a cube.
+    repairs : Repairs, optional
+        What the user says about its axes and its mask.
 
     Raises
     ------
     InputError
         As `read_store`, and when the store holds no cube.
     """
-    data, _ = read_store(path)
+    names = repairs.names
+    data, _ = read_store(path, axes=names)
     if dataset is None and "model" in data.attrs and ENDMEMBERS in data:
         raise InputError(f"{str(path)!r} is a result, no cube; open it with scalehsi.open_result")
-    cube = _with_mask(data[_variable(data, path, dataset)], data)
+    cube = data[_variable(data, path, dataset, ndim=None if names is None else len(names))]
+    cube = repaired(_with_mask(cube, data), repairs) if repairs != NOTHING else _with_mask(cube, data)
     for name in cube.coords:
         if "units" in cube[name].attrs:
             cube[name].attrs["units"] = usual_unit(str(cube[name].attrs["units"]))
     cube.attrs = {"source": path.name, "history": [], **cube.attrs}
     if signal:
         cube.attrs["signal"] = cube.attrs.get("signal") or signal
+    if cube.dtype == bool:
+        cube = cube.astype(np.uint8)
     try:
         return check_cube(cube)
     except InputError as error:
-        raise InputError(f"{str(path)!r}: {error}") from None
+        raise InputError(f"{str(path)!r}: {error}, {HINT}") from None
 
 
 def _with_mask(cube: xr.DataArray, data: xr.Dataset) -> xr.DataArray:
@@ -342,8 +326,18 @@ def image_of_store(path: Path, *, dataset: int | str | None = None) -> xr.DataAr
     return image.assign_attrs({"source": path.name, "history": [], **image.attrs})
 
 
-def _variable(data: xr.Dataset, path: Path, dataset: int | str | None) -> str:
-    """Name of the variable with this number or name, by default the largest cube; ``path`` is for the messages."""
+def _variable(data: xr.Dataset, path: Path, dataset: int | str | None, *, ndim: int | None = None) -> str:
+    """Name of the variable with this number or name, by default the largest cube.
+
+    Parameters
+    ----------
+    data : Dataset
+    path : Path
+        For the messages.
+    dataset : int or str, optional
+    ndim : int, optional
+        The number of axes that the user named: the largest variable with as many dims is then the cube.
+    """
     names = [str(n) for n in data.data_vars]
     listed = ", ".join(f"{i} {n!r} {dict(data[n].sizes)}" for i, n in enumerate(names)) or "no variables"
     if dataset is not None:
@@ -352,7 +346,7 @@ def _variable(data: xr.Dataset, path: Path, dataset: int | str | None) -> str:
         if isinstance(dataset, numbers.Integral) and 0 <= dataset < len(names):
             return names[int(dataset)]
         raise InputError(f"there is no dataset {dataset!r} in {str(path)!r}; it holds {listed}")
-    cubes = [n for n in names if data[n].dims[-3:] == (Y, X, ENERGY)]
+    cubes = [n for n in names if (data[n].dims[-3:] == (Y, X, ENERGY) if ndim is None else data[n].ndim == ndim)]
     if cubes:
         largest = max(cubes, key=lambda n: data[n].size)
         if len(cubes) > 1:

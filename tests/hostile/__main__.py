@@ -18,6 +18,8 @@ import signal
 import sys
 import tempfile
 import time
+import traceback
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -94,7 +96,7 @@ def run(kind: str, command: str, good: Path, root: Path, *, debug: bool = False)
     place.mkdir()
     outside.mkdir()
     os.environ["HOSTILE_MARK"] = str(outside / "code-ran")
-    planted(kind, good, place)
+    _in_a_fork(lambda: planted(kind, good, place))
     words = [w.replace("G/", f"{good}/") for w in COMMANDS[KINDS[kind].subject][command]]
     out, err, trace = root / "stdout", root / "stderr", root / "trace"
     start = time.monotonic()
@@ -148,8 +150,6 @@ def _child(words: list[str], place: Path, out: Path, err: Path, trace: Path) -> 
 
         status = main(words)
     except BaseException:
-        import traceback
-
         traceback.print_exc()
     finally:
         with contextlib.suppress(Exception):
@@ -183,13 +183,23 @@ def prepare(folder: Path) -> None:
         if "cuda" not in module.name and "__main__" not in module.name:
             with contextlib.suppress(ImportError):
                 importlib.import_module(module.name)
+    _in_a_fork(lambda: plant(folder))
+
+
+def _in_a_fork(make: Callable[[], Any]) -> None:
+    """Call a function in a process of its own, so that this one stays without threads and can be forked."""
     child = os.fork()
     if not child:
-        with contextlib.suppress(BaseException):
-            plant(folder)
-            os._exit(0)
-        os._exit(1)
-    assert os.waitpid(child, 0)[1] == 0
+        status = 1
+        try:
+            make()
+            status = 0
+        except BaseException:
+            traceback.print_exc()
+        finally:
+            os._exit(status)
+    if os.waitpid(child, 0)[1]:
+        raise RuntimeError("see above")
 
 
 def main() -> None:

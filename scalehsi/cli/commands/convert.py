@@ -27,11 +27,20 @@ def run(
     assignments: Annotated[
         list[str] | None, Option("--set", metavar="KEY=VALUE", help="For the file's reader, such as sum_frames=false.")
     ] = None,
+    axes: Annotated[
+        str | None, Option(metavar="NAMES", help="Of a store without them, in its order, such as energy,y,x.")
+    ] = None,
+    energy: Annotated[
+        str | None, Option(metavar="UNIT|FIRST:STEP:UNIT", help="Of a file without it, such as eV or 0:0.01:keV.")
+    ] = None,
+    pixel: Annotated[str | None, Option(metavar="STEP:UNIT", help="Size of a pixel, such as 0.5:nm.")] = None,
+    mask: Annotated[str | None, Option(metavar="ignore|invert", help="What to do with the mask of the file.")] = None,
     overwrite: Overwrite = False,
 ) -> dict[str, Any]:
     options = settings_of(assignments)
     target = session.destination(destination, overwrite=overwrite, source=source)
     with session.connected(), session.console.bar(f"converting {source.name}") as listener:
         how = {"dataset": dataset_of(dataset), "reader_options": options, "progress": listener}
+        how |= {"axes": axes, "energy": energy, "pixel": pixel, "mask": mask}
         hsi.convert(session.path(source), target, chunk_mb=chunk_mb, overwrite=overwrite, **how)
     return show_written(session, destination, hsi.open_cube(target))
