@@ -11,20 +11,16 @@ import atexit
 import contextlib
 import os
 import re
-import socket
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
-from pathlib import Path
 from typing import Any, Final, NamedTuple, Self
 
 from dask.utils import format_bytes
 
-from scalehsi.cluster import batch_queues, certificate, localhost
+from scalehsi.cluster import batch_queues, localhost
+from scalehsi.cluster.join import ADDRESS, CERTIFICATE_FILES, CONNECT_SECONDS, current, join_scheduler
 from scalehsi.schema import InputError, suggest
 
-CONNECT_SECONDS: Final = 10
-
-_ADDRESS: Final = re.compile(r"(tcp|tls)://(\[[0-9a-fA-F:.]+\]|[^\s:/\[\]]+):(\d{1,5})/?")
 _PLANNED_KINDS: Final = ("mpi", "kubernetes", "cuda")
 _KINDS: Final = ("local", *batch_queues.QUEUES, "tcp://host:port", "tls://host:port")
 
@@ -245,13 +241,16 @@ def connect(
     for name, given in {**common, "memory": memory}.items():
         if given is not None:
             raise InputError(f"{name}= has no meaning for {kind!r}, whose workers are running; leave it out")
-    return _wait_for_workers(_join_scheduler(kind, options), wait)
+    _check_options(kind, options, ("security", *CERTIFICATE_FILES))
+    with contextlib.ExitStack() as stack:
+        client = stack.enter_context(current(join_scheduler(kind, options)))
+        return _wait_for_workers(Cluster(kind, None, client.dashboard_link or None, client, 1, stack.pop_all()), wait)
 
 
 def _check_kind(kind: str) -> None:
     if not isinstance(kind, str):
         raise InputError(f"the kind of cluster is expected as text, got {type(kind).__name__}; type connect('local')")
-    if kind == "local" or kind in batch_queues.QUEUES or _ADDRESS.fullmatch(kind):
+    if kind == "local" or kind in batch_queues.QUEUES or ADDRESS.fullmatch(kind):
         return
     if kind in _PLANNED_KINDS:
         raise InputError(
@@ -278,24 +277,8 @@ def _start_local(*, dashboard: dict[str, Any], **options: Any) -> Cluster:
 
     with contextlib.ExitStack() as stack:
         cluster, workers = stack.enter_context(localhost.start(dashboard=dashboard, **options))
-        client = stack.enter_context(contextlib.closing(Client(cluster, timeout=CONNECT_SECONDS)))
-        stack.enter_context(_current(client))
+        client = stack.enter_context(current(Client(cluster, timeout=CONNECT_SECONDS)))
         return Cluster("local", None, _dashboard_url(client, dashboard), client, workers, stack.pop_all())
-
-
-@contextlib.contextmanager
-def _current(client: Any) -> Iterator[None]:
-    """Make a client the current one, also within the `with distributed.Client(...)` of another."""
-    from distributed.client import _current_client
-
-    before = _current_client.get()
-    _current_client.set(client)
-    try:
-        yield
-    finally:
-        # Elsewhere, as in another thread or beside a cluster that was connected later, another one is current.
-        if _current_client.get() is client:
-            _current_client.set(None if before is None or before.status == "closed" else before)
 
 
 def _start_queue(request: batch_queues.Request) -> Cluster:
@@ -303,74 +286,10 @@ def _start_queue(request: batch_queues.Request) -> Cluster:
 
     with contextlib.ExitStack() as stack:
         cluster = stack.enter_context(batch_queues.start(request))
-        client = stack.enter_context(contextlib.closing(Client(cluster, timeout=CONNECT_SECONDS)))
-        stack.enter_context(_current(client))
+        client = stack.enter_context(current(Client(cluster, timeout=CONNECT_SECONDS)))
         script = cluster.job_script().replace("dummy-name", "scalehsi-<number>")
         url = _dashboard_url(client, request.scheduler)
         return Cluster(request.kind, script, url, client, request.jobs, stack.pop_all())
-
-
-def _join_scheduler(address: str, options: Mapping[str, Any]) -> Cluster:
-    from distributed import Client, Security
-
-    files = ("tls_ca_file", "tls_client_cert", "tls_client_key")
-    _check_options(address, options, ("security", *files))
-    given = {name: os.fspath(value) for name, value in options.items() if name in files}
-    for name, path in given.items():
-        if not Path(path).is_file():
-            raise InputError(f"{name}: there is no file {path!r}")
-    security: Any = options.get("security") or (None if given else certificate.find(address))
-    security = security or Security(require_encryption=address.startswith("tls"), **given)
-    if address.startswith("tls") and not (security.tls_ca_file and security.tls_client_cert):
-        raise InputError(
-            f"{address!r} needs certificates; type tls_ca_file=..., tls_client_cert=..., tls_client_key=..., or "
-            "security=distributed.Security(...), or set distributed.comm.tls in Dask's configuration"
-        )
-    _check_scheduler_answers(address, security)
-    with contextlib.ExitStack() as stack:
-        try:
-            client = Client(address, security=security, timeout=CONNECT_SECONDS)
-        except (OSError, TypeError, ValueError) as problem:
-            raise _no_scheduler_error(address, str(problem)) from problem
-        stack.enter_context(contextlib.closing(client))
-        stack.enter_context(_current(client))
-        return Cluster(address, None, client.dashboard_link or None, client, 1, stack.pop_all())
-
-
-def _check_scheduler_answers(address: str, security: Any) -> None:
-    """Refuse an address at which nothing listens, or at which no Dask scheduler answers in time.
-
-    Dask itself would retry in the first case until its timeout, and wait without limit in the second.
-    """
-    protocol, host, port = _ADDRESS.fullmatch(address).groups()  # type: ignore[union-attr] # _check_kind matched it
-    try:
-        line = socket.create_connection((host.strip("[]"), int(port)), timeout=CONNECT_SECONDS)
-    except OSError as problem:
-        raise InputError(
-            f"no scheduler answers at {address!r} ({problem.strerror or problem}); start one with "
-            f"'dask scheduler --host {host} --port {port}', or look its address up in its log"
-        ) from None
-    try:
-        with contextlib.ExitStack() as stack:
-            stack.enter_context(line)
-            if protocol == "tls":
-                context = security.get_connection_args("client")["ssl_context"]
-                line = stack.enter_context(context.wrap_socket(line))
-            reason = "" if line.recv(1) else "it hangs up"  # a scheduler sends first
-    except TimeoutError:
-        reason = f"silent for {CONNECT_SECONDS:g} s"
-    except OSError as problem:  # those of TLS too
-        reason = (getattr(problem, "reason", None) or str(problem)).replace("_", " ").lower()
-    if reason:
-        raise _no_scheduler_error(address, reason)
-
-
-def _no_scheduler_error(address: str, reason: str) -> InputError:
-    other = "tcp" if address.startswith("tls") else "tls"
-    return InputError(
-        f"a program listens at {address!r} but does not answer as a Dask scheduler ({reason}); is the protocol "
-        f"'{other}://', are the certificates those of the cluster, is the port the scheduler's?"
-    )
 
 
 def _wait_for_workers(cluster: Cluster, wait: bool | float) -> Cluster:  # noqa: FBT001 - the argument of connect

@@ -93,8 +93,11 @@ def test_wrong_address_options_are_refused(options, message):
 
 
 def test_tls_without_certificates_is_refused():
-    with pytest.raises(InputError, match="needs certificates; type tls_ca_file="):
-        connect("tls://127.0.0.1:8786")
+    with (
+        socket.create_server(("127.0.0.1", 0)) as other,
+        pytest.raises(InputError, match="needs certificates; type tls_ca_file="),
+    ):
+        connect(f"tls://127.0.0.1:{other.getsockname()[1]}")
 
 
 def test_an_address_without_a_listener_is_refused_before_dask_retries(monkeypatch):
@@ -331,7 +334,7 @@ def test_joining_over_tls(tmp_path):
 
 
 def test_a_program_that_does_not_answer_is_refused(monkeypatch):
-    monkeypatch.setattr(sys.modules["scalehsi.cluster.connect"], "CONNECT_SECONDS", 0.5)
+    monkeypatch.setattr(sys.modules["scalehsi.cluster.join"], "CONNECT_SECONDS", 0.5)
     message = r"a program listens at .* does not answer as a Dask scheduler \(silent for 0\.5 s\)"
     with socket.create_server(("127.0.0.1", 0)) as mute, pytest.raises(InputError, match=message):
         connect(f"tcp://127.0.0.1:{mute.getsockname()[1]}")
@@ -339,7 +342,7 @@ def test_a_program_that_does_not_answer_is_refused(monkeypatch):
 
 @pytest.mark.cluster
 def test_the_wrong_protocol_or_port_is_refused(local, monkeypatch):
-    monkeypatch.setattr(sys.modules["scalehsi.cluster.connect"], "CONNECT_SECONDS", 1)
+    monkeypatch.setattr(sys.modules["scalehsi.cluster.join"], "CONNECT_SECONDS", 1)
     from distributed import Security
 
     address = local.client.scheduler.address
