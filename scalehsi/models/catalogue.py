@@ -29,6 +29,8 @@ CATALOGUE: Final[dict[str, str]] = {
     "nfindr": "scalehsi.models.geometric:NFINDR",
     "sss": "scalehsi.models.geometric:SSS",
     "udas": "scalehsi.networks.udas:UDAS",
+    "ica": "scalehsi.models.ica:ICA",
+    "blu": "scalehsi.models.blu:BLU",
 }
 """Name of the method in lower case, and where its class is: ``module:Class``."""
 

@@ -31,6 +31,8 @@ MODEL: Final = (
     "no_zeros",
     "background_window",
     "no_edge",
+    "negative_components",
+    "chains_differ",
     "one_pixel_component",
     "bins_too_large",
     "maps_too_small",
