@@ -63,7 +63,8 @@ def add_maps(view: Blocks, model: Model, state: State, variables: Variables, *, 
         pixels = float(state["pixels"])
         variables[RESIDUAL] = _as_maps(handles[RESIDUAL], {}, in_memory=in_memory)
         variables[RESIDUAL_SPECTRUM] = xr.DataArray(sums["residual_spectrum"] / pixels, dims=(ENERGY,))
-    return evidence(sums, judge, cube=view.cube, model=model)
+    maps = variables[ABUNDANCES] if in_memory else None
+    return evidence(sums, judge, cube=view.cube, model=model, maps=maps)
 
 
 def add_residual(view: Blocks, model: Model, state: State, variables: Variables, *, residual: bool) -> Evidence | None:
@@ -79,11 +80,10 @@ def add_residual(view: Blocks, model: Model, state: State, variables: Variables,
     judge = _basis(view, state, variables, s)
     fn = partial(judged, fn=_residual_of_given, needs_tile=False)
     handles, sums = map_fold(fn, view, rows, shared={"s": s, "judge": judge}, keep=[RESIDUAL], tile=True, name=name)
-    if not residual:
-        return evidence(sums, judge, cube=view.cube, model=model)
-    variables[RESIDUAL] = _as_maps(handles[RESIDUAL], {}, in_memory=True)
-    variables[RESIDUAL_SPECTRUM] = xr.DataArray(sums["residual_spectrum"] / float(state["pixels"]), dims=(ENERGY,))
-    return evidence(sums, judge, cube=view.cube, model=model)
+    if residual:
+        variables[RESIDUAL] = _as_maps(handles[RESIDUAL], {}, in_memory=True)
+        variables[RESIDUAL_SPECTRUM] = xr.DataArray(sums["residual_spectrum"] / float(state["pixels"]), dims=(ENERGY,))
+    return evidence(sums, judge, cube=view.cube, model=model, maps=maps)
 
 
 def _residual_of_given(x: Any, c: Any, *, s: Any) -> tuple[dict[str, Any], dict[str, Any]]:

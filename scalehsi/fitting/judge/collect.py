@@ -20,7 +20,7 @@ from scalehsi.kernels.pixel_rows.sparse_counts import Counts
 from scalehsi.kernels.statistics.fit_sums import MAP_BINS, WIDTHS, Grid, fit_sums, used_rows
 from scalehsi.kernels.statistics.outliers import Search
 from scalehsi.kernels.statistics.variance_index import variance_index, variance_index_of_sums
-from scalehsi.schema import ABUNDANCES, ENERGY, MASK
+from scalehsi.schema import ABUNDANCES, COMPONENT, ENERGY, MASK
 
 PREFIX: Final = "judge_"
 PURE_PERCENTILE: Final = 99.5
@@ -65,10 +65,18 @@ def judged(
     return pixels, {**sums, **found}
 
 
-def evidence(sums: Sums, judge: Mapping[str, Any] | None, *, cube: xr.DataArray, model: Model) -> Evidence | None:
+def evidence(
+    sums: Sums,
+    judge: Mapping[str, Any] | None,
+    *,
+    cube: xr.DataArray,
+    model: Model,
+    maps: xr.DataArray | None = None,
+) -> Evidence | None:
     """The evidence of a fit from the sums of its last pass; None where there is none.
 
-    sums: of `judged`. judge: as there. cube: that was fitted; its values are not read. model: with its settings.
+    sums: of `judged`. judge: as there. cube: that was fitted; its values are not read. model: with its settings. maps:
+    the abundances, where they are in memory; without them purity is that of sampled pixels.
     """
     if judge is None or f"{PREFIX}moments" not in sums:
         return None
@@ -83,6 +91,8 @@ def evidence(sums: Sums, judge: Mapping[str, Any] | None, *, cube: xr.DataArray,
     peaks, places = (np.stack(each) for each in zip(*sums[f"{PREFIX}peaks"], strict=True))
     strongest = np.argmax(peaks, axis=0)
     outer, purity = _map_moments(sums, grid, k, float(mean.sum()))
+    if maps is not None:
+        purity = purity_of(np.asarray(maps.transpose(COMPONENT, *navigation_dims(cube)).values))
     phi = _phi(bins[0], _bins(sums, f"{PREFIX}neighbours", 1, grid.sampled, s), s, offset)
     energy = cube.coords.get(ENERGY)
     return Evidence(
@@ -177,6 +187,34 @@ def _phi(sample: Bins, neighbours: Bins, s: Float, offset: Float) -> float:
     rest = variance_index_of_sums(squares, means) / max(1.0 - len(s) / s.shape[1], 0.1)
     known = [each for each in (variance_index(first, second), rest) if np.isfinite(each) and each > 0]
     return float(min(known)) if known else float("nan")
+
+
+def purity_of(c: np.ndarray[Any, Any]) -> Float:
+    """Percentile of the mean fraction of each component over all 2 x 2 pixels; c (K, ..., y, x), NaN without a pixel.
+
+    Along a line scan 2 pixels count, in a map of one pixel that one.
+    """
+    if not c.size:
+        return np.full(len(c), np.nan)
+    whole = c.sum(axis=0)
+    used = np.isfinite(whole)
+    pixels = _added_windows(used.astype(np.float32))
+    scale = np.where(used & (whole > 0), 1.0 / np.where(used & (whole > 0), whole, 1.0), 0.0).astype(np.float32)
+    some = pixels > 0
+    found = np.full(len(c), np.nan)
+    for k, each in enumerate(c):
+        share = _added_windows(np.where(used, each, 0.0) * scale)[some] / pixels[some]
+        found[k] = np.percentile(share, PURE_PERCENTILE) if len(share) else np.nan
+    return found
+
+
+def _added_windows(a: np.ndarray[Any, Any]) -> np.ndarray[Any, Any]:
+    """Sums over 2 x 2 pixels at every place, (..., y, x); over 2 pixels where one of the sides is one pixel."""
+    for axis in range(max(-2, -a.ndim), 0):
+        if a.shape[axis] > 1:
+            n = a.shape[axis]
+            a = a.take(range(n - 1), axis=axis) + a.take(range(1, n), axis=axis)
+    return a
 
 
 def _map_moments(sums: Sums, grid: Grid, k: int, total: float) -> tuple[Float, Float]:

@@ -175,7 +175,8 @@ class Evidence:
     spikes : Voxels
     bright : Bright
     purity : array, shape (K,)
-        99.5th percentile over 2 x 2 pixels of the fraction ``c_k / sum c``.
+        99.5th percentile of the fraction ``c_k / sum c`` averaged over 2 x 2 pixels: over all of them, one pixel apart,
+        or over sampled ones side by side where the maps are not in memory.
     signed : bool
         True where the components are directions (PCA) and not spectra.
     simplex : bool

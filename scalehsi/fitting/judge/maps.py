@@ -68,7 +68,7 @@ def bins_too_large(evidence: Evidence) -> ResultWarning | None:
     mixture of PSNMF, which takes bins for mostly pure. Thickness on the simplex makes mixtures as well, and is said
     instead.
 
-    Measured with particles of 2 pixels, 60 and 300 counts, bins of 4 and 12: 8 of the 10 fits whose spectra are wrong
+    Measured with particles of 2 pixels, 60 and 300 counts, bins of 4 and 12: 10 of the 10 fits whose spectra are wrong
     by 10 to 55 degrees. Right fits of particles of 2, 3 and 6 pixels 0 of 9; clean scenes 0 of 65 PSNMF fits.
     Missed are phases of few common peaks, whose mixtures look pure.
     """

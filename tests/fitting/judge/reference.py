@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import itertools
 from typing import Any
 
 import numpy as np
 
-from scalehsi.arrays import Bool, Float, Int
+from scalehsi.arrays import Bool, Float
 from scalehsi.fitting.judge.evidence import (
     BIN_WIDTHS,
     LINE_REGIONS,
@@ -162,8 +163,12 @@ def variance_index(x: Float, r: Float, used: Bool, k: int) -> float:
 def purity_of(c: Float, used: Bool) -> Float:
     """99.5th percentile over 2 x 2 pixels of the mean fraction of each component."""
     share = c / np.maximum(np.abs(c).sum(axis=-1, keepdims=True), 1e-300)
-    width = 2 if bins_fit(used.shape, 2) else 1
-    bins, _ = bins_of(share, share, used, width)
-    mean: Int | Float = bins.abundances / bins.pixels[:, None]
-    found: Float = np.percentile(mean, 99.5, axis=0) if len(mean) else np.zeros(c.shape[-1])
+    lead, y, x = map_size(used.shape)
+    share, used = share.reshape(lead, y, x, -1), used.reshape(lead, y, x)
+    mean = []
+    for i, j in itertools.product(range(max(1, y - 1)), range(max(1, x - 1))):
+        window = np.s_[:, i : i + 2, j : j + 2]
+        for values, there in zip(share[window], used[window], strict=True):
+            mean += [values[there].mean(axis=0)] if there.any() else []
+    found: Float = np.percentile(mean, 99.5, axis=0) if mean else np.zeros(c.shape[-1])
     return found
