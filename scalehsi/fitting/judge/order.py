@@ -8,7 +8,7 @@ from typing import Final
 
 import numpy as np
 
-from scalehsi.fitting.judge import channels, drift, maps, outliers, rank, totals
+from scalehsi.fitting.judge import channels, drift, maps, outliers, rank, totals, uniqueness
 from scalehsi.fitting.judge.evidence import Evidence
 from scalehsi.result import ResultWarning
 
@@ -43,12 +43,20 @@ MODEL: Final = (
     "dead_component",
     "restarts_disagree",
 )
-REMARKS: Final = ("still_turning", "no_specimen", "thickness_in_simplex", "maps_not_optimal", "not_unique")
+REMARKS: Final = (
+    "still_turning",
+    "no_specimen",
+    "thickness_in_simplex",
+    "maps_not_optimal",
+    "other_start_better",
+    "not_unique",
+)
 CODES: Final = (*DATA, *MODEL, *REMARKS)
 """All codes of fits, in the order in which they are reported. Those of a composition: `scalehsi.quantify`."""
 
 SILENCED: Final = {
-    "drift": ("missing_component",),
+    "drift": ("missing_component", "not_unique", "other_start_better"),
+    "below_noise": ("not_unique",),
     "hot_pixel": ("totals",),
     "saturated": ("totals",),
     "zero_loss": ("background_on",),
@@ -74,6 +82,7 @@ DETECTORS: Final[tuple[Callable[[Evidence], ResultWarning | None], ...]] = (
     maps.one_pixel_component,
     maps.bins_too_large,
     maps.maps_not_optimal,
+    uniqueness.not_unique,
 )
 """In the order of their codes. A new detector is added here."""
 
