@@ -29,6 +29,7 @@ log = logging.getLogger("scalehsi")
 
 FILE: Final = "state.npz"
 LOCK: Final = ".lock"
+MOST_ITERATIONS: Final = 10**6
 FREE_SETTINGS: Final = ("max_iter", "tol")
 """Settings that may change before a resume: they say when to stop, not what is computed."""
 
@@ -180,6 +181,8 @@ class Checkpoint:
             arrays = read_archive(self.path)
             meta = json.loads(arrays["meta"].tobytes().decode())
             state = {k.removeprefix("state/"): v for k, v in arrays.items() if k.startswith("state/")}
+            if arrays["objective"].size > MOST_ITERATIONS:
+                raise ValueError(f"it is of {arrays['objective'].size:,} iterations")
             objective = [float(v) for v in arrays["objective"]]
             path = arrays.get("path", no_path())
             then = {str(k): v for k, v in meta["identity"].items()}

@@ -27,7 +27,7 @@ from tests.hostile.kinds import Payload, chunk, edit_array
 
 pytestmark = pytest.mark.long
 
-LARGE = ("100-MB", "50-MB", "gzip-bomb-of", "zstd-bomb", "variables-10000", "entries-1e5", "zip-of-3-GB")
+LARGE = ("100-MB", "50-MB", "gzip-bomb", "zstd-bomb", "variables-10000", "entries-1e5", "zip-of-3-GB")
 """Kinds that take seconds to make: ``python -m tests.hostile`` runs them."""
 EVERY = 3
 """Of the attributes of wrong kinds, one in this many is tested."""
