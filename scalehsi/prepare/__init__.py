@@ -1,14 +1,17 @@
 """Prepare a cube before a fit. Every step returns a new, lazy cube whose history has one more line."""
 
+from scalehsi.prepare.align import align
 from scalehsi.prepare.background import remove_background
 from scalehsi.prepare.crop_bin_mask import bin, crop, mask
 from scalehsi.prepare.edge_windows import propose_windows
 from scalehsi.prepare.noise import estimate_noise
+from scalehsi.prepare.spikes import remove_spikes
 from scalehsi.prepare.steps import STEPS, apply_step
 from scalehsi.prepare.thin import thin, thinned
 
 __all__ = [
     "STEPS",
+    "align",
     "apply_step",
     "bin",
     "crop",
@@ -16,6 +19,7 @@ __all__ = [
     "mask",
     "propose_windows",
     "remove_background",
+    "remove_spikes",
     "thin",
     "thinned",
 ]

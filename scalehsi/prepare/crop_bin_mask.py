@@ -11,6 +11,7 @@ import xarray as xr
 
 from scalehsi.blocks import add_up_windows
 from scalehsi.cube import check_cube, navigation_dims, same_axis, with_history
+from scalehsi.kernels.preparation.outlier_pixels import outlier_pixels
 from scalehsi.kernels.resampling.pixel_windows import window_sums
 from scalehsi.schema import ENERGY, MASK, InputError, suggest
 
@@ -96,7 +97,7 @@ def bin(cube: xr.DataArray, **factors: int) -> xr.DataArray:
     coords: Any = xr.Dataset(coords=cube.drop_vars(MASK, errors="ignore").coords)
     known = {dim: f for dim, f in sizes.items() if dim in coords.dims}
     if known:
-        coords = coords.coarsen(known, boundary="trim", coord_func="mean").sum()
+        coords = coords.coarsen(known, boundary="trim", coord_func={c: _of_bin(c) for c in coords.coords}).sum()
     out = xr.DataArray(_window_sums(cube, sizes), dims=cube.dims, coords=coords.coords, name=cube.name)
     out.attrs = dict(cube.attrs)
     for dim in map(str, cube.dims):
@@ -107,6 +108,11 @@ def bin(cube: xr.DataArray, **factors: int) -> xr.DataArray:
         used: Any = cube[MASK]
         out = out.assign_coords({MASK: used.coarsen(pixel_sizes, boundary="trim").any() if pixel_sizes else used})
     return with_history(out, f"bin({_arguments_text(sizes)})")
+
+
+def _of_bin(name: Any) -> str:
+    """How a coordinate of a bin follows from those of its pixels."""
+    return "sum" if name == "spikes" else "mean"
 
 
 def _window_sums(cube: xr.DataArray, sizes: dict[Any, int]) -> Any:
@@ -127,6 +133,7 @@ def mask(
     where: xr.DataArray | np.ndarray[Any, Any] | None = None,
     min_counts: float | None = None,
     max_counts: float | None = None,
+    outliers: float | None = None,
     **ranges: Range,
 ) -> xr.DataArray:
     """Choose the pixels that a fit uses; the values of the cube do not change.
@@ -140,6 +147,9 @@ def mask(
     min_counts, max_counts : float, optional
         Exclude pixels whose total is below or above. The cube is read once for it, block by block, when the mask is
         computed.
+    outliers : float, optional
+        Exclude pixels whose total stands out from their neighbours' by this many times the spread of those; 5 is usual.
+        The totals are read at the call.
     **ranges : (low, high)
         Use pixels in a range, by dim: ``y=(0, 50)``, in the units of the axis, both ends included.
 
@@ -172,6 +182,8 @@ def mask(
             raise InputError(f"mask: {name}={limit!r}; a number is expected")
         total = cube.sum(ENERGY)
         used = used & (total >= float(limit) if name == "min_counts" else total <= float(limit))
+    if outliers is not None:
+        used = used & ~_outliers(cube, used, outliers)
     for dim, given in ranges.items():
         if dim not in dims:
             raise InputError(f"mask: the cube has no pixel axis {dim!r}; {suggest(dim, dims)}")
@@ -182,10 +194,21 @@ def mask(
         "where": "array" if where is not None else None,
         "min_counts": min_counts,
         "max_counts": max_counts,
+        "outliers": outliers,
         **ranges,
     }
     marked = cube.drop_vars(MASK, errors="ignore").assign_coords({MASK: used})
     return with_history(check_cube(marked), f"mask({_arguments_text(arguments)})")
+
+
+def _outliers(cube: xr.DataArray, used: xr.DataArray, limit: Any) -> xr.DataArray:
+    """True for the pixels that stand out by the ``limit`` of `mask`, among those that are used so far."""
+    if not isinstance(limit, numbers.Real) or isinstance(limit, bool) or not float(limit) > 0:
+        raise InputError(f"mask: outliers={limit!r}; a number above 0 is expected, such as 5")
+    dims = navigation_dims(cube)
+    read = xr.Dataset({"total": cube.drop_vars(MASK, errors="ignore").sum(ENERGY), "used": used}).compute()
+    totals, looked_at = (np.asarray(read[name].transpose(*dims).values) for name in ("total", "used"))
+    return xr.DataArray(outlier_pixels(totals, looked_at, float(limit)), dims=dims)
 
 
 def _given_mask(cube: xr.DataArray, where: Any) -> xr.DataArray:

@@ -9,14 +9,18 @@ from typing import Any, Final
 
 import xarray as xr
 
+from scalehsi.prepare.align import align
 from scalehsi.prepare.background import remove_background
 from scalehsi.prepare.crop_bin_mask import bin, crop, mask
+from scalehsi.prepare.spikes import remove_spikes
 from scalehsi.schema import InputError, suggest
 
 STEPS: Final[dict[str, Callable[..., xr.DataArray]]] = {
     "crop": crop,
     "bin": bin,
     "mask": mask,
+    "spikes": remove_spikes,
+    "align": align,
     "background": remove_background,
 }
 """Steps of the command line by name."""

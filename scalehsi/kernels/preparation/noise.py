@@ -160,7 +160,7 @@ def _index_of_sums(d: Float, m: Float, g: float, rho2: float) -> tuple[float, ..
         index = 2.0 * width * (g + rho2 / max(float(np.median(means)) / width, 1e-30))
         keep = np.ones(sums.shape, dtype=bool)
         for _ in range(ROUNDS // 2):
-            near = keep & (sums**2 <= 16.0 * index * means + 4.0 * g * g)
+            near = keep & (sums**2 <= 16.0 * (index * means.astype(np.float64)) + 4.0 * g * g)
             squares, levels = sums**2 * near, means * near
             index = float(squares.sum() / max(levels.sum(), 1e-30))
             of_sums, of_triples = (squares.sum(axis=k) / np.maximum(levels.sum(axis=k), 1e-30) for k in (0, 1))
