@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Collection
 from typing import TYPE_CHECKING, Final
 
 import numpy as np
@@ -32,7 +33,7 @@ def draw_maps_of_pixels(
     scene: xr.Dataset | xr.DataArray,
     *,
     label: str,
-    signed: bool = False,
+    signed: Collection[str] = (),
 ) -> Figure:
     """Draw maps (ny, nx) side by side, to scale.
 
@@ -48,8 +49,11 @@ def draw_maps_of_pixels(
     figure = style.new_figure(style.WIDTH_INCHES, min(max(height, 1.3), 6.0) * rows)
     grid = figure.subplots(rows, columns, squeeze=False).ravel()
     for axes, (name, values) in zip(grid, maps.items(), strict=False):
-        low, high = colour_limits(values, signed=signed)
-        colours = style.colour_map(style.SIGNED_COLOURS if signed else style.MAP_COLOURS)
+        low, high = colour_limits(values, signed=name in signed)
+        if low == 0.0 < np.nanmin(values) and np.nanmin(values) > 0.5 * high:
+            # Exponents and misfits do not begin at zero.
+            low = float(np.nanpercentile(values, 0.2))
+        colours = style.colour_map(style.SIGNED_COLOURS if name in signed else style.MAP_COLOURS)
         aspect = size[0] / size[1]
         image = axes.imshow(np.ma.masked_invalid(values), cmap=colours, vmin=low, vmax=high, aspect=aspect)
         axes.set_xticks([])

@@ -148,8 +148,9 @@ def remove_background(
     -------
     xarray.DataArray
         float32. Negative values stay, and ``attrs["negative_values"]`` is 1. Pixels without counts in the window stay
-        as they are, and so do channels at or below 0 eV. Coordinates over the pixels: ``background_exponent``, and for
-        the first two models ``background_misfit``: the deviance over its degrees of freedom, 1 for counting noise.
+        as they are, and so do channels at or below 0 eV. Coordinates over the pixels: ``background_exponent``,
+        ``background_counts`` (in the window), and for the first two models ``background_misfit``: the deviance over its
+        degrees of freedom, 1 for counting noise.
 
     Raises
     ------
@@ -200,6 +201,7 @@ def remove_background(
     if model in ("two_area", "loglinear"):
         exponent = r
     made = with_map(made, "background_exponent", exponent.astype(np.float32), "exponent of the background", units)
+    made = with_map(made, "background_counts", law.n.astype(np.float32), "counts in the fit window")
     if model in ("power", "exponential"):
         misfit = law.misfit(gain)
         made = with_map(made, "background_misfit", misfit.astype(np.float32), "deviance over degrees of freedom")

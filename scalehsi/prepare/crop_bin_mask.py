@@ -112,7 +112,7 @@ def bin(cube: xr.DataArray, **factors: int) -> xr.DataArray:
 
 def _of_bin(name: Any) -> str:
     """How a coordinate of a bin follows from those of its pixels."""
-    return "sum" if name == "spikes" else "mean"
+    return "sum" if name in ("spikes", "background_counts") else "mean"
 
 
 def _window_sums(cube: xr.DataArray, sizes: dict[Any, int]) -> Any:

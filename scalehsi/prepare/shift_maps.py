@@ -52,20 +52,10 @@ def zero_loss_shifts(cube: xr.DataArray, *, width: float = 1.0, used: Any = None
 
     cube: low losses, a rising axis. width: half width of the fit, in FWHM. used (..., y, x): pixels that count.
     """
-    energy = np.asarray(cube[ENERGY].values, dtype=np.float64)
-    units = str(cube[ENERGY].attrs.get("units", ""))
-    near = NEAR_ZERO_EV / (energy_factor(units) or 1.0)
-    if energy[0] > 0.1 * near or energy[-1] < 0:
-        raise InputError(f"align: no zero loss, the axis starts at {energy[0]:.6g} {units}; give window= or low_loss=")
     used = used_pixels(cube) if used is None else used
-    mean = _mean_spectrum(cube)
-    top, fwhm = peak_width(mean)
-    if not mean[top] > 0 or not 0 < top < mean.size - 1:
-        raise InputError("align: no zero loss, the mean spectrum has no peak; give window=")
-    gain = _gain(cube)
-    reach = max(int(8 * fwhm), mean.size // 4)
-    shared = {"fwhm": fwhm, "width": float(width), "gain": gain, "low": max(top - reach, 0), "high": top + reach}
-    found = pixel_sums(cube, zero_loss_positions, 3, shared=shared, name="zero-loss")
+    energy, settings = zero_loss_settings(cube, "align", width=width)
+    gain = settings["gain"]
+    found = pixel_sums(cube, zero_loss_positions, 3, shared=settings, name="zero-loss")
     place = np.where(used, found[..., 0], np.nan)
     missing = int((used & ~np.isfinite(place)).sum())
     if missing == used.sum():
@@ -80,6 +70,25 @@ def zero_loss_shifts(cube: xr.DataArray, *, width: float = 1.0, used: Any = None
     electrons = np.sqrt(2.0 * np.pi) * found[..., 1] * found[..., 2] / gain
     bound = float(np.nanmedian(found[..., 1] / np.sqrt(electrons)))
     return Measured(shifts, zero, bound, energy[0] + step * place)
+
+
+def zero_loss_settings(cube: xr.DataArray, step: str, *, width: float = 1.0) -> tuple[Float, dict[str, Any]]:
+    """The energy axis (E,), and the arguments of `zero_loss_positions`, from the mean spectrum: one reading.
+
+    cube: low losses. step: begins the messages. width: half width of the fit, in FWHM.
+    """
+    energy = np.asarray(cube[ENERGY].values, dtype=np.float64)
+    units = str(cube[ENERGY].attrs.get("units", ""))
+    near = NEAR_ZERO_EV / (energy_factor(units) or 1.0)
+    if energy[0] > 0.1 * near or energy[-1] < 0:
+        raise InputError(f"{step}: no zero loss, the axis starts at {energy[0]:.6g} {units}; give window= or low_loss=")
+    mean = _mean_spectrum(cube)
+    top, fwhm = peak_width(mean)
+    if not mean[top] > 0 or not 0 < top < mean.size - 1:
+        raise InputError(f"{step}: no zero loss, the mean spectrum has no peak; give window=")
+    reach = max(int(8 * fwhm), mean.size // 4)
+    places = {"low": max(top - reach, 0), "high": top + reach}
+    return energy, {"fwhm": fwhm, "width": float(width), "gain": _gain(cube), **places}
 
 
 def core_loss_shifts(cube: xr.DataArray, channels: tuple[int, int]) -> Measured:

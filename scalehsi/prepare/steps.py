@@ -12,6 +12,8 @@ import xarray as xr
 from scalehsi.prepare.align import align
 from scalehsi.prepare.background import remove_background
 from scalehsi.prepare.crop_bin_mask import bin, crop, mask
+from scalehsi.prepare.gain import correct_gain, subtract_dark
+from scalehsi.prepare.scaling import anscombe, normalise
 from scalehsi.prepare.spikes import remove_spikes
 from scalehsi.schema import InputError, suggest
 
@@ -19,9 +21,13 @@ STEPS: Final[dict[str, Callable[..., xr.DataArray]]] = {
     "crop": crop,
     "bin": bin,
     "mask": mask,
+    "dark": subtract_dark,
+    "gain": correct_gain,
     "spikes": remove_spikes,
     "align": align,
     "background": remove_background,
+    "normalise": normalise,
+    "anscombe": anscombe,
 }
 """Steps of the command line by name."""
 NUMBER_OR_RANGE: Final = r"(?:[-+]?(?:\d+\.?\d*|\.\d+)(?:[eE][-+]?\d+)?|:)+"

@@ -25,7 +25,7 @@ from scalehsi.cli.session import Session
 from scalehsi.io.atomic import check_file, write_file
 from scalehsi.plots.edge_maps import draw_edge_maps
 from scalehsi.plots.style import to_png
-from scalehsi.quantify.edge_maps import edge_maps
+from scalehsi.quantify.edge_counts import edge_maps
 from scalehsi.schema import InputError
 
 HEAD: Final = ("Edge", "Fit window", "Signal", "Mean net", "± mean", "Above 3 sd", "Misfit")
