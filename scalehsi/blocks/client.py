@@ -5,6 +5,7 @@ No cluster software is imported here: a client is recognised by the ``get`` func
 
 from __future__ import annotations
 
+import multiprocessing.process
 import os
 import sys
 import threading
@@ -51,6 +52,11 @@ def _after_fork() -> None:
     pools.pools.clear()
     if "distributed" in sys.modules and (client := _found_client()) is not None:
         _parents.append(client)
+        # Their end would wait for threads of the parent; its workers are not ours to stop.
+        multiprocessing.process._children.clear()  # type: ignore[attr-defined] # or its end would stop them
+        for each in (client, client.cluster):
+            if each is not None:
+                each.close = lambda *_, **__: None
 
 
 os.register_at_fork(after_in_child=_after_fork)
