@@ -25,5 +25,6 @@ from .models.rank_selection import select_rank as select_rank
 from .report import report as report
 from .schema import InputError as InputError
 from .schema import Interrupted as Interrupted
+from .schema import WorkersLost as WorkersLost
 
 def __getattr__(name: str) -> typing.Any: ...

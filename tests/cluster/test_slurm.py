@@ -8,6 +8,7 @@ import shutil
 import subprocess
 import sys
 import tempfile
+import time
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -165,6 +166,71 @@ def test_a_client_that_is_killed_leaves_no_job_behind(nodes):
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=120, check=False)
     assert done.returncode == -9, done.stderr
     until(lambda: not slurm("squeue", "--noheader"))
+
+
+def daemons(folder: Path, name: str) -> list[psutil.Process]:
+    return [p for p in ours(folder) if p.name() == name]
+
+
+@pytest.mark.parametrize("how", ["scancel", pytest.param("wall time", marks=pytest.mark.slow)])
+def test_a_command_in_a_job_that_ends_keeps_its_state(how: str, nodes: Path) -> None:
+    side = 96 if how == "scancel" else 384  # a fit that would take minutes
+    cube, _ = hsi.simulate.phases((side, side), n_channels=512, seed=1, chunk=96)
+    hsi.save(cube, "map.zarr", overwrite=True)
+    fit = (
+        "fit map.zarr r.zarr -k 3 --set loss=poisson --set bin_factor=1 --set tol=0 --set max_iter=1000000 --overwrite"
+    )
+    state, log = Path(f"{how[:4]}.ckpt"), Path(f"{how[:4]}.log")
+    wrap = f"exec {sys.executable} -m scalehsi {fit} --checkpoint {state} --quiet"
+    job = slurm("sbatch", "--parsable", "--time=1", f"--output={log}", "--wrap", wrap)[0]
+    until(lambda: (state / "state.npz").exists())
+    if how == "scancel":
+        slurm("scancel", job)
+    until(lambda: not slurm("squeue", "--noheader"), seconds=240)
+    said = [line for line in log.read_text().splitlines() if "slurmstepd" not in line]
+    assert said[0].startswith("stopping: waits for what is being written and ends with the state of the last complete")
+    assert "stopped by SIGTERM after" in said[1]
+    assert f"the state is in '{state}', go on with: scalehsi fit" in said[1]
+    assert not Path("r.zarr").exists()
+
+
+def test_a_fit_does_not_need_the_queue_once_its_jobs_run(nodes: Path) -> None:
+    cube, _ = hsi.simulate.phases((64, 64), n_channels=256, seed=1, chunk=32)
+    model = hsi.NMF(n_components=3, max_iter=8, tol=0.0)
+    expected = hsi.fit(cube, model, seed=0)
+
+    def kill(step) -> None:
+        for controller in daemons(nodes, "slurmctld") if step.iteration == 3 else ():
+            controller.kill()
+
+    with hsi.connect("slurm", **{**JOB, **LOOPBACK}, wait=60):
+        result = hsi.fit(cube, model, seed=0, progress=kill)
+        assert not daemons(nodes, "slurmctld")
+        subprocess.run(["slurmctld", "-f", f"{nodes}/slurm.conf"], check=True, timeout=60)
+        until(lambda: daemons(nodes, "slurmctld"))
+    np.testing.assert_allclose(result["objective"], expected["objective"], rtol=1e-5)
+    until(lambda: not slurm("squeue", "--noheader"))
+
+
+def test_a_fit_whose_nodes_are_all_lost_ends_with_its_checkpoint(nodes: Path) -> None:
+    cube, _ = hsi.simulate.phases((64, 64), n_channels=256, seed=1, chunk=32)
+    model = hsi.NMF(n_components=3, loss="poisson", max_iter=1000000, tol=0.0)
+    killed: list[float] = []
+
+    def kill(step) -> None:
+        if step.iteration == 3 and not killed:
+            for process in ours(nodes):
+                if process.name() not in ("slurmctld", "munged"):
+                    process.kill()
+            killed.append(time.monotonic())
+
+    with hsi.connect("slurm", **{**JOB, **LOOPBACK}, wait=60):
+        with pytest.raises(hsi.WorkersLost, match=r"all workers of the cluster are gone.*the state is in lost.ckpt"):
+            hsi.fit(cube, model, seed=0, progress=kill, checkpoint="lost.ckpt")
+        assert time.monotonic() - killed[0] < 60
+    for words in (("down",), ("up", "--nodes", 3, "--cpus", 2, "--memory", 4000)):
+        done = local_slurm(words[0], nodes, *words[1:])
+        assert done.returncode == 0, done.stderr
 
 
 def test_down_leaves_nothing_running(nodes):
