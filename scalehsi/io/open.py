@@ -139,7 +139,7 @@ def open_image(path: PathLike, *, dataset: int | str | None = None) -> xr.DataAr
     ...     open_image(save(image.to_dataset(), folder + "/haadf.zarr")).shape
     (2, 3)
     """
-    source = _existing(path)
+    source = existing_path(path)
     if source.is_dir() and source.suffix.lower() != ".zspy":
         return image_of_store(source, dataset=dataset)
     return read_image(source, dataset=dataset)
@@ -231,7 +231,7 @@ def open_dataset(path: PathLike) -> xr.Dataset:
     InputError
         When the path does not exist, or the store is damaged or truncated.
     """
-    folder = _existing(path)
+    folder = existing_path(path)
     if not folder.is_dir():
         raise InputError(f"{str(path)!r} is a file, a store is a folder; open a spectrum image with scalehsi.open_cube")
     data = read_store(folder)[0]
@@ -242,7 +242,7 @@ def open_dataset(path: PathLike) -> xr.Dataset:
     return data
 
 
-def _existing(path: PathLike) -> Path:
+def existing_path(path: PathLike) -> Path:
     """A path of a file or a folder; a FIFO or a device would be read without an end."""
     source = local_path(path)
     check_exists(source)
@@ -260,7 +260,7 @@ def open_raw(
     repairs: Repairs = NOTHING,
 ) -> xr.DataArray:
     """Open a cube with its chunks on disk; the arguments are those of `open_cube`."""
-    source = _existing(path)
+    source = existing_path(path)
     if source.is_dir() and source.suffix.lower() != ".zspy":
         return cube_of_store(source, signal=signal, dataset=dataset, repairs=repairs)
     if repairs.axes is not None:

@@ -10,12 +10,13 @@ from typing import Final
 import numpy as np
 import xarray as xr
 
+from scalehsi.chunks import MiB
 from scalehsi.cube import energy_factor
-from scalehsi.io.atomic import check_exists, local_path
-from scalehsi.io.open import open_cube, open_result
+from scalehsi.io.open import existing_path, open_cube, open_result
 from scalehsi.schema import COMPONENT, ENDMEMBERS, ENERGY, InputError, usual_unit
 
 TABLES: Final = (".csv", ".txt", ".tsv")
+TABLE_BYTES: Final = 64 * MiB
 STORES: Final = (".zarr", ".nc", ".zip")
 
 
@@ -39,8 +40,7 @@ def open_spectra(path: str | os.PathLike[str]) -> xr.DataArray:
     InputError
         When the file has no spectra, no unit of energy, or values that are no numbers.
     """
-    place = local_path(path)
-    check_exists(place)
+    place = existing_path(path)
     if place.suffix.lower() in STORES:
         result = open_result(place)
         found: xr.DataArray = result[ENDMEMBERS].transpose(COMPONENT, ENERGY)
@@ -54,7 +54,12 @@ def open_spectra(path: str | os.PathLike[str]) -> xr.DataArray:
 
 def _table(path: Path) -> xr.DataArray:
     """The spectra of a table with one header line; columns are separated by commas, semicolons, tabs or blanks."""
-    lines = [line for line in path.read_text(encoding="utf-8-sig").splitlines() if line.strip()]
+    if path.is_dir() or path.stat().st_size > TABLE_BYTES:
+        raise InputError(f"{path.name!r} is no table of spectra, a text file of at most {TABLE_BYTES / 1e6:.0f} MB")
+    try:
+        lines = [line for line in path.read_text(encoding="utf-8-sig").splitlines() if line.strip()]
+    except UnicodeDecodeError:
+        raise InputError(f"{path.name!r} is no text; save the table as UTF-8") from None
     example = "its first line is such as: energy (eV),Cu,Zn"
     if len(lines) < 2:
         raise InputError(f"{path.name!r} holds no table of spectra; {example}")

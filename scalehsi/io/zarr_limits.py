@@ -114,9 +114,10 @@ def is_group(path: Path) -> bool:
     return found is not None and found[1] is None
 
 
-def _require(condition: bool, path: Path | str, what: str) -> None:  # noqa: FBT001 - a check is read as a sentence
+def _require(condition: bool, path: Path | str, what: str, repair: str = "copy or write it again") -> None:  # noqa: FBT001
+    """Refuse a store. condition: what must hold. path: of the store. what: is wrong otherwise. repair: what to do."""
     if not condition:
-        raise InputError(f"the store {str(path)!r} cannot be opened: {what}; copy or write it again")
+        raise InputError(f"the store {str(path)!r} cannot be opened: {what}; {repair}")
 
 
 def _members(path: Path) -> list[str]:
@@ -316,11 +317,11 @@ def _check_sizes(name: str, store: str, array: StoredArray, chunks: Sequence[int
         len(chunks) == len(array.shape), store, f"{_of(name)} has {len(array.shape)} dims, its chunks {len(chunks)}"
     )
     count = math.prod(math.ceil(n / c) for n, c in zip(array.shape, chunks, strict=True))
-    _require(count <= CHUNKS, store, f"{_of(name)} has {count:.3g} chunks, at most {CHUNKS:,} are read")
+    anew = f"store it anew: xarray.open_zarr({store!r}, chunks={{...}}).drop_encoding().to_zarr(...)"
+    _require(count <= CHUNKS, store, f"{_of(name)} has {count:.3g} chunks, at most {CHUNKS:,} are read", anew)
     size = math.prod(chunks) * itemsize
-    _require(
-        size <= CHUNK_BYTES, store, f"{_of(name)} has chunks of {size / 1e9:.3g} GB, at most 1.07 GB are read at once"
-    )
+    large = f"{_of(name)} has chunks of {size / 1e9:.3g} GB, at most {CHUNK_BYTES / 1e9:.3g} GB are read at once"
+    _require(size <= CHUNK_BYTES, store, large, anew)
     if unquote(name) == MASK:
         _require(values <= MASK_VALUES, store, f"its mask has {values:.3g} values, at most {MASK_VALUES:.3g} are read")
     for dim, n in zip(array.dims or (), array.shape, strict=False):

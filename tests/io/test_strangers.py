@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import gzip
+import os
 import pickle
 import re
 import resource
@@ -20,6 +21,7 @@ import scalehsi as hsi
 from scalehsi.io.archive import read_archive
 from scalehsi.io.chunk_guard import GuardedPipeline, guarded
 from scalehsi.io.open import open_maps
+from scalehsi.io.reference_spectra import open_spectra
 from scalehsi.io.zstd_size import zstd_size
 from scalehsi.schema import InputError
 from tests.hostile import KINDS, plant, planted
@@ -187,6 +189,26 @@ def test_an_axis_without_values_is_refused_before_it_is_read(tmp_path: Path, goo
     edit_array(path, "energy", shape=[10**10])
     with pytest.raises(InputError, match=r"the axis 'energy' has 1e\+10 values, at most 1e\+07 are read"):
         hsi.open_cube(path)
+
+
+@pytest.mark.parametrize("name", ["a.csv", "a.msa", "a.zarr", "a.hspy"])
+@pytest.mark.parametrize("what", ["fifo", "device"])
+def test_what_is_no_file_is_refused_wherever_a_path_is_taken(tmp_path: Path, name: str, what: str) -> None:
+    path = tmp_path / name
+    if what == "fifo":
+        os.mkfifo(path)
+    else:
+        path.symlink_to("/dev/zero")
+    for read in (hsi.open_cube, hsi.open_result, hsi.open_image, open_maps, open_spectra):
+        with pytest.raises(InputError, match="is no file and no folder"):
+            read(path)
+
+
+@pytest.mark.parametrize("content", [b"\xff\xfe\x00 1", b"energy (eV),a\n1,x\n", b"\0" * 100, b"energy (eV),a\n" * 3])
+def test_tables_that_are_none_are_refused(tmp_path: Path, content: bytes) -> None:
+    (tmp_path / "t.csv").write_bytes(content)
+    with pytest.raises(InputError, match=r"'t\.csv' (is no|holds no|has)|the first column of 't\.csv'"):
+        open_spectra(tmp_path / "t.csv")
 
 
 def test_archives_are_read_as_numpy_writes_them(tmp_path: Path) -> None:
