@@ -23,8 +23,8 @@ from scalehsi.blocks.lost_workers import wait_for_a_worker
 Report = Callable[[int, int], None]
 """Called with the number of blocks done and the number of blocks in the pass."""
 
-PROCESS_BYTES: Final = 300 * 2**20
-"""Memory of a worker process before it loads any data: Python, numpy, numba and their compiled kernels; 287 to 298 MiB
+PROCESS_BYTES: Final = 320 * 2**20
+"""Memory of a worker process before it loads any data: Python, numpy, numba and their compiled kernels; 287 to 325 MiB
 were measured."""
 WORKER_SHARE: Final = 0.95
 """Of its memory limit, that a worker may fill before it is killed."""

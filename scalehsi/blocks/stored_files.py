@@ -41,6 +41,11 @@ class StoredFiles:
         self.before = {place: _state(place) for place in self.places}
 
     @property
+    def bytes(self) -> int:
+        """Bytes of all files."""
+        return sum(size for files in self.before.values() for size, _, _ in files.values())
+
+    @property
     def largest(self) -> int:
         """Bytes of the largest file; 0 without files."""
         return max((size for files in self.before.values() for size, _, _ in files.values()), default=0)

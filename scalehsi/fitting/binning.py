@@ -138,6 +138,17 @@ def sparse(view: Blocks, seen: Survey) -> bool:
     return (view.device == "cuda" or seen.density < DENSE_SHARE) and size <= capacity().memory // 2
 
 
+def fits_without_zeros(view: Blocks, density: float) -> bool:
+    """Whether the workers can keep the counts of a cube without zeros, beside its blocks. density: of the values."""
+    size = (BYTES_PER_VALUE * density * view.n_energies + 8) * math.prod(view.shape)
+    return size <= room_without_zeros(view, capacity().memory)
+
+
+def room_without_zeros(view: Blocks, memory: int) -> int:
+    """Bytes that counts without zeros may fill. memory: of all workers."""
+    return memory * 3 // 4 - int(view.cube.nbytes) if view.resident else memory // 2
+
+
 def binned(view: Blocks, rows: int, columns: int | None = None, *, whole: bool = False) -> Blocks:
     """The view itself, or a view of the binned cube, which is opened once and stored in ``view.branches``.
 

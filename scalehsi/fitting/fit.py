@@ -107,7 +107,7 @@ def fit(
         raise InputError(
             "resume=True needs the folder to resume from; give checkpoint='run.ckpt' (--checkpoint run.ckpt)"
         )
-    plan(cube, model)  # refuses what would not fit in memory
+    needs = plan(cube, model)  # refuses what would not fit in memory
     require(is_number(seed, numbers.Integral) and seed >= 0, f"seed is a whole number of at least 0, got {seed!r}")
     store = None if checkpoint is None else Checkpoint(checkpoint, model=model, seed=seed, inputs=inputs)
     bar = Bar() if progress is True else None
@@ -117,7 +117,7 @@ def fit(
         with stoppable(), workers_watched():
             saved = None if store is None else store.prepare(resume=resume)
             saver.iteration = 0 if saved is None else len(saved.objective)
-            view = open_blocks(inputs.cube, device=_device(device, model))
+            view = open_blocks(inputs.cube, device=_device(device, model), resident=needs.resident)
             tracker = Tracker(bar or (progress if callable(progress) else None), model.max_iter)
             view.report = tracker.report
             for name, each in inputs.others.items():

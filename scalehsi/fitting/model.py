@@ -78,6 +78,8 @@ class Cost:
         What the workers keep of each pixel between passes where they do not keep the cube.
     aligned_bytes : int
         What is aligned with each pixel in every pass; the workers keep it where they keep the cube.
+    keeps_counts : bool
+        True where the workers also keep the counts without their zeros, if they are small enough.
     """
 
     passes: int
@@ -86,6 +88,7 @@ class Cost:
     columns: int
     kept_bytes: int = 0
     aligned_bytes: int = 0
+    keeps_counts: bool = False
 
 
 class Inputs(NamedTuple):

@@ -16,6 +16,8 @@ import dask.array as da
 import numpy as np
 import xarray as xr
 
+from scalehsi.blocks.compute import capacity
+from scalehsi.blocks.graph import rechunked
 from scalehsi.chunks import MiB, StorageLayout, smallest_unsigned, work_chunks
 from scalehsi.io.zarr_layout import with_layout
 from scalehsi.io.zarr_store import create_arrays, mark_complete
@@ -27,6 +29,8 @@ CHUNKS_PER_REGION: Final = 2
 """Storage chunks of one region; memory holds several copies of a region between reading and writing."""
 MAX_REGION_BYTES: Final = 512 * MiB
 """Largest region, where smaller ones would read or compute the same values several times."""
+COPIES_OF_REGION: Final = 4
+"""Of a region in memory, at most: as it is read, joined, converted and cut into files."""
 _LARGEST_EXACT_INTEGER: Final = {2: 2**11, 4: 2**24, 8: 2**53}
 """By the bytes of a float: up to this value it holds every whole number."""
 
@@ -56,7 +60,7 @@ def regions_of(cube: xr.DataArray, layout: StorageLayout, *, blocks: Sequence[in
         Of the store to be written.
     blocks : sequence of int, optional
         Size along each dim of a unit of reading (a compressed chunk) or of computing (a dask block), which is read or
-        computed whole even for a part of it. A region then spans whole blocks, up to `MAX_REGION_BYTES`.
+        computed whole even for a part of it. A region then spans whole blocks, up to `largest_region`.
 
     Examples
     --------
@@ -69,11 +73,18 @@ def regions_of(cube: xr.DataArray, layout: StorageLayout, *, blocks: Sequence[in
     least = max(math.prod(layout.chunks[:-1]) * _chunks_per_region(), math.prod(unit)) * pixel_bytes
     if blocks is not None:
         whole = tuple(math.ceil(size / n) * n for size, n in zip(blocks[:-1], unit, strict=True))
-        if math.prod(whole) * pixel_bytes <= MAX_REGION_BYTES:
+        most = largest_region()
+        if math.prod(whole) * pixel_bytes <= most:
             unit = whole
-        least = max(least, min(MAX_REGION_BYTES, math.prod(whole) * pixel_bytes))
+        least = max(least, min(most, math.prod(whole) * pixel_bytes))
     grid = work_chunks(cube.shape, cube.dtype.itemsize, storage=unit, block_bytes=least)
     return [(*pixels, slice(0, cube.shape[-1])) for pixels in _slices(grid)]
+
+
+def largest_region() -> int:
+    """Largest number of bytes of a region, such that its copies fit in the memory of this process or of a worker."""
+    here = capacity()
+    return min(MAX_REGION_BYTES, here.memory // here.workers // COPIES_OF_REGION)
 
 
 def _slices(grid: Sequence[Sequence[int]]) -> Iterator[Region]:
@@ -96,8 +107,9 @@ def smallest_dtype(data: Any, regions: Sequence[Region], progress: PixelProgress
     Parameters
     ----------
     data : array
-        Read once: a lazy array by its own blocks, an array in memory by ``regions``. Floats are read up to the first
-        part with a fraction, a negative number or a NaN.
+        Read once: a lazy array by its own blocks, an array in memory by ``regions``, and so a lazy one whose blocks
+        are larger than a region may be. Floats are read up to the first part with a fraction, a negative number or a
+        NaN.
     regions : sequence of tuple of slice
     progress : PixelProgress
         Advanced to half of its total.
@@ -107,7 +119,7 @@ def smallest_dtype(data: Any, regions: Sequence[Region], progress: PixelProgress
     if own == np.uint8:
         progress.to(half)
         return own
-    parts = list(_slices(data.chunks)) if isinstance(data, da.Array) else list(regions)
+    parts = list(_slices(data.chunks)) if isinstance(data, da.Array) and not _large(data) else list(regions)
     largest = 0
     limit = _LARGEST_EXACT_INTEGER.get(own.itemsize, 0) if own.kind == "f" else None
     step = _chunks_per_region()
@@ -120,6 +132,10 @@ def smallest_dtype(data: Any, regions: Sequence[Region], progress: PixelProgress
             largest = max(largest, int(high))
         progress.to(half * (first + len(batch)) // len(parts))
     return smallest_unsigned(largest)
+
+
+def _large(data: da.Array) -> bool:
+    return math.prod(map(max, data.chunks)) * data.dtype.itemsize > largest_region()
 
 
 def _range(part: Any, *, floats: bool) -> tuple[Any, Any, Any]:
@@ -164,7 +180,7 @@ def write_regions(
         part = data[region]
         if isinstance(part, da.Array):
             # One task for each file: no two tasks write to the same one.
-            part.astype(dtype).rechunk(files).store(target, regions=region, lock=False)
+            rechunked(part.astype(dtype), files).store(target, regions=region, lock=False)
         else:
             target[region] = part.astype(dtype, copy=False)
         progress.step(math.prod(s.stop - s.start for s in region[:-1]))

@@ -9,12 +9,21 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+import dask
 import dask.array as da
 import xarray as xr
 
 from scalehsi.cube import check_cube, with_history
 from scalehsi.io.atomic import check_destination, replacing
-from scalehsi.io.by_region import CHUNKS_PER_REGION, Listener, PixelProgress, regions_of, smallest_dtype, write_regions
+from scalehsi.io.by_region import (
+    CHUNKS_PER_REGION,
+    Listener,
+    PixelProgress,
+    largest_region,
+    regions_of,
+    smallest_dtype,
+    write_regions,
+)
 from scalehsi.io.open import LARGE_BLOCK_BYTES, PathLike, logger, open_raw
 from scalehsi.io.repairs import Repairs
 from scalehsi.io.save import as_dataset, chunk_bytes_of, destination_path
@@ -79,8 +88,9 @@ def convert(
     the first fraction or negative number.
 
     Memory: several copies of a region of two storage chunks (of one shard in a store of more than a thousand chunks).
-    The region grows, to 512 MiB at most, for a source that is stored or computed in larger blocks. A file whose reader
-    decodes it whole stays in memory whole, and the log of ``scalehsi`` names its size. A lazy cube is computed twice,
+    The region grows, to 512 MiB or a quarter of a worker's memory, for a source that is stored or computed in larger
+    blocks. Blocks above that are read by this process, not by workers. A file whose reader decodes it whole stays in
+    memory whole, and the log of ``scalehsi`` names its size. A lazy cube is computed twice,
     once for its largest value, and region by region, so that intermediate results that several regions need are
     computed again for each; `save` computes a lazy cube once, and keeps its dtype.
 
@@ -106,6 +116,7 @@ def convert(
             cube = _load_if_undivided(opened, Path(src).name, chunk_bytes)
             grid, blocks = None, cube.encoding.get("chunks")
             closing.callback(opened.close)
+        closing.enter_context(_near(cube))
         dims = tuple(map(str, cube.dims))
         layout = layout_of(dims, cube.shape, cube.dtype.itemsize, chunk_bytes, blocks=grid)
         regions = regions_of(cube, layout, blocks=blocks)
@@ -137,4 +148,11 @@ def _load_if_undivided(cube: xr.DataArray, name: str, chunk_bytes: int) -> xr.Da
         name,
         cube.nbytes / 1e6,
     )
-    return cube.compute()
+    return cube.compute(scheduler="synchronous")  # here: a worker may have less memory
+
+
+def _near(cube: xr.DataArray) -> contextlib.AbstractContextManager[Any]:
+    """A context in which blocks that are too large for a worker are read by this process."""
+    if cube.chunks is None or math.prod(map(max, cube.chunks)) * cube.dtype.itemsize <= largest_region():
+        return contextlib.nullcontext()
+    return dask.config.set(scheduler="synchronous")

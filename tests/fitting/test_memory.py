@@ -1,4 +1,4 @@
-"""A cube four times larger than the workers' memory limit is fitted under it, and the client stays small."""
+"""Fits and conversions under a real memory limit of the workers: they end right, or are refused before they read."""
 
 from __future__ import annotations
 
@@ -83,3 +83,89 @@ def test_a_cube_four_times_the_limit_is_fitted_under_it(tmp_path: Path) -> None:
     assert figures["status"] == "max_iter"
     # Worker restarts would leave a result of the same numbers but no peak to read; the fit itself must be right too.
     assert figures["residual"] < 0.2 * figures["signal"]
+
+
+REPAIRED = textwrap.dedent("""
+    import json, os, re, sys
+
+    import numpy as np
+
+    import scalehsi as hsi
+
+    LIMIT = 450 * 2**20
+
+
+    def write(store, dtype, channels, chunk, side):
+        # Sparse counts: quick to write and to decode. Chunks as other programs choose them.
+        tile = np.random.default_rng(0).poisson(0.1 + np.arange(channels) % 7 / 50, (side, channels)).astype(dtype)
+        cube = hsi.make_cube(np.broadcast_to(tile, (side, side, channels)), energy=np.arange(float(channels)),
+                             energy_units="eV")
+        encoding = {"cube": {"chunks": tuple(min(c, n) for c, n in zip(chunk, cube.shape))}}
+        cube.rename("cube").to_dataset().to_zarr(store, zarr_format=3, encoding=encoding, consolidated=False)
+
+
+    def pid(dask_worker=None):
+        return os.getpid()
+
+
+    if __name__ == "__main__":
+        folder, dtype, chunks, model = sys.argv[1:]
+        os.chdir(folder)
+        if not os.path.exists("big.zarr"):
+            write("big.zarr", dtype, 512, json.loads(chunks), 300)
+            raise SystemExit
+        model = {"nmf": hsi.NMF(3, max_iter=2, tol=0), "psnmf": hsi.PSNMF(3, bin_factor=25, max_iter=2, tol=0)}[model]
+        found = {"message": ""}
+        with hsi.connect("local", workers=1, memory=LIMIT) as cluster:
+            workers = cluster.client.run(pid)
+            cube = hsi.open_cube("big.zarr")
+            found["cube"] = cube.nbytes
+            records = []
+            try:
+                result = hsi.fit(cube, model, seed=0, progress=records.append)
+            except hsi.InputError as error:
+                found["message"] = str(error)
+                typed = re.search(r"scalehsi convert (\\S+) (\\S+) --chunk-mb (\\d+)", found["message"])
+                source, target, mb = typed.groups()
+                found["blocks"] = len(records)
+                path = hsi.convert(source, target, chunk_mb=float(mb))
+                result = hsi.fit(hsi.open_cube(path), model, seed=0)
+            found["status"] = result.attrs["status"]
+            found["same workers"] = cluster.client.run(pid) == workers
+            found["finite"] = bool(np.isfinite(result["endmembers"].values).all())
+        print(json.dumps(found))
+""")
+
+
+def repaired(tmp_path: Path, dtype: str, chunks: tuple[int, ...], model: str) -> dict[str, object]:
+    """Fit a store of these chunks on a worker of 450 MiB; if that is refused, convert as the message says, and fit."""
+    script = tmp_path / "repaired.py"
+    script.write_text(REPAIRED)
+    command = [sys.executable, str(script), str(tmp_path), dtype, json.dumps(chunks), model]
+    subprocess.run(command, check=True, timeout=300)  # writes the store
+    done = subprocess.run(command, capture_output=True, text=True, timeout=500, check=False)
+    assert done.returncode == 0, done.stderr[-3000:]
+    found: dict[str, object] = json.loads(done.stdout.splitlines()[-1])
+    return found
+
+
+@pytest.mark.cluster
+@pytest.mark.parametrize("chunks", [(300, 300, 512), (300, 300, 8)], ids=["one chunk", "energy chunks"])
+def test_chunks_that_would_kill_a_worker_are_refused_and_the_convert_repairs_them(
+    tmp_path: Path, chunks: tuple[int, ...]
+) -> None:
+    found = repaired(tmp_path, "float32", chunks, "nmf")
+    assert found["cube"] == 300 * 300 * 512 * 4
+    assert "to decode and join its stored chunks" in str(found["message"])
+    assert found["blocks"] == 0  # nothing was read
+    assert found["status"] == "max_iter"
+    assert found["same workers"]  # none was killed
+    assert found["finite"]
+
+
+@pytest.mark.cluster
+def test_a_mixture_of_dense_counts_stays_within_the_memory(tmp_path: Path) -> None:
+    found = repaired(tmp_path, "uint16", (64, 64, 512), "psnmf")
+    assert found["status"] == "max_iter"
+    assert found["same workers"]
+    assert found["finite"]

@@ -40,5 +40,8 @@ def cost_of(model: Settings, shape: tuple[int, ...], itemsize: int) -> Cost:
     if model.start in ("nndsvd", "nndsvda"):
         sums = max(sums, 8 * channels * (k + 12))
     return Cost(
-        passes=passes, sums_bytes=sums, work_bytes=work, columns=k + 1, kept_bytes=kept, aligned_bytes=4 * len(own)
+        *(passes, sums, work, k + 1),
+        kept_bytes=kept,
+        aligned_bytes=4 * len(own),
+        keeps_counts=model.loss == "poisson" and not model.missing,
     )

@@ -142,13 +142,14 @@ def _pass(
 
 
 def _update(
-    x: Counts, gamma: Any = None, *, tile: Tile, s: Float, alpha: float, restart: bool, stride: int
+    x: Any, gamma: Any = None, *, tile: Tile, s: Float, alpha: float, restart: bool, stride: int
 ) -> tuple[dict[str, Any], dict[str, Any]]:
-    """`mixture.update` on the bins of a block, or on the sampled ones; the arguments as in `_pass`."""
+    """`mixture.update` on the bins of a block (P, E), or on the sampled ones; the arguments as in `_pass`."""
     index = tile.index
     if stride > 1:
         rows = np.flatnonzero(in_sample(index, stride=stride, seed=0))
-        x, index, gamma = x.take(rows), index[rows], None if gamma is None else gamma[rows]
+        x = x.take(rows) if isinstance(x, Counts) else x[rows]
+        index, gamma = index[rows], None if gamma is None else gamma[rows]
     # The posteriors return to the client as a sum: kept on the workers they would need a second graph in every pass.
     pixels, sums = mixture.update(x, gamma, s=s, alpha=alpha, restart=restart)
     return {}, {**sums, "gamma": [pixels["gamma"]], "index": [index]}

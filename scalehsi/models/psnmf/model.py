@@ -195,6 +195,7 @@ class PSNMF(IterativeModel):
             "spectrum": seen.spectrum,
             "pixels": np.asarray(seen.pixels),
             "filled": np.asarray(seen.filled),
+            "density": np.asarray(seen.density),
         }
         sides = binning.sides(self.bin_factor)
         if sides is None:
@@ -235,7 +236,10 @@ class PSNMF(IterativeModel):
         return state["kept"]
 
     def _fine(self, view: Blocks, state: State) -> Blocks:
-        return binning.without_zeros(binning.binned(view, *map(int, state["fine"])))
+        bins = binning.binned(view, *map(int, state["fine"]))
+        # Both forms give the same numbers. Checkpoints of earlier versions have no density.
+        small = binning.fits_without_zeros(view, float(state.get("density", 0.0)))
+        return binning.without_zeros(bins) if small else bins
 
     def finish(self, view: Blocks, state: State) -> Variables:
         if self.mixed:
@@ -326,4 +330,5 @@ class PSNMF(IterativeModel):
 
     def cost(self, shape: tuple[int, ...], itemsize: int) -> Cost:
         k, channels = self.n_components, shape[-1]
-        return Cost(passes=6, sums_bytes=16 * channels * k, work_bytes=64 * 4 * channels, columns=k + 1)
+        sums, work = 16 * channels * k, 64 * 16 * channels
+        return Cost(6, sums, work, k + 1, keeps_counts=self.mixed)
