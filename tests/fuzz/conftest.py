@@ -8,7 +8,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
-from hypothesis import HealthCheck, settings
+from hypothesis import HealthCheck, Phase, settings
 
 from scalehsi.cli.app import main
 from tests.hostile import plant
@@ -18,6 +18,7 @@ settings.register_profile(
     max_examples=int(os.environ.get("FUZZ_EXAMPLES", "25")),
     deadline=None,
     database=None,
+    phases=[Phase.generate],  # shrinking takes minutes, and the drawn values are short
     suppress_health_check=list(HealthCheck),
 )
 
