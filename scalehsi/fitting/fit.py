@@ -17,7 +17,7 @@ from scalehsi.blocks.lost_workers import workers_watched
 from scalehsi.checks import is_number, require
 from scalehsi.fitting.checkpoint import Checkpoint, Saved, Saver
 from scalehsi.fitting.judge.convergence import still_turning
-from scalehsi.fitting.judge.order import judge, ordered
+from scalehsi.fitting.judge.order import inherited, judge, ordered
 from scalehsi.fitting.last_pass import add_maps, add_residual, label
 from scalehsi.fitting.loop import Ended, recorded_inner_fits, run_loop
 from scalehsi.fitting.model import Inputs, Model
@@ -225,7 +225,7 @@ def _finished(view: Blocks, model: Model, inputs: Inputs, ended: Ended, *, seed:
         evidence = replace(evidence, loss=model.attributes(variables).get("loss", evidence.loss))
     turning = still_turning(ended.turn, ended.status, flat=ended.flat, max_iter=model.max_iter)
     found = [*model.warnings(variables), *([] if evidence is None else judge(evidence))]
-    found += [] if turning is None else [turning]
+    found += [*([] if turning is None else [turning]), *inherited(view.cube.attrs)]
     result = make_result(
         {**variables, **inputs.carried},
         cube=frame,

@@ -10,7 +10,7 @@ import numpy as np
 from scalehsi.arrays import Float
 from scalehsi.fitting.judge.evidence import Evidence
 from scalehsi.fitting.judge.noise import removed_background, variance_index
-from scalehsi.fitting.judge.words import at_energy, number
+from scalehsi.fitting.judge.words import at_energy, number, prepare
 from scalehsi.kernels.statistics.outliers import standard_deviations
 from scalehsi.physics.eels_edges import EDGES
 from scalehsi.physics.peaks import usual_fwhm
@@ -240,7 +240,7 @@ def _crop_to_edge(evidence: Evidence) -> str:
     noise = np.sqrt(2.0 * np.nan_to_num(evidence.variance_index) / (low * width * max(evidence.pixels, 1)))
     above = np.log(high / low) + exponent * steps > np.maximum(LEAST_RISE, CHANNEL_SIGMAS * noise)
     first = int(np.argmax(above)) - width if above.any() else 0
-    return f"prepare --step crop:energy={float(energy[first]):.4g}:" if first > 0 else ""
+    return prepare(evidence, f"crop:energy={float(energy[first]):.4g}:") if first > 0 else ""
 
 
 def has_zero_loss(evidence: Evidence) -> bool:
@@ -268,7 +268,8 @@ def zero_loss(evidence: Evidence) -> ResultWarning | None:
     text = f"The zero-loss peak is {number(ratio)} times the usual channel and decides the fit."
     start = 20.0 if energy.max() > 40.0 else 0.25 * float(energy.max())
     unit = float(evidence.energy[-1] / energy[-1]) if energy[-1] else 1.0
-    return ResultWarning("zero_loss", text, f"prepare --step crop:energy={start * unit:.4g}:" if start > 0 else "")
+    remedy = prepare(evidence, f"crop:energy={start * unit:.4g}:") if start > 0 else ""
+    return ResultWarning("zero_loss", text, remedy)
 
 
 def negative_values(evidence: Evidence) -> ResultWarning | None:

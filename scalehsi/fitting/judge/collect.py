@@ -123,6 +123,7 @@ def evidence(
         coords={d: _axis(cube, d) for d in navigation_dims(cube) if d in cube.coords},
         dims=tuple(map(str, navigation_dims(cube))),
         settings=model.to_settings(),
+        source=str(cube.attrs.get("source") or ""),
     )
 
 

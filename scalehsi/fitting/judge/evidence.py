@@ -20,7 +20,8 @@ OPTIMAL_PIXELS: Final = 512
 """Sampled pixels whose abundances are solved again."""
 
 
-class Bins(NamedTuple):
+@dataclass(frozen=True, slots=True, eq=False)
+class Bins:
     """Sampled bins of one width, spread over the whole map; only pixels in use count.
 
     Attributes
@@ -38,7 +39,7 @@ class Bins(NamedTuple):
     """
 
     width: int
-    index: Int  # type: ignore[assignment]
+    index: Int
     pixels: Int
     data: Float
     abundances: Float
@@ -63,7 +64,8 @@ class Regions(NamedTuple):
     abundances: Float
 
 
-class Voxels(NamedTuple):
+@dataclass(frozen=True, slots=True, eq=False)
+class Voxels:
     """The strongest candidates for spikes, strongest first: at most 100.
 
     Attributes
@@ -82,7 +84,7 @@ class Voxels(NamedTuple):
         Candidates in all.
     """
 
-    index: Int  # type: ignore[assignment]
+    index: Int
     channel: Int
     value: Float
     expected: Float
@@ -91,7 +93,8 @@ class Voxels(NamedTuple):
     number: int
 
 
-class Bright(NamedTuple):
+@dataclass(frozen=True, slots=True, eq=False)
+class Bright:
     """Pixels that are much brighter than their neighbours, the most extreme first: at most 100.
 
     Attributes
@@ -101,7 +104,7 @@ class Bright(NamedTuple):
         Sum of the pixel's spectrum, and the largest of that of its 4 neighbours.
     """
 
-    index: Int  # type: ignore[assignment]
+    index: Int
     total: Float
     neighbour: Float
 
@@ -193,6 +196,8 @@ class Evidence:
         Names of the pixel dims.
     settings : dict
         The settings of the model.
+    source : str
+        Name of the file of the cube; empty where it is not known.
     """
 
     endmembers: Float
@@ -224,6 +229,7 @@ class Evidence:
     coords: dict[str, tuple[Float, str]] = field(default_factory=dict)
     dims: tuple[str, ...] = ("y", "x")
     settings: dict[str, Any] = field(default_factory=dict)
+    source: str = ""
 
     @property
     def energy_ev(self) -> Float | None:

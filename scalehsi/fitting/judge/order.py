@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import json
 import logging
-from collections.abc import Callable, Iterable
-from typing import Final
+from collections.abc import Callable, Iterable, Mapping
+from typing import Any, Final
 
 import numpy as np
 
@@ -113,6 +114,18 @@ def judge(evidence: Evidence) -> list[ResultWarning]:
             found.append(warning)
     many = evidence.spikes.number > MANY_SPIKES and any(w.code == "drift" for w in found)
     return [w for w in found if not (many and w.code == "spike")]
+
+
+def inherited(attrs: Mapping[str, Any]) -> list[ResultWarning]:
+    """The warnings of the fit whose maps are the data of this one, from the attributes of these maps.
+
+    Examples
+    --------
+    >>> inherited({"parent": '{"warnings": [{"code": "drift", "text": "Spectra shift.", "remedy": ""}]}'})
+    [ResultWarning(code='drift', text="Of the maps' fit: Spectra shift.", remedy='')]
+    """
+    parent = json.loads(attrs.get("parent") or "{}")
+    return [ResultWarning(w["code"], f"Of the maps' fit: {w['text']}", w["remedy"]) for w in parent.get("warnings", ())]
 
 
 def ordered(found: Iterable[ResultWarning]) -> list[ResultWarning]:

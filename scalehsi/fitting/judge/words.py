@@ -2,7 +2,20 @@
 
 from __future__ import annotations
 
+import shlex
+from pathlib import Path
+
 from scalehsi.fitting.judge.evidence import Evidence
+
+
+def prepare(evidence: Evidence, step: str) -> str:
+    """The command that prepares the fitted cube by one step; SRC and DST where its file is not known.
+
+    step: as ``scalehsi prepare --step`` takes it.
+    """
+    source = evidence.source
+    made = f"{Path(source.rstrip('/')).stem}-prepared.zarr" if source else "DST"
+    return shlex.join(["scalehsi", "prepare", source or "SRC", made, "--step", step])
 
 
 def at_energy(evidence: Evidence, channel: int) -> str:

@@ -156,7 +156,7 @@ def test_the_crop_before_the_first_edge() -> None:
     scene = Scene("EELS", 2e5, seed=0, k=1)
     found = background_on(scene.evidence())
     assert found is not None
-    start = float(found.remedy.removeprefix("prepare --step crop:energy=").removesuffix(":"))
+    start = float(found.remedy.removeprefix("scalehsi prepare SRC DST --step crop:energy=").removesuffix(":"))
     assert 430 < start < 456
 
 
@@ -174,7 +174,7 @@ def test_the_zero_loss_peak(height: float, said: bool, unit: str) -> None:
     assert dead_channel(found) is None
     assert not stands_on_background(found)
     if warned is not None:
-        assert warned.remedy == f"prepare --step crop:energy={20 / factor:g}:"
+        assert warned.remedy == f"scalehsi prepare SRC DST --step crop:energy={20 / factor:g}:"
         assert zero_loss(replace(found, signal="EDS")) is None
 
 

@@ -202,7 +202,7 @@ def test_other_directions_name_the_places() -> None:
     assert found is not None
     assert "most between x = " in found.text
     assert "rows" not in found.text
-    assert found.remedy == "prepare --step bin:energy=4"
+    assert found.remedy == "scalehsi prepare SRC DST --step bin:energy=4"
 
 
 def test_the_size_in_the_text() -> None:

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import pytest
 
+import scalehsi as hsi
 from scalehsi.fitting.judge.gaussian_process import judge, length_at_bound, maps_too_small, noise_not_identifiable
+from scalehsi.result import ResultWarning, result_warnings, warnings_text
 
 SHAPE = (32, 40)
 
@@ -89,3 +91,15 @@ def test_lengths_of_maps_without_structure_are_not_judged() -> None:
     assert codes(3.0) == ["noise_not_identifiable"]
     assert codes(300.0) == ["maps_too_small", "length_at_bound"]
     assert judge((5, 5), None, (32, 32), frames=1, pixels=[1024], gain=300.0) == []
+
+
+def test_warnings_of_the_maps_fit_are_inherited() -> None:
+    cube, _ = hsi.simulate.phases((16, 16), counts_per_pixel=60, seed=1)
+    result = hsi.fit(cube, hsi.NMF(2, max_iter=3))
+    surplus = ResultWarning("below_noise", "Component 2 is nothing.", "n_components=1")
+    said = [surplus, ResultWarning("drift", "It moves.")]
+    found = result_warnings(hsi.fit(result.assign_attrs(warnings=warnings_text(said)), hsi.ParallelGP()))
+    assert [w.code for w in found][:2] == ["drift", "below_noise"]
+    assert found[1] == surplus._replace(text="Of the maps' fit: Component 2 is nothing.")
+    alone = result_warnings(hsi.fit(result.assign_attrs(warnings="[]")["abundances"], hsi.ParallelGP()))
+    assert not any(w.text.startswith("Of the maps") for w in alone)

@@ -173,7 +173,7 @@ def degenerate() -> dict[str, Evidence]:
     made = scene("edx", 100, 2, seed=0, size=16)
     x, c, s = made.counts, made.maps, made.spectra
     clean = evidence_of(x, c, s)
-    hole = clean.bins[0]._replace(data=np.full_like(clean.bins[0].data, np.nan))
+    hole = replace(clean.bins[0], data=np.full_like(clean.bins[0].data, np.nan))
     return {
         "one component": evidence_of(x, c.sum(-1, keepdims=True), s.mean(0, keepdims=True)),
         "one pixel": evidence_of(x[:1, :1], c[:1, :1], s),
