@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 import scalehsi as hsi
-from scalehsi.fitting.judge.evidence import Evidence
+from scalehsi.fitting.judge.evidence import Bins, Evidence
 from scalehsi.fitting.judge.maps import bins_too_large, maps_not_optimal, one_pixel_component
 from scalehsi.kernels import least_squares, poisson
 from tests.fitting.judge.reference import evidence_of
@@ -169,6 +169,11 @@ def test_purity_matters_to_the_mixture_alone() -> None:
     assert "component 2 (at most 69 %)" in bins_too_large(replace(found, purity=np.array([0.9, 0.69, 1.0]))).text  # type: ignore[union-attr]
 
 
+def emptied(bins: Bins) -> Bins:
+    """The same width without a bin."""
+    return Bins(bins.width, bins.index[:0], bins.pixels[:0], bins.data[:0], bins.abundances[:0])
+
+
 def degenerate() -> dict[str, Evidence]:
     made = scene("edx", 100, 2, seed=0, size=16)
     x, c, s = made.counts, made.maps, made.spectra
@@ -190,7 +195,7 @@ def degenerate() -> dict[str, Evidence]:
         "no noise": replace(clean, variance_index=0.0),
         "no bins": replace(clean, bins=()),
         "only wide bins": replace(clean, bins=clean.bins[1:]),
-        "empty bins": replace(clean, bins=tuple(type(b)(b.width, *(v[:0] for v in b[1:])) for b in clean.bins)),
+        "empty bins": replace(clean, bins=tuple(emptied(b) for b in clean.bins)),
         "NaN shares": replace(clean, peak_share=np.full(2, np.nan), purity=np.full(2, np.nan)),
         "nothing in use": evidence_of(x, c, s, mask=np.zeros((16, 16), bool)),
         "negative": evidence_of(x.astype(float) - 5, c, s),

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 import scalehsi as hsi
-from scalehsi.fitting.judge.evidence import Evidence
+from scalehsi.fitting.judge.evidence import Bins, Evidence
 from scalehsi.fitting.judge.rank import below_noise, missing_component, strengths
 from scalehsi.result import ResultWarning
 from tests.fitting.judge.reference import evidence_of
@@ -156,6 +156,11 @@ def test_a_large_map_is_judged_from_its_sample() -> None:
         assert codes(below_noise(found), missing_component(found)) == expected
 
 
+def emptied(bins: Bins) -> Bins:
+    """The same width without a bin."""
+    return Bins(bins.width, bins.index[:0], bins.pixels[:0], bins.data[:0], bins.abundances[:0])
+
+
 def degenerate() -> dict[str, Evidence]:
     made = scene("edx", 100, 2, seed=0, size=16)
     x, c, s = made.counts, made.maps, made.spectra
@@ -183,7 +188,7 @@ def degenerate() -> dict[str, Evidence]:
         "no variance index": replace(clean, variance_index=float("nan")),
         "no noise": replace(clean, variance_index=0.0),
         "no bins": replace(clean, bins=()),
-        "empty bins": replace(clean, bins=tuple(type(b)(b.width, *(v[:0] for v in b[1:])) for b in clean.bins)),
+        "empty bins": replace(clean, bins=tuple(emptied(b) for b in clean.bins)),
         "nothing in use": evidence_of(x, c, s, mask=np.zeros((16, 16), bool)),
         "negative": evidence_of(x.astype(float) - 5, c, s),
         "directions": replace(clean, signed=True, offset=clean.mean),
