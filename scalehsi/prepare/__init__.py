@@ -3,6 +3,7 @@
 from scalehsi.prepare.align import align
 from scalehsi.prepare.background import remove_background
 from scalehsi.prepare.crop_bin_mask import bin, crop, mask
+from scalehsi.prepare.dimension import signal_dimension
 from scalehsi.prepare.edge_windows import propose_windows
 from scalehsi.prepare.gain import correct_gain, estimate_afterglow, subtract_dark
 from scalehsi.prepare.noise import estimate_noise
@@ -26,6 +27,7 @@ __all__ = [
     "propose_windows",
     "remove_background",
     "remove_spikes",
+    "signal_dimension",
     "subtract_dark",
     "thin",
     "thinned",
