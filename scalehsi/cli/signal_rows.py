@@ -15,7 +15,6 @@ from scalehsi.prepare.shift_maps import zero_loss_shifts
 from scalehsi.schema import ENERGY, InputError
 
 
-
 def signal_of(cube: xr.DataArray) -> dict[str, Any]:
     """Noise, and for EELS zero loss and edges, in plain values; what cannot be told is left out."""
     found: dict[str, Any] = {}

@@ -38,6 +38,7 @@ def signal_dimension(cube: xr.DataArray) -> int:
     Returns
     -------
     int
+        1 for one spectrum of varying intensity.
 
     Raises
     ------
@@ -59,9 +60,7 @@ def signal_dimension(cube: xr.DataArray) -> int:
     check_cube(cube)
     channels = int(cube.sizes[ENERGY])
     if channels > MOST_CHANNELS:
-        raise InputError(
-            f"dimension: {channels} channels are too many; bin:energy=2 or crop the cube, to {MOST_CHANNELS}"
-        )
+        raise InputError(f"dimension: {channels} channels are too many; bin:energy=2 or crop it to {MOST_CHANNELS}")
     found = estimate_noise(cube)
     # Fewer pixels than this have no covariance of all channels: sums of neighbouring channels then take their place.
     width = max(1, -(-PIXELS_PER_CHANNEL * channels // int(used_pixels(cube).sum())))

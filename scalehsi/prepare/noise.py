@@ -51,11 +51,11 @@ def estimate_noise(cube: xr.DataArray) -> Noise:
     (True, True)
     """
     check_cube(cube)
-    triples = _triples(cube)
+    triples = sample_triples(cube)
     if not triples.size:
         sizes = " x ".join(str(cube.sizes[d]) for d in navigation_dims(cube))
         raise InputError(f"noise: {sizes} pixels are too few; {LEAST_PIXELS} along one axis at least, none masked")
-    found = noise_of_triples(*_spectra(cube, triples))
+    found = noise_of_triples(*spectra_of(cube, triples))
     if not math.isfinite(found.gain):
         raise InputError("noise: the pixels that were read have no intensity; give gain= and readout=")
     rounded: Any = [
@@ -93,7 +93,7 @@ def round_digits(value: float, digits: int = 4) -> float:
     return float(f"{value:.{digits}g}")
 
 
-def _triples(cube: xr.DataArray) -> np.ndarray[Any, np.dtype[np.int64]]:
+def sample_triples(cube: xr.DataArray) -> np.ndarray[Any, np.dtype[np.int64]]:
     """Absolute pixel numbers (n, 3) of neighbours along y or x, all of them used."""
     shape = tuple(cube.sizes[d] for d in navigation_dims(cube))
     number = np.arange(math.prod(shape), dtype=np.int64).reshape(shape)
@@ -114,7 +114,7 @@ def _triples(cube: xr.DataArray) -> np.ndarray[Any, np.dtype[np.int64]]:
     return np.concatenate(found) if found else np.empty((0, 3), dtype=np.int64)
 
 
-def _spectra(cube: xr.DataArray, triples: np.ndarray[Any, Any]) -> tuple[Float, Float, Float]:
+def spectra_of(cube: xr.DataArray, triples: np.ndarray[Any, Any]) -> tuple[Float, Float, Float]:
     """The spectra (n, E) of the first, second and third pixel of each triple."""
     dims = navigation_dims(cube)
     needed, where = np.unique(triples, return_inverse=True)

@@ -13,15 +13,17 @@ from scalehsi.blocks import map_fold, open_blocks
 from scalehsi.cube import energy_factor, navigation_dims
 from scalehsi.kernels.preparation.edge_shifts import Reference, find_shifts, make_reference, shift_bound
 from scalehsi.kernels.preparation.energy_shifts import shift_fourier
+from scalehsi.kernels.preparation.noise import noise_of_triples
 from scalehsi.kernels.preparation.power_law import channel_sums
 from scalehsi.kernels.preparation.zero_loss import peak_width, zero_loss_positions
-from scalehsi.prepare.noise import estimate_noise
+from scalehsi.prepare.noise import round_digits, sample_triples, spectra_of
 from scalehsi.prepare.sums import logger, pixel_sums, used_pixels
 from scalehsi.schema import ENERGY, InputError
 
 ROUNDS: Final = 3
 MARGIN: Final = 24
 """Channels around a window that the reference needs, and the largest shift against the mean spectrum."""
+FEW_TRIPLES: Final = 64
 NEAR_ZERO_EV: Final = 30.0
 """The zero-loss peak is sought this far around 0, and up to this share of the axis where it lies elsewhere."""
 
@@ -155,8 +157,9 @@ def _align_block(
 
 def _gain(cube: xr.DataArray, *, windows: bool = False) -> float:
     """Variance over mean of a channel, or of ``windows`` of channels; 1 where it cannot be estimated."""
-    try:
-        found = estimate_noise(cube)
-    except InputError:
-        return 1.0
-    return found.window_gain if windows else found.gain
+    triples = sample_triples(cube)
+    # A few triples are enough for the weights of a fit.
+    some = triples[:: max(1, len(triples) // FEW_TRIPLES)]
+    found = noise_of_triples(*spectra_of(cube, some)) if len(some) else None
+    gain = 1.0 if found is None else found.window_gain if windows else found.gain
+    return round_digits(gain) if np.isfinite(gain) and gain > 0 else 1.0

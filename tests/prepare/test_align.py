@@ -158,7 +158,7 @@ def test_a_window_is_the_same_in_any_chunks_and_more_dims_are_no_other_case() ->
     assert_allclose(found.values, want.values, rtol=1e-3)
     stack = xr.concat([cube, cube], "frame").transpose("frame", "y", "x", "energy").assign_attrs(cube.attrs)
     twice = prepare.align(stack, window=(500, 600))
-    assert_allclose(twice.energy_shift[0], want.energy_shift, atol=1e-3)
+    assert_allclose(twice.energy_shift[0], want.energy_shift, atol=5e-3)
 
 
 def test_pixels_without_a_peak_are_filled_and_counted(caplog: pytest.LogCaptureFixture) -> None:

@@ -21,6 +21,7 @@ from scalehsi.cli.console import coordinate, number, plain, several
 from scalehsi.cli.disk import disk_bytes
 from scalehsi.cli.runner import command
 from scalehsi.cli.session import Session
+from scalehsi.cli.signal_rows import signal_of, signal_rows
 from scalehsi.cube import describe, describe_axes, history_of, navigation_dims
 from scalehsi.io import open_dataset
 from scalehsi.io.atomic import is_store
@@ -48,6 +49,7 @@ def run(
         session.console.remark("reading all values once to count them (--quick leaves this out)")
         with session.connected(), session.computing(f"reading {cube.name}"):
             found["values"] = values_of(opened)
+            found["signal"] = signal_of(opened)
     _show_cube(session, cube, opened, found)
     return found
 
@@ -95,6 +97,7 @@ def _show_cube(session: Session, path: Path, cube: xr.DataArray, found: dict[str
     rows = [("Values", f"{cube.dtype}{', whole numbers (counts)' if counts else ''}")]
     if "values" in found:
         rows += _value_rows(found["values"], "counts" if counts else str(attrs.get("units", "intensity")))
+        rows += signal_rows(found["signal"], str(found["axes"][ENERGY].get("units", "")))
     rows += [
         ("Size", f"{format_bytes(found['bytes'])} in memory, {format_bytes(found['disk_bytes'])} on disk"),
         ("Chunks", "none, it is read whole" if chunk is None else _chunk_words(cube)),
