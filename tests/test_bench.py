@@ -71,3 +71,15 @@ def test_joint_reconstruction_is_better_than_separate_ones() -> None:
     known, fitted = module.calibration(draws=1, side=48)
     for row in (known, fitted):
         assert all(0.91 <= float(v) <= 0.98 for v in row["coverage of 95 %"].split())
+
+
+def test_the_referee_of_unmixing_ranks_the_limit_first_and_draws_its_charts(tmp_path: Any) -> None:
+    unmixing, scenes = bench("unmixing"), bench("unmixing_scenes")
+    truths, known = [scenes.scene(3)], unmixing.methods(3, networks=False)
+    names = ("oracle", "VCA", "VCA, public options", "ICA")
+    rows = [unmixing.measured(known[name], truths, name=name, case="3") for name in names]
+    for key in ("SAD", "NMSE"):
+        assert [row[key] for row in rows] == sorted(row[key] for row in rows)
+    unmixing.charts(rows, tmp_path)
+    assert sorted(p.name for p in tmp_path.iterdir()) == ["unmixing_nmse.png", "unmixing_sad.png"]
+    assert unmixing.hyperspy("python-that-is-not-there", truths, "3") == []

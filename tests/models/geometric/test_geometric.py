@@ -16,6 +16,7 @@ from scalehsi.kernels.extraction.simplex import nfindr, simplex_volume, smooth_m
 from scalehsi.kernels.quadratic.sum_to_one import map_moments, sum_to_one_scales
 from scalehsi.result import result_warnings
 from scalehsi.schema import InputError
+from tests.bench.unmixing import refined
 from tests.bench.unmixing_scenes import NAMES, edx_scene, fractions, scene, scores, scores_of, spectra
 
 pytestmark = pytest.mark.long
@@ -91,6 +92,12 @@ def test_fractions_of_the_true_spectra_meet_the_benchmark(k: int, limit: float) 
         maps = hsi.project(made.spectra, made.cube, constraint="fcls").transpose("y", "x", "component").values
         found.append(scores(made, made.spectra, maps)[1])
     assert np.mean(found) <= limit
+
+
+@pytest.mark.parametrize(("k", "angle", "error"), [(3, 0.005, 0.010), pytest.param(4, 0.012, 0.011, marks=SLOW)])
+def test_a_few_steps_of_nmf_from_the_corners_meet_the_benchmark(k: int, angle: float, error: float) -> None:
+    found = [scores(made, *refined(made, 0)) for made in (scene(k, seed=seed) for seed in range(3))]
+    assert (np.mean(found, axis=0) <= (angle, error)).all()
 
 
 def test_the_dose_decides() -> None:
