@@ -19,7 +19,10 @@ if TYPE_CHECKING:
 
 CATALOGUE: Final[dict[str, str]] = {
     "backgroundnmf": "scalehsi.models.coupled:BackgroundNMF",
+    "cnnaeu": "scalehsi.networks.cnnaeu:CNNAEU",
     "daeu": "scalehsi.networks.daeu:DAEU",
+    "latentae": "scalehsi.networks.latent:LatentAE",
+    "mtaeu": "scalehsi.networks.mtaeu:MTAEU",
     "nmf": "scalehsi.models.nmf:NMF",
     "pansharpen": "scalehsi.models.pansharpen:PanSharpen",
     "parallelgp": "scalehsi.models.gp:ParallelGP",

@@ -13,10 +13,12 @@ from scalehsi.arrays import Int, NumpyArray
 from scalehsi.blocks import Tile
 from scalehsi.kernels.pixel_rows.residual import residual_of_block
 from scalehsi.kernels.pixel_rows.strips import strips
+from scalehsi.networks.layers import offset_products
 from scalehsi.schema import ABUNDANCES, RESIDUAL, RESIDUAL_SPECTRUM
 
 PREFIX: Final = "weights_"
-EVALUATED_ITEMS: Final = 256
+EVALUATED_VALUES: Final = 2**24
+"""Inputs of the network that are looked at in one call."""
 
 
 def split_statistics(given: Mapping[str, Any]) -> tuple[dict[str, Any], dict[str, Any]]:
@@ -34,10 +36,8 @@ def sample_maps(
     network: the architecture. weights: with statistics. inputs (n + 1, E): of the network. seen, wanted: of the items.
     """
     plain, known = split_statistics(weights)
-    parts = [
-        network.encode(np, plain, inputs[seen[i : i + EVALUATED_ITEMS]], {}, known, None)
-        for i in range(0, len(seen), EVALUATED_ITEMS)
-    ]
+    step = max(1, EVALUATED_VALUES // (seen.shape[1] * inputs.shape[1]))
+    parts = [network.encode(np, plain, inputs[seen[i : i + step]], {}, known, None) for i in range(0, len(seen), step)]
     flat, rows = np.concatenate(parts), wanted.reshape(-1)
     some, first = np.unique(rows, return_index=True)
     there = some < len(inputs) - 1
@@ -64,7 +64,8 @@ def block_maps(
     xp = np if isinstance(x, np.ndarray) else importlib.import_module("cupy")
     weights, known = split_statistics({k.removeprefix(PREFIX): v for k, v in given.items()})
     if halo and tile is not None:
-        c = network.maps(xp, weights, _image(xp, x, tile, centre, factor), known).reshape(x.shape[0], -1)
+        products = _products(xp, x, tile, centre, factor, weights[network.first])
+        c = network.maps(xp, weights, products, known).reshape(x.shape[0], -1)
     else:
         rows = [
             network.encode(xp, weights, (xp.asarray(strip, dtype=xp.float32) - centre) * factor, {}, known, None)
@@ -83,12 +84,14 @@ def block_maps(
     return {**pixels, **found}, {RESIDUAL_SPECTRUM: sums[RESIDUAL_SPECTRUM]}
 
 
-def _image(xp: Any, x: Any, tile: Tile, centre: Any, factor: Any) -> Any:
-    """Standardised inputs of a tile as images (b, y, x, E); masked pixels look like the mean spectrum.
+def _products(xp: Any, x: Any, tile: Tile, centre: Any, factor: Any, first: Any) -> Any:
+    """`offset_products` of a tile as images (b, y, x, D * M); masked pixels look like the mean spectrum,
+    as those beyond the border do.
 
-    xp: module of the arrays. x (P, E): of the tile. centre, factor (E,): standardise.
+    xp: module of the arrays. x (P, E): of the tile. centre, factor (E,): standardise. first (D * E, M): of the network.
     """
-    z = (xp.asarray(x, dtype=xp.float32) - centre) * factor
-    if not tile.used.all():
-        z = xp.where(xp.asarray(tile.used)[:, None], z, xp.float32(0.0))
-    return z.reshape(-1, *tile.shape[-2:], x.shape[1])
+    used, rows = xp.asarray(tile.used)[:, None], []
+    for part, strip in strips(x):
+        z = (xp.asarray(strip, dtype=xp.float32) - centre) * factor
+        rows.append(offset_products(xp, xp.where(used[part], z, xp.float32(0.0)), first))
+    return xp.concatenate(rows).reshape(-1, *tile.shape[-2:], rows[0].shape[-1])

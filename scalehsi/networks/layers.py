@@ -13,7 +13,7 @@ Weights = Mapping[str, Any]
 Stats = dict[str, tuple[Any, Any]]
 """Mean and variance of each batch normalisation, by name."""
 Noise = Callable[[Any], Any]
-"""Dropout: multiplies activations by random numbers of mean 1."""
+"""Gives uniform random numbers of the shape of an array, for dropout."""
 
 NORM_EPSILON: Final = 1e-3
 SUM_EPSILON: Final = 1e-7
@@ -70,21 +70,40 @@ def softmax(xp: Any, x: Any) -> Any:
     return e / e.sum(axis=-1, keepdims=True)
 
 
-def neighbour_sums(x: Any, weights: Any, offsets: tuple[tuple[int, int], ...]) -> Any:
-    """Convolution without padding: ``sum_d x[y + dy_d, x + dx_d] @ weights_d``.
+def offset_products(xp: Any, rows: Any, weights: Any) -> Any:
+    """Products of pixels with the weights of all offsets of a convolution, (..., n, D * M).
 
-    The product with all offsets comes first, on E channels; what is shifted and added has few columns.
+    This is done before shifting: E channels are read once, and what is shifted and added has few columns.
 
-    x (b, H, W, E): padded images. weights (..., D * E, M): rows of offset d are d * E to (d + 1) * E. offsets: D pairs
-    (dy, dx), at least zero. The result has the shape (..., b, H - max dy, W - max dx, M).
+    xp: module of the arrays. rows (n, E). weights (..., D * E, M): rows of offset d are d * E to (d + 1) * E.
     """
-    b, height, width, channels = x.shape
-    m = weights.shape[-1]
-    lead = tuple(weights.shape[:-2])
+    *lead, columns, m = weights.shape
+    channels = rows.shape[-1]
+    each = weights.reshape(*lead, columns // channels, channels, m)
+    return rows @ xp.moveaxis(each, -3, -2).reshape(*lead, channels, -1)
+
+
+def add_shifted(products: Any, offsets: tuple[tuple[int, int], ...]) -> Any:
+    """The convolution from its products: ``sum_d products[y + dy_d, x + dx_d, d]``, without padding.
+
+    products (..., H, W, D * M): images. offsets: D pairs (dy, dx), at least zero.
+    """
+    *_, height, width, columns = products.shape
+    m = columns // len(offsets)
     h, w = height - max(dy for dy, _ in offsets), width - max(dx for _, dx in offsets)
-    rows, total = x.reshape(-1, channels), None
+    total = None
     for d, (dy, dx) in enumerate(offsets):
-        part = (rows @ weights[..., d * channels : (d + 1) * channels, :]).reshape(*lead, b, height, width, m)
-        part = part[..., dy : dy + h, dx : dx + w, :]
+        part = products[..., dy : dy + h, dx : dx + w, d * m : (d + 1) * m]
         total = part if total is None else total + part
     return total
+
+
+def dropout(x: Any, rate: float, noise: Noise | None) -> Any:
+    """Set a share of the activations to zero and enlarge the others; ``noise`` gives uniform numbers, None for none."""
+    return x if noise is None or not rate else x * (noise(x) >= rate) / (1.0 - rate)
+
+
+def add_bias(x: Any, weights: Weights, name: str) -> Any:
+    """Add the bias ``name`` + "_bias" where there is one; x (..., n, M)."""
+    bias = weights.get(f"{name}_bias")
+    return x if bias is None else x + bias

@@ -18,7 +18,7 @@ from scalehsi.fitting.model import Cost, IterativeModel, State, Stats, Variables
 from scalehsi.fitting.survey import survey
 from scalehsi.networks.checks import CHECKS, collapse_warnings, measure
 from scalehsi.networks.inference import sample_maps
-from scalehsi.networks.sample import Scaling, choose_pixels, gather, scaling_of, vertices
+from scalehsi.networks.sample import NEIGHBOURS, Scaling, choose_pixels, gather, scaling_of, vertices
 from scalehsi.networks.stored import (
     SCALING,
     WEIGHTS,
@@ -113,6 +113,11 @@ class Network(IterativeModel):
         return index[:, None], index[:, None]
 
     @property
+    def window(self) -> int:
+        """Pixels that the network sees in an item."""
+        return int(self.windows(np.zeros(1, dtype=np.int64), (64, 64))[0].shape[1])
+
+    @property
     def wanted_samples(self) -> int:
         """Items of the training sample."""
         return min(self.n_samples, self.paper_samples) if self.settings == "paper" else self.n_samples
@@ -144,12 +149,14 @@ class Network(IterativeModel):
         )
         counts = view.cube.dtype.kind in "bu"
         seen = survey(view, seed=seed, counts=False, least=4 * self.n_components)
-        centres = choose_pixels(seen, view.shape, wanted=self.wanted_samples, channels=view.n_energies, seed=seed)
+        how = {"wanted": self.wanted_samples, "channels": view.n_energies, "seed": seed, "window": self.window}
+        centres = choose_pixels(seen, view.shape, **how)
         _, x = gather(view, np.unique(self.windows(centres, view.shape)[0]))
         given = None if isinstance(self.start, str) else self.start
         scaling = scaling_of(x, seen, weighted=self.scaled, counts=counts) if given is None else stored_scaling(given)
         first, corners = self._first_decoders(view, x, scaling, seed)
-        centres = np.unique(np.concatenate([centres, corners]))
+        # Rare endmembers are in the sample too; large patches hold the neighbours of a vertex anyway.
+        centres = np.unique(np.concatenate([centres, corners if self.window <= 9 else corners[:: len(NEIGHBOURS)]]))
         keep = {f"scaling_{k}": getattr(scaling, k) for k in SCALING}
         state = {
             "pixels": np.asarray(seen.pixels),
@@ -234,7 +241,7 @@ class Network(IterativeModel):
             return np.where(index[place] == numbers, at[place], len(x)).astype(np.int64)
 
         seen, wanted = rows(seen), rows(wanted)
-        some = (wanted < len(x)).any(axis=1)
+        some = rows(state["centres"]) < len(x)
         require(some.sum() >= 2, f"{self.name} needs at least two pixels with counts; got {int(some.sum())}")
         nothing = np.zeros((1, x.shape[1]), dtype=np.float32)
         inputs = np.concatenate([scaling.inputs(x), nothing])

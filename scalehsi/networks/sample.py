@@ -57,13 +57,16 @@ class Scaling:
         return np.asarray(spectra / np.where(self.weight > 0, self.weight, np.inf), dtype=np.float64)
 
 
-def choose_pixels(seen: Survey, shape: tuple[int, ...], *, wanted: int, channels: int, seed: int) -> Int:
+def choose_pixels(
+    seen: Survey, shape: tuple[int, ...], *, wanted: int, channels: int, seed: int, window: int = 1
+) -> Int:
     """Absolute numbers of random pixels of the whole cube, sorted; masked ones are among them.
 
     seen: survey of the cube. shape: of its pixels. wanted: used pixels to expect. channels: E. seed: of the choice.
+    window: pixels that are read for each of them.
     """
     total = math.prod(shape)
-    most = max(1, min(wanted, SAMPLE_BYTES // (4 * channels)))
+    most = max(1, min(wanted, SAMPLE_BYTES // (4 * channels * min(window, total))))
     number = min(total, math.ceil(most * total / max(1, seen.filled)))
     if number == total:
         return np.arange(total, dtype=np.int64)
@@ -128,7 +131,7 @@ def vertices(view: Blocks, x: NumpyArray, weight: Float, n_components: int, *, s
     reach = float(np.sqrt((points[:, :-1] ** 2).sum(axis=1).max(initial=0.0))) or 1.0
     points[:, -1] = reach  # lifted: the determinant of K points is the volume of their simplex
     found = np.flatnonzero(used)[best_vca(points, n_components, restarts=VCA_RUNS, seed=seed)]
-    around = neighbour_pixels(found, view.shape)
+    around = window_pixels(found, view.shape, *np.asarray(NEIGHBOURS).T)
     index, spectra = gather(view, np.unique(around[around >= 0]))
     weighted = spectra.astype(np.float64) * weight
     at = np.clip(np.searchsorted(index, around), 0, len(index) - 1)
@@ -140,15 +143,17 @@ def vertices(view: Blocks, x: NumpyArray, weight: Float, n_components: int, *, s
     return np.maximum(flat, 0.0), around[around >= 0]
 
 
-def neighbour_pixels(index: Int, shape: tuple[int, ...]) -> Int:
-    """Numbers of the 3 x 3 pixels around each pixel, shape (n, 9); -1 beyond the border."""
-    *lead, y, x = np.unravel_index(index, shape)
-    found = []
-    for dy, dx in NEIGHBOURS:
-        inside = (y + dy >= 0) & (y + dy < shape[-2]) & (x + dx >= 0) & (x + dx < shape[-1])
-        number = np.ravel_multi_index((*lead, np.where(inside, y + dy, 0), np.where(inside, x + dx, 0)), shape)
-        found.append(np.where(inside, number, -1))
-    return np.stack(found, axis=1).astype(np.int64)
+def window_pixels(index: Int, shape: tuple[int, ...], rows: Int, columns: Int) -> Int:
+    """Numbers of the pixels at some rows and columns from each pixel, (n, W); -1 beyond the border.
+
+    index (n,): pixels. shape: of the cube's pixels. rows, columns (W,): to go.
+    """
+    *lead, y, x = (each[:, None] for each in np.unravel_index(index, shape))
+    y, x = y + rows, x + columns
+    inside = (y >= 0) & (y < shape[-2]) & (x >= 0) & (x < shape[-1])
+    lead = [np.broadcast_to(each, inside.shape) for each in lead]
+    number = np.ravel_multi_index((*lead, np.where(inside, y, 0), np.where(inside, x, 0)), shape)
+    return np.where(inside, number, -1).astype(np.int64)
 
 
 def _scores(x: Any, *, loadings: Float, offset: Float) -> tuple[dict[str, Any], dict[str, Any]]:

@@ -86,7 +86,7 @@ class Items:
     ----------
     inputs, targets : array, shape (n + 1, E), float32
         Of the sampled pixels: inputs of the network, and unit spectra that it reproduces. The last row is of zeros and
-        stands for masked pixels.
+        stands for masked pixels and those beyond the border.
     seen, wanted : array of int, shape (N, W) and (N, T)
         Rows that the network sees in each item, and rows that it reproduces.
     """
@@ -227,7 +227,7 @@ class Trainer:
         itself, where it does not change. generator: of dropout; None for none. known: batch statistics to use.
         """
         torch = self.torch
-        noise = None if generator is None else partial(self._normal, generator)
+        noise = None if generator is None else partial(self._uniform, generator)
         seen, wanted = self.seen[rows], self.wanted[rows].reshape(-1)
         x = self.inputs[seen[:, 0]] if seen.shape[1] == 1 else self.inputs[seen]
         a = self.network.encode(torch, weights, x, {}, known, noise)
@@ -243,9 +243,9 @@ class Trainer:
         valid = self.valid[wanted]
         return 1.0 - (cosine * valid).sum(-1) / valid.sum()
 
-    def _normal(self, generator: Any, like: Any) -> Any:
-        """Random numbers of the shape of ``like``."""
-        return self.torch.randn(like.shape, generator=generator, device=self.device)
+    def _uniform(self, generator: Any, like: Any) -> Any:
+        """Uniform random numbers of the shape of ``like``."""
+        return self.torch.rand(like.shape, generator=generator, device=self.device)
 
     def _step(self, w: Any, m: Any, v: Any, g: Any, rates: Any, steps: int) -> None:
         """One step of the optimiser, in place. w, m, v, g (R, n): weights, moments, gradient."""

@@ -48,6 +48,7 @@ MODELS = [
     hsi.PSNMF(4, bin_factor=(2, 4), settings="paper", max_iter=8, tol=0),
     hsi.DAEU(4, pretrain=4, epochs=4),
     hsi.UDAS(4, max_iter=8),
+    hsi.MTAEU(4, pretrain=4, epochs=4),
 ]
 TOLERANCE = 1e-5
 """Chunks and schedulers change rounding alone."""
