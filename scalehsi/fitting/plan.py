@@ -215,7 +215,8 @@ class _Needs:
     def _surrounded(self, view: Blocks, here: Capacity) -> int:
         """Memory of a worker in the pass for the maps, where its blocks have a halo; the arguments as for `_plan`."""
         model = self.model
-        if not model.halo:
+        # `ParallelGP` has a setting of this name, in lengths, and cuts its tiles itself.
+        if not isinstance(model.halo, int) or not model.halo:
             return 0
         large = open_surrounded(view.cube, packed=model.takes_sparse_counts, here=here)
         share = self._counts_bytes(view) / view.cube.nbytes if model.takes_sparse_counts else 1.0
