@@ -7,7 +7,8 @@
 // results do not depend on the order of the thread blocks.
 //
 // Set at compile time: DATA, the type of x; COMPONENTS, K padded to 4, 8, 16 or 32; TILE_PIXELS, pixels per warp in the
-// product b = x s'; PACKS, groups of channels per thread in the second product.
+// product b = x s'; PACKS, groups of channels per thread in the second product; SIMPLEX, where abundances sum to one, the
+// number of components without padding.
 #include "tiles.cu"
 
 // The small sums in registers: the elements of M that belong to a thread, and sum v c of its component.

@@ -138,6 +138,7 @@ def frobenius_update(
     weigh_pixels: bool = False,
     gram: Float | None = None,
     shift: Float | None = None,
+    simplex: bool = False,
     norm: bool = True,
 ) -> tuple[dict[str, Any], dict[str, Any]]:
     """Solve the abundances of a block, and return the sums for the objective and the next ``s``.
@@ -156,6 +157,8 @@ def frobenius_update(
         Matrix of the quadratic problem of a pixel if it is not ``s w s'``; symmetric.
     shift : array, shape (K,), optional
         Linear cost of the abundances, subtracted from ``x w s'``.
+    simplex : bool
+        True if the abundances of a pixel sum to one.
     norm : bool
         False skips ``sum v w x^2``, which does not depend on ``s`` and costs a reading of the data.
 
@@ -178,7 +181,7 @@ def frobenius_update(
     sum depends on the order in which blocks run. Consumer GPUs have few float64 units, which limit the speed there.
     """
     cupy = runtime()
-    block = _Block(cupy, x, s, w, weigh_pixels=weigh_pixels, gram=gram, shift=shift)
+    block = _Block(cupy, x, s, w, weigh_pixels=weigh_pixels, gram=gram, shift=shift, simplex=simplex)
     if block.cut.fused:
         big_n, small = block.fused()
     else:
@@ -199,13 +202,14 @@ def frobenius_abundances(
     weigh_pixels: bool = False,
     gram: Float | None = None,
     shift: Float | None = None,
+    simplex: bool = False,
     residual: bool = True,
 ) -> tuple[dict[str, Any], dict[str, Any]]:
     """Solve the abundances of a block exactly in the last pass, and return the residuals of the model.
 
     Parameters
     ----------
-    x, s, w, weigh_pixels, gram, shift
+    x, s, w, weigh_pixels, gram, shift, simplex
         As in `frobenius_update`.
     residual : bool
         False skips the residuals, which cost two more readings of the data.
@@ -218,7 +222,7 @@ def frobenius_abundances(
         On the host: ``residual_spectrum`` (E,) sum of data minus model, ``objective``.
     """
     cupy = runtime()
-    block = _Block(cupy, x, s, w, weigh_pixels=weigh_pixels, gram=gram, shift=shift)
+    block = _Block(cupy, x, s, w, weigh_pixels=weigh_pixels, gram=gram, shift=shift, simplex=simplex)
     scaled, _, _ = block.solve()
     c = cupy.ascontiguousarray(scaled[:, : len(s)] / cupy.asarray(block.unit, dtype=np.float32))
     if not residual:
@@ -237,7 +241,9 @@ class _Block:
     Arguments as in `frobenius_update`; cupy is the module.
     """
 
-    def __init__(self, cupy: Any, x: Any, s: Any, w: Any, *, weigh_pixels: bool, gram: Any, shift: Any) -> None:
+    def __init__(
+        self, cupy: Any, x: Any, s: Any, w: Any, *, weigh_pixels: bool, gram: Any, shift: Any, simplex: bool
+    ) -> None:
         ends = np.asarray(s, dtype=np.float64)
         weighted = ends if w is None else ends * w
         matrix = weighted @ ends.T if gram is None else np.asarray(gram, dtype=np.float64)
@@ -247,6 +253,13 @@ class _Block:
             )
         length = np.sqrt(np.diag(matrix))
         self.unit = np.where(length > 0, length, 1.0)
+        linear = np.zeros(len(ends)) if shift is None else np.asarray(shift, dtype=np.float64)
+        if simplex:
+            # The unit of abundances is fixed, so the loss is scaled. A constant for all components changes nothing in
+            # b: without their mean, spectra are small and float32 products of them accurate.
+            one = length.max(initial=0.0) ** 2 or 1.0
+            self.unit = np.ones_like(length)
+            weighted, matrix, linear = (weighted - weighted.mean(axis=0)) / one, matrix / one, linear / one
         self.n, self.channels = ends.shape
         ready = x.dtype.isnative and x.dtype.str[1:] in READABLE_DTYPES
         self.x = cupy.ascontiguousarray(x if ready else x.astype(np.float32))
@@ -262,8 +275,9 @@ class _Block:
         )
         self._cupy = cupy
         self._processors = device.processors
-        self._kernels = module(cupy, "frobenius", (("DATA", C_TYPES[self.x.dtype.str[1:]]), *self.cut.macros))
-        self._problem = self._padded_problem(weighted, matrix, np.zeros(self.n) if shift is None else np.asarray(shift))
+        special = (("SIMPLEX", self.n),) if simplex else ()
+        self._kernels = module(cupy, "frobenius", (("DATA", C_TYPES[self.x.dtype.str[1:]]), *self.cut.macros, *special))
+        self._problem = self._padded_problem(weighted, matrix, linear)
 
     def _padded_problem(self, weighted: Float, matrix: Float, shift: Float) -> tuple[Any, ...]:
         """Scale the problem (K, E), (K, K), (K,) and pad it with components that a unit matrix keeps at zero."""

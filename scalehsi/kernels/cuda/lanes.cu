@@ -144,6 +144,56 @@ __device__ double non_negative(const double* matrix, double right, double c) {
     return c;
 }
 
+// Minimise 1/2 c'Gc - b'c over c >= 0 with a sum of one, by the active set of `block_pivoting._active_set_on_simplex`
+// from the best corner. Only the first N of the K lanes are components; the others are padding.
+template <int K, int N>
+__device__ double on_simplex(const double* matrix, double right) {
+    const int me = threadIdx.x % K;
+    const double own = matrix[me * K + me];
+    const double scale = group_max<K>(me < N ? fmax(fabs(right), own) : 0.0);
+    const double corner = me < N ? right - 0.5 * own : -1e300;
+    const unsigned firsts = group_ballot<K>(corner == group_max<K>(corner));
+    unsigned members = firsts & (~firsts + 1u);
+    double c = (members >> me & 1u) != 0 ? 1.0 : 0.0;
+    int added = -1;
+    bool busy = true;
+    for (int turn = 0; turn < 20 * N + 20; ++turn) {
+        if (__any_sync(EVERY_LANE, busy) == 0) break;
+        const double ones = solve_members<K>(matrix, 1.0, members);
+        double z = solve_members<K>(matrix, right, members);
+        const double multiplier = (group_sum<K>(z) - 1.0) / group_sum<K>(ones);
+        z -= multiplier * ones;
+        const bool inside = (members >> me & 1u) != 0;
+        // Longest step towards z before a component reaches zero.
+        const bool low = inside && z < 0.0;
+        const double ratio = low ? (c > 0.0 ? c / (c - z) : 0.0) : 2.0;
+        const double step = -group_max<K>(-ratio);
+        const unsigned lowest = group_ballot<K>(low && ratio == step);
+        const bool blocked = lowest != 0;
+        const int blocking = __ffs(static_cast<int>(lowest)) - 1;
+        const double moved = inside ? (blocked ? fmax(c + step * (z - c), 0.0) : z) : c;
+        const double value = blocked && me == blocking ? 0.0 : moved;
+        // Optimal unless a component outside of the set would lower the objective.
+        const double slope = right - multiplier - times<K>(matrix, value);
+        const double best = group_max<K>(inside || me >= N ? -1e300 : slope);
+        const unsigned winner = group_ballot<K>(!inside && me < N && slope == best && best > 1e-12 * scale);
+        if (busy) {
+            c = value;
+            if (blocked) {
+                members &= ~(1u << blocking);
+                busy = blocking != added || step != 0.0;  // else the component was added because of rounding
+                added = -1;
+            } else if (winner != 0) {
+                added = __ffs(static_cast<int>(winner)) - 1;
+                members |= 1u << added;
+            } else {
+                busy = false;
+            }
+        }
+    }
+    return c;
+}
+
 // Sum over thread blocks in a fixed order: `parts` (blocks, size) -> `out` (size,).
 extern "C" __global__ void add_blocks(const double* parts, int blocks, long long size, double* out) {
     const long long i = static_cast<long long>(blockIdx.x) * blockDim.x + threadIdx.x;

@@ -149,8 +149,13 @@ __device__ void solve(const Problem& problem, const SharedTile& tile, long long 
             for (int slice = 0; slice < slices; ++slice) right += tile.b[(slice * problem.rows + p) * K + me];
             right -= problem.shift[me];
         }
+#ifdef SIMPLEX
+        // Rows beyond the last pixel would have a sum of one, too.
+        const float c = static_cast<float>(on_simplex<K, SIMPLEX>(tile.gram, right) * (real ? 1.0 : 0.0));
+#else
         const double start = times<K>(tile.inverse, right);
         const float c = static_cast<float>(non_negative<K>(tile.gram, right, start > 0.0 ? start : 0.0));
+#endif
         if (p < problem.rows) {
             tile.c[p * K + me] = c;
             tile.weighted[p * K + me] = tile.v[p] * c;

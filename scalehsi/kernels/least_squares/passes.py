@@ -74,9 +74,9 @@ def update(
     sums : dict
         ``N`` (K, E) = sum v c' x, ``M`` (K, K) = sum v c' c, ``C`` (K,) = sum v c, ``norm`` = sum v w x^2.
     """
-    if _on_gpu(x, s, special=simplex or known is not None):
+    if _on_gpu(x, s, special=known is not None):
         small = {"s": s, "w": w, "gram": gram, "shift": shift}
-        return cuda.frobenius_update(x, **_to_host(small), weigh_pixels=weigh_pixels, norm=norm)
+        return cuda.frobenius_update(x, **_to_host(small), weigh_pixels=weigh_pixels, simplex=simplex, norm=norm)
     problem = make_problem(s, w, gram, shift, simplex=simplex)
     if isinstance(x, np.ndarray):
         rows = given_rows(given, known, len(x))
@@ -128,9 +128,10 @@ def abundances(
     sums : dict
         ``residual_spectrum`` (E,) sum of data minus model, ``objective``.
     """
-    if _on_gpu(x, s, special=simplex or known is not None):
+    if _on_gpu(x, s, special=known is not None):
         small = {"s": s, "w": w, "gram": gram, "shift": shift}
-        return cuda.frobenius_abundances(x, **_to_host(small), weigh_pixels=weigh_pixels, residual=residual)
+        options = {"weigh_pixels": weigh_pixels, "simplex": simplex, "residual": residual}
+        return cuda.frobenius_abundances(x, **_to_host(small), **options)
     problem = make_problem(s, w, gram, shift, simplex=simplex)
     if isinstance(x, np.ndarray):
         rows = given_rows(given, known, len(x))

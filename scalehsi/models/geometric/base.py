@@ -13,6 +13,7 @@ from scalehsi import arrays
 from scalehsi.blocks import BlockFunction, Blocks
 from scalehsi.checks import check_components, choice, is_number, require
 from scalehsi.fitting.model import Cost, DirectModel, State, Variables
+from scalehsi.kernels import cuda
 from scalehsi.models.geometric import cloud
 from scalehsi.models.references import channel_weights, solver
 from scalehsi.result import ResultWarning
@@ -52,7 +53,7 @@ class Geometric(DirectModel):
 
     @property
     def devices(self) -> tuple[arrays.Device, ...]:
-        return ("cpu",) if self.constraint == "fcls" else ("cpu", "cuda")
+        return ("cpu", "cuda") if self.n_components <= cuda.MAX_COMPONENTS else ("cpu",)
 
     @property
     def simplex(self) -> bool:

@@ -99,6 +99,27 @@ def test_abundances_of_least_squares_are_those_of_the_cpu(cupy: Any) -> None:
     assert nothing == {}
 
 
+@pytest.mark.parametrize(("components", "dtype"), [(1, "u2"), (3, "f4"), (4, "u2"), (7, "u2"), (11, "f4")])
+def test_abundances_that_sum_to_one_are_those_of_the_cpu(cupy: Any, components: int, dtype: str) -> None:
+    rng = np.random.default_rng(components)
+    s = 200 * np.linspace(1.0, 3.0, 80) ** -rng.uniform(1, 3, (components, 1)) + 20 * rng.random((components, 80))
+    x = rng.poisson(rng.dirichlet(np.full(components, 0.5), 150) @ s).astype(dtype)
+    options: dict[str, Any] = {"s": s, "w": 1 / np.maximum(x.mean(axis=0), 1), "simplex": True}
+    pixels, sums = cuda.frobenius_abundances(cupy.asarray(x), **options)
+    wanted_pixels, wanted = least_squares.abundances(x, **options)
+    found = cupy.asnumpy(pixels["abundances"])
+    assert_allclose(found, wanted_pixels["abundances"], rtol=0, atol=1e-5)
+    assert_allclose(found.sum(axis=1), 1.0, atol=1e-6)
+    assert (found >= 0).all()
+    assert_close(sums, wanted, ("residual_spectrum", "objective"), rtol=1e-5)
+    assert_close(
+        cuda.frobenius_update(cupy.asarray(x), **options)[1],
+        least_squares.update(x, **options)[1],
+        SUMS_OF["frobenius"],
+        rtol=1e-4,
+    )
+
+
 def test_a_matrix_and_a_shift_of_priors_are_those_of_the_cpu(cupy: Any) -> None:
     x, s = scene(120, 40, 4)
     options = {"gram": s @ s.T + np.diag([0.5, 0.0, 2.0, 0.1]), "shift": np.array([3.0, -2.0, 0.0, 50.0])}
