@@ -26,14 +26,14 @@ import scalehsi as hsi
 from scalehsi.arrays import Float
 from scalehsi.kernels.quadratic.sum_to_one import map_moments, sum_to_one_scales
 from scalehsi.models.catalogue import class_names
-from scalehsi.prepare import STEPS, apply_step
+from scalehsi.prepare import apply_step
 from tests.bench.machine import markdown
 from tests.bench.unmixing_scenes import Truth, edx_scene, scene, scores
 
 Pair = tuple[Float, Float]
 HARD: Final = ("no pure", "thickness", "drift", "outliers")
-PREPARED: Final = {"drift": ("align",), "outliers": ("despike", "spikes")}
-"""The steps that repair a scene, by the names under which one may be found."""
+PREPARED: Final = {"drift": "align:window=400:850", "outliers": "spikes"}
+"""The step that repairs a scene."""
 SLOW: Final = ("BLU", "BLU, uniform prior", "SSS", "SSS, spectra", "NMF", "DAEU", "UDAS", "MTAEU", "CNNAEU")
 """Methods that take seconds a scene: at most three realisations."""
 
@@ -152,9 +152,13 @@ def hyperspy(python: str, truths: Sequence[Truth], case: str) -> list[dict[str, 
 
 
 def prepared(truth: Truth, variant: str) -> Truth | None:
-    """The scene after the steps that repair it; None where there is none, or the package has no such step."""
-    step = next((name for name in PREPARED.get(variant, ()) if name in STEPS), None)
-    return None if step is None else truth._replace(cube=apply_step(truth.cube, step))
+    """The scene after the step that repairs it, on the channels that this leaves; None where there is none."""
+    if variant not in PREPARED:
+        return None
+    cube = apply_step(truth.cube, PREPARED[variant])
+    energy = truth.cube["energy"].values
+    spectra = np.stack([np.interp(cube["energy"].values, energy, row) for row in truth.spectra])
+    return truth._replace(cube=cube, spectra=spectra)
 
 
 def benchmark(arguments: argparse.Namespace) -> list[dict[str, Any]]:
