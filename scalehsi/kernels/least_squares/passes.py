@@ -130,7 +130,7 @@ def abundances(
     """
     if _on_gpu(x, s, special=known is not None):
         small = {"s": s, "w": w, "gram": gram, "shift": shift}
-        options = {"weigh_pixels": weigh_pixels, "simplex": simplex, "residual": residual}
+        options: dict[str, Any] = {"weigh_pixels": weigh_pixels, "simplex": simplex, "residual": residual}
         return cuda.frobenius_abundances(x, **_to_host(small), **options)
     problem = make_problem(s, w, gram, shift, simplex=simplex)
     if isinstance(x, np.ndarray):
