@@ -12,6 +12,7 @@ from scalehsi.arrays import Float
 from scalehsi.blocks import map_cube
 from scalehsi.checks import choice
 from scalehsi.cube import check_cube, energy_factor, navigation_dims, with_history
+from scalehsi.io.open import open_cube
 from scalehsi.kernels.preparation.energy_shifts import shift_fourier, shift_split, shift_whole
 from scalehsi.kernels.preparation.smooth_shifts import fill_from_neighbours, smooth_median, smooth_scan
 from scalehsi.prepare.edge_windows import Range, window_channels
@@ -191,8 +192,6 @@ def _measure(
 def _partner(cube: xr.DataArray, low_loss: Any) -> xr.DataArray:
     """The low-loss cube of the same pixels, in the unit of the cube's axis."""
     if not isinstance(low_loss, xr.DataArray):
-        from scalehsi.io import open_cube
-
         low_loss = open_cube(low_loss)
     check_cube(low_loss)
     sizes = [" x ".join(str(c.sizes[d]) for d in navigation_dims(c)) for c in (low_loss, cube)]

@@ -12,6 +12,7 @@ from scalehsi.arrays import Float
 from scalehsi.blocks import map_cube
 from scalehsi.checks import is_number
 from scalehsi.cube import check_cube, navigation_dims, with_history
+from scalehsi.io.open import open_cube
 from scalehsi.kernels.preparation.detector import afterglow_of, relative_gain
 from scalehsi.prepare.sums import logger, used_pixels
 from scalehsi.schema import ENERGY, MASK, InputError, X, Y
@@ -186,8 +187,6 @@ def _reference(cube: xr.DataArray, given: Any, name: str) -> tuple[Float, dict[s
     given: an array, a DataArray or a path. name: of the step.
     """
     if isinstance(given, (str, bytes)) or hasattr(given, "__fspath__"):
-        from scalehsi.io import open_cube
-
         given = open_cube(given)
     attrs: dict[str, Any] = {}
     if isinstance(given, xr.DataArray):
