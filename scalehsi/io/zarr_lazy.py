@@ -12,6 +12,7 @@ import xarray as xr
 
 from scalehsi.chunks import MiB, work_chunks
 from scalehsi.io.attributes import usable_attrs
+from scalehsi.io.chunk_guard import guarded
 from scalehsi.io.zarr_limits import Layout
 from scalehsi.schema import ENERGY, InputError, X, Y
 
@@ -23,8 +24,6 @@ JOINED_BYTES: Final = 4 * MiB
 
 def open_named(path: Path) -> xr.Dataset:
     """The variables of a store, as xarray reads them; texts and axes in memory."""
-    from scalehsi.io.chunk_guard import guarded
-
     # Masking would turn counts into floats in a store with a fill value; times are plain numbers here.
     options: dict[str, Any] = {"chunks": {}, "consolidated": False, "decode_times": False, "mask_and_scale": False}
     with guarded():
@@ -52,8 +51,6 @@ def open_named(path: Path) -> xr.Dataset:
 def open_unnamed(layout: Layout, path: Path, axes: tuple[str, ...]) -> xr.Dataset:
     """The arrays of a store that have as many dims as ``axes`` has names, lazily."""
     import zarr
-
-    from scalehsi.io.chunk_guard import guarded
 
     names = [""] if layout.bare is not None else [n for n, a in layout.arrays.items() if len(a.shape) == len(axes)]
     with guarded():
