@@ -276,6 +276,7 @@ def _reduce(result: xr.Dataset, places: list[dict[str, int]], block: int) -> Map
     `places` are the indices along the leading dims at which maps are shown; `block` is the side of the averaged blocks.
     """
     abundances = result[ABUNDANCES].reset_coords(drop=True)
+    abundances = abundances.where(abs(abundances) < np.inf)  # infinite values of a foreign store
     pixel_dims = [dim for dim in abundances.dims if dim != COMPONENT]
     lazy: dict[str, xr.DataArray] = {
         "maps": block_mean(maps_at(abundances, places), block),
