@@ -32,7 +32,8 @@ BLOCKS_PER_THREAD: Final = 3
 SAMPLE_COPIES: Final = 2.5
 """Of the sample of the survey, while it is collected and sent to the client (measured)."""
 COUNTS_TO_STORED: Final = 4
-"""Bytes of counts without zeros for each byte of a compressed store, at most."""
+LEAST_COUNTS_TO_STORED: Final = 2
+"""Bytes of counts without zeros for each byte of a compressed store, at most and at least."""
 JUDGED_COPIES: Final = 2
 """Of the sums of the last pass, while they are collected and sent to the client (measured)."""
 
@@ -185,11 +186,11 @@ class _Needs:
         )
         # A model keeps its own numbers per pixel only where they fill at most half of the memory.
         own = cost.kept_bytes * pixels
-        kept = cube_bytes + aligned if view.resident else own if own <= here.memory // 2 else 0
+        counts = self._kept_counts(view, here.memory) if cost.keeps_counts else 0
+        # Where the data decide the loss, one of both is kept.
+        kept = cube_bytes + aligned + counts if view.resident else max(own if own <= here.memory // 2 else 0, counts)
         if cube.chunks is None and not here.remote:
-            kept = aligned  # the cube is in this process's memory already, and is not among what is free there
-        if cost.keeps_counts:
-            kept += max(0, min(self._counts_bytes(view), room_without_zeros(view, here.memory)))
+            kept = aligned + counts  # the cube is in this process's memory already, and is not among what is free there
         # One block is worked on while the next one is read; where blocks are kept, the one that is read is one of them.
         block = read.block + (0 if view.resident else view.block_bytes) + BLOCKS_PER_THREAD * aligned_bytes
         passing = max(read.shared + threads * (block + work), self._surrounded(view, here))
@@ -227,6 +228,12 @@ class _Needs:
         waiting = min(view.cube.nbytes, (len(large.grid[-1]) + 2) * large.block_bytes) / here.workers
         threads = max(1, here.threads // here.workers)
         return math.ceil(share * (waiting + threads * (2 * surrounded + large.block_bytes)))
+
+    def _kept_counts(self, view: Blocks, memory: int) -> int:
+        """Bytes of the counts that a model keeps without their zeros, where they fit. memory: of all workers."""
+        most, room = self._counts_bytes(view), max(0, room_without_zeros(view, memory))
+        least = LEAST_COUNTS_TO_STORED / COUNTS_TO_STORED * most if self._files.bytes else 0
+        return 0 if least > room else min(most, room)
 
     def _counts_bytes(self, view: Blocks) -> int:
         """Estimate the bytes of all counts without their zeros, from the compressed size where that is known.
