@@ -54,7 +54,7 @@ class Schedule:
     optimiser : str
         "adam", whose rates fall to zero by a cosine in each part, or "rmsprop" with constant rates.
     patience : int
-        Training ends when the held-out loss has not fallen for so many epochs of the second part.
+        Training ends when the held-out loss has not fallen for this many epochs of the second part.
     """
 
     pretrain: int

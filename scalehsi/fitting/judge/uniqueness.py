@@ -112,7 +112,7 @@ def two_starts(evidence: Evidence) -> Starts | None:
 
 
 def _whitened(evidence: Evidence, bins: Bins, used: Bool, weights: Float, most: int) -> Rows:
-    """Spectra of sampled bins whose noise is white, in float32: at most so many, evenly spread, without empty ones.
+    """Spectra of sampled bins whose noise is white, in float32: at most this many, evenly spread, without empty ones.
 
     used (E,): channels. weights: of these. most: bins.
     """

@@ -52,7 +52,7 @@ class SSS(Geometric):
     weighting : {"poisson", None}, default "poisson"
         Divide each channel by the square root of its mean, as `VCA` does. None for data with uniform noise.
     smooth : int, default 3
-        With ``side="maps"``: average the scores over so many pixels along y and x. 0 for none.
+        With ``side="maps"``: average the scores over this many pixels along y and x. 0 for none.
     restarts : int, default 20
         Runs with other random directions; the largest simplex is kept.
     constraint : {"fcls", "nnls"}, default "fcls"

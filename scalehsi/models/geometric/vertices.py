@@ -35,7 +35,7 @@ class VCA(Geometric):
         mixtures. On the benchmark's 3 components it is worth a factor of 2 to 5 in the error of the maps. None for data
         with uniform noise.
     smooth : int, default 3
-        Average the scores over so many pixels along y and x before the search, as extremes of single pixels are
+        Average the scores over this many pixels along y and x before the search, as extremes of single pixels are
         extremes of noise. Fractions are of single pixels all the same. 0 for phases narrower than 3 pixels.
     restarts : int, default 20
         Runs with other random directions; the largest simplex is kept. Each costs K products with the scores.
@@ -107,7 +107,7 @@ class NFINDR(Geometric):
     weighting : {"poisson", None}, default "poisson"
         Divide each channel by the square root of its mean, as `VCA` does. None for data with uniform noise.
     smooth : int, default 3
-        Average the scores over so many pixels along y and x before the search; 0 for phases narrower than 3 pixels.
+        Average the scores over this many pixels along y and x before the search; 0 for phases narrower than 3 pixels.
     restarts : int, default 20
         Runs of VCA for the start. Each exchange costs one product with the scores.
     constraint : {"fcls", "nnls"}, default "fcls"
