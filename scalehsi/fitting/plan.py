@@ -238,7 +238,7 @@ class _Needs:
     def _counts_bytes(self, view: Blocks) -> int:
         """Estimate the bytes of all counts without their zeros, from the compressed size where that is known.
 
-        They are at most four times as many: both forms leave out the zeros (2.4 to 3.8 by the usual compression of counts).
+        They are at most four times as many: both forms leave out the zeros (2.4 to 3.8 by usual rates of compression).
         """
         itemsize = view.cube.dtype.itemsize
         dense = view.cube.nbytes // itemsize * (2 + (min(itemsize, 2) if view.cube.dtype.kind in "ui" else 4))

@@ -19,7 +19,7 @@ RELATIVE_GAIN: Final = 1e-9
 """A replacement must enlarge the volume by this fraction, so that rounding never exchanges equal pixels."""
 MANY_DEVIATIONS: Final = 5.0
 LEAST_OUTSIDE: Final = 0.05
-"""A pixel is outside of the simplex where a fraction is below zero by this many standard deviations and by this much."""
+"""A pixel is outside of the simplex where a fraction is below zero by this much, and this many standard deviations."""
 
 
 def best_vca(points: Float, n: int, *, restarts: int, seed: int) -> Int:
