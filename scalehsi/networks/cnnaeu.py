@@ -110,7 +110,7 @@ class CNNAEU(Network):
     pretrain, epochs : int, optional
         Epochs of the encoder alone, and of encoder and decoder. Default 40 and 20 (paper: 0 and 320).
     batch : int, optional
-        Patches a step. Default 8 (paper: 15).
+        Patches a step. Default 4 (paper: 15).
     rate : float, optional
         Learning rate. Default 2e-3 (paper: 3e-3).
     patience : int, default 20
@@ -124,7 +124,9 @@ class CNNAEU(Network):
 
     Notes
     -----
-    It is the slowest of the networks and no better than `scalehsi.DAEU` on the scenes that were measured. A block is
+    Its endmembers are good and its maps are not: 0.0019 rad and a relative square error of 0.022 on the scene of
+    `scalehsi.DAEU` (seed 0), in 29 s of one core; other rates and batches gave 0.04 to 0.06. Maps by
+    ``project(result["endmembers"], cube, constraint="fcls")`` had 0.0027. A block is
     read with one pixel around it. See `scalehsi.DAEU` for the loss and what the result holds.
 
     References
@@ -140,7 +142,7 @@ class CNNAEU(Network):
 
     name: ClassVar[str] = "CNNAEU"
     presets: ClassVar[dict[str, Schedule]] = {
-        "default": Schedule(40, 20, 8, 2e-3, 1e-3, 1e-4),
+        "default": Schedule(40, 20, 4, 2e-3, 1e-3, 1e-4),
         "paper": Schedule(0, 320, 15, 3e-3, 3e-3, 3e-3, "rmsprop"),
     }
     paper_samples: ClassVar[int] = 250
