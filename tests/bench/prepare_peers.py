@@ -9,13 +9,12 @@ import time
 import warnings
 from pathlib import Path
 
-import exspy
 import numpy as np
-
-warnings.simplefilter("ignore")
 
 
 def signal(values, first, step):
+    import exspy
+
     made = exspy.signals.EELSSpectrum(values)
     axis = made.axes_manager[-1]
     axis.offset, axis.scale, axis.units, axis.name = first, step, "eV", "Energy"
@@ -55,6 +54,7 @@ def zero_loss(folder, found):
 
 
 if __name__ == "__main__":
+    warnings.simplefilter("ignore")
     where = Path(sys.argv[1])
     answer = {}
     for job in (background, cuzn, zero_loss):

@@ -101,7 +101,7 @@ def opened(path: Path) -> Any:
         {"zarr_format": 2},
         {"dtype": "f4"},
     ],
-    ids=str,
+    ids=["default", "gzip and checksum", "blosc", "none", "shards", "format 2", "float32"],
 )
 def test_chunks_come_as_zarr_reads_them(tmp_path: Path, options: dict[str, Any]) -> None:
     array = zarr.create_array(tmp_path / "a", **{"shape": COUNTS.shape, "dtype": "u2", "chunks": (4, 3, 10), **options})

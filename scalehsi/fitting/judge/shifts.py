@@ -11,6 +11,7 @@ from itertools import pairwise
 from typing import Any, Final, NamedTuple
 
 import numpy as np
+from scipy.interpolate import CubicSpline
 
 from scalehsi.arrays import Float
 
@@ -74,7 +75,7 @@ def window_shifts(
     n_energies = data.shape[1]
     weights = _channel_weights(levels.sum(axis=0) @ noise, least)
     basis = _orthonormal(free * weights)
-    slope: Float = -np.gradient(spectra, axis=1) * weights
+    slope: Float = -_derivative(spectra) * weights
     spread = noise * weights**2
     cuts = np.linspace(0, n_energies, windows + 1).astype(int)
     pairs, mixtures = _products(maps, maps), _products(maps, levels)
@@ -133,6 +134,16 @@ def _channel_weights(mean: Float, least: float) -> Float:
     """Square roots of the weights of channels, shape (E,): ``1 / sqrt(mean)``, 0 below ``least``."""
     used = (mean > 0) & (mean >= least)
     return np.where(used, 1.0 / np.sqrt(np.where(used, mean, 1.0)), 0.0)
+
+
+def _derivative(rows: Float) -> Float:
+    """Derivative of spectra (J, E) by channel.
+
+    The mean of differences of neighbouring channels, which are too small at sharp edges (shifts of EELS came out 1.4 to
+    1.6 times too large), and of the derivative of a cubic spline, which takes noise for edges (down to 0.55).
+    """
+    channels = np.arange(rows.shape[1])
+    return np.asarray(0.5 * (np.gradient(rows, axis=1) + CubicSpline(channels, rows, axis=1)(channels, 1)))
 
 
 def _orthonormal(rows: Float) -> Float:
