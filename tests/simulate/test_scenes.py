@@ -22,8 +22,11 @@ SMALL = {
     "phases": {"shape": (40, 33), "n_channels": 300},
     "chequerboard": {"shape": (40, 33), "n_channels": 96},
     "acquisitions": {"shape": (40, 33), "n_channels": 96},
+    "oxide_particle": {"shape": (40, 33)},
 }
 """A small scene of every kind."""
+PLAIN = [kind for kind in SMALL if kind != "oxide_particle"]
+"""Kinds whose truth multiplies to the expected counts, with settings of the axis."""
 
 
 def no_compute(dsk, keys, **kwargs):
@@ -111,7 +114,7 @@ def test_another_seed_makes_another_scene_and_the_same_seed_the_same(kind):
     assert first.cube.data.name == again.cube.data.name != other.cube.data.name
 
 
-@pytest.mark.parametrize("kind", SMALL)
+@pytest.mark.parametrize("kind", PLAIN)
 @pytest.mark.parametrize("counts", [60.0, 3000.0], ids=["per count", "per channel"])
 def test_counts_are_poisson_numbers_of_the_truth(kind, counts):
     scene = simulate.KINDS[kind](**SMALL[kind], counts_per_pixel=counts)
@@ -128,7 +131,7 @@ def test_counts_are_poisson_numbers_of_the_truth(kind, counts):
     assert index == pytest.approx(1.0, abs=0.02)
 
 
-@pytest.mark.parametrize("kind", SMALL)
+@pytest.mark.parametrize("kind", PLAIN)
 def test_attributes_describe_cubes_and_truths(kind):
     scene = simulate.KINDS[kind](**SMALL[kind], seed=3, pixel_size_nm=2.5)
     cube, truth = scene.cube, scene.truth
@@ -268,7 +271,7 @@ def test_plain_nmf_resolves_the_board(shuffled):
     assert angles.min(axis=1).max() > 1.0
 
 
-@pytest.mark.parametrize("kind", SMALL)
+@pytest.mark.parametrize("kind", PLAIN)
 @pytest.mark.parametrize(
     ("wrong", "message"),
     [

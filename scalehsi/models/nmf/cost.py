@@ -37,7 +37,7 @@ def cost_of(model: Settings, shape: tuple[int, ...], itemsize: int) -> Cost:
         work = PIXELS_PER_STRIP * (2 * 4 * channels + 8 * k)
         if model.compress and model.compressible and channels > 2 * subspace.size(k):
             kept = 4 * subspace.size(k)
-    if model.start in ("nndsvd", "nndsvda"):
+    if isinstance(model.start, str) and model.start in ("nndsvd", "nndsvda"):
         sums = max(sums, 8 * channels * (k + 12))
     return Cost(
         *(passes, sums, work, k + 1),
