@@ -301,7 +301,7 @@ def test_bad_input_has_its_message_and_changes_nothing(folder, capsys, kind):
         ),
         (
             "fit good.zarr new.zarr -k 2 --model nnmf",
-            "there is no model 'nnmf'; did you mean 'nmf'? Known: nmf, pansharpen, parallelgp, pca",
+            "there is no model 'nnmf'; did you mean 'nmf'? Known: backgroundnmf, blu,",
         ),
         ("fit good.zarr new.zarr -k 2 --set n_components=3", "-k 2 and --set n_components=3 differ; leave one out"),
         ("fit good.zarr new.zarr -k 2 --set tol", "--set 'tol': key=value is expected"),

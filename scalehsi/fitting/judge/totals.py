@@ -148,7 +148,8 @@ def _percent(share: float) -> str:
 
 def _free_totals(evidence: Evidence) -> str:
     """Abundances of networks always sum to one; those of NMF follow the counts of a pixel."""
-    return "simplex=False" if "simplex" in evidence.settings else f"hsi.NMF({len(evidence.endmembers)})"
+    settable = not evidence.settings or "simplex" in evidence.settings
+    return "simplex=False" if settable else f"hsi.NMF({len(evidence.endmembers)})"
 
 
 def _remedy(evidence: Evidence) -> str:
