@@ -17,7 +17,7 @@ COMPONENT_TOTAL: Final = 0.10
 REGION_TOTAL: Final = 0.10
 """The same of a region, which must also be significant."""
 REGION_SIGMAS: Final = 8.0
-THICKNESS_SPREAD: Final = 0.25
+THICKNESS_SPREAD: Final = 0.05
 """Range of 90 % of the regions' data over model, relative to the median."""
 NORMAL_RANGE: Final = 3.29
 """Range of 90 % of a normal distribution, in standard deviations."""
@@ -57,10 +57,10 @@ def totals(evidence: Evidence) -> ResultWarning | None:
 def thickness_in_simplex(evidence: Evidence) -> ResultWarning | None:
     """Warn where abundances sum to one although the counts vary over the map.
 
-    Threshold: 90 % of the 8 x 8 regions have data over model within more than 25 % of the median; the range that the
+    Threshold: 90 % of the 8 x 8 regions have data over model within more than 5 % of the median; the range that the
     regions' own noise makes is taken off in quadrature, and must be exceeded by half.
 
-    Measured: wedges of one phase from 1 to 1.5, 2, 3 and 4 are found, 2 of 2 each; of one thickness with 3 to 30 counts
+    Measured: wedges of one phase from 1 to 1.2, 1.5, 2, 3 and 4 are found, 2 of 2 each; of one thickness with 3 to 30 counts
     a pixel, 16 x 16 pixels, 0 of 30.
     """
     if not (evidence.simplex and _readable(evidence)):

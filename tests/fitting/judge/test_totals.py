@@ -89,7 +89,7 @@ def test_a_region_that_is_off_is_placed(shape: tuple[int, int]) -> None:
     assert totals(evidence_of(x, c, s, component_total=np.ones((2, 1)), **SIMPLEX)) is None
 
 
-@pytest.mark.parametrize(("thick", "warned"), [(1.0, False), (1.2, False), (1.5, True), (3.0, True)])
+@pytest.mark.parametrize(("thick", "warned"), [(1.0, False), (1.03, False), (1.2, True), (1.5, True), (3.0, True)])
 @pytest.mark.parametrize("seed", [0, 1])
 def test_a_wedge_on_the_simplex(thick: float, warned: bool, seed: int) -> None:
     x, s = wedge(thick, seed=seed)
