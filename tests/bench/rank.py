@@ -126,11 +126,14 @@ def cost(seeds: int) -> list[Row]:
             start = time.process_time()
             call()
             seconds.append(time.process_time() - start)
-    lazy = made.cube.chunk({"y": 16})
-    with mock.patch("scalehsi.blocks.compute.free_memory", return_value=int(1.5 * lazy.nbytes)):
-        streamed = hsi.select_rank(lazy, range(1, 4)).attrs["readings"]
+    lazy = scene("edx", 100.0, 2, seed=seeds, size=144).cube.chunk({"y": 16})
+    with mock.patch("scalehsi.blocks.compute.free_memory", return_value=int(1.8 * lazy.nbytes)):
+        streamed = hsi.select_rank(lazy, range(1, 4), halves=False).attrs["readings"]
     ratio = f"{seconds[1] / seconds[0]:.2f} ({seconds[1]:.1f} s of processor time)"
-    return [("time over that of NMF with 8", "at most 1.5", ratio), ("readings, streamed", "at most 6", str(streamed))]
+    return [
+        ("time over that of NMF with 8", "at most 1.5", ratio),
+        ("readings without halves, streamed", "at most 4", str(streamed)),
+    ]
 
 
 def real(folder: Path) -> list[Row]:

@@ -43,6 +43,7 @@ OPTIONS = {
     "project": ("SPECTRA", "CUBE", "OUT", "--constraint", "--resample", "--overwrite"),
     "quantify": ("SOURCE", "--elements", "--extra", "--maps", "--k-factor", "--thickness", "--out", "--figure"),
     "gp": ("RESULT", "OUT", "--upsample", "--kernel", "--lengthscale", "--set", "--report", "--overwrite"),
+    "rank": ("CUBE", "--most", "--figure", "--seed", "--dataset", "--overwrite"),
     "reconstruct": ("RESULT", "OUT", "--overwrite"),
     "compare": ("TRUTH", "RESULT"),
     "report": ("RESULT", "DIR", "--elements", "--truth", "--overwrite"),

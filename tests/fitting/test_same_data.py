@@ -80,7 +80,7 @@ def test_a_resident_cube_does_not_need_its_files_any_more(tmp_path: Path, stored
 def test_a_streamed_fit_whose_files_vanish_ends_with_its_checkpoint(
     tmp_path: Path, stored: xr.DataArray, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("scalehsi.fitting.fit.open_blocks", lambda cube, device: open_blocks(cube, resident=False))
+    monkeypatch.setattr("scalehsi.fitting.fit.open_blocks", lambda cube, **_: open_blocks(cube, resident=False))
 
     files = len(chunk_files(tmp_path / "map.zarr"))
 

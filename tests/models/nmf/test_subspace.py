@@ -10,6 +10,7 @@ import pytest
 import xarray as xr
 
 import scalehsi as hsi
+from scalehsi.blocks import open_blocks
 from scalehsi.kernels.subspace import projection
 
 
@@ -43,7 +44,9 @@ def test_the_answer_is_that_of_the_full_fit(cube: xr.DataArray, settings: dict[s
 
 def test_a_cube_that_does_not_fit_is_read_four_times(cube: xr.DataArray) -> None:
     lazy = cube.chunk({"y": 8})
-    with mock.patch("scalehsi.blocks.compute.free_memory", return_value=int(1.5 * cube.nbytes)):
+    with mock.patch(
+        "scalehsi.fitting.fit.open_blocks", lambda cube, **how: open_blocks(cube, **{**how, "resident": False})
+    ):
         small, full = fit(lazy), fit(lazy, compress=False)
     assert small.attrs["readings"] == 4
     assert full.attrs["readings"] == full.sizes["iteration"] + 2
