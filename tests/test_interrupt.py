@@ -16,13 +16,15 @@ import pytest
 
 from scalehsi.interrupt import SIGNALS, Stop, check, stoppable, uninterrupted
 
-HANDLERS = [signal.getsignal(number) for number in SIGNALS]
-
 
 @pytest.fixture(autouse=True)
 def restored() -> None:
+    # A shell starts programs in the background with SIGINT ignored.
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
+    handlers = [signal.getsignal(number) for number in SIGNALS]
     yield
-    assert [signal.getsignal(number) for number in SIGNALS] == HANDLERS
+    assert [signal.getsignal(number) for number in SIGNALS] == handlers
+    signal.signal(signal.SIGINT, before)
 
 
 @pytest.mark.parametrize("number", SIGNALS)
