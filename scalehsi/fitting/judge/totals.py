@@ -60,8 +60,8 @@ def thickness_in_simplex(evidence: Evidence) -> ResultWarning | None:
     Threshold: 90 % of the 8 x 8 regions have data over model within more than 5 % of the median; the range that the
     regions' own noise makes is taken off in quadrature, and must be exceeded by half.
 
-    Measured: wedges of one phase from 1 to 1.2, 1.5, 2, 3 and 4 are found, 2 of 2 each; of one thickness with 3 to 30 counts
-    a pixel, 16 x 16 pixels, 0 of 30.
+    Measured: wedges of one phase from 1 to 1.2, 1.5, 2, 3 and 4 are found, 2 of 2 each; of one thickness with 3 to 30
+    counts a pixel, 16 x 16 pixels, 0 of 30.
     """
     if not (evidence.simplex and _readable(evidence)):
         return None
