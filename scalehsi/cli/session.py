@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import logging
 import os
 import threading
 from collections.abc import Callable, Iterator
@@ -125,6 +126,9 @@ def _quiet_workers() -> Iterator[None]:
     """
     before = os.environ.get(LOG_LEVEL_VARIABLE)
     os.environ.setdefault(LOG_LEVEL_VARIABLE, "critical")
+    # What these say when a signal cuts a connection is no news, and may come after the end of this block.
+    for name in ("asyncio", "distributed.comm.tcp"):
+        logging.getLogger(name).setLevel(logging.CRITICAL)
     try:
         with dask.config.set({"logging": {"distributed": "error", "distributed.client": "critical"}}):
             yield
