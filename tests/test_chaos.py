@@ -6,7 +6,7 @@ import pytest
 
 from tests import chaos
 
-pytestmark = [pytest.mark.long, pytest.mark.cluster]
+pytestmark = [pytest.mark.slow, pytest.mark.cluster]
 
 
 @pytest.mark.timeout(1800)

@@ -35,6 +35,10 @@ OPENED_UP = {
 """A user's configuration that serves more than we promise."""
 
 
+EARLIER: set[int] = set()
+"""Ports of clusters of other files of tests in this process."""
+
+
 @pytest.fixture(scope="module")
 def run_folder(tmp_path_factory) -> Iterator[Path]:
     """The folder for temporary files of the cluster."""
@@ -46,6 +50,7 @@ def run_folder(tmp_path_factory) -> Iterator[Path]:
 
 @pytest.fixture(scope="module")
 def local(run_folder) -> Iterator[Cluster]:
+    EARLIER.update(port for _, _, port in listening(psutil.Process()))
     with dask.config.set(OPENED_UP), connect("local", workers=2, memory=MEMORY) as cluster:
         yield cluster
 
@@ -58,7 +63,7 @@ def page_ports(cluster: Cluster) -> set[int]:
 
 def attempts(cluster: Cluster, folder: Path, uid: int) -> dict[str, Any]:
     """What a stranger gets from each port but those of pages, and from the files of the run."""
-    ports = sorted({port for _, _, port in listening(psutil.Process())} - page_ports(cluster))
+    ports = sorted({port for _, _, port in listening(psutil.Process())} - page_ports(cluster) - EARLIER)
     files = [str(f) for f in folder.rglob("*") if f.is_file()]
     assert {Path(f).name for f in files} >= {"cert.pem", "key.pem", "address"}
     command = [sys.executable, "-m", "tests.cluster.strangers", str(uid), json.dumps(ports), json.dumps(files)]
