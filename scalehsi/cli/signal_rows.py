@@ -16,7 +16,7 @@ from scalehsi.schema import ENERGY, InputError
 
 
 def signal_of(cube: xr.DataArray) -> dict[str, Any]:
-    """Noise, and for EELS zero loss and edges, in plain values; what cannot be told is left out."""
+    """Noise, and for EELS zero loss and edges, in plain values; what cannot be measured is left out."""
     found: dict[str, Any] = {}
     try:
         noise = estimate_noise(cube)
