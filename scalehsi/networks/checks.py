@@ -10,9 +10,17 @@ from scipy.optimize import linear_sum_assignment
 
 from scalehsi.arrays import Float, NumpyArray
 from scalehsi.kernels.subspace.singular_vectors import leading_vectors
+from scalehsi.models.geometric.base import no_pure_pixels
 from scalehsi.result import ResultWarning
 
-CHECKS: Final = ("misfit", "zero_one_share", "dead_pixel_share", "dead_components", "restart_angle_deg")
+CHECKS: Final = (
+    "misfit",
+    "zero_one_share",
+    "dead_pixel_share",
+    "dead_components",
+    "restart_angle_deg",
+    "share_outside",
+)
 """Names along ``network_checks`` of a result, in the order of `measure`."""
 LARGEST_MISFIT: Final = 1.3
 LARGEST_DEAD_PIXEL_SHARE: Final = 0.01
@@ -21,11 +29,14 @@ DEAD_MAXIMUM: Final = 0.1
 LARGEST_RESTART_ANGLE_DEG: Final = 1.0
 
 
-def measure(x: NumpyArray, a: NumpyArray, spectra: list[Float], *, best: int, weight: Float, seed: int) -> Float:
+def measure(
+    x: NumpyArray, a: NumpyArray, spectra: list[Float], *, best: int, weight: Float, seed: int, outside: float
+) -> Float:
     """The numbers of `CHECKS` from the training sample.
 
     x (n, E), a (n, K): its spectra and abundances. spectra: endmembers (K, E) of each restart. best: number of the one
-    that is returned. weight (E,): of the channels. seed: of the subspace.
+    that is returned. weight (E,): of the channels. seed: of the subspace. outside: share of pixels outside of the
+    simplex of the start.
     """
     z = (x * weight).astype(np.float64)
     keep = np.linalg.norm(z, axis=1) > 0
@@ -42,7 +53,7 @@ def measure(x: NumpyArray, a: NumpyArray, spectra: list[Float], *, best: int, we
     top = np.quantile(a, 0.999, axis=0)
     angles = [_largest_angle(each, spectra[best], weight) for i, each in enumerate(spectra) if i != best]
     turned = max(angles, default=0.0)
-    return np.array([misfit, ends, dead, float((top < DEAD_MAXIMUM).sum()), turned])
+    return np.array([misfit, ends, dead, float((top < DEAD_MAXIMUM).sum()), turned, outside])
 
 
 def collapse_warnings(checks: Any, *, model: str, restarts: int, remedy: str) -> list[ResultWarning]:
@@ -81,7 +92,7 @@ def collapse_warnings(checks: Any, *, model: str, restarts: int, remedy: str) ->
                 remedy,
             )
         )
-    return found
+    return found + no_pure_pixels(value["share_outside"], "SSS(k), which needs no pure pixels")
 
 
 def _cosine(x: Float, y: Float) -> Float:

@@ -154,7 +154,7 @@ class Network(IterativeModel):
         _, x = gather(view, np.unique(self.windows(centres, view.shape)[0]))
         given = None if isinstance(self.start, str) else self.start
         scaling = scaling_of(x, seen, weighted=self.scaled, counts=counts) if given is None else stored_scaling(given)
-        first, corners = self._first_decoders(view, x, scaling, seed)
+        first, corners, outside = self._first_decoders(view, x, scaling, seed)
         # Rare endmembers are in the sample too; large patches hold the neighbours of a vertex anyway.
         centres = np.unique(np.concatenate([centres, corners if self.window <= 9 else corners[:: len(NEIGHBOURS)]]))
         keep = {f"scaling_{k}": getattr(scaling, k) for k in SCALING}
@@ -165,6 +165,7 @@ class Network(IterativeModel):
             "seed": np.asarray(seed),
             "epoch": np.asarray(0),
             "steps": np.asarray(0),
+            "outside": np.asarray(outside),
             **keep,
         }
         rng = np.random.default_rng([seed, 3])
@@ -176,19 +177,21 @@ class Network(IterativeModel):
         record = {"held_out": np.zeros((0, len(flat))), "best": flat, "best_loss": np.full(len(flat), np.inf)}
         return {**state, "flat": flat, "first": none, "second": none.copy(), "since": np.asarray(0), **record}
 
-    def _first_decoders(self, view: Blocks, x: NumpyArray, scaling: Scaling, seed: int) -> tuple[list[NumpyArray], Int]:
-        """First decoder of each restart, and the pixels that its vertices were averaged from.
+    def _first_decoders(
+        self, view: Blocks, x: NumpyArray, scaling: Scaling, seed: int
+    ) -> tuple[list[NumpyArray], Int, float]:
+        """First decoder of each restart, the pixels of its vertices, and the share of pixels outside of their simplex.
 
         x: the training sample. scaling: of its channels. seed: of the vertices.
         """
         nothing = np.zeros(0, dtype=np.int64)
         if not isinstance(self.start, str):
-            return [], nothing
+            return [], nothing, 0.0
         if self.start == "random" or (self.start == "auto" and self.settings == "paper"):
             rng = np.random.default_rng([seed, 4])
-            return [glorot(rng, self.n_components, x.shape[1]) for _ in range(self.restarts)], nothing
-        found, around = vertices(view, x, scaling.weight, self.n_components, seed=seed)
-        return [found.astype(np.float32)] * self.restarts, np.unique(around)
+            return [glorot(rng, self.n_components, x.shape[1]) for _ in range(self.restarts)], nothing, 0.0
+        found, around, outside = vertices(view, x, scaling.weight, self.n_components, seed=seed)
+        return [found.astype(np.float32)] * self.restarts, np.unique(around), outside
 
     def step(self, view: Blocks, state: State) -> tuple[State, Stats]:
         trainer, number, schedule = self.trainer(view, state), int(state["epoch"]), self.schedule
@@ -259,7 +262,8 @@ class Network(IterativeModel):
         spectra = [scaling.counts(trainer.unpack(each)[DECODER]) for each in state["flat"]]
         items = trainer.seen.cpu().numpy(), trainer.wanted.cpu().numpy()
         a, rows = sample_maps(self.network, weights, trainer.inputs.cpu().numpy(), *items)
-        checks = measure(x[rows], a, spectra, best=best, weight=scaling.weight, seed=int(state["seed"]))
+        how = {"best": best, "weight": scaling.weight, "seed": int(state["seed"])}
+        checks = measure(x[rows], a, spectra, outside=float(state["outside"]), **how)
         _trainers.pop(view, None)
         loss = held[:, best] if len(held) else np.zeros(0)
         return {

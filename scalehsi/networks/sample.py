@@ -15,7 +15,7 @@ from scalehsi import arrays
 from scalehsi.arrays import Float, Int, NumpyArray
 from scalehsi.blocks import Blocks, Tile, map_fold
 from scalehsi.fitting.survey import Survey
-from scalehsi.kernels.extraction.simplex import best_vca, smooth_maps
+from scalehsi.kernels.extraction.simplex import best_vca, share_outside, smooth_maps
 from scalehsi.kernels.pixel_rows.strips import strips
 from scalehsi.kernels.subspace.singular_vectors import leading_vectors
 
@@ -112,12 +112,12 @@ def scaling_of(x: NumpyArray, seen: Survey, *, weighted: bool, counts: bool) -> 
     return Scaling(weight, mean, factor)
 
 
-def vertices(view: Blocks, x: NumpyArray, weight: Float, n_components: int, *, seed: int) -> tuple[Float, Int]:
+def vertices(view: Blocks, x: NumpyArray, weight: Float, n_components: int, *, seed: int) -> tuple[Float, Int, float]:
     """Vertices of the simplex of all pixels, from score maps averaged over 3 x 3 pixels (VCA, best of 20 searches).
 
     view: the cube; read twice. x (n, E): the training sample, for the subspace. weight (E,): of the channels.
-    n_components: K. seed: of the search. Returns weighted spectra (K, E), not negative, and the numbers of the averaged
-    pixels.
+    n_components: K. seed: of the search. Returns weighted spectra (K, E), not negative, the numbers of the averaged
+    pixels, and the share of all pixels outside of the simplex by more than noise.
     """
     z = x * weight.astype(np.float32)
     mean = z.mean(axis=0, dtype=np.float64)
@@ -130,7 +130,13 @@ def vertices(view: Blocks, x: NumpyArray, weight: Float, n_components: int, *, s
     points = smooth_maps(maps, used, 3)[used]
     reach = float(np.sqrt((points[:, :-1] ** 2).sum(axis=1).max(initial=0.0))) or 1.0
     points[:, -1] = reach  # lifted: the determinant of K points is the volume of their simplex
-    found = np.flatnonzero(used)[best_vca(points, n_components, restarts=VCA_RUNS, seed=seed)]
+    corners = best_vca(points, n_components, restarts=VCA_RUNS, seed=seed)
+    rest = z - mean.astype(np.float32)
+    rest -= (rest @ basis.astype(np.float32)) @ basis.T.astype(np.float32)
+    freedom = max(1, len(mean) - n_components)
+    noise = float(np.sqrt((rest**2).sum(dtype=np.float64) / len(z) / freedom))
+    outside = share_outside(points, points[corners], noise / 3) if len(corners) == n_components else 0.0
+    found = np.flatnonzero(used)[corners]
     around = window_pixels(found, view.shape, *np.asarray(NEIGHBOURS).T)
     index, spectra = gather(view, np.unique(around[around >= 0]))
     weighted = spectra.astype(np.float64) * weight
@@ -140,7 +146,7 @@ def vertices(view: Blocks, x: NumpyArray, weight: Float, n_components: int, *, s
     flat = mean + (corner - mean) @ basis @ basis.T
     if len(flat) < n_components:  # fewer pixels than components
         flat = np.concatenate([flat, np.repeat(mean[None], n_components - len(flat), axis=0)])
-    return np.maximum(flat, 0.0), around[around >= 0]
+    return np.maximum(flat, 0.0), around[around >= 0], outside
 
 
 def window_pixels(index: Int, shape: tuple[int, ...], rows: Int, columns: Int) -> Int:

@@ -136,9 +136,9 @@ class UDAS(IterativeModel):
         wanted = choose_pixels(seen, view.shape, wanted=self.n_samples, channels=view.n_energies, seed=seed)
         _, x = gather(view, wanted)
         scaling = scaling_of(x, seen, weighted=self.scaled, counts=view.cube.dtype.kind in "bu")
-        decoder, corners = np.zeros((self.n_components, x.shape[1])), np.zeros(0, dtype=np.int64)
+        decoder, corners, outside = np.zeros((self.n_components, x.shape[1])), np.zeros(0, dtype=np.int64), 0.0
         if self.settings == "default":
-            decoder, corners = vertices(view, x, scaling.weight, self.n_components, seed=seed)
+            decoder, corners, outside = vertices(view, x, scaling.weight, self.n_components, seed=seed)
         state = {
             "pixels": np.asarray(seen.pixels),
             "spectrum": seen.spectrum,
@@ -146,6 +146,7 @@ class UDAS(IterativeModel):
             "seed": np.asarray(seed),
             "scaling_weight": scaling.weight,
             "decoder": np.asarray(decoder, dtype=np.float64),
+            "outside": np.asarray(outside),
             "epoch": np.asarray(0),
         }
         z, clean = self._data(view, state)
@@ -191,7 +192,8 @@ class UDAS(IterativeModel):
         encoder = state["encoder"].astype(np.float32)
         a = self.network.encode(np, {"encoder": encoder}, z.astype(np.float32), {}, None, None)
         ones = np.ones_like(weight)
-        checks = measure(z, a, [state["decoder"]], best=0, weight=ones, seed=int(state["seed"]))
+        how = {"best": 0, "weight": ones, "seed": int(state["seed"])}
+        checks = measure(z, a, [state["decoder"]], outside=float(state["outside"]), **how)
         _samples.pop(view, None)
         return {
             ENDMEMBERS: xr.DataArray(spectra, dims=(COMPONENT, ENERGY)),

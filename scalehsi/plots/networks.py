@@ -7,7 +7,6 @@ from typing import TYPE_CHECKING, Final
 import numpy as np
 import xarray as xr
 
-from scalehsi.arrays import NumpyArray
 from scalehsi.plots import style
 from scalehsi.plots.digest import Digest
 from scalehsi.schema import ENDMEMBERS, ENERGY, OBJECTIVE
@@ -41,13 +40,11 @@ def draw_latent(view: Digest, result: xr.Dataset) -> Figure:
     points, label = (np.asarray(result[name].values) for name in ("latent", "sample_label"))
     figure = style.new_figure(style.WIDTH_INCHES, 3.4)
     scatter, shown, spectra = figure.subplots(1, 3)
-    first, second = _widest(points)
+    second = min(1, points.shape[1] - 1)
     for k in range(number):
         of = points[label == k]
-        scatter.plot(of[:, first], of[:, second], ".", markersize=2, color=style.colour(k), alpha=0.5, label=str(k + 1))
-    style.style_axes(
-        scatter, xlabel=f"Latent dimension {first + 1}", ylabel=f"Latent dimension {second + 1}", title="Latent space"
-    )
+        scatter.plot(of[:, 0], of[:, second], ".", markersize=2, color=style.colour(k), alpha=0.5, label=str(k + 1))
+    style.style_axes(scatter, xlabel="Latent axis 1", ylabel=f"Latent axis {second + 1}", title="Latent space")
     labels = result["labels"]
     labels = labels.isel({d: 0 for d in labels.dims if d not in ("y", "x")}).transpose("y", "x")
     values = np.ma.masked_less(np.asarray(labels.values)[:: view.block, :: view.block], 0)
@@ -66,13 +63,3 @@ def draw_latent(view: Digest, result: xr.Dataset) -> Figure:
     )
     spectra.legend(fontsize=style.SMALL_POINTS, frameon=False, labelcolor=style.DARK)
     return figure
-
-
-def _widest(points: NumpyArray) -> tuple[int, int]:
-    """The two latent dimensions with the most separate groups: kurtosis is lowest there. points (S, D)."""
-    if points.shape[1] == 1:
-        return 0, 0
-    centred = points - points.mean(axis=0)
-    kurtosis = (centred**4).mean(axis=0) / np.maximum((centred**2).mean(axis=0) ** 2, 1e-300)
-    first, second = np.argsort(kurtosis, kind="stable")[:2].tolist()
-    return first, second

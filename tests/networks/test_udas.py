@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -29,6 +30,15 @@ def test_it_meets_the_figures_of_its_specification() -> None:
     assert 0.025 < angle < 0.05
     assert 0.3 < error < 0.6
     assert "network_collapsed" in {w.code for w in result_warnings(public)}
+
+
+@pytest.mark.parametrize("model", [hsi.UDAS(3, max_iter=1), hsi.DAEU(3, pretrain=1, epochs=1)], ids=["UDAS", "DAEU"])
+def test_a_scene_without_pure_pixels_is_said(model: Any) -> None:
+    for variant, expected in (("plain", False), ("no pure", True)):
+        result = hsi.fit(scene(3, variant=variant).cube, model, seed=0)
+        said = [w for w in result_warnings(result) if w.code == "no_pure_pixels"]
+        assert bool(said) is expected
+        assert all(w.text.startswith("27% of the pixels lie outside") and "SSS(k)" in w.remedy for w in said)
 
 
 def test_the_encoder_descends_along_its_gradient() -> None:

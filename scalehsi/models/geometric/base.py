@@ -83,13 +83,21 @@ class Geometric(DirectModel):
 
     def warnings(self, variables: Variables) -> list[ResultWarning]:
         share = float(variables[OUTSIDE]) if OUTSIDE in variables else 0.0
-        if not share > LARGEST_SHARE:
-            return []
-        text = (
-            f"{share:.0%} of the pixels lie outside of the simplex of the corners by more than noise: "
-            "some components have no pure pixel, or the thickness varies."
-        )
-        return [ResultWarning("no_pure_pixels", text, f"SSS({self.n_components}), or constraint='nnls' for thickness")]
+        return no_pure_pixels(share, f"SSS({self.n_components}), or constraint='nnls' for thickness")
 
     def cost(self, shape: tuple[int, ...], itemsize: int) -> Cost:
         return cloud.cost(self.n_components, self.weighting, shape, itemsize)
+
+
+def no_pure_pixels(share: float, remedy: str) -> list[ResultWarning]:
+    """The warning of endmembers that are mixtures, where a share of the pixels lies outside of their simplex.
+
+    share: from 0 to 1. remedy: what to type.
+    """
+    if not share > LARGEST_SHARE:
+        return []
+    text = (
+        f"{share:.0%} of the pixels lie outside of the simplex of the corners by more than noise: "
+        "some components have no pure pixel, or the thickness varies."
+    )
+    return [ResultWarning("no_pure_pixels", text, remedy)]

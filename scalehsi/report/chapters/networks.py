@@ -50,8 +50,8 @@ def chapter(view: Digest, context: Context) -> Chapter | None:
                 "latent.png",
                 partial(draw_latent, view, result),
                 "Latent coordinates of sampled pixels, the map of labels, and the mean spectra of the labels.",
-                "Left: two latent dimensions of sampled pixels. Middle: label of each pixel. Right: mean of the "
-                "unaltered spectra of each label, with a band of two standard errors.",
+                "Left: sampled pixels along the two longest axes of the latent space. Middle: label of each pixel. "
+                "Right: mean of the unaltered spectra of each label, with a band of two standard errors.",
             )
         )
     return Chapter("network", f"The network: {view.model}", parts, drawings)
