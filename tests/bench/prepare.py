@@ -1,7 +1,7 @@
 """Preparation against what its specification asks: each line is what was asked and what was measured here.
 
-``python -m tests.bench.prepare [--peers PYTHON]``. With a Python that has HyperSpy and eXSpy their figures stand
-beside; without it these lines say so. Measured maps are used where they lie beside the repository.
+``python -m tests.bench.prepare [--peers PYTHON ...]``. With a Python that has eXSpy, pyEELSMODEL or quantem their
+figures stand beside; without it these lines say so. Measured maps are used where they lie beside the repository.
 """
 
 from __future__ import annotations
@@ -12,15 +12,17 @@ import logging
 import subprocess
 import tempfile
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import xarray as xr
+from scipy.optimize import least_squares
 
 import scalehsi as hsi
 from scalehsi.cube import make_cube
+from scalehsi.kernels.preparation.old_estimators import two_area
 from scalehsi.prepare.edge_windows import propose_windows
 from scalehsi.prepare.shift_maps import core_loss_shifts, zero_loss_shifts
 from tests.bench.machine import markdown
@@ -150,7 +152,7 @@ def noise() -> Iterator[Row]:
         yield row("noise, round robin: g, index of sums of 8", "2.7 to 3.2, 6.4 to 7.3", text, good)
 
 
-def align(folder: Path, peers: dict[str, Any] | None) -> Iterator[Row]:
+def align(folder: Path, peers: dict[str, Any]) -> Iterator[Row]:
     drift = np.random.default_rng(1).normal(0, 0.3, (32, 32))
     for step in (0.1, 0.5):
         energy, x = zero_loss(step, 1e4, drift)
@@ -168,7 +170,7 @@ def align(folder: Path, peers: dict[str, Any] | None) -> Iterator[Row]:
     aligned = hsi.prepare.align(cube, zero_loss=True)
     seconds = time.process_time() - start
     own = float((aligned.energy_shift - drift).std())
-    if peers is not None and "zero_loss_s" in peers:
+    if "zero_loss_s" in peers:
         moved = np.load(folder / "zero_loss_aligned.npy")
         left = zero_loss_shifts(cube_of(np.maximum(np.nan_to_num(moved), 0), energy)).positions
         assert left is not None
@@ -178,6 +180,12 @@ def align(folder: Path, peers: dict[str, Any] | None) -> Iterator[Row]:
         yield row("zero loss: sd in eV and CPU time; eXSpy subpixel", "2 x better, 4 x faster", text, good)
     else:
         yield row("zero loss: sd in eV and CPU time; eXSpy is not here", "", f"{own:.4f}, {seconds:.2f} s")
+    if "quantem_zero_loss_s" in peers:
+        theirs = float((np.load(folder / "quantem_zero_loss.npy") - drift).std())
+        text = f"{own:.4f}, {seconds:.2f} s; {theirs:.4f}, {peers['quantem_zero_loss_s']:.2f} s without applying"
+        yield row("zero loss: sd in eV and CPU time; quantem", "", text)
+    else:
+        yield row("zero loss: quantem is not here", "", f"{own:.4f}")
     drift = np.random.default_rng(2).normal(0, 0.5, (32, 32))
     energy, x = core_loss(1e5, drift)
     core = core_loss_shifts(cube_of(x, energy), (40, 660))
@@ -201,7 +209,7 @@ def align(folder: Path, peers: dict[str, Any] | None) -> Iterator[Row]:
     yield row("shifts by split: integers, total kept", "yes", kept, kept)
 
 
-def background(folder: Path, peers: dict[str, Any] | None) -> Iterator[Row]:
+def background(folder: Path, peers: dict[str, Any]) -> Iterator[Row]:
     clean = cube_of(1e6 * np.ones((6, 6, 1)) * (ENERGY / 400) ** -3)
     left = float(abs(hsi.prepare.remove_background(clean, (420, 520), gain=1e-9, window_gain=1e-9) / clean).max())
     yield row("background: power law without noise", "<= 1e-5", left, left <= 1e-5)
@@ -228,10 +236,67 @@ def background(folder: Path, peers: dict[str, Any] | None) -> Iterator[Row]:
         maps = hsi.quantify.edge_maps(cube, {"Mn L3": (640, 690)}, background=(560, 632), **PLAIN)
         sd = float((maps["net"] / maps["net_std"]).std())
         yield row(f"edge maps at {dose:g}: sd of pulls", "0.95 to 1.05", sd, 0.95 <= sd <= 1.05)
+    if (folder / "few_slow.npy").exists():
+        yield from _as_exspy(folder)
     yield from _background_beside(folder, peers)
+    yield from _linear_beside(folder, peers)
 
 
-def _background_beside(folder: Path, peers: dict[str, Any] | None) -> Iterator[Row]:
+def _linear_beside(folder: Path, peers: dict[str, Any]) -> Iterator[Row]:
+    """Net counts of O K and their errors, beside the constrained linear background of pyEELSMODEL."""
+    stored = np.load(folder / "linear.npz")
+    cube = cube_of(stored["counts"])
+    inside = (ENERGY >= 532) & (ENERGY <= 590)
+    true, limit = stored["net"][..., inside].sum(-1), np.sqrt(stored["mean"][..., inside].sum(-1))
+
+    def error(net: Any) -> float:
+        return float(np.sqrt((((net[..., inside].sum(-1) - true) / limit) ** 2).mean()))
+
+    fit = tuple(map(float, stored["fit"]))
+    hsi.prepare.remove_background(cube, fit, **PLAIN)
+    start = time.process_time()
+    own = hsi.prepare.remove_background(cube, fit, **PLAIN).values
+    seconds = time.process_time() - start
+    name = f"background, O K at 1e5, {cube.sizes['y']} x {cube.sizes['x']} pixels: error over counting limit, CPU time"
+    text = f"{error(own):.2f}, {seconds:.3f} s"
+    if "linear_s" not in peers:
+        yield row(f"{name}; pyEELSMODEL is not here", "", text)
+        return
+    theirs = error(np.load(folder / "linear_net.npy"))
+    yield row(f"{name}; pyEELSMODEL, constrained linear", "", f"{text}; {theirs:.2f}, {peers['linear_s']:.1f} s")
+
+
+def _as_exspy(folder: Path) -> Iterator[Row]:
+    """The backgrounds of eXSpy from its formulas, as far as rounding."""
+    stored = np.load(folder / "few.npz")
+    counts = stored["counts"].astype(float)
+    energy = float(stored["first"]) + float(stored["step"]) * np.arange(counts.shape[-1])
+    low, high = map(float, stored["fit"])
+    first, last = (int(np.searchsorted(energy, value - 1e-6)) for value in (low, high))
+    half, step = (last - first) // 2, float(stored["step"])
+    front = counts[..., first : first + half].sum(-1) * step
+    back = counts[..., first + half : last].sum(-1) * step
+    height, r = two_area(front, back, (energy[first], energy[first + half], energy[last]))
+    theirs = np.load(folder / "few_fast.npy")
+    left = float(np.abs(height[..., None] * energy ** -r[..., None] - theirs).max() / np.abs(theirs).max())
+    yield row("eXSpy, fast=True, from its formulas: largest difference over maximum", "<= 1e-10", left, left <= 1e-10)
+    theirs, worst = np.load(folder / "few_slow.npy"), 0.0
+    inside = slice(first, last + 1)
+    middle = energy[inside].mean()
+    for x, other, start in zip(*(v.reshape(-1, v.shape[-1]) for v in (counts, theirs)), r.ravel(), strict=True):
+        found = least_squares(
+            lambda q, x=x: q[0] * (energy[inside] / middle) ** -q[1] - x[inside],
+            [x[inside].mean(), start],
+            x_scale=[x[inside].mean(), 1.0],
+            xtol=1e-15,
+            ftol=1e-15,
+            gtol=1e-15,
+        ).x
+        worst = max(worst, float(np.abs(found[0] * (energy / middle) ** -found[1] - other).max() / other.max()))
+    yield row("eXSpy, fast=False, by least squares: the same", "<= 1e-6", worst, worst <= 1e-6)
+
+
+def _background_beside(folder: Path, peers: dict[str, Any]) -> Iterator[Row]:
     """Times, and the measured map, beside eXSpy."""
     stored = np.load(folder / "background.npz")
     cube = cube_of(
@@ -252,7 +317,7 @@ def _background_beside(folder: Path, peers: dict[str, Any] | None) -> Iterator[R
             job()
             times.append(time.process_time() - start)
         seconds.append(min(times))
-    theirs = None if peers is None else peers.get("background_again_s")
+    theirs = peers.get("background_again_s")
     for name, own in zip(("background", "four edge maps"), seconds, strict=True):
         text = f"{own:.3f} s" + ("; eXSpy is not here" if theirs is None else f"; eXSpy fast {theirs:.2f} s")
         yield row(
@@ -269,7 +334,7 @@ def _background_beside(folder: Path, peers: dict[str, Any] | None) -> Iterator[R
     correlation = float(np.corrcoef(net.ravel(), image.ravel())[0, 1])
     yield row("CuZn: correlation of net Cu L with HAADF", ">= 0.81", correlation, correlation >= 0.81)
     path = folder / "cuzn_net.npy"
-    if peers is None or not path.exists():
+    if not path.exists():
         yield row("CuZn: noise; eXSpy is not here", "<= 0.6 of eXSpy's", f"{_roughness(net):.0f}")
         return
     share = _roughness(net) / _roughness(np.load(path))
@@ -281,7 +346,18 @@ def _roughness(values: Any) -> float:
     return float(1.4826 * np.median(np.abs(np.diff(np.asarray(values, dtype=float), 2, axis=1))) / np.sqrt(6))
 
 
-def windows_and_thickness() -> Iterator[Row]:
+def plasmons(ratio: float) -> tuple[Any, Any]:
+    """Energies, and counts of 40 x 40 low losses of t / lambda ``ratio``: 1e4 counts, plasmons at 22 eV."""
+    energy = np.arange(-20.0, 182.0, 0.5)
+    part = np.exp(-ratio)
+    mean = part * np.exp(-0.5 * (energy / 0.45) ** 2) * 0.5 / (0.45 * np.sqrt(2 * np.pi))
+    for n in range(1, 9):
+        part, wide = part * ratio / n, 3.5 * np.sqrt(n)
+        mean = mean + part * 0.5 / (wide * np.sqrt(2 * np.pi)) * np.exp(-0.5 * ((energy - 22 * n) / wide) ** 2)
+    return energy, measured(np.broadcast_to(1e4 * mean, (40, 40, energy.size)))
+
+
+def windows_and_thickness(folder: Path, peers: dict[str, Any]) -> Iterator[Row]:
     verdicts = []
     for first, step, channels, elements in (
         (700, 8, 162, "Cu Zn"),
@@ -296,22 +372,26 @@ def windows_and_thickness() -> Iterator[Row]:
     want = "Cu L3, B K, C K, N K, Ti L3, O K, Co L3, C K, O K"
     yield row("windows proposed", want, ", ".join(verdicts), ", ".join(verdicts) == want)
     for ratio in (0.3, 2.0):
-        energy = np.arange(-20.0, 182.0, 0.5)
-        part, mean = np.exp(-ratio), 0.0
-        mean = part * np.exp(-0.5 * (energy / 0.45) ** 2) * 0.5 / (0.45 * np.sqrt(2 * np.pi))
-        for n in range(1, 9):
-            part, wide = part * ratio / n, 3.5 * np.sqrt(n)
-            mean = mean + part * 0.5 / (wide * np.sqrt(2 * np.pi)) * np.exp(-0.5 * ((energy - 22 * n) / wide) ** 2)
-        cube = cube_of(measured(np.broadcast_to(1e4 * mean, (40, 40, energy.size))), energy)
+        energy, counts = plasmons(ratio)
+        cube = cube_of(counts, energy)
         found = hsi.quantify.thickness(cube, window_gain=1.0)
         bias = float(found["t_over_lambda"].mean()) - ratio
         spread = float(found["t_over_lambda"].std() / found["t_over_lambda_std"].mean())
         good = abs(bias) <= 0.02 and abs(spread - 1) <= 0.1
         yield row(f"thickness {ratio}: bias, sd over formula", "0.02, 0.9 to 1.1", f"{bias:.4f}, {spread:.3f}", good)
+    own = float(hsi.quantify.thickness(cube_of(plasmons(0.3)[1], energy), window_gain=1.0)["t_over_lambda"].mean())
+    for name in ("exspy", "quantem"):
+        path = folder / f"{name}_thickness.npy"
+        if not path.exists():
+            yield row(f"thickness 0.3: {name} is not here", "", f"{own:.4f}")
+            continue
+        theirs = float(np.mean(np.load(path)))
+        good = abs(theirs / own - 1) <= 0.01 if name == "exspy" else None
+        yield row(f"thickness 0.3: {name}", "1 % of eXSpy" if name == "exspy" else "", f"{own:.4f}; {theirs:.4f}", good)
 
 
-def run_peers(python: str | None, folder: Path) -> dict[str, Any] | None:
-    """What HyperSpy and eXSpy do with the files of a folder; None where they are not installed."""
+def run_peers(pythons: Sequence[str], folder: Path) -> dict[str, Any]:
+    """What other packages do with the files of a folder; empty where none is installed."""
     mean = np.broadcast_to(60 * (400 + np.arange(1024.0)) ** -3 * 400.0**3, (256, 256, 1024))
     np.savez(folder / "background.npz", counts=measured(mean).astype("u2"), first=400.0, step=1.0, fit=(420.0, 460.0))
     energy, x = zero_loss(0.2, 1e4, np.random.default_rng(1).normal(0, 0.3, (32, 32)))
@@ -319,35 +399,46 @@ def run_peers(python: str | None, folder: Path) -> dict[str, Any] | None:
     measured_map = cuzn()
     if measured_map is not None:
         np.savez(folder / "cuzn.npz", counts=measured_map.values)
-    if python is None:
-        return None
-    script = Path(__file__).with_name("prepare_peers.py")
-    done = subprocess.run([python, str(script), str(folder)], capture_output=True, text=True, check=False)
-    if done.returncode != 0:
-        print(f"HyperSpy and eXSpy are left out: {done.stderr.strip().splitlines()[-1:]}")
-        return None
-    answer: dict[str, Any] = json.loads(done.stdout.strip().splitlines()[-1])
+    few = measured(60 * (400 + 2 * np.arange(200.0)) ** -3.0 * 400.0**3 * np.linspace(1, 9, 12).reshape(3, 4, 1))
+    np.savez(folder / "few.npz", counts=few, first=400.0, step=2.0, fit=(420.0, 500.0))
+    mean, law = scene(1e5, 32, phases=({"O": 1.0}, {}, {}))
+    linear = {"counts": measured(mean), "mean": mean, "net": mean - law, "energy": ENERGY, "fit": (440.0, 525.0)}
+    np.savez(folder / "linear.npz", **linear)
+    energy, x = plasmons(0.3)
+    np.savez(folder / "thickness.npz", counts=x, first=energy[0], step=0.5)
+    answer: dict[str, Any] = {}
+    for python in pythons:
+        script = Path(__file__).with_name("prepare_peers.py")
+        done = subprocess.run([python, str(script), str(folder)], capture_output=True, text=True, check=False)
+        if done.returncode != 0:
+            print(f"{python} is left out: {done.stderr.strip().splitlines()[-1:]}")
+            continue
+        answer |= json.loads(done.stdout.strip().splitlines()[-1])
+    for name in [key for key in answer if key.endswith("_error")]:
+        print(f"{name}: {answer[name]}")
     return answer
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument(
-        "--peers", metavar="PYTHON", help="a Python with HyperSpy and eXSpy, in an environment of its own"
+        "--peers", metavar="PYTHON", nargs="*", default=[], help="Pythons with eXSpy, pyEELSMODEL or quantem"
     )
+    parser.add_argument("--only", nargs="*", default=[], help="spikes noise align background low")
     arguments = parser.parse_args()
     logging.getLogger("scalehsi").setLevel(logging.ERROR)
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
         peers = run_peers(arguments.peers, folder)
-        parts: list[Callable[[], Iterator[Row]]] = [
-            spikes,
-            noise,
-            lambda: align(folder, peers),
-            lambda: background(folder, peers),
-            windows_and_thickness,
-        ]
-        rows = [one for part in parts for one in part()]
+        parts: dict[str, Callable[[], Iterator[Row]]] = {
+            "spikes": spikes,
+            "noise": noise,
+            "align": lambda: align(folder, peers),
+            "background": lambda: background(folder, peers),
+            "low": lambda: windows_and_thickness(folder, peers),
+        }
+        chosen = [part for name, part in parts.items() if not arguments.only or name in arguments.only]
+        rows = [one for part in chosen for one in part()]
     print(markdown(rows))
 
 

@@ -1,6 +1,7 @@
-"""The same jobs by HyperSpy and eXSpy, for `tests.bench.prepare`; it runs in an environment of its own.
+"""The same jobs by eXSpy, pyEELSMODEL and quantem, for `tests.bench.prepare`; it runs in an environment of its own.
 
-Usage: ``python prepare_peers.py FOLDER`` with ``background.npz``, ``zero_loss.npz``, ``cuzn.npz`` in it; prints JSON.
+Usage: ``python prepare_peers.py FOLDER`` with the .npz files of `tests.bench.prepare.run_peers` in it; prints JSON.
+A job whose package is missing is left out.
 """
 
 import json
@@ -53,13 +54,74 @@ def zero_loss(folder, found):
     np.save(folder / "zero_loss_aligned.npy", made.data)
 
 
+def exspy_thickness(folder, found):
+    given = np.load(folder / "thickness.npz")
+    made = signal(given["counts"].astype("f8"), float(given["first"]), float(given["step"]))
+    ratio = made.estimate_thickness(threshold=3.0)
+    np.save(folder / "exspy_thickness.npy", ratio.data)
+
+
+def both_fits(folder, found):
+    """Backgrounds of a few spectra by both ways of eXSpy, to reproduce them."""
+    given = np.load(folder / "few.npz")
+    low, high = map(float, given["fit"])
+    for name, fast in (("fast", True), ("slow", False)):
+        made = signal(given["counts"].astype("f8"), float(given["first"]), float(given["step"]))
+        net = made.remove_background((low, high), background_type="PowerLaw", fast=fast, show_progressbar=False)
+        np.save(folder / f"few_{name}.npy", given["counts"] - net.data)
+
+
+def linear_background(folder, found):
+    """The constrained linear background of pyEELSMODEL: power laws of exponents 1 to 5, by a quadratic programme."""
+    from pyEELSMODEL.components.linear_background import LinearBG
+    from pyEELSMODEL.core.model import Model
+    from pyEELSMODEL.core.multispectrum import MultiSpectrum
+    from pyEELSMODEL.fitters.quadratic_fitter import QuadraticFitter
+
+    given = np.load(folder / "linear.npz")
+    counts, energy = given["counts"].astype("f8"), given["energy"]
+    data = MultiSpectrum.from_numpy(counts, energy)
+    data.exclude[:] = (energy < given["fit"][0]) | (energy > given["fit"][1])
+    model = Model(data.get_spectrumshape(), [LinearBG(data.get_spectrumshape())])
+    fitter = QuadraticFitter(data, model)
+    start = time.process_time()
+    fitter.multi_fit()
+    net = counts - fitter.model_to_multispectrum().multidata
+    found["linear_s"] = time.process_time() - start
+    np.save(folder / "linear_net.npy", net)
+
+
+def low_losses(folder, found):
+    """Zero-loss positions and log-ratio thickness by quantem."""
+    import matplotlib as mpl
+
+    mpl.use("Agg")
+    from quantem.spectroscopy.dataset3deels import Dataset3deels
+
+    for name in ("zero_loss", "thickness"):
+        given = np.load(folder / f"{name}.npz")
+        step, first = float(given["step"]), float(given["first"])
+        made = Dataset3deels.from_array(
+            given["counts"].astype("f8"), sampling=(1.0, 1.0, step), origin=(0.0, 0.0, first), units=("px", "px", "eV")
+        )
+        start = time.process_time()
+        if name == "zero_loss":
+            values = made.measure_zlp_offset()
+        else:
+            values = made.calculate_thickness_log_ratio(plot=False)
+        found[f"quantem_{name}_s"] = time.process_time() - start
+        np.save(folder / f"quantem_{name}.npy", values)
+
+
 if __name__ == "__main__":
     warnings.simplefilter("ignore")
     where = Path(sys.argv[1])
     answer = {}
-    for job in (background, cuzn, zero_loss):
+    for job in (background, cuzn, zero_loss, exspy_thickness, both_fits, linear_background, low_losses):
         try:
             job(where, answer)
+        except ImportError:
+            continue
         except Exception as error:
             answer[f"{job.__name__}_error"] = repr(error)[:200]
     print(json.dumps(answer))

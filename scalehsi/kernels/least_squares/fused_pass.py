@@ -140,16 +140,21 @@ def _tile_solve(
 
 
 def abundances_pass(
-    x: Any, s: Any, kind: int, gram: Any, shift: Any, given: Any, known_gram: Any, buffer: Any, out: Any
-) -> None:
-    """Write the abundances of all pixels of ``x`` (P, E) to ``out`` (P, K); arguments as in `update_pass`."""
-    _abundances_pass(*placed(x), len(x), s, kind, gram, shift, given, known_gram, buffer, out)
+    x: Any, s: Any, kind: int, gram: Any, shift: Any, given: Any, known_gram: Any, centre: Any, mixing: Any,
+    buffer: Any, out: Any,
+) -> None:  # fmt: skip
+    """Write the abundances of all pixels of ``x`` (P, E) to ``out`` (P, K); arguments as in `update_pass`.
+
+    On the simplex centre (E,) is subtracted from each pixel, s (D, E) is a basis, and mixing (D, K) turns the products
+    with it into those of the endmembers, see `pixel_problem.centred`; elsewhere both are empty.
+    """
+    _abundances_pass(*placed(x), len(x), s, kind, gram, shift, given, known_gram, centre, mixing, buffer, out)
 
 
 @numba.njit(cache=True, nogil=True)
 def _abundances_pass(
     address: int, row_bytes: int, number_kind: int, pixels: int, s: Any, kind: int, gram: Any, shift: Any, given: Any,
-    known_gram: Any, buffer: Any, out: Any,
+    known_gram: Any, centre: Any, mixing: Any, buffer: Any, out: Any,
 ) -> None:  # fmt: skip
     """`abundances_pass` of the rows at an address, see `scalehsi.kernels.compiled.placed`; the rest as there."""
     n = gram.shape[0]
@@ -161,12 +166,32 @@ def _abundances_pass(
         rows = min(height, pixels - first)
         read_tile(address, row_bytes, number_kind, first, rows, buffer)
         tile_given = given[first : first + rows]
-        _tile_solve(buffer, rows, s, kind, gram, shift, tile_given, known_gram, a, b, c, inverses, row_sums, kept_sets)
+        if len(mixing) > 0:
+            _subtract(buffer, rows, centre)
+            dots(buffer, s, a)
+            for p in range(rows):
+                for k in range(n):
+                    b[p, k] = -shift[k]
+                    for d in range(a.shape[1]):
+                        b[p, k] += a[p, d] * mixing[d, k]
+            solve(kind, gram, b[:rows], c[:rows], inverses, row_sums, kept_sets)
+        else:
+            _tile_solve(
+                buffer, rows, s, kind, gram, shift, tile_given, known_gram, a, b, c, inverses, row_sums, kept_sets
+            )
         for p in range(rows):
             for k in range(n):
                 out[first + p, k] = c[p, k]
             for f in range(known_gram.shape[0]):
                 out[first + p, n + f] = tile_given[p, f]
+
+
+@numba.njit(cache=True, nogil=True)
+def _subtract(x: Any, rows: int, centre: Any) -> None:
+    """Subtract centre (E,) from the first rows of x (T, E)."""
+    for p in range(rows):
+        for e in range(x.shape[1]):
+            x[p, e] -= centre[e]
 
 
 def residual_pass(x: Any, c: Any, s: Any, w: Any, weigh_pixels: int, rms: Any, spectrum: Any) -> float:

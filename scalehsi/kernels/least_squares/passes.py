@@ -19,7 +19,14 @@ from scalehsi.arrays import Float
 from scalehsi.kernels import cuda
 from scalehsi.kernels.least_squares import fused_pass
 from scalehsi.kernels.least_squares.endmember_update import least_squares
-from scalehsi.kernels.least_squares.pixel_problem import Problem, SplitProblem, make_problem, scaled, split_known
+from scalehsi.kernels.least_squares.pixel_problem import (
+    Problem,
+    SplitProblem,
+    centred,
+    make_problem,
+    scaled,
+    split_known,
+)
 from scalehsi.kernels.pixel_rows.strips import add_sums, given_rows, pixel_weight, strips
 from scalehsi.kernels.quadratic.block_pivoting import NON_NEGATIVE, SIMPLEX
 from scalehsi.kernels.quadratic.nnls import nnls
@@ -234,11 +241,15 @@ def _abundances_on_cpu(
     c = np.empty((len(x), n))
     rms, spectrum, loss = np.empty(len(x), dtype=np.float32), np.zeros(channels), 0.0
     for part, slab in _slabs(x):
-        # On the simplex the sum gives the scale, so fractions hang on small differences: float32 leaves 5e-5.
-        dtype = np.float64 if problem.kind == SIMPLEX else _dtype(slab)
+        dtype = _dtype(slab)
         rows, kind, gram, shift, known_gram = _arguments(parts, dtype)
-        buffer = _buffer(channels, dtype)
-        fused_pass.abundances_pass(slab, rows, kind, gram, shift, given[part], known_gram, buffer, c[part])
+        centre, mixing = np.zeros(0, dtype), np.zeros((0, n))
+        if kind == SIMPLEX:
+            centre, rows, mixing, shift = centred(parts.unknown, s, w, dtype)
+        buffer = _buffer(channels, rows.dtype)
+        fused_pass.abundances_pass(
+            slab, rows, kind, gram, shift, given[part], known_gram, centre, mixing, buffer, c[part]
+        )
         c[part] = c[part][:, parts.inverse_order] / unit
         if residual:
             ends = np.array(s, dtype=np.float64, order="C")

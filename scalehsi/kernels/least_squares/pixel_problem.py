@@ -7,7 +7,7 @@ given, the other R = K - F solve the same problem with the given part subtracted
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any, NamedTuple
+from typing import Any, Final, NamedTuple
 
 import numpy as np
 
@@ -15,6 +15,9 @@ from scalehsi import arrays
 from scalehsi.arrays import Float, Int
 from scalehsi.kernels.quadratic.block_pivoting import ASYMMETRIC, NON_NEGATIVE, SIMPLEX
 from scalehsi.kernels.quadratic.nnls import with_ridge
+
+LEAST_DIFFERENCE: Final = 0.01
+"""Smallest principal difference of endmembers, relative to their mean, for which float32 leaves less than 1e-6."""
 
 
 class Problem(NamedTuple):
@@ -103,6 +106,57 @@ def scaled(problem: Problem, known: Sequence[int] | Int | None = None) -> tuple[
         scaled_loss = problem._replace(weighted=problem.weighted / one**2, gram=safe, shift=problem.shift / one**2)
         return scaled_loss, np.ones_like(unit)
     return problem._replace(weighted=problem.weighted / unit[:, None], gram=safe, shift=problem.shift / unit), unit
+
+
+class Centred(NamedTuple):
+    """Products of a pixel on the simplex that lose nothing in float32.
+
+    Attributes
+    ----------
+    centre : array, shape (E,)
+        Subtracted from the pixel.
+    basis : array, shape (D, E)
+        Orthonormal in weighted channels, times the roots of the weights; D is K - 1, and 2 at least.
+    mixing : array, shape (D, K)
+        The right-hand side of the problem is ``b = (x - centre) basis' mixing - shift``.
+    shift : array, shape (K,)
+    """
+
+    centre: Any
+    basis: Any
+    mixing: Float
+    shift: Float
+
+
+def centred(problem: Problem, s: Any, w: Any, dtype: Any) -> Centred:
+    """Centre the problem of a pixel on the simplex at the mean endmember.
+
+    Where abundances sum to one, only differences of endmembers count, and float32 products with similar spectra would
+    make fractions wrong by 5e-5. Those with an orthonormal basis leave 3e-7 (on the scenes of the unmixing benchmark).
+
+    Parameters
+    ----------
+    problem : Problem
+        On the simplex.
+    s : array, shape (K, E)
+    w : array, shape (E,), or None
+    dtype : dtype
+        Of the products; float64 in place of float32 for endmembers that are nearly dependent.
+    """
+    ends = arrays.to_host(s).astype(np.float64)
+    root = np.ones(ends.shape[1]) if w is None else np.sqrt(arrays.to_host(w).astype(np.float64))
+    flat = np.divide(problem.weighted, root, out=np.zeros(ends.shape), where=root > 0)
+    middle = flat.mean(axis=0)
+    left, sizes, right = np.linalg.svd(flat - middle, full_matrices=False)
+    # Differences from their mean have one direction less; the products take two at least.
+    rank = max(len(sizes) - 1, 1)
+    if sizes[rank - 1] < LEAST_DIFFERENCE * np.linalg.norm(middle):
+        dtype = np.float64
+    centre = ends.mean(axis=0).astype(dtype)
+    basis, mixing = np.zeros((max(rank, 2), ends.shape[1]), dtype), np.zeros((max(rank, 2), len(ends)))
+    basis[:rank] = right[:rank] * root
+    mixing[:rank] = (left * sizes).T[:rank]
+    return Centred(centre, basis, mixing, problem.shift - problem.weighted @ centre.astype(np.float64))
 
 
 def split_known(problem: Problem, known: Sequence[int] | Int | None) -> SplitProblem:

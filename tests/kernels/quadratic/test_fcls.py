@@ -79,6 +79,20 @@ def test_a_thousand_pixels_are_solved_exactly(k: int, dtype: str) -> None:
     np.testing.assert_allclose(found.sum(axis=1), 1.0, rtol=0, atol=5e-7)
 
 
+@pytest.mark.parametrize("k", [3, 8])
+@pytest.mark.parametrize("thickness", [1.0, 3.0])
+def test_products_in_float32_are_exact_for_spectra_that_differ(k: int, thickness: float) -> None:
+    x, s, w = problem(1000, k)
+    s = s * (1 + np.exp(-(((np.arange(200) - np.linspace(20, 180, k)[:, None]) / 8) ** 2)))
+    x = np.random.default_rng(1).poisson(np.random.default_rng(0).dirichlet(np.full(k, 0.4), 1000) @ s * thickness)
+    options: dict[str, Any] = {"s": s, "w": w, "simplex": True, "residual": False}
+    found = least_squares.abundances(x.astype("u2"), **options)[0]["abundances"]
+    exact = least_squares.abundances(x.astype("f8"), **options)[0]["abundances"]
+    assert not np.array_equal(found, exact)  # float32 was used
+    np.testing.assert_allclose(found, exact, rtol=0, atol=1e-6)
+    np.testing.assert_allclose(exact, by_enumeration(x.astype(float), s, w), rtol=0, atol=1e-6)
+
+
 @pytest.mark.parametrize("k", [2, 4])
 def test_it_is_a_quadratic_programme_and_a_hundred_times_faster_than_a_call_a_pixel(k: int) -> None:
     x, s, w = problem(100, k, channels=100)
