@@ -117,7 +117,7 @@ def propose_windows(cube: xr.DataArray, elements: Sequence[str], *, fwhm_ev: flo
     >>> cube = make_cube(np.ones((1, 1, 162), "u2"), energy=700 + 8.0 * np.arange(162), energy_units="eV")
     >>> found = propose_windows(cube, ["Cu", "Zn"])
     >>> found["Cu L3"].refusal, found["Zn L3"].refusal
-    ('', 'Zn L3: only 22 eV between Cu and Zn; fit them together or unmix')
+    ('', 'Zn L3: only 22 eV between Cu and Zn; fit them together (BackgroundNMF) or unmix')
     """
     factor = energy_factor(str(cube[ENERGY].attrs.get("units", "")))
     if factor is None:
@@ -160,7 +160,8 @@ def _propose(
     refusal = ""
     if inside.size < LEAST_CHANNELS or noise > MOST_NOISE:
         where = f"between {before.element} and {onset.element}" if before else "in front of it on the axis"
-        refusal = f"{onset.name}: only {math.floor(max(fit[1] - fit[0], 0.0))} eV {where}; fit them together or unmix"
+        room = math.floor(max(fit[1] - fit[0], 0.0))
+        refusal = f"{onset.name}: only {room} eV {where}; fit them together (BackgroundNMF) or unmix"
     scale = 1.0 / factor
     return EdgeWindows(
         onset.name, (fit[0] * scale, fit[1] * scale), (signal[0] * scale, signal[1] * scale), noise, refusal

@@ -18,19 +18,15 @@ from typing import Any
 
 import numpy as np
 import xarray as xr
-from scipy.optimize import least_squares
 
 import scalehsi as hsi
-from scalehsi.cube import make_cube
-from scalehsi.kernels.preparation.old_estimators import two_area
 from scalehsi.prepare.edge_windows import propose_windows
 from scalehsi.prepare.shift_maps import core_loss_shifts, zero_loss_shifts
 from tests.bench.machine import markdown
-from tests.bench.prepare_scenes import ENERGY, core_loss, measured, scene, zero_loss
+from tests.bench.prepare_beside import background_beside
+from tests.bench.prepare_scenes import ENERGY, PLAIN, Row, core_loss, cube_of, cuzn, measured, row, scene, zero_loss
 from tests.paths import DATA
 
-Row = dict[str, object]
-PLAIN: dict[str, Any] = {"gain": 1.0, "window_gain": 1.0}
 HIGH_LOSSES = (
     "T3_A3_region1_HL_SI",
     "T3_A3_region2_HL_SI",
@@ -39,21 +35,6 @@ HIGH_LOSSES = (
     "T3_B3_region1_SI_HL",
     "T3_B3_region2_SI_HL",
 )
-
-
-def row(what: str, asked: str, found: object, good: bool | None = None) -> Row:
-    """A line of the table; ``good``: whether the figure is what was asked."""
-    text = f"{found:.4g}" if isinstance(found, float) else str(found)
-    return {"what": what, "asked": asked, "measured": text, "": {True: "yes", False: "NO", None: ""}[good]}
-
-
-def cube_of(values: Any, energy: Any = ENERGY) -> xr.DataArray:
-    return make_cube(values, energy=energy, energy_units="eV", signal="EELS")
-
-
-def cuzn() -> xr.DataArray | None:
-    path = DATA / "eels_CuZn_HAADF" / "compact.npz"
-    return cube_of(np.load(path)["counts"], 700 + 8.0 * np.arange(162)) if path.exists() else None
 
 
 def series(name: str) -> xr.DataArray:
@@ -236,114 +217,7 @@ def background(folder: Path, peers: dict[str, Any]) -> Iterator[Row]:
         maps = hsi.quantify.edge_maps(cube, {"Mn L3": (640, 690)}, background=(560, 632), **PLAIN)
         sd = float((maps["net"] / maps["net_std"]).std())
         yield row(f"edge maps at {dose:g}: sd of pulls", "0.95 to 1.05", sd, 0.95 <= sd <= 1.05)
-    if (folder / "few_slow.npy").exists():
-        yield from _as_exspy(folder)
-    yield from _background_beside(folder, peers)
-    yield from _linear_beside(folder, peers)
-
-
-def _linear_beside(folder: Path, peers: dict[str, Any]) -> Iterator[Row]:
-    """Net counts of O K and their errors, beside the constrained linear background of pyEELSMODEL."""
-    stored = np.load(folder / "linear.npz")
-    cube = cube_of(stored["counts"])
-    inside = (ENERGY >= 532) & (ENERGY <= 590)
-    true, limit = stored["net"][..., inside].sum(-1), np.sqrt(stored["mean"][..., inside].sum(-1))
-
-    def error(net: Any) -> float:
-        return float(np.sqrt((((net[..., inside].sum(-1) - true) / limit) ** 2).mean()))
-
-    fit = tuple(map(float, stored["fit"]))
-    hsi.prepare.remove_background(cube, fit, **PLAIN)
-    start = time.process_time()
-    own = hsi.prepare.remove_background(cube, fit, **PLAIN).values
-    seconds = time.process_time() - start
-    name = f"background, O K at 1e5, {cube.sizes['y']} x {cube.sizes['x']} pixels: error over counting limit, CPU time"
-    text = f"{error(own):.2f}, {seconds:.3f} s"
-    if "linear_s" not in peers:
-        yield row(f"{name}; pyEELSMODEL is not here", "", text)
-        return
-    theirs = error(np.load(folder / "linear_net.npy"))
-    yield row(f"{name}; pyEELSMODEL, constrained linear", "", f"{text}; {theirs:.2f}, {peers['linear_s']:.1f} s")
-
-
-def _as_exspy(folder: Path) -> Iterator[Row]:
-    """The backgrounds of eXSpy from its formulas, as far as rounding."""
-    stored = np.load(folder / "few.npz")
-    counts = stored["counts"].astype(float)
-    energy = float(stored["first"]) + float(stored["step"]) * np.arange(counts.shape[-1])
-    low, high = map(float, stored["fit"])
-    first, last = (int(np.searchsorted(energy, value - 1e-6)) for value in (low, high))
-    half, step = (last - first) // 2, float(stored["step"])
-    front = counts[..., first : first + half].sum(-1) * step
-    back = counts[..., first + half : last].sum(-1) * step
-    height, r = two_area(front, back, (energy[first], energy[first + half], energy[last]))
-    theirs = np.load(folder / "few_fast.npy")
-    left = float(np.abs(height[..., None] * energy ** -r[..., None] - theirs).max() / np.abs(theirs).max())
-    yield row("eXSpy, fast=True, from its formulas: largest difference over maximum", "<= 1e-10", left, left <= 1e-10)
-    theirs, worst = np.load(folder / "few_slow.npy"), 0.0
-    inside = slice(first, last + 1)
-    middle = energy[inside].mean()
-    for x, other, start in zip(*(v.reshape(-1, v.shape[-1]) for v in (counts, theirs)), r.ravel(), strict=True):
-        found = least_squares(
-            lambda q, x=x: q[0] * (energy[inside] / middle) ** -q[1] - x[inside],
-            [x[inside].mean(), start],
-            x_scale=[x[inside].mean(), 1.0],
-            xtol=1e-15,
-            ftol=1e-15,
-            gtol=1e-15,
-        ).x
-        worst = max(worst, float(np.abs(found[0] * (energy / middle) ** -found[1] - other).max() / other.max()))
-    yield row("eXSpy, fast=False, by least squares: the same", "<= 1e-6", worst, worst <= 1e-6)
-
-
-def _background_beside(folder: Path, peers: dict[str, Any]) -> Iterator[Row]:
-    """Times, and the measured map, beside eXSpy."""
-    stored = np.load(folder / "background.npz")
-    cube = cube_of(
-        stored["counts"], float(stored["first"]) + float(stored["step"]) * np.arange(stored["counts"].shape[-1])
-    )
-    fit = tuple(map(float, stored["fit"]))
-    edges = {f"e{k}": (470.0 + 100 * k, 520.0 + 100 * k) for k in range(4)}
-    fits = {f"e{k}": (420.0 + 100 * k, 460.0 + 100 * k) for k in range(4)}
-    seconds = []
-    for job in (
-        lambda: hsi.prepare.remove_background(cube, fit),
-        lambda: hsi.quantify.edge_maps(cube, edges, background=fits),
-    ):
-        job()
-        times = []
-        for _ in range(3):
-            start = time.process_time()
-            job()
-            times.append(time.process_time() - start)
-        seconds.append(min(times))
-    theirs = peers.get("background_again_s")
-    for name, own in zip(("background", "four edge maps"), seconds, strict=True):
-        text = f"{own:.3f} s" + ("; eXSpy is not here" if theirs is None else f"; eXSpy fast {theirs:.2f} s")
-        yield row(
-            f"{name}, {cube.nbytes / 1e6:.0f} MB: CPU time",
-            "10 x faster",
-            text,
-            None if theirs is None else theirs >= 10 * own,
-        )
-    measured_map = cuzn()
-    if measured_map is None:
-        return
-    image = np.load(DATA / "eels_CuZn_HAADF" / "compact.npz")["haadf"].astype(float)
-    net = hsi.prepare.remove_background(measured_map, (780, 916)).sel(energy=slice(932, 1012)).sum("energy").values
-    correlation = float(np.corrcoef(net.ravel(), image.ravel())[0, 1])
-    yield row("CuZn: correlation of net Cu L with HAADF", ">= 0.81", correlation, correlation >= 0.81)
-    path = folder / "cuzn_net.npy"
-    if not path.exists():
-        yield row("CuZn: noise; eXSpy is not here", "<= 0.6 of eXSpy's", f"{_roughness(net):.0f}")
-        return
-    share = _roughness(net) / _roughness(np.load(path))
-    yield row("CuZn: noise over eXSpy's", "<= 0.6", share, share <= 0.6)
-
-
-def _roughness(values: Any) -> float:
-    """Noise of a map, from second differences."""
-    return float(1.4826 * np.median(np.abs(np.diff(np.asarray(values, dtype=float), 2, axis=1))) / np.sqrt(6))
+    yield from background_beside(folder, peers)
 
 
 def plasmons(ratio: float) -> tuple[Any, Any]:
@@ -403,6 +277,7 @@ def run_peers(pythons: Sequence[str], folder: Path) -> dict[str, Any]:
     np.savez(folder / "few.npz", counts=few, first=400.0, step=2.0, fit=(420.0, 500.0))
     mean, law = scene(1e5, 32, phases=({"O": 1.0}, {}, {}))
     linear = {"counts": measured(mean), "mean": mean, "net": mean - law, "energy": ENERGY, "fit": (440.0, 525.0)}
+    linear["edge"] = linear["net"].mean(axis=(0, 1))
     np.savez(folder / "linear.npz", **linear)
     energy, x = plasmons(0.3)
     np.savez(folder / "thickness.npz", counts=x, first=energy[0], step=0.5)

@@ -72,23 +72,36 @@ def both_fits(folder, found):
 
 
 def linear_background(folder, found):
-    """The constrained linear background of pyEELSMODEL: power laws of exponents 1 to 5, by a quadratic programme."""
+    """The constrained linear background of pyEELSMODEL, power laws of exponents 1 to 5, by its quadratic programme.
+
+    Once fitted in the window in front of the edge, and once, as its users do, on the whole axis beside the edge, which
+    is given its true shape.
+    """
+    from pyEELSMODEL.components.fixedpattern import FixedPattern
     from pyEELSMODEL.components.linear_background import LinearBG
     from pyEELSMODEL.core.model import Model
     from pyEELSMODEL.core.multispectrum import MultiSpectrum
+    from pyEELSMODEL.core.spectrum import Spectrum
     from pyEELSMODEL.fitters.quadratic_fitter import QuadraticFitter
 
     given = np.load(folder / "linear.npz")
     counts, energy = given["counts"].astype("f8"), given["energy"]
-    data = MultiSpectrum.from_numpy(counts, energy)
-    data.exclude[:] = (energy < given["fit"][0]) | (energy > given["fit"][1])
-    model = Model(data.get_spectrumshape(), [LinearBG(data.get_spectrumshape())])
-    fitter = QuadraticFitter(data, model)
-    start = time.process_time()
-    fitter.multi_fit()
-    net = counts - fitter.model_to_multispectrum().multidata
-    found["linear_s"] = time.process_time() - start
-    np.save(folder / "linear_net.npy", net)
+    for name in ("window", "whole"):
+        data = MultiSpectrum.from_numpy(counts, energy)
+        shape = data.get_spectrumshape()
+        parts = [LinearBG(shape)]
+        if name == "window":
+            data.exclude[:] = (energy < given["fit"][0]) | (energy > given["fit"][1])
+        else:
+            parts.append(FixedPattern(shape, Spectrum(shape, data=given["edge"])))
+        fitter = QuadraticFitter(data, Model(shape, parts))
+        start = time.process_time()
+        fitter.multi_fit()
+        fitted = fitter.model_to_multispectrum().multidata
+        if name == "whole":
+            fitted = fitted - fitter.coeff_matrix[..., -1:] * given["edge"]
+        found[f"linear_{name}_s"] = time.process_time() - start
+        np.save(folder / f"linear_{name}.npy", counts - fitted)
 
 
 def low_losses(folder, found):

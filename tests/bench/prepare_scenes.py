@@ -1,14 +1,20 @@
-"""Scenes for `tests.bench.prepare`: three phases with power laws, an O K and a Mn L edge, thickness, counting noise."""
+"""Scenes for `tests.bench.prepare`: power laws, an O K and a Mn L edge, thickness, counting noise; lines of its table."""
 
 from __future__ import annotations
 
 from typing import Any
 
 import numpy as np
+import xarray as xr
 from scipy.ndimage import gaussian_filter
 from scipy.special import ndtr
 
+from scalehsi.cube import make_cube
 from scalehsi.physics.eels_edges import EDGES, eels_spectrum
+from tests.paths import DATA
+
+Row = dict[str, object]
+PLAIN: dict[str, Any] = {"gain": 1.0, "window_gain": 1.0}
 
 ENERGY = 400.0 + np.arange(512.0)
 EXPONENTS = (2.7, 3.1, 3.5)
@@ -68,3 +74,18 @@ def core_loss(counts: float, drift: Any, *, seed: int = 0) -> tuple[Any, Any]:
     energy = 400.0 + 0.5 * np.arange(700)
     mean = np.interp(energy - np.asarray(drift)[..., None], fine, whole)
     return energy, np.random.default_rng(seed).poisson(mean * counts / mean[0, 0].sum()).astype("u4")
+
+
+def row(what: str, asked: str, found: object, good: bool | None = None) -> Row:
+    """A line of the table; ``good``: whether the figure is what was asked."""
+    text = f"{found:.4g}" if isinstance(found, float) else str(found)
+    return {"what": what, "asked": asked, "measured": text, "": {True: "yes", False: "NO", None: ""}[good]}
+
+
+def cube_of(values: Any, energy: Any = ENERGY) -> xr.DataArray:
+    return make_cube(values, energy=energy, energy_units="eV", signal="EELS")
+
+
+def cuzn() -> xr.DataArray | None:
+    path = DATA / "eels_CuZn_HAADF" / "compact.npz"
+    return cube_of(np.load(path)["counts"], 700 + 8.0 * np.arange(162)) if path.exists() else None

@@ -137,7 +137,7 @@ def test_edges_without_good_windows_are_left_out_with_a_word(caplog: pytest.LogC
     cube = make_cube(x, energy=energy, energy_units="eV", attrs={"elements": ["Cu", "Zn"]})
     with caplog.at_level(logging.WARNING, "scalehsi"):
         assert hsi.quantify.edge_maps(cube)["edge"].values.tolist() == ["Cu L3"]
-    assert "edge_maps: Zn L3: only 22 eV between Cu and Zn; fit them together or unmix" in caplog.text
+    assert "edge_maps: Zn L3: only 22 eV between Cu and Zn; fit them together (BackgroundNMF) or unmix" in caplog.text
     with pytest.raises(InputError, match="edge_maps: Zn L3: only 22 eV"):
         hsi.quantify.edge_maps(cube, ["Zn L3"])
     with pytest.raises(InputError, match="which edges"):

@@ -1,6 +1,10 @@
 """Show what a spectrum image or a result holds.
 
-Axes and units, counts per pixel, size, chunks, and what was done to it so far.
+Axes and units, counts per pixel, noise, the sum spectrum, size, chunks, and what was done to it so far. With elements
+their edges are marked, and windows for the background of each are proposed:
+
+\b
+scalehsi info map.zarr --elements Cu,Zn --figure sum.png
 """
 
 from __future__ import annotations
@@ -15,19 +19,23 @@ from dask.utils import format_bytes
 from typer import Option
 
 import scalehsi as hsi
+from scalehsi.arrays import Float
 from scalehsi.chunks import work_chunks
-from scalehsi.cli.arguments import Cube, Dataset, dataset_of
+from scalehsi.cli.arguments import Cube, Dataset, Elements, Overwrite, dataset_of, elements_of
 from scalehsi.cli.console import coordinate, number, plain, several
 from scalehsi.cli.disk import disk_bytes
 from scalehsi.cli.runner import command
 from scalehsi.cli.session import Session
-from scalehsi.cli.signal_rows import signal_of, signal_rows
+from scalehsi.cli.signal_rows import signal_of, signal_rows, spectrum_rows
 from scalehsi.cube import describe, describe_axes, history_of, navigation_dims
 from scalehsi.io import open_dataset
-from scalehsi.io.atomic import is_store
+from scalehsi.io.atomic import check_file, is_store, write_file
+from scalehsi.physics.line_names import split_symbols
 from scalehsi.plots.coordinates import word_list
+from scalehsi.plots.style import to_png
+from scalehsi.plots.sum_spectrum import draw_sum_spectrum, element_marks
 from scalehsi.result import advice_alone, check_result, map_dims, result_warnings, settings_of
-from scalehsi.schema import COMPONENT, ENDMEMBERS, ENERGY, MASK, OBJECTIVE
+from scalehsi.schema import COMPONENT, ENDMEMBERS, ENERGY, MASK, OBJECTIVE, InputError
 
 
 @command
@@ -37,8 +45,17 @@ def run(
     *,
     dataset: Dataset = None,
     quick: Annotated[bool, Option("--quick", help="Do not read the values to count them.")] = False,
+    elements: Elements = None,
+    figure: Annotated[Path | None, Option(metavar="FILE.png", help="Draw the sum spectrum.")] = None,
+    overwrite: Overwrite = False,
 ) -> dict[str, Any]:
     place = session.path(cube)
+    if figure is not None:
+        if quick or figure.suffix.lower() != ".png":
+            raise InputError(
+                "--figure needs the values; leave --quick out" if quick else f"{str(figure)!r}: a figure ends in .png"
+            )
+        check_file(session.path(figure), overwrite=overwrite)
     if place.is_dir() and is_store(place) and dataset is None:
         data = open_dataset(place)
         if ENDMEMBERS in data and "model" in data.attrs:
@@ -48,14 +65,39 @@ def run(
     if not quick:
         session.console.remark("reading all values once to count them (--quick leaves this out)")
         with session.connected(), session.computing(f"reading {cube.name}"):
-            found["values"] = values_of(opened)
-            found["signal"] = signal_of(opened)
+            found["values"], total = values_of(opened)
+            found["signal"] = signal_of(opened, elements_of(elements))
+        found["spectrum"] = _spectrum(opened, total, elements_of(elements))
     _show_cube(session, cube, opened, found)
+    if figure is not None:
+        one = found["spectrum"]
+        drawn = draw_sum_spectrum(
+            np.asarray(one["energy"]), np.asarray(one["sum"]), _marks(one), unit=one["units"], title=place.name
+        )
+        write_file(session.path(figure), to_png(drawn), overwrite=overwrite)
+        session.console.say(f"figure: {figure}")
     return found
 
 
-def values_of(cube: xr.DataArray) -> dict[str, Any]:
-    """Statistics of a cube from one reading: of the pixels that are used, and of the values that are finite."""
+def _spectrum(cube: xr.DataArray, total: Float, elements: list[str] | None) -> dict[str, Any]:
+    """The sum spectrum (E,) with the edges or lines of elements, in plain values; elements: None for the cube's."""
+    energy, unit = np.asarray(cube[ENERGY].values, dtype=np.float64), str(cube[ENERGY].attrs.get("units", ""))
+    known = split_symbols(cube.attrs.get("elements", ())) if elements is None else elements
+    marks = element_marks(str(cube.attrs.get("signal", "")), known, energy, unit)
+    return {
+        "energy": energy.tolist(),
+        "sum": np.asarray(total, dtype=np.float64).tolist(),
+        "units": unit,
+        "marks": [{"energy": place, "name": name} for place, name in marks],
+    }
+
+
+def _marks(spectrum: dict[str, Any]) -> list[tuple[float, str]]:
+    return [(mark["energy"], mark["name"]) for mark in spectrum["marks"]]
+
+
+def values_of(cube: xr.DataArray) -> tuple[dict[str, Any], Float]:
+    """Statistics of a cube from one reading, of used pixels and finite values, and their sum in each channel (E,)."""
     if cube.chunks is not None:
         # Blocks of many small stored chunks, as every operation below has a task for each block.
         grid = work_chunks(cube.shape, cube.dtype.itemsize, storage=cube.chunks[:-1])
@@ -66,6 +108,7 @@ def values_of(cube: xr.DataArray) -> dict[str, Any]:
     finite = used if whole else used.where(np.isfinite(used), 0)
     wide = None if whole else np.float64
     total = finite.sum(ENERGY, skipna=False, dtype=wide)
+    channels = finite.sum(navigation_dims(cube), skipna=False, dtype=wide)
     total = total if mask is None else total.where(mask)
     wanted: dict[str, Any] = {
         "pixels": total.notnull().sum(),
@@ -73,15 +116,15 @@ def values_of(cube: xr.DataArray) -> dict[str, Any]:
         "least_per_pixel": total.min(),
         "most_per_pixel": total.max(),
         "empty_pixels": (total == 0).sum(),
-        "empty_channels": (finite.sum(navigation_dims(cube), skipna=False, dtype=wide) == 0).sum(),
+        "empty_channels": (channels == 0).sum(),
         "largest_value": finite.max(),
         "smallest_value": finite.min(),
         "not_finite": 0 if whole else (~np.isfinite(used)).sum(),
     }
     # As one Dataset they are computed together, in one reading.
-    values = xr.Dataset(wanted).compute()
+    values = xr.Dataset({**wanted, "spectrum": channels}).compute()
     found: dict[str, Any] = plain({name: values[name].values for name in wanted})
-    return found
+    return found, values["spectrum"].values
 
 
 def _show_cube(session: Session, path: Path, cube: xr.DataArray, found: dict[str, Any]) -> None:
@@ -98,6 +141,8 @@ def _show_cube(session: Session, path: Path, cube: xr.DataArray, found: dict[str
     if "values" in found:
         rows += _value_rows(found["values"], "counts" if counts else str(attrs.get("units", "intensity")))
         rows += signal_rows(found["signal"], str(found["axes"][ENERGY].get("units", "")))
+        one = found["spectrum"]
+        rows += spectrum_rows(np.asarray(one["energy"]), np.asarray(one["sum"]), _marks(one))
     rows += [
         ("Size", f"{format_bytes(found['bytes'])} in memory, {format_bytes(found['disk_bytes'])} on disk"),
         ("Chunks", "none, it is read whole" if chunk is None else _chunk_words(cube)),
@@ -141,6 +186,8 @@ def _attribute_rows(attrs: dict[str, Any], path: Path) -> list[tuple[str, str]]:
         "title": "Title",
         "elements": "Elements",
         "beam_energy_keV": "Beam energy (keV)",
+        "convergence_angle_mrad": "Convergence angle (mrad)",
+        "collection_angle_mrad": "Collection angle (mrad)",
         "live_time_s": "Live time (s)",
         "source": "Source",
     }

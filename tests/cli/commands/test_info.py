@@ -13,6 +13,7 @@ from scalehsi.cli import console
 from scalehsi.cube import make_cube
 from scalehsi.result import ResultWarning, warnings_text
 from tests.helpers import raise_if_dask_computes
+from tests.prepare.eels import edge_cube
 
 pytestmark = pytest.mark.long
 
@@ -44,6 +45,33 @@ def test_info_reads_the_values_once_and_some_pixels_for_the_noise_and_quick_noth
     assert scheduler.computes == 2
     with raise_if_dask_computes(0):
         assert "values" not in answer("info", scene / "map.zarr", "--quick")
+
+
+def test_info_shows_the_sum_spectrum_with_the_edges_of_given_elements_and_the_angles(run, tmp_path):
+    cube = edge_cube()
+    cube.attrs |= {"convergence_angle_mrad": 20.0, "collection_angle_mrad": 35.5}
+    hsi.save(cube, tmp_path / "m.zarr")
+    picture = tmp_path / "sum.png"
+    status, out, err = run("info", tmp_path / "m.zarr", "--elements", "O,Ti", "--figure", picture, "--json")
+    assert status == 0
+    found = json.loads(out)
+    np.testing.assert_array_equal(found["spectrum"]["sum"], cube.sum(["y", "x"]))
+    assert [mark["name"] for mark in found["spectrum"]["marks"]] == ["Ti L3", "O K"]
+    assert set(found["signal"]["edges"]) == {"Ti L3", "O K"}
+    rows = err.splitlines()
+    bars = next(row for row in rows if row.startswith("Sum spectrum"))
+    names = rows[rows.index(bars) + 1]
+    assert len(bars.split()[-1]) == 64
+    # 532 eV is in bar 28 of 64 from 400 to 699 eV, behind 44 of 5 and 20 of 4 channels.
+    assert names.index("^O K") - bars.index(bars.split()[-1]) == 132 // 5
+    assert re.search(r"^Convergence angle \(mrad\) +20$", err, re.MULTILINE)
+    assert re.search(r"^Collection angle \(mrad\) +35.5$", err, re.MULTILINE)
+    assert picture.read_bytes().startswith(b"\x89PNG")
+    status, _, err = run("info", tmp_path / "m.zarr", "--figure", picture)
+    assert status == 2
+    assert "--overwrite" in err
+    assert run("info", tmp_path / "m.zarr", "--quick", "--figure", tmp_path / "q.png")[0] == 2
+    assert "did you mean" in run("info", tmp_path / "m.zarr", "--elements", "Tii")[2]
 
 
 def test_info_counts_what_the_mask_leaves(answer, tmp_path):
