@@ -1,4 +1,4 @@
-"""Scenes for `tests.bench.prepare`: power laws, an O K and a Mn L edge, thickness, counting noise; lines of its table."""
+"""Scenes for `tests.bench.prepare`: power laws, O K and Mn L edges, thickness, counting noise; lines of its table."""
 
 from __future__ import annotations
 
