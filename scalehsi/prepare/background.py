@@ -25,8 +25,9 @@ LEAST_COUNTS: Final = 3.0
 """Mean counts of a channel below which a misfit says nothing."""
 PERCENTILES: Final = (5.0, 95.0)
 LEAST_SPREAD: Final = 1.6
-"""From this ratio of the variance of the exponents in a box to that of noise on, they differ: two standard deviations
-in a box of 25."""
+LEAST_LINE_SPREAD: Final = 2.3
+"""From these ratios of the variance of the exponents to that of noise on, those of a box of 25 pixels differ, and those
+of a line of 5: two standard deviations."""
 
 
 class Law:
@@ -80,8 +81,9 @@ class Law:
 def shared_exponents(table: PowerTable, n: Float, moment: Float, share: int, window_gain: float) -> tuple[Float, Float]:
     """Exponent and its variance (..., y, x), from the sums of boxes of ``share`` x ``share`` pixels.
 
-    Where the exponents of a box differ by more than their noise, as across a boundary of phases, each pixel's exponent
-    goes back towards its own, as far as an empirical Bayes estimate says. Where they do not, it is that of the box.
+    Where the exponents of a box differ by more than their noise, as across a boundary of phases, that of a line of
+    ``share`` pixels takes its place, the one of four directions whose exponents differ least; and where these differ
+    too, it goes back towards the pixel's own, as far as an empirical Bayes estimate says.
 
     n, moment (..., y, x): sum x and sum x l, both 0 without counts. window_gain: variance over mean of a sum.
     """
@@ -92,15 +94,40 @@ def shared_exponents(table: PowerTable, n: Float, moment: Float, share: int, win
     box = laws.share_over(n, box=share)
     r = np.where(n > 0, laws.exponent_of(table, _ratio(laws.share_over(moment, box=share), box)), np.nan)
     v = np.interp(np.nan_to_num(r), table.r, table.v)
-    box_variance = window_gain / (np.where(box > 0, box, np.nan) * v)
+    variance = window_gain / (np.where(box > 0, box, np.nan) * v)
     expected = _ratio(np.full(n.shape, window_gain), n * v)
     squares = np.where(n > 0, (own - r) ** 2 / expected, 0.0)
     members = laws.share_over((n > 0).astype(np.float64), box=share)
-    spread = laws.share_over(np.nan_to_num(squares), box=share) / np.maximum(members, 1.0)
-    real = np.where(spread > LEAST_SPREAD, spread - 1.0, 0.0)
+    uneven = laws.share_over(np.nan_to_num(squares), box=share) / np.maximum(members, 1.0) > LEAST_SPREAD
+    line, line_variance, spread = _best_line(np.nan_to_num(own), np.where(n > 0, 1.0 / own_variance, 0.0), share)
+    r, variance = np.where(uneven, line, r), np.where(uneven, line_variance, variance)
+    real = np.where(uneven & (spread > LEAST_LINE_SPREAD), spread - 1.0, 0.0)
     own_share = real / (1.0 + real)
-    variance = box_variance * (1.0 - own_share**2) + own_share**2 * expected + (1.0 - own_share) ** 2 * real * expected
-    return r + own_share * (own - r), variance
+    variance = variance * (1.0 - own_share**2) + own_share**2 * expected + (1.0 - own_share) ** 2 * real * expected
+    return np.where(n > 0, r + own_share * (own - r), np.nan), variance
+
+
+def _best_line(r: Float, weight: Float, share: int) -> tuple[Float, Float, Float]:
+    """Mean, its variance, and chi-square per degree of freedom, along the line that has the least of it.
+
+    r, weight (..., y, x): exponents, and one over their variance, both 0 without counts. share: pixels of a line. With
+    fewer than three of them a line does not count; where none does, the pixel is alone.
+    """
+    total, first, second, members = (
+        laws.share_along(values, length=share) for values in (weight, weight * r, weight * r * r, 1.0 * (weight > 0))
+    )
+    mean = _ratio(first, total)
+    enough = (members >= 3) & (total > 0)
+    spread = np.where(enough, (second - total * np.nan_to_num(mean) ** 2) / np.maximum(members - 1.0, 1.0), np.inf)
+    best = spread.argmin(axis=0)[None]
+    rows = (np.take_along_axis(each, best, axis=0)[0] for each in (mean, _ratio(np.ones(total.shape), total), spread))
+    line, variance, left = rows
+    alone = ~np.isfinite(left)
+    return (
+        np.where(alone, r, line),
+        np.where(alone, _ratio(np.ones(r.shape), weight), variance),
+        np.where(alone, 0.0, left),
+    )
 
 
 def _ratio(top: Float, bottom: Float) -> Float:
@@ -135,9 +162,9 @@ def remove_background(
         - "lcpl": two power laws with the 5th and 95th percentile of the pixels' exponents, a height each.
         - "two_area", "loglinear": what other programs use, to compare; biased, and their exponent is not shared.
     share : int, default 5
-        The exponent is that of ``share`` x ``share`` pixels, an odd number, and where these differ more than noise does
-        rather the pixel's own. 1 for images of atomic columns, at twice the noise. Net maps of neighbours correlate by
-        0.06 to 0.11.
+        The exponent is that of ``share`` x ``share`` pixels, an odd number; where these differ more than noise does,
+        that of a line of them or the pixel's own. 1 for images of atomic columns, at twice the noise. Net maps of
+        neighbours correlate by 0.06 to 0.11.
     gain : float, optional
         Variance over mean of a channel, for the misfit. Default: that of the cube, see
         `scalehsi.prepare.estimate_noise`.

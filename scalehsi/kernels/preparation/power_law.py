@@ -119,6 +119,25 @@ def share_over(values: Float, *, box: int) -> Float:
     return values
 
 
+def share_along(values: Float, *, length: int) -> Float:
+    """Sums over this many pixels along x, y and both diagonals of values (..., y, x): (4, ..., y, x), cut at the edges.
+
+    Examples
+    --------
+    >>> share_along(np.ones((3, 3)), length=3)[:, 1, 0].tolist()
+    [2.0, 3.0, 2.0, 2.0]
+    """
+    half, (ny, nx) = length // 2, values.shape[-2:]
+    padded = np.zeros((*values.shape[:-2], ny + 2 * half, nx + 2 * half))
+    padded[..., half : half + ny, half : half + nx] = values
+    sums = np.zeros((4, *values.shape))
+    for number, (dy, dx) in enumerate(((0, 1), (1, 0), (1, 1), (1, -1))):
+        for k in range(-half, half + 1):
+            y, x = half + k * dy, half + k * dx
+            sums[number] += padded[..., y : y + ny, x : x + nx]
+    return sums
+
+
 def window_sums(x: Any, *, first: int, last: int, l: Float, logs: bool = False) -> Float:  # noqa: E741
     """Sums over a window of each pixel, shape (P, 9), as `SUMS` names them, in float64.
 
