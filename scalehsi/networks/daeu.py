@@ -110,7 +110,7 @@ class DAEU(Network):
     Measured on scenes of three components at 1e5 counts a pixel, mean angle in rad and relative square error of the
     maps (three scenes): 0.0015 and 0.0054, with maps by FCLS 0.0033. On one scene each: with a wedge of thickness 0.044
     and 0.25 (VCA 0.028 and 0.58), without pure pixels 0.021 and 0.090 (0.028 and 0.21), with drift of six channels
-    0.051 and 0.15 (0.060 and 0.62). Thickness and drift are warned of; that no pixel is pure is not, fit `VCA` for it.
+    0.051 and 0.15 (0.060 and 0.62). Thickness, drift and a scene without pure pixels are warned of.
 
     The result has ``weights_*`` (plain arrays of the network), ``held_out_loss`` (iteration), ``training_pixel``, and
     in ``network_checks`` what the warnings of a collapse are drawn from.

@@ -153,8 +153,8 @@ class LatentAE(IterativeModel):
     -----
     Clusters are searched on the K - 1 longest axes of the latent space, scaled to a standard deviation of one: the
     other axes hold noise and curvature. Prefer ``encoder="pca"`` where spectra are linear mixtures: of the pixels
-    purer than 0.6 of four scenes at 1e5 counts it labelled all right, "dense" 97 to 100 % (at 1e4 counts 93 to 97),
-    variational 95, 99, 96 and 73 %.
+    purer than 0.6 of three scenes at 1e5 counts it labelled all right, as "dense" did (at 1e4 counts 92 to 98 %);
+    variational 90, 76 and 99 % (75 to 91).
 
     These are labels, no fractions. ``endmembers`` are the mean spectra of the unaltered data of each label, with
     ``standard_error`` (component, energy); ``abundances`` are zero except for the label of the pixel, where they are
