@@ -18,9 +18,11 @@ from scalehsi.schema import (
     ADVICE,
     BACKGROUND,
     COMPONENT,
+    CORE,
     ENDMEMBERS,
     ENERGY,
     ITERATION,
+    MODE_FACTORS,
     OBJECTIVE,
     InputError,
     Status,
@@ -321,15 +323,31 @@ def map_dims(result: xr.Dataset) -> tuple[str, ...]:
 
 
 def model_spectra(result: xr.Dataset) -> xr.DataArray:
-    """The spectra (component, energy) that the maps multiply: endmembers, with their background where they have one."""
+    """The spectra that the maps multiply: endmembers, with their background or their factors where they have them.
+
+    Dims (component, ..., energy), with the dims of the other short modes of a tensor in between.
+    """
+    if CORE in result:
+        ranks = [d for d in result[CORE].dims if d != COMPONENT]
+        parts = [v for v in result.data_vars.values() if set(v.dims) & set(ranks)]
+        mixed: xr.DataArray = xr.dot(*parts, dim=ranks)
+        return mixed.transpose(COMPONENT, ..., ENERGY)
     spectra: xr.DataArray = result[ENDMEMBERS] + result[BACKGROUND] if BACKGROUND in result else result[ENDMEMBERS]
-    return spectra
+    for name in filter(lambda name: str(name).endswith(MODE_FACTORS), result.data_vars):
+        spectra = spectra * result[name]
+    return spectra.transpose(COMPONENT, ..., ENERGY)
+
+
+def total_signal(result: xr.Dataset) -> xr.DataArray:
+    """Signal of a pixel of abundance one of each component, over all energies and frames; dim ``component``."""
+    spectra = model_spectra(result)
+    return spectra.sum([d for d in spectra.dims if d != COMPONENT])
 
 
 def component_share(result: xr.Dataset) -> xr.DataArray:
     """Share of each component in the total signal of the model, dim ``component``; sums to one. Reads the maps once."""
     maps = result[ABUNDANCES].fillna(0).sum(list(map_dims(result)))
-    total = (maps * model_spectra(result).sum(ENERGY)).compute()
+    total = (maps * total_signal(result)).compute()
     whole = float(total.sum())
     share: xr.DataArray = total / whole if whole else total
     return share

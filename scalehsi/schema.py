@@ -30,6 +30,9 @@ RESIDUAL: Final = "residual"
 RESIDUAL_SPECTRUM: Final = "residual_spectrum"
 MEAN_SPECTRUM: Final = "mean_spectrum"
 BACKGROUND: Final = "background"
+CORE: Final = "core"
+MODE_FACTORS: Final = "_factors"
+"""End of the names of the factors of a tensor: ``frame_factors`` (component, frame)."""
 
 LENGTH_UNITS: Final = {
     "m": 1e9,

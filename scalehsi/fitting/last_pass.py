@@ -41,7 +41,7 @@ def add_maps(view: Blocks, model: Model, state: State, variables: Variables, *, 
         )
     fn, shared, aligned = model.map_pass(target, frame)
     shared = {**shared, "residual": residual}
-    judge = _basis(view, state, variables, shared.get("s"))
+    judge = _basis(view, state, variables, shared.get("s")) if model.judged else None
     handles, sums = map_fold(
         partial(judged, fn=fn, needs_tile=model.halo > 0),
         target,
@@ -62,7 +62,10 @@ def add_maps(view: Blocks, model: Model, state: State, variables: Variables, *, 
     if residual:
         pixels = float(state["pixels"])
         variables[RESIDUAL] = _as_maps(handles[RESIDUAL], {}, in_memory=in_memory)
-        variables[RESIDUAL_SPECTRUM] = xr.DataArray(sums["residual_spectrum"] / pixels, dims=(ENERGY,))
+        # The channels of a tensor are those of its frames one after another; their mean is shown.
+        left = np.asarray(sums["residual_spectrum"] / pixels)
+        energies = variables[ENDMEMBERS].sizes[ENERGY]
+        variables[RESIDUAL_SPECTRUM] = xr.DataArray(left.reshape(-1, energies).mean(axis=0), dims=(ENERGY,))
     maps = variables[ABUNDANCES] if in_memory else None
     return evidence(sums, judge, cube=view.cube, model=model, maps=maps)
 

@@ -122,11 +122,13 @@ class Model:
 
     A subclass sets ``name`` and defines `finish` and `projector`. A variant of a method is a field, not another
     subclass. A method with more inputs than one cube names them in ``inputs`` and ``optional_inputs``, and the cube
-    whose pixels the maps have in ``main_input``; the user gives them as a mapping of these names.
+    whose pixels the maps have in ``main_input``; the user gives them as a mapping of these names. ``judged`` is False
+    where the channels of a pixel are no spectrum, so that `scalehsi.fitting.judge` does not know what to expect.
     """
 
     name: ClassVar[str] = ""
     main_input: ClassVar[str] = "cube"
+    judged: ClassVar[bool] = True
     inputs: ClassVar[tuple[str, ...]] = ()
     optional_inputs: ClassVar[tuple[str, ...]] = ()
 
@@ -173,6 +175,13 @@ class Model:
         check_cube(data)
         self.check(data)
         return Inputs(data)
+
+    def rows_of(self, cube: xr.DataArray, result: xr.Dataset | None = None) -> xr.DataArray:
+        """The cube whose pixels the passes and the projector take: another view of the user's cube, or the cube itself.
+
+        cube: of the fit, or one that a result is projected on, with that result.
+        """
+        return cube
 
     def submodels(self, others: Mapping[str, xr.DataArray]) -> tuple[tuple[xr.DataArray, Model], ...]:
         """Fits of other cubes that are parts of this one, for `scalehsi.plan`."""

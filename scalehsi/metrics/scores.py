@@ -10,7 +10,7 @@ from scipy.optimize import linear_sum_assignment
 from scipy.special import ndtri
 
 from scalehsi.cube import same_axis
-from scalehsi.result import check_result, model_spectra
+from scalehsi.result import check_result, total_signal
 from scalehsi.schema import ABUNDANCES, COMPONENT, ENDMEMBERS, ENERGY, InputError
 
 
@@ -354,7 +354,7 @@ def signal_shares(result: xr.Dataset) -> np.ndarray[Any, np.dtype[np.float64]]:
     array, shape (component, ..., y, x)
         Summing to one in each pixel; NaN in pixels without signal.
     """
-    area = np.asarray(model_spectra(result).sum(ENERGY).values, dtype=np.float64)
+    area = np.asarray(total_signal(result).values, dtype=np.float64)
     maps = np.asarray(result[ABUNDANCES].transpose(COMPONENT, ...).values, dtype=np.float64)
     signal = maps * area.reshape((-1, *(1,) * (maps.ndim - 1)))
     total = signal.sum(axis=0)

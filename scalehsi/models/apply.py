@@ -93,6 +93,7 @@ def project(
     _same_axis(result, cube)
     model = model_class(str(result.attrs["model"])).from_settings(settings_of(result))
     fn, shared = model.projector(result)
+    cube = model.rows_of(cube, result)
     view = open_surrounded(cube, packed=model.takes_sparse_counts) if model.halo else open_blocks(cube, resident=False)
     handle = map_pixels(
         fn,
@@ -165,30 +166,35 @@ def reconstruct(result: xr.Dataset, *, dtype: Any = np.float32) -> xr.DataArray:
         raise InputError(f"dtype={np.dtype(dtype)}: a cube of floats is expected; type dtype='float32'")
     dims = map_dims(result)
     maps = result[ABUNDANCES].transpose(*dims, COMPONENT)
-    s = np.asarray(model_spectra(result).transpose(COMPONENT, ENERGY).values, dtype=dtype)
-    offset = np.asarray(result["offset"].values, dtype=dtype) if "offset" in result else np.zeros(s.shape[1], dtype)
+    spectra = model_spectra(result)
+    s = np.asarray(spectra.values, dtype=dtype)
+    offset = np.asarray(result["offset"].values, dtype=dtype) if "offset" in result else np.zeros(s.shape[-1], dtype)
     # Spectra need E / K times the memory of maps, so chunks of the maps would be too large.
     storage = None if maps.chunks is None else maps.chunks[:-1]
-    grid = work_chunks((*maps.shape[:-1], s.shape[1]), s.dtype.itemsize, storage=storage)
+    grid = work_chunks((*maps.shape[:-1], s[0].size), s.dtype.itemsize, storage=storage)
     maps = maps.chunk({**dict(zip(dims, grid, strict=True)), COMPONENT: -1})
     cube = xr.apply_ufunc(
         _product,
         maps,
         kwargs={"s": s, "offset": offset, "dtype": s.dtype},
         input_core_dims=[[COMPONENT]],
-        output_core_dims=[[ENERGY]],
+        output_core_dims=[list(spectra.dims[1:])],
         dask="parallelized",
         output_dtypes=[s.dtype],
-        dask_gufunc_kwargs={"output_sizes": {ENERGY: s.shape[1]}},
+        dask_gufunc_kwargs={"output_sizes": {d: spectra.sizes[d] for d in spectra.dims[1:]}},
     )
-    cube = cube.assign_coords({ENERGY: result[ENERGY]}).rename("reconstruction")
+    modes = spectra.dims[1:-1]
+    cube = cube.transpose(*modes, *dims, ENERGY).assign_coords(
+        {d: result[d] for d in (*modes, ENERGY) if d in result.coords}
+    )
+    cube = cube.rename("reconstruction")
     cube.attrs = {k: v for k, v in result.attrs.items() if k in ("signal", "title", "elements", "history")}
     return with_history(cube, f"reconstruct from {result.attrs['model']}, {result.sizes[COMPONENT]} components")
 
 
 def _product(maps: Any, *, s: Any, offset: Any, dtype: Any) -> Any:
-    """Maps times spectra of a block. maps (..., K). s (K, E). offset (E,). dtype: of the cube."""
-    return (maps @ s + offset).astype(dtype, copy=False)
+    """Maps times spectra of a block. maps (..., K). s (K, ..., E). offset (E,). dtype: of the cube."""
+    return (np.tensordot(maps, s, axes=1) + offset).astype(dtype, copy=False)
 
 
 def _same_axis(result: xr.Dataset, cube: xr.DataArray) -> None:

@@ -20,6 +20,7 @@ if TYPE_CHECKING:
 CATALOGUE: Final[dict[str, str]] = {
     "backgroundnmf": "scalehsi.models.coupled:BackgroundNMF",
     "cnnaeu": "scalehsi.networks.cnnaeu:CNNAEU",
+    "cpd": "scalehsi.models.tensor:CPD",
     "daeu": "scalehsi.networks.daeu:DAEU",
     "latentae": "scalehsi.networks.latent:LatentAE",
     "mtaeu": "scalehsi.networks.mtaeu:MTAEU",
@@ -31,6 +32,7 @@ CATALOGUE: Final[dict[str, str]] = {
     "vca": "scalehsi.models.geometric:VCA",
     "nfindr": "scalehsi.models.geometric:NFINDR",
     "sss": "scalehsi.models.geometric:SSS",
+    "tucker": "scalehsi.models.tensor:Tucker",
     "udas": "scalehsi.networks.udas:UDAS",
     "ica": "scalehsi.models.ica:ICA",
     "blu": "scalehsi.models.blu:BLU",

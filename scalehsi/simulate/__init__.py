@@ -15,6 +15,7 @@ from scalehsi.simulate.minerals import phases
 from scalehsi.simulate.noisy_maps import Maps, maps, sines
 from scalehsi.simulate.oxide_particle import oxide_particle
 from scalehsi.simulate.scene import Scene, make_scene
+from scalehsi.simulate.tensor_stack import tensor_stack
 
 __all__ = [
     "KINDS",
@@ -28,9 +29,10 @@ __all__ = [
     "oxide_particle",
     "phases",
     "sines",
+    "tensor_stack",
 ]
 
 KINDS: Final[dict[str, Callable[..., Scene | Acquisitions | Maps]]] = {
-    kind.__name__: kind for kind in (acquisitions, chequerboard, maps, oxide_particle, phases, sines)
+    kind.__name__: kind for kind in (acquisitions, chequerboard, maps, oxide_particle, phases, sines, tensor_stack)
 }
 """The kinds of scenes that the command line simulates, by name."""

@@ -8,12 +8,12 @@ from typing import Any, Final
 
 import numpy as np
 import xarray as xr
-from scipy.special import ndtr
 
 from scalehsi.arrays import Float
 from scalehsi.kernels.statistics.counted_random import CountedRandom
 from scalehsi.schema import COMPONENT, ENERGY
 from scalehsi.simulate.scene import Scene, make_scene, pair, real, whole
+from scalehsi.simulate.shapes import near_edge
 from scalehsi.simulate.shapes.phase_layouts import LAYOUT_STREAM, Window, fade, smooth_noise
 
 ENERGY_EV: Final = np.arange(485.0, 575.0, 0.5)
@@ -134,12 +134,8 @@ def _parts() -> tuple[Float, Float]:
     energy = np.arange(low, ENERGY_EV[-1] + STEP_EV / 2, STEP_EV)
     power = np.array([(energy / ONSET_EV) ** -r for r in EXPONENTS]) / JUMP
 
-    def bump(centre: float, width: float, height: float) -> Float:
-        return np.asarray(height * np.exp(-0.5 * ((energy - centre) / width) ** 2) * ndtr((energy - ONSET_EV) / 0.6))
-
-    def step(onset: float, width: float) -> Float:
-        return np.asarray(ndtr((energy - onset) / width) * (energy / onset) ** -4.0)
-
+    bump = partial(near_edge.bump, energy, onset=ONSET_EV)
+    step = partial(near_edge.step, energy)
     pristine = step(535, 2.0) + bump(530.5, 0.9, 0.9) + bump(540, 3.0, 0.7) + bump(557, 6.0, 0.15)
     degraded = step(534, 2.5) + bump(531.0, 1.1, 0.35) + bump(543.5, 4.0, 0.6) + bump(562, 6.0, 0.1)
     resin = 0.12 * (step(535, 3.0) + bump(532.5, 1.0, 0.4) + bump(538, 4.5, 0.8))

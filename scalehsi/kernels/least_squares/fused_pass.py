@@ -43,7 +43,7 @@ def update_pass(
     """Add the sums of all pixels of ``x`` (P, E) to ``big_n`` (K, E), ``big_m`` (K, K) and ``used`` (K,), float64.
 
     s (K, E) holds the endmembers times the weights of the channels, in the dtype of the buffer (T, E); for K = 1 a row
-    of zeros is appended. kind (see `block_pivoting`), gram (R, R) and shift (R,) are the problem of the first
+    of zeros is appended. kind (one of those in `block_pivoting`), gram (R, R), shift (R,) are the problem of the first
     R = K - F components, with ``b = x s' - shift``; given (P, F) holds the abundances of the others, and known_gram
     (F, R) the decrease of ``b`` for a unit of these. weigh_pixels is 0 or 1. Full tiles of an ``x`` in the dtype of the
     buffer are not copied.

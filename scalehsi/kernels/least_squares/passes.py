@@ -47,6 +47,7 @@ def update(
     gram: Float | None = None,
     shift: Float | None = None,
     simplex: bool = False,
+    signed: bool = False,
     known: Sequence[int] | None = None,
     norm: bool = True,
 ) -> tuple[dict[str, Any], dict[str, Any]]:
@@ -70,6 +71,8 @@ def update(
         Linear cost of the abundances, subtracted from ``x w s'``.
     simplex : bool
         True if the abundances of a pixel sum to one; not with ``given``.
+    signed : bool
+        True if abundances may be negative; runs on the CPU only.
     known : sequence of int, shape (F,), optional
         Numbers of the components of ``given``.
     norm : bool
@@ -81,10 +84,10 @@ def update(
     sums : dict
         ``N`` (K, E) = sum v c' x, ``M`` (K, K) = sum v c' c, ``C`` (K,) = sum v c, ``norm`` = sum v w x^2.
     """
-    if _on_gpu(x, s, special=known is not None):
+    if _on_gpu(x, s, special=known is not None or signed):
         small = {"s": s, "w": w, "gram": gram, "shift": shift}
         return cuda.frobenius_update(x, **_to_host(small), weigh_pixels=weigh_pixels, simplex=simplex, norm=norm)
-    problem = make_problem(s, w, gram, shift, simplex=simplex)
+    problem = make_problem(s, w, gram, shift, simplex=simplex, signed=signed)
     if isinstance(x, np.ndarray):
         rows = given_rows(given, known, len(x))
         return {}, _update_on_cpu(x, rows, problem, known, w, weigh_pixels=weigh_pixels, norm=norm)
@@ -116,6 +119,7 @@ def abundances(
     gram: Float | None = None,
     shift: Float | None = None,
     simplex: bool = False,
+    signed: bool = False,
     known: Sequence[int] | None = None,
     residual: bool = True,
 ) -> tuple[dict[str, Any], dict[str, Any]]:
@@ -123,7 +127,7 @@ def abundances(
 
     Parameters
     ----------
-    x, given, s, w, weigh_pixels, gram, shift, simplex, known
+    x, given, s, w, weigh_pixels, gram, shift, simplex, signed, known
         As in `update`. The weight of a whole pixel does not change its abundances.
     residual : bool
         False skips the residuals and their cost, 2 P E K flops.
@@ -135,11 +139,11 @@ def abundances(
     sums : dict
         ``residual_spectrum`` (E,) sum of data minus model, ``objective``.
     """
-    if _on_gpu(x, s, special=known is not None):
+    if _on_gpu(x, s, special=known is not None or signed):
         small = {"s": s, "w": w, "gram": gram, "shift": shift}
         options: dict[str, Any] = {"weigh_pixels": weigh_pixels, "simplex": simplex, "residual": residual}
         return cuda.frobenius_abundances(x, **_to_host(small), **options)
-    problem = make_problem(s, w, gram, shift, simplex=simplex)
+    problem = make_problem(s, w, gram, shift, simplex=simplex, signed=signed)
     if isinstance(x, np.ndarray):
         rows = given_rows(given, known, len(x))
         return _abundances_on_cpu(x, rows, s, problem, known, w, weigh_pixels=weigh_pixels, residual=residual)
@@ -274,7 +278,7 @@ def _solved_strips(
     x, given, known and weigh_pixels as in `update`; problem holds the endmembers and options.
     """
     if problem.kind != NON_NEGATIVE:
-        raise NotImplementedError("the simplex and matrices that are not symmetric run on the CPU")
+        raise NotImplementedError("the simplex, signed abundances and matrices that are not symmetric run on the CPU")
     dtype = xp.float64 if x.dtype == xp.float64 else xp.float32
     parts = split_known(problem, known)
     unknown = len(parts.unknown.gram)

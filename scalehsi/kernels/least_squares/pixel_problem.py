@@ -13,7 +13,7 @@ import numpy as np
 
 from scalehsi import arrays
 from scalehsi.arrays import Float, Int
-from scalehsi.kernels.quadratic.block_pivoting import ASYMMETRIC, NON_NEGATIVE, SIMPLEX
+from scalehsi.kernels.quadratic.block_pivoting import ASYMMETRIC, NON_NEGATIVE, SIGNED, SIMPLEX
 from scalehsi.kernels.quadratic.nnls import with_ridge
 
 LEAST_DIFFERENCE: Final = 0.01
@@ -52,7 +52,7 @@ class SplitProblem(NamedTuple):
         return np.argsort(self.order)
 
 
-def make_problem(s: Any, w: Any, gram: Any, shift: Any, *, simplex: bool) -> Problem:
+def make_problem(s: Any, w: Any, gram: Any, shift: Any, *, simplex: bool, signed: bool = False) -> Problem:
     """Assemble the problem of a pass from the arguments of the block functions.
 
     Parameters
@@ -66,6 +66,8 @@ def make_problem(s: Any, w: Any, gram: Any, shift: Any, *, simplex: bool) -> Pro
         Linear cost of the abundances; None for zeros.
     simplex : bool
         True if the abundances of a pixel sum to one.
+    signed : bool, default False
+        True if abundances may be negative.
 
     Raises
     ------
@@ -80,7 +82,8 @@ def make_problem(s: Any, w: Any, gram: Any, shift: Any, *, simplex: bool) -> Pro
     if simplex and asymmetric:
         raise ValueError("a matrix that is not symmetric has no solution on the simplex")
     linear = np.zeros(len(ends)) if shift is None else arrays.to_host(shift).astype(np.float64)
-    return Problem(SIMPLEX if simplex else ASYMMETRIC if asymmetric else NON_NEGATIVE, weighted, matrix, linear)
+    kind = SIGNED if signed else SIMPLEX if simplex else ASYMMETRIC if asymmetric else NON_NEGATIVE
+    return Problem(kind, weighted, matrix, linear)
 
 
 def scaled(problem: Problem, known: Sequence[int] | Int | None = None) -> tuple[Problem, Float]:

@@ -22,7 +22,8 @@ from scalehsi.kernels.quadratic.nnls import solve_one
 NON_NEGATIVE: Final = 0
 SIMPLEX: Final = 1
 ASYMMETRIC: Final = 2
-"""Kinds of problem: non-negative; on the simplex; non-negative with a matrix that is not symmetric."""
+SIGNED: Final = 3
+"""Kinds of problem: non-negative; on the simplex; non-negative with a matrix that is not symmetric; of any sign."""
 
 MAX_INVERSES: Final = 256
 """Inverses kept at a time: all of them up to K = 8. The data would push more of them out of the processor cache."""
@@ -42,13 +43,25 @@ def workspace(n: int) -> Any:
 def solve(kind: int, gram: Any, b: Any, out: Any, inverses: Any, row_sums: Any, kept_sets: Any) -> None:
     """Solve one problem per row of ``b`` (P, K) into ``out`` (P, K).
 
-    kind is NON_NEGATIVE, SIMPLEX or ASYMMETRIC; gram (K, K) must be positive definite, and symmetric unless kind is
-    ASYMMETRIC. inverses, row_sums and kept_sets come from `workspace`; they may be reused with the same gram only.
+    kind is NON_NEGATIVE, SIMPLEX, ASYMMETRIC or SIGNED; gram (K, K) must be positive definite, and symmetric unless
+    kind is ASYMMETRIC. inverses, row_sums and kept_sets come from `workspace`; they may be reused with the
+    same gram only.
     """
     rows, n = b.shape
     if kind == ASYMMETRIC:
         for p in range(rows):
             _coordinate_descent(gram, b[p], out[p])
+        return
+    if kind == SIGNED:
+        if kept_sets[0] < 0:
+            inverses[0] = np.linalg.inv(gram)
+            kept_sets[0] = 0
+        for p in range(rows):
+            for k in range(n):
+                total = 0.0
+                for j in range(n):
+                    total += inverses[0, k, j] * b[p, j]
+                out[p, k] = total
         return
     passive, order = np.empty(n, dtype=np.bool_), np.empty(n, dtype=np.int64)
     chol, z, y = np.empty((n, n)), np.empty(n), np.empty(n)

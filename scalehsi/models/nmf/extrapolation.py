@@ -55,8 +55,9 @@ def back(state: State) -> tuple[State, Stats]:
 
 
 def ahead(
-    value: float, better: Float, safe: Float, state: State, unit: Callable[[Float, Float], Float], *, far: bool = True
-) -> tuple[State, Stats]:
+    value: float, better: Float, safe: Float, state: State, unit: Callable[[Float, Float], Float], *, far: bool = True,
+    lowest: float = 0.0,
+) -> tuple[State, Stats]:  # fmt: skip
     """After an accepted pass: extrapolate beyond the improved point.
 
     Parameters
@@ -70,11 +71,13 @@ def ahead(
         ``unit(s, fallback)`` normalises rows as the loss does.
     far : bool
         False: the next point is the improved one, without extrapolation.
+    lowest : float
+        Values of the extrapolated point are at least this.
     """
     best, beta, cap = float(state["objective"]), float(state["beta"]), float(state["cap"])
     point = better
     if far and np.isfinite(best):
-        point = unit(np.maximum(better + beta * (better - state["kept"]), 0.0), better)
+        point = unit(np.maximum(better + beta * (better - state["kept"]), lowest), better)
     # At the floor of rounding, steps that gain nothing are accepted, too: extrapolated, they would wander for ever.
     factor = FACTOR_GROWTH if value < best else 1 / FACTOR_SHRINK
     value = min(value, best) if far and np.isfinite(value) else value

@@ -1,0 +1,1 @@
+"""Host updates of tensor models, from the sums of a pass over the pixels."""
