@@ -38,6 +38,8 @@ MEAN_NOISE: Final = 0.1
 PIXEL_WINDOWS: Final = 4
 FAST: Final = 2.0
 """Shifts of pixels that are this many times those of regions cancel within a region."""
+MEDIAN_CHI2: Final = 0.455
+"""Of the square of a standard normal deviate."""
 ALONG: Final = 0.8
 """Correlation of shifts with the row, above which the drift goes along the rows."""
 ENDS: Final = (0.03, 0.97)
@@ -134,12 +136,15 @@ def _spread(
     total = data[there].sum(axis=1, keepdims=True) / evidence.mean.sum()
     levels = np.hstack([(1.0 - MEAN_NOISE) * maps, MEAN_NOISE * total, pixels[there, None]])
     noise = phi * np.vstack([spectra, evidence.mean, removed_background(evidence, phi)])
+    errors = np.zeros((len(spectra), len(spectra)))
+    errors[: len(evidence.endmembers), : len(evidence.endmembers)] = _errors(evidence, phi) / float(total.sum())
     free = spectra if besides is None else np.vstack([spectra, besides])
     found = window_shifts(
         _binned(data[there], scale),
         maps,
         _binned(spectra, scale),
         free=_binned(free, scale),
+        errors=errors,
         levels=levels,
         noise=_binned(noise, scale),
         least=LEAST_COUNTS * phi**2 * float(total.sum()) / evidence.pixels,
@@ -151,6 +156,22 @@ def _spread(
     shift, information = np.zeros(len(there)), np.zeros(len(there))
     shift[there], information[there] = spread.shift, spread.information
     return spread._replace(shift=shift, information=information)
+
+
+def _errors(evidence: Evidence, phi: float) -> Float:
+    """Covariance of the spectra's noise, over that of the mean pixel, (K, K): of least squares with these maps.
+
+    Never more than third differences along energy show, as a fit may have smoothed its spectra. phi: variance index.
+    """
+    expected = np.linalg.pinv(evidence.outer[0], hermitian=True) if np.isfinite(evidence.outer[0]).all() else 0.0
+    found = np.asarray(np.broadcast_to(expected, evidence.outer[0].shape))
+    mean = evidence.mean[: evidence.mean.size - 3] + evidence.mean[3:]
+    used = (mean > 0) & (evidence.pixels * mean >= 2 * LEAST_COUNTS * phi)
+    rough = np.diff(evidence.endmembers, n=3, axis=1)[:, used] ** 2 / (10.0 * phi * mean[used])
+    sizes = np.diag(found)[:, None]
+    if not used.any() or not (sizes > 0).all():
+        return np.zeros_like(found)
+    return found * min(1.0, float(np.median(rough / sizes)) / MEDIAN_CHI2)
 
 
 def _spectral_drift(evidence: Evidence, phi: float) -> _Found | None:
