@@ -58,7 +58,7 @@ def two_processes() -> Iterator[Any]:
 @pytest.fixture
 def client(two_processes: Any) -> Iterator[Any]:
     """The client of two worker processes, current while the test runs; mark the test ``cluster``."""
-    two_processes.wait_for_workers(2, timeout=60)
+    two_processes.wait_for_workers(2, timeout=300)
     with two_processes.as_current():
         yield two_processes
 

@@ -77,8 +77,9 @@ def capacity() -> Capacity:
     """
     client = current_client()
     if client is not None:
-        wait_for_a_worker(client)
-        return _cluster_capacity(client.scheduler_info(n_workers=-1)["workers"])
+        while not (workers := client.scheduler_info(n_workers=-1)["workers"]):
+            wait_for_a_worker(client)
+        return _cluster_capacity(workers)
     free = free_memory()
     get = get_scheduler()
     module = "" if get is None else get.__module__

@@ -127,7 +127,9 @@ def window_shifts(
     variance, covariance = variance / signal**2, covariance / (signal[:, :, None] * signal[:, None, :])
     information = np.where(known, 1.0 / np.where(known, variance, 1.0), 0.0)
     share = information / np.maximum(information.sum(axis=1, keepdims=True), np.finfo(float).tiny)
-    return Shifts(_times(inverse, solution) * unit / signal, information, (_times(covariance, share) * share).sum(axis=1))
+    return Shifts(
+        _times(inverse, solution) * unit / signal, information, (_times(covariance, share) * share).sum(axis=1)
+    )
 
 
 def spread_of(found: Shifts) -> Spread | None:

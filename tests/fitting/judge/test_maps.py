@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from dataclasses import replace
 from typing import Any
 
@@ -61,10 +62,9 @@ def test_the_true_maps_are_good_enough(kind: str, counts: float, loss: dict[str,
 
 @LOSSES
 @pytest.mark.parametrize(("kind", "counts"), [("edx", 100.0), ("eels", 2e3)])
-@pytest.mark.parametrize("seed", [0, 1, 2])
-def test_maps_of_zeros_and_ones_are_not(kind: str, counts: float, seed: int, loss: dict[str, Any]) -> None:
+def test_maps_of_zeros_and_ones_are_not(kind: str, counts: float, loss: dict[str, Any]) -> None:
     """A network that collapsed: each pixel is given to its strongest component, or half-way there."""
-    made = scene(kind, counts, 3, seed=seed, size=20)
+    made = scene(kind, counts, 3, seed=1, size=20)
     c = made.maps
     hard = np.where(c == c.max(axis=-1, keepdims=True), c.sum(axis=-1, keepdims=True), 0.0)
     for collapsed in (hard, 0.5 * hard + 0.5 * c):
@@ -206,9 +206,8 @@ DEGENERATE = degenerate()
 
 
 @pytest.mark.parametrize("name", DEGENERATE)
-@pytest.mark.parametrize("detector", [maps_not_optimal, one_pixel_component, bins_too_large])
-def test_nothing_raises(name: str, detector: Any) -> None:
-    for given in (POISSON, WEIGHTED, PLAIN, MIXTURE):
-        for simplex in (False, True):
-            found = detector(replace(DEGENERATE[name], simplex=simplex, **given))
-            assert found is None or "nan" not in found.text
+def test_nothing_raises(name: str) -> None:
+    detectors = (maps_not_optimal, one_pixel_component, bins_too_large)
+    for given, simplex, detector in itertools.product((POISSON, WEIGHTED, PLAIN, MIXTURE), (False, True), detectors):
+        found = detector(replace(DEGENERATE[name], simplex=simplex, **given))
+        assert found is None or "nan" not in found.text

@@ -110,8 +110,7 @@ def planted(shape: tuple[int, ...], seed: int) -> Array:
 
 
 @pytest.mark.parametrize(("shape", "chunks"), CASES)
-@pytest.mark.parametrize("masked", [False, True])
-@pytest.mark.parametrize("seed", [0, 1])
+@pytest.mark.parametrize(("masked", "seed"), [(False, 0), (True, 1)])
 def test_all_blocks_find_what_numpy_finds_in_the_whole_map(
     shape: tuple[int, ...], chunks: tuple[int, ...], masked: bool, seed: int
 ) -> None:

@@ -69,6 +69,18 @@ def test_the_truth_is_not_blamed(kind: str, counts: float, layout: str) -> None:
         assert codes(below_noise(found), missing_component(found)) == []
 
 
+@pytest.mark.parametrize(("size", "seed"), [(60, 0), (60, 1), (48, 2)])
+def test_rare_phases_with_peaks_of_their_own_are_not_missing(size: int, seed: int) -> None:
+    """Noise is uneven there: without the draws of noise the truth itself shows a pattern of 1.2 to 1.4."""
+    cube, truth = hsi.simulate.phases((size, size), counts_per_pixel=147, seed=seed)
+    c, s = np.moveaxis(truth["abundances"].values.astype(float), 0, -1), truth["endmembers"].values.astype(float)
+    assert missing_component(evidence_of(cube.values, c, s)) is None
+    merged = np.stack([c[..., 0] + c[..., 1], c[..., 2]], axis=-1)
+    found = missing_component(evidence_of(cube.values, merged, s[[0, 2]]))
+    assert found is not None
+    assert float(found.text.split("pattern ")[1].split(" times")[0]) > 2
+
+
 @pytest.mark.parametrize("gain", [1.0, 4.6])
 @pytest.mark.parametrize("seed", [0, 1])
 def test_the_gain_of_the_detector_changes_nothing(gain: float, seed: int) -> None:
@@ -199,8 +211,8 @@ DEGENERATE = degenerate()
 
 
 @pytest.mark.parametrize("name", DEGENERATE)
-@pytest.mark.parametrize("detector", [below_noise, missing_component])
 @pytest.mark.filterwarnings("error")
-def test_nothing_raises(name: str, detector: Any) -> None:
-    found = detector(DEGENERATE[name])
-    assert found is None or "nan" not in found.text
+def test_nothing_raises(name: str) -> None:
+    for detector in (below_noise, missing_component):
+        found = detector(DEGENERATE[name])
+        assert found is None or "nan" not in found.text

@@ -28,7 +28,11 @@ def faulty() -> xr.DataArray:
 def test_warnings_do_not_depend_on_chunks_and_schedulers(client: Any) -> None:
     model = hsi.NMF(3, weighting="poisson", max_iter=10)
     cubes = [faulty().chunk({**chunks, "energy": -1}) for chunks in CHUNKS]
-    lists = [result_warnings(hsi.fit(cube, model, seed=0)) for cube in cubes]
+    lists = []
+    for cube in cubes:
+        # Heartbeats of a busy machine may come so late that the scheduler drops a worker, which then joins again.
+        client.wait_for_workers(2, timeout=300)
+        lists.append(result_warnings(hsi.fit(cube, model, seed=0)))
     with dask.config.set(scheduler="threads"):
         lists += [result_warnings(hsi.fit(cube, model, seed=0)) for cube in cubes]
     codes = [w.code for w in lists[0]]

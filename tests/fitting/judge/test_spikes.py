@@ -44,8 +44,7 @@ def test_a_spike_is_found_where_it_is(signal: str, counts: float, gain: float, s
 
 
 @pytest.mark.parametrize(("signal", "counts"), CLEAN)
-@pytest.mark.parametrize("k", [1, 3])
-@pytest.mark.parametrize("grains", [False, True])
+@pytest.mark.parametrize(("k", "grains"), [(1, False), (3, True)])
 def test_clean_scenes_have_neither(signal: str, counts: float, k: int, grains: bool) -> None:
     for seed in range(2):
         found = Scene(signal, counts, seed=seed, k=k, grains=grains).evidence()

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
+import itertools
 from dataclasses import replace
-from typing import Any
 
 import numpy as np
 import pytest
@@ -151,9 +151,8 @@ DEGENERATE = degenerate()
 
 
 @pytest.mark.parametrize("name", DEGENERATE)
-@pytest.mark.parametrize("detector", [totals, thickness_in_simplex])
-def test_nothing_raises(name: str, detector: Any) -> None:
-    for simplex in (False, True):
+def test_nothing_raises(name: str) -> None:
+    for simplex, detector in itertools.product((False, True), (totals, thickness_in_simplex)):
         found = detector(replace(DEGENERATE[name], simplex=simplex))
         assert found is None or "nan" not in found.text
 
