@@ -69,7 +69,7 @@ def test_the_truth_is_not_blamed(kind: str, counts: float, layout: str) -> None:
         assert codes(below_noise(found), missing_component(found)) == []
 
 
-@pytest.mark.parametrize(("size", "seed"), [(60, 0), (60, 1), (48, 2)])
+@pytest.mark.parametrize(("size", "seed"), [(60, 0), (48, 2)])
 def test_rare_phases_with_peaks_of_their_own_are_not_missing(size: int, seed: int) -> None:
     """Noise is uneven there: without the draws of noise the truth itself shows a pattern of 1.2 to 1.4."""
     cube, truth = hsi.simulate.phases((size, size), counts_per_pixel=147, seed=seed)
