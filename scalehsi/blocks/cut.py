@@ -25,12 +25,17 @@ from scalehsi.schema import MASK
 class Cuts:
     """One grid of blocks over a cube; arrays cut by the same grid are aligned block by block.
 
-    ``cube`` has the dims (..., y, x, energy); ``grid`` has the sizes of the blocks along each navigation dim.
+    ``cube`` has the dims (..., y, x, energy); ``grid`` has the sizes of the blocks along each navigation dim; ``beside``
+    are cubes on the same pixels that are cut by the same grid, and ``cubes`` are all of them.
     """
 
-    def __init__(self, cube: xr.DataArray, grid: tuple[tuple[int, ...], ...]) -> None:
+    def __init__(
+        self, cube: xr.DataArray, grid: tuple[tuple[int, ...], ...], beside: Sequence[xr.DataArray] = ()
+    ) -> None:
         self.cube = cube
         self.grid = grid
+        self.beside = tuple(beside)
+        self.cubes = (cube, *self.beside)
         self.shape = tuple(cube.shape[:-1])
         self._token = uuid.uuid4().hex[:8]
         self._names = itertools.count()

@@ -52,23 +52,28 @@ def from_cube(
     device: arrays.Device,
     *,
     tries: int,
+    beside: Sequence[Sequence[Reader]] = (),
 ) -> Feed:
     """Return a feed that reads each tile while the one before is computed.
 
     ``places``, ``data`` and ``masks`` have one entry for each block of the bundle: where it lies, how its values are
     read, and how its mask is read (None without one). ``device`` is where the kernels run, ``tries`` the number of
-    attempts to read a block.
+    attempts to read a block, ``beside`` how the values of each cube beside the first one are read.
     """
     loads, takes = [], []
-    for place, values, mask in zip(places, data, masks, strict=True):
-        loads.append(_Load(place, device, values.read, len(values.takes), None if mask is None else mask.read, tries))
-        takes.append((*values.takes, *(() if mask is None else mask.takes)))
+    for place, values, mask, *others in zip(places, data, masks, *beside, strict=True):
+        readers = (values, *others, *(() if mask is None else (mask,)))
+        loads.append(_Load(place, device, readers, tries, masked=mask is not None))
+        takes.append(tuple(value for reader in readers for value in reader.takes))
     flat = tuple(value for given in takes for value in given)
     return Feed(_TileReader(tuple(loads), tuple(len(given) for given in takes)), flat)
 
 
 def derived(feed: Feed, fn: Callable[..., Any], shared: Mapping[str, Any], device: arrays.Device) -> Feed:
-    """Return the tiles of another feed with ``fn(x, **shared)`` in place of ``x``, computed on ``device``."""
+    """Return the tiles of another feed with ``fn(x, *beside, **shared)`` in place of ``x``, computed on ``device``.
+
+    Where it returns a tuple, this has ``x`` and what lies beside it.
+    """
     return Feed(partial(_converted, feed.make, fn, dict(shared), device), feed.takes)
 
 
@@ -126,21 +131,23 @@ def _one(position: int, bundle: Bundle) -> Iterator[Any]:
 
 @dataclass(frozen=True)
 class _Load:
-    """Read one block and make its tile; the first ``takes`` arguments are the block's, the others its mask's."""
+    """Read one block and make its tile: by the first reader its values, then those beside it, last its mask."""
 
     place: Place
     device: arrays.Device
-    read: Callable[..., Any]
-    takes: int
-    mask: Callable[..., Any] | None
+    readers: tuple[Reader, ...]
     tries: int
+    masked: bool
 
     def __call__(self, given: Sequence[Any]) -> Tile:
         return call_with_retries(self.tries, partial(self._once, given))
 
     def _once(self, given: Sequence[Any]) -> Tile:
-        mask = None if self.mask is None else self.mask(*given[self.takes :])
-        return tiles.make_tile(self.place, self.device, self.read(*given[: self.takes]), mask)
+        rest, values = iter(given), []
+        for read, takes in self.readers:
+            values.append(read(*(next(rest) for _ in takes)))
+        mask = values.pop() if self.masked else None
+        return tiles.make_tile(self.place, self.device, values[0], mask, values[1:])
 
 
 @dataclass(frozen=True)
@@ -173,10 +180,12 @@ def _converted(
             yield part
             continue
         with one_blas_thread():
-            x = fn(part.x, **shared)
-        if x.shape[0] != len(part.index):
-            raise InputError(f"a derived block has {len(part.index)} rows, one for each pixel; got {x.shape[0]}")
-        yield replace(part, x=x)
+            made = fn(part.x, *part.beside, **shared)
+        x, *beside = made if isinstance(made, tuple) else (made,)
+        for each in (x, *beside):
+            if each.shape[0] != len(part.index):
+                raise InputError(f"a derived block has {len(part.index)} rows, one for each pixel; got {each.shape[0]}")
+        yield replace(part, x=x, beside=tuple(beside))
 
 
 def columns(make: Callable[..., Any], *given: Any) -> int | None:

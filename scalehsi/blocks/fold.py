@@ -265,7 +265,7 @@ def _block(job: _Job, part: Tile, rows: Sequence[Any], shared: dict[str, Any]) -
     if not part.core.any():
         return (None,) * (1 + len(job.keep))
     extra = {"tile": part} if job.tile else {}
-    pixels, sums = job.fn(part.x, *rows, **shared, **extra)
+    pixels, sums = job.fn(part.x, *part.beside, *rows, **shared, **extra)
     kept = [pixels[k] if part.core.all() else pixels[k][part.core] for k in job.keep]
     return {k: _widen(v) for k, v in sums.items()}, *map(_without_base, kept)
 

@@ -31,6 +31,7 @@ def open_blocks(
     resident: bool | None = None,
     block_bytes: int | None = None,
     here: Capacity | None = None,
+    beside: Sequence[xr.DataArray] = (),
 ) -> Blocks:
     """Cut a cube into blocks of work for the current scheduler; nothing is read yet.
 
@@ -49,6 +50,9 @@ def open_blocks(
         worker's threads with their copies fit in its memory.
     here : Capacity, optional
         Workers and memory in place of those of the current scheduler.
+    beside : sequence of DataArray
+        Cubes on the same pixels: their rows reach every block function behind ``x``, cut at the pixels of the first
+        one. The mask is that of the first one.
 
     Returns
     -------
@@ -69,16 +73,19 @@ def open_blocks(
             "type dask.config.set({'array.query-planning': False}) before anything imports dask.array"
         )
     here = here or capacity()
-    total = math.prod(cube.shape) * cube.dtype.itemsize
-    lazy = cube.chunks is not None  # cube.data would read a cube that xarray opened without Dask
-    if not lazy and here.remote and total > MAX_INLINE_CUBE_BYTES:
+    cubes = (cube, *beside)
+    spectrum = sum(each.shape[-1] * each.dtype.itemsize for each in cubes)
+    total = math.prod(cube.shape[:-1]) * spectrum
+    storage = [each.chunks[:-1] for each in cubes if each.chunks is not None]
+    lazy = bool(storage)  # cube.data would read a cube that xarray opened without Dask
+    inline = sum(math.prod(each.shape) * each.dtype.itemsize for each in cubes if each.chunks is None)
+    if here.remote and inline > MAX_INLINE_CUBE_BYTES:
         raise InputError(
-            f"the cube ({total / 2**30:.1f} GiB) is in this process's memory and would have to travel to the workers; "
+            f"the cube ({inline / 2**30:.1f} GiB) is in this process's memory and would have to travel to the workers; "
             "type scalehsi.save(cube, 'cube.zarr') and fit scalehsi.open_cube('cube.zarr')"
         )
     if resident is None:
         resident = not lazy or total <= here.memory // 2
-    spectrum = cube.shape[-1] * cube.dtype.itemsize
     if spectrum > here.block_limit:
         raise InputError(
             f"one spectrum ({spectrum / 2**20:.1f} MiB) is more than the {here.block_limit / 2**20:.1f} MiB that a "
@@ -86,13 +93,14 @@ def open_blocks(
         )
     largest = min(block_bytes or chunks.WORK_BLOCK_BYTES, here.block_limit)
     grid = chunks.work_chunks(
-        cube.shape,
-        cube.dtype.itemsize,
-        storage=cube.chunks[:-1] if cube.chunks is not None else None,
+        (*cube.shape[:-1], spectrum),
+        1,
+        storage=storage[0] if lazy else None,
         block_bytes=largest,
         min_blocks=1 if block_bytes else _min_blocks(total, here.threads, resident=resident),
     )
-    return Blocks(Cuts(cube, grid), device=arrays.resolve_device(device), resident=resident, threads=here.threads)
+    cuts = Cuts(cube, grid, beside)
+    return Blocks(cuts, device=arrays.resolve_device(device), resident=resident, threads=here.threads)
 
 
 def open_surrounded(

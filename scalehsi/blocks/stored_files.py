@@ -22,11 +22,11 @@ State = Mapping[str, tuple[int, int, int]]
 
 
 class StoredFiles:
-    """The files that a cube is read from, as they are now.
+    """The files that cubes are read from, as they are now.
 
     Parameters
     ----------
-    cube : xarray.DataArray
+    *cubes : xarray.DataArray
         A cube in memory, or computed from data in memory, has no files.
 
     Attributes
@@ -35,8 +35,8 @@ class StoredFiles:
         Set when a pass reads the files; `check` looks at them only then.
     """
 
-    def __init__(self, cube: xr.DataArray) -> None:
-        self.places = [] if cube.chunks is None else sorted(set(_places(cube.data)))
+    def __init__(self, *cubes: xr.DataArray) -> None:
+        self.places = sorted({place for cube in cubes if cube.chunks is not None for place in _places(cube.data)})
         self.read = False
         self.before = {place: _state(place) for place in self.places}
 

@@ -81,6 +81,8 @@ class Tile:
         True for the used pixels of the tile, those of the halo included.
     shape : tuple of int
         Size of the tile along the navigation dims, halo included.
+    beside : tuple of arrays, shape (P, E'), or Counts
+        The same pixels of the cubes beside the first one.
     """
 
     x: Any
@@ -88,13 +90,20 @@ class Tile:
     core: np.ndarray[Any, Any]
     used: np.ndarray[Any, Any]
     shape: tuple[int, ...]
+    beside: tuple[Any, ...] = ()
 
     def __sizeof__(self) -> int:
-        return int(self.x.nbytes + self.index.nbytes + self.core.nbytes + self.used.nbytes)
+        own = self.x.nbytes + self.index.nbytes + self.core.nbytes + self.used.nbytes
+        return int(own + sum(each.nbytes for each in self.beside))
 
 
-def make_tile(place: Place, device: arrays.Device, values: Any, mask: Any = None) -> Tile:
-    """Return the tile at ``place``, on ``device``, from its ``values`` (..., y, x, E) or Counts and its mask."""
+def make_tile(
+    place: Place, device: arrays.Device, values: Any, mask: Any = None, beside: Sequence[Any] = ()
+) -> Tile:
+    """Return the tile at ``place``, on ``device``, from its ``values`` (..., y, x, E) or Counts and its mask.
+
+    beside: values of the cubes beside the first one; not with a halo and not with Counts.
+    """
     x = values if isinstance(values, Counts) else np.asarray(values).reshape(-1, np.shape(values)[-1])
     used = np.ones(x.shape[0], dtype=bool) if mask is None else np.asarray(mask).reshape(-1)
     index = place.index()
@@ -102,10 +111,12 @@ def make_tile(place: Place, device: arrays.Device, values: Any, mask: Any = None
         return Tile(x, index, place.core() & used, used, place.outer)
     if place.has_halo:
         return Tile(arrays.to_device(x, device), index, place.core() & used, used, place.outer)
+    rows = [x, *(np.asarray(each).reshape(-1, np.shape(each)[-1]) for each in beside)]
     if not used.all():
-        x, index = x[used], index[used]
+        rows, index = [each[used] for each in rows], index[used]
+    x, *others = (arrays.to_device(np.ascontiguousarray(each), device) for each in rows)
     own = np.ones(x.shape[0], dtype=bool)
-    return Tile(arrays.to_device(np.ascontiguousarray(x), device), index, own, own, place.outer)
+    return Tile(x, index, own, own, place.outer, tuple(others))
 
 
 def rows_of_maps(n_pixel_dims: int, device: arrays.Device, maps: Any, mask: Any = None) -> Any:

@@ -64,7 +64,7 @@ class Blocks:
         self._loaded: dict[int, tuple[Delayed, ...]] = {}  # bundles of tiles in the workers' memory, by halo
         self._sources: dict[tuple[int, int], tuple[Feed, ...]] = {}
         self._reads = 0
-        self.files: StoredFiles = StoredFiles(cuts.cube) if derivation is None else derivation[0].files
+        self.files: StoredFiles = StoredFiles(*cuts.cubes) if derivation is None else derivation[0].files
         self.keeps_fingerprint = False
         self.fingerprint: str | None = None
         self.branches: dict[str, Blocks] = {}
@@ -75,8 +75,9 @@ class Blocks:
 
     @property
     def block_bytes(self) -> int:
-        """Bytes of the largest block, in the dtype of the cube."""
-        return math.prod(max(sizes) for sizes in self.grid) * int(self.cube.shape[-1]) * self.cube.dtype.itemsize
+        """Bytes of the largest block, those beside it included, in the dtypes of the cubes."""
+        pixel = sum(int(each.shape[-1]) * each.dtype.itemsize for each in self.cuts.cubes)
+        return math.prod(max(sizes) for sizes in self.grid) * pixel
 
     @property
     def derived(self) -> bool:
@@ -128,6 +129,8 @@ class Blocks:
 
     def derive(self, fn: Callable[..., Any], *, shared: Mapping[str, Any] | None = None, name: str) -> Blocks:
         """Return a view of the same pixels whose blocks are ``fn(x, **shared)``, kept in the workers' memory.
+
+        With cubes beside the first one these are ``fn(x, *beside, **shared)``, a tuple of all of them.
 
         The blocks are computed in the first pass over the new view: from the resident blocks of this view, or with one
         reading of the cube. They are computed again from the cube when a worker dies. Grid, mask and device are the
@@ -190,8 +193,9 @@ class Blocks:
         return self._source(halo, 1) if self._derivation is None else self._converted(self._derivation[0].lazy_feeds())
 
     def _refuse_halo(self, halo: int) -> None:
-        if self._derivation is not None and halo:
-            raise InputError("a derived view has no halo; pass the halo to a pass over the cube's own blocks")
+        if halo and (self._derivation is not None or self.cuts.beside):
+            what = "a derived view" if self._derivation is not None else "a view of several cubes"
+            raise InputError(f"{what} has no halo; pass the halo to a pass over the cube's own blocks")
 
     def _stream(self, halo: int) -> tuple[Feed, ...]:
         """Return the feeds of a pass that reads the cube, and count the reading."""
@@ -207,15 +211,20 @@ class Blocks:
     def _source(self, halo: int, size: int) -> tuple[Feed, ...]:
         """Return feeds that read the cube, in bundles of ``size`` blocks with ``halo`` pixels around each block."""
         if (halo, size) not in self._sources:
+            beside: list[list[Reader]] = []
             if halo:
                 data = task_readers((self.cuts.pack if self._packed else self.cuts.cut)(self.cube.data, halo))
             else:
-                data = self._readers or task_readers(self.cuts.cut(self.cube.data))
+                data, *beside = self._readers or [task_readers(self.cuts.cut(each.data)) for each in self.cuts.cubes]
             cut = self.cuts.masks(halo)
             masks = [None] * len(self) if cut is None else separate_readers(self.key("masks"), cut) or task_readers(cut)
             places = self.cuts.places(halo)
             self._sources[halo, size] = tuple(
-                feeds.from_cube(places[part], data[part], masks[part], self.device, tries=compute.max_attempts())
+                feeds.from_cube(
+                    *(places[part], data[part], masks[part], self.device),
+                    tries=compute.max_attempts(),
+                    beside=[each[part] for each in beside],
+                )
                 for part in cut_bundles(len(self), size)
             )
         return self._sources[halo, size]
@@ -227,9 +236,10 @@ class Blocks:
         return tuple(feeds.derived(feed, fn, shared, self.device) for feed in given)
 
     @cached_property
-    def _readers(self) -> list[Reader] | None:
-        """A reader of each block, or None where the blocks share tasks and cannot be read separately."""
-        return separate_readers(self.key("common"), self.cuts.cut(self.cube.data))
+    def _readers(self) -> list[list[Reader]] | None:
+        """Of each cube a reader of each block, or None where blocks share tasks and cannot be read separately."""
+        found = [separate_readers(self.key("common"), self.cuts.cut(each.data)) for each in self.cuts.cubes]
+        return None if None in found else found  # type: ignore[return-value]
 
     def align(self, values: xr.DataArray, *, hold: bool = False) -> Pixels:
         """Make a handle of maps over the cube's pixels.

@@ -117,11 +117,13 @@ def fit(
         with stoppable(), workers_watched():
             saved = None if store is None else store.prepare(resume=resume)
             saver.iteration = 0 if saved is None else len(saved.objective)
-            view = open_blocks(inputs.cube, device=_device(device, model), resident=needs.resident)
+            where, beside = _device(device, model), tuple(inputs.beside.values())
+            view = open_blocks(inputs.cube, device=where, resident=needs.resident, beside=beside)
             tracker = Tracker(bar or (progress if callable(progress) else None), model.max_iter)
             view.report = tracker.report
             for name, each in inputs.others.items():
-                branch(view, name, partial(open_blocks, each, device=view.device))
+                kept = False if beside else None
+                branch(view, name, partial(open_blocks, each, device=view.device, resident=kept))
             views = {inputs.name: view, **{name: view.branches[name] for name in inputs.others}}
             if store is not None:
                 _keep_fingerprints(views, store)

@@ -30,8 +30,10 @@ def add_maps(view: Blocks, model: Model, state: State, variables: Variables, *, 
     """
     frame = xr.Dataset(variables, attrs={"model": model.name})
     n = frame.sizes[COMPONENT]
-    wanted = [ABUNDANCES, *([RESIDUAL] if residual else [])]
-    in_memory = _map_bytes(view, n + residual) <= CLIENT_MAP_BYTES
+    more = model.further_maps(variables) if residual else {}
+    wanted = [ABUNDANCES, *([RESIDUAL] if residual else []), *more]
+    further = sum(n if each else 1 for each in more.values())
+    in_memory = _map_bytes(view, n + residual + further) <= CLIENT_MAP_BYTES
     name = f"{model.name.lower()}-maps"
     # Blocks with a halo are read again: kept beside the cube's own blocks they would be a second copy.
     target = view
@@ -53,12 +55,15 @@ def add_maps(view: Blocks, model: Model, state: State, variables: Variables, *, 
         name=name,
     )
     if not in_memory:
-        lazy = target if model.halo else open_blocks(view.cube, device=view.device, resident=False)
+        beside = view.cuts.beside
+        lazy = target if model.halo else open_blocks(view.cube, device=view.device, resident=False, beside=beside)
         lazy.branches.update(view.branches)
         aligned = model.map_pass(lazy, frame)[-1]
         halo: dict[str, Any] = {"halo": model.halo, "tile": model.halo > 0}
         handles = map_pixels(fn, lazy, *aligned, shared=shared, keep=wanted, name=name, **halo)
     variables[ABUNDANCES] = _as_maps(handles[ABUNDANCES], {COMPONENT: n}, in_memory=in_memory)
+    for other, each in more.items():
+        variables[other] = _as_maps(handles[other], {COMPONENT: n} if each else {}, in_memory=in_memory)
     if residual:
         pixels = float(state["pixels"])
         variables[RESIDUAL] = _as_maps(handles[RESIDUAL], {}, in_memory=in_memory)

@@ -107,6 +107,9 @@ class Inputs(NamedTuple):
         Variables that are copied into the result.
     frame : DataArray, optional
         Gives the axes and the description of the result, where these are not the cube's; its values are not read.
+    beside : mapping of str to DataArray
+        Cubes on the pixels of the cube, whose rows reach every block function behind its own. The ``others`` are then
+        single inputs that the fit reads a few times, so they are not kept in memory.
     """
 
     cube: xr.DataArray
@@ -114,6 +117,12 @@ class Inputs(NamedTuple):
     name: str = "cube"
     carried: Mapping[str, xr.DataArray] = NOTHING
     frame: xr.DataArray | None = None
+    beside: Mapping[str, xr.DataArray] = NOTHING
+
+    @property
+    def pixel_bytes(self) -> int:
+        """Bytes of a pixel of the cube and of the cubes beside it."""
+        return sum(int(each.shape[-1]) * each.dtype.itemsize for each in (self.cube, *self.beside.values()))
 
 
 @dataclass(frozen=True)
@@ -222,8 +231,15 @@ class Model:
         """
         return (*self.projector(found), ())
 
+    def further_maps(self, variables: Variables) -> Mapping[str, bool]:
+        """What `map_pass` gives of a pixel beside abundances and residual: True where each component has a value.
+
+        variables: of `finish`.
+        """
+        return {}
+
     def cost(self, shape: tuple[int, ...], itemsize: int) -> Cost:
-        """What a fit of a cube of that shape and bytes per value needs."""
+        """What a fit of a cube of that shape and bytes per value needs; E counts the channels of cubes beside it."""
         return Cost(self.max_iter + 2, 0, 0, 1)
 
     def to_settings(self) -> dict[str, Any]:

@@ -155,27 +155,27 @@ class _Needs:
     @cached_property
     def _files(self) -> StoredFiles:
         """Those of the cube as it is, also where a conversion is tried."""
-        return StoredFiles(self.inputs.cube)
+        return StoredFiles(self.inputs.cube, *self.inputs.beside.values())
 
     def plan(self, here: Capacity, *, chunk_bytes: int = 0) -> Plan:
         """The plan for given workers; chunk_bytes: of a store into which the cube was converted before, if not 0."""
-        cube = self.inputs.cube
+        cubes = [self.inputs.cube, *self.inputs.beside.values()]
         if chunk_bytes:
-            layout = storage_layout(cube.shape, cube.dtype.itemsize, chunk_bytes=chunk_bytes)
-            empty = da.empty(cube.shape, dtype=cube.dtype, chunks=layout.chunks)
-            cube = xr.DataArray(empty, dims=cube.dims, coords={ENERGY: cube[ENERGY]} if ENERGY in cube.coords else None)
-        found = self._plan(open_blocks(cube, here=here), here, chunk_bytes)
+            cubes = [_converted(each, chunk_bytes) for each in cubes]
+        cube, beside = cubes[0], cubes[1:]
+        found = self._plan(open_blocks(cube, here=here, beside=beside), here, chunk_bytes)
         if found.resident and found.worker_bytes > found.memory and cube.chunks is not None:
-            found = self._plan(open_blocks(cube, here=here, resident=False), here, chunk_bytes)
+            found = self._plan(open_blocks(cube, here=here, resident=False, beside=beside), here, chunk_bytes)
         return found
 
     def _plan(self, view: Blocks, here: Capacity, chunk_bytes: int) -> Plan:
         """The plan of a fit with these blocks; the arguments as for `plan`."""
         cube, model = view.cube, self.model
         pixels, itemsize = math.prod(cube.shape[:-1]), cube.dtype.itemsize
-        cost = model.cost(tuple(cube.shape), itemsize)
+        channels = sum(each.shape[-1] for each in view.cuts.cubes)
+        cost = model.cost((*cube.shape[:-1], channels), itemsize)
         threads = max(1, here.threads // here.workers)
-        cube_bytes = pixels * cube.shape[-1] * itemsize
+        cube_bytes = pixels * self.inputs.pixel_bytes
         aligned = cost.aligned_bytes * pixels
         aligned_bytes = math.ceil(view.block_bytes * aligned / cube_bytes)
         read = self._reading(view, chunk_bytes)
@@ -250,8 +250,17 @@ class _Needs:
         if chunk_bytes:
             return Reading(2 * view.block_bytes + chunk_bytes, 0)
         if view.grid not in self._readings:
-            self._readings[view.grid] = reading(view.cube.data, view.grid, file_bytes=self._files.largest)
+            files = self._files.largest
+            each = [reading(cube.data, view.grid, file_bytes=files) for cube in view.cuts.cubes]
+            self._readings[view.grid] = Reading(sum(r.block for r in each), sum(r.shared for r in each))
         return self._readings[view.grid]
+
+
+def _converted(cube: xr.DataArray, chunk_bytes: int) -> xr.DataArray:
+    """An empty cube in the chunks of a store into which it was converted."""
+    layout = storage_layout(cube.shape, cube.dtype.itemsize, chunk_bytes=chunk_bytes)
+    empty = da.empty(cube.shape, dtype=cube.dtype, chunks=layout.chunks)
+    return xr.DataArray(empty, dims=cube.dims, coords={ENERGY: cube[ENERGY]} if ENERGY in cube.coords else None)
 
 
 def _refuse(needs: _Needs, found: Plan, here: Capacity) -> NoReturn:

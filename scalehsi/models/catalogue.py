@@ -20,6 +20,7 @@ if TYPE_CHECKING:
 CATALOGUE: Final[dict[str, str]] = {
     "backgroundnmf": "scalehsi.models.coupled:BackgroundNMF",
     "cnnaeu": "scalehsi.networks.cnnaeu:CNNAEU",
+    "couplednmf": "scalehsi.models.coupled:CoupledNMF",
     "cpd": "scalehsi.models.tensor:CPD",
     "daeu": "scalehsi.networks.daeu:DAEU",
     "latentae": "scalehsi.networks.latent:LatentAE",

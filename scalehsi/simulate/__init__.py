@@ -11,6 +11,7 @@ from typing import Final
 
 from scalehsi.simulate.acquisitions import Acquisitions, acquisitions
 from scalehsi.simulate.chequerboard import chequerboard
+from scalehsi.simulate.coupled import Coupled, coupled
 from scalehsi.simulate.minerals import phases
 from scalehsi.simulate.noisy_maps import Maps, maps, sines
 from scalehsi.simulate.oxide_particle import oxide_particle
@@ -20,10 +21,12 @@ from scalehsi.simulate.tensor_stack import tensor_stack
 __all__ = [
     "KINDS",
     "Acquisitions",
+    "Coupled",
     "Maps",
     "Scene",
     "acquisitions",
     "chequerboard",
+    "coupled",
     "make_scene",
     "maps",
     "oxide_particle",
@@ -32,7 +35,8 @@ __all__ = [
     "tensor_stack",
 ]
 
-KINDS: Final[dict[str, Callable[..., Scene | Acquisitions | Maps]]] = {
-    kind.__name__: kind for kind in (acquisitions, chequerboard, maps, oxide_particle, phases, sines, tensor_stack)
+KINDS: Final[dict[str, Callable[..., Scene | Acquisitions | Coupled | Maps]]] = {
+    kind.__name__: kind
+    for kind in (acquisitions, chequerboard, coupled, maps, oxide_particle, phases, sines, tensor_stack)
 }
 """The kinds of scenes that the command line simulates, by name."""

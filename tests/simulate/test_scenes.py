@@ -45,7 +45,7 @@ def minerals():
 
 def test_every_kind_is_covered():
     # Maps are tested in another file.
-    assert set(SMALL) | {"acquisitions", "maps", "sines", "tensor_stack"} == set(simulate.KINDS)
+    assert set(SMALL) | {"acquisitions", "coupled", "maps", "sines", "tensor_stack"} == set(simulate.KINDS)
 
 
 @pytest.mark.parametrize("kind", SMALL)

@@ -1,7 +1,7 @@
 """Make a spectrum image, or maps of components, whose truth is known.
 
-A chequerboard is an EELS or EDX map, phases an EDX map of minerals, acquisitions are two EELS maps of one region; maps
-and sines have no spectra. The truth goes beside it: scene.zarr gets scene_truth.zarr. For example:
+A chequerboard is an EELS or EDX map, phases an EDX map of minerals, acquisitions are two EELS maps of one region, coupled is
+EELS and EDX of one region; maps and sines have no spectra. The truth goes beside it: scene.zarr gets scene_truth.zarr. For example:
 
 \b
 scalehsi simulate chequerboard scene.zarr --set shape=64,64 --set n_channels=512
@@ -31,7 +31,7 @@ from scalehsi.simulate import KINDS, Maps
 @command
 def run(
     session: Session,
-    kind: Annotated[str, Argument(metavar="KIND", help="chequerboard, phases, acquisitions, maps or sines.")],
+    kind: Annotated[str, Argument(metavar="KIND", help="chequerboard, phases, acquisitions, coupled ...")],
     destination: Destination,
     *,
     assignments: Annotated[

@@ -23,6 +23,8 @@ from scalehsi.kernels.statistics.variance_index import variance_index, variance_
 from scalehsi.schema import ABUNDANCES, COMPONENT, ENERGY, MASK
 
 PREFIX: Final = "judge_"
+MEASURED: Final = "measured"
+"""Name of the values per pixel that say which ones are judged."""
 PURE_PERCENTILE: Final = 99.5
 PAIRED_VALUES: Final = 2**18
 LEAST_PAIRS: Final = 64
@@ -44,12 +46,13 @@ def judged(
     """Call a model's map function on a block, and add the sums for the judgement to those that it returns.
 
     x: pixels of the block. aligned: rows aligned with them. tile: where the block lies. judge: ``s`` (K, E), ``offset``
-    (E,), ``mean`` (E,) of the fit and its ``grid``. fn: gives ``abundances``. needs_tile: whether ``fn`` takes the
+    (E,), ``mean`` (E,) of the fit and its ``grid``. fn: gives ``abundances``, and `MEASURED` where pixels of the first
+    of several cubes were not measured. needs_tile: whether ``fn`` takes the
     tile. shared: arguments of ``fn``.
     """
     pixels, sums = fn(x, *aligned, **shared, **({"tile": tile} if needs_tile else {}))
     c = np.asarray(arrays.to_host(pixels[ABUNDANCES]), dtype=np.float64)
-    rows = used_rows(tile.core, c)
+    rows = used_rows(tile.core & pixels.get(MEASURED, True), c)
     if judge is None or not len(rows):
         return pixels, sums
     values = x if isinstance(x, Counts) else arrays.to_host(x)

@@ -59,7 +59,7 @@ def solve_rows_known(
     """
     n, count = linear.shape[0], c.shape[1]
     pixel, step = workspace(indptr, n, free_st.shape[1])
-    products = np.zeros(table.shape[1])
+    products, no_matrix = np.zeros(table.shape[1]), np.zeros((0, 0))
     for p in range(c.shape[0]):
         first, last = indptr[p], indptr[p + 1]
         m, total = gather(free_st, channel, value, first, last, pixel.g, pixel.x)
@@ -75,7 +75,7 @@ def solve_rows_known(
             for _ in range(EM_STEPS):
                 slope(pixel.g, pixel.x, step.now, m, pixel.y, pixel.r, pixel.q, step.gradient)
                 em_step(step, linear, ridge, 0)
-            newton(pixel, step, m, total, linear, ridge, 0)
+            newton(pixel, step, m, total, linear, ridge, 0, no_matrix)
         for k in range(n):
             c[p, free[k]] = step.now[k]
         for f in range(known.shape[0]):

@@ -104,7 +104,7 @@ def update(
         add_missed(unmeasured, c, missed)
     big_h = table[:, : len(s) * (len(s) + 1) // 2].copy()
     del table
-    sums = {"N": gradient_sums(big_h, _columns(s)), "H": big_h} | _named_sums(total, len(s), ridge)
+    sums = {"N": gradient_sums(big_h, endmember_columns(s)), "H": big_h} | _named_sums(total, len(s), ridge)
     return {}, (sums | {"missed": np.ascontiguousarray(missed[: len(s)].T)} if missing else sums)
 
 
@@ -139,7 +139,7 @@ def abundances(
     """
     if _on_gpu(x, s, plain=tau is None and ridge is None and given is None and not (simplex or missing)):
         return cuda.poisson_abundances(x, s=arrays.to_host(s), residual=residual)
-    ends = np.ascontiguousarray(_columns(s).T)
+    ends = np.ascontiguousarray(endmember_columns(s).T)
     found = np.empty((x.shape[0], len(s)), dtype=np.float32)
     rms, spectrum = np.empty(x.shape[0], dtype=np.float32), np.zeros(s.shape[1])
     total = np.zeros(1 + 2 * len(s))
@@ -230,7 +230,7 @@ def improve(sums: dict[str, Float], s: Float) -> tuple[Float, Float]:
     multiplicative : array, shape (K, E)
         ``s N / C``, which never raises the objective.
     """
-    st, c = _columns(s), measured_abundance(sums)
+    st, c = endmember_columns(s), measured_abundance(sums)
     if "missed" in sums:
         st[~(c > 0).any(axis=1)] = 0.0
     em = _multiplicative_step(sums["N"], c, st)
@@ -290,7 +290,7 @@ def _solve_strips(
             raise ValueError("known abundances cannot be combined with missing voxels")
         yield from _solve_strips_with_known(x, given, s, tau, ridge, table, total, known=known, simplex=simplex)
         return
-    st = _columns(s)
+    st = endmember_columns(s)
     linear, squares = _objective_terms(st.T, tau, ridge)
     wide, ends = pad_columns(st, len(s)), np.ascontiguousarray(st.T) if missing else st.T
     c = np.empty((STRIP_PIXELS, len(s)))
@@ -322,7 +322,7 @@ def _solve_strips_with_known(
     if simplex:
         raise ValueError("on the simplex the abundances of all components are solved; none can be known")
     maps, no_mask = given_rows(given, known, x.shape[0]), np.zeros((0, 0))
-    st = _columns(s)
+    st = endmember_columns(s)
     free, fixed, free_st, fixed_st = split_columns(st, known)
     linear, squares = (terms[free] for terms in _objective_terms(st.T, tau, ridge))
     c = np.empty((STRIP_PIXELS, len(s)))
@@ -350,7 +350,7 @@ def _named_sums(total: Float, n: int, ridge: Float | None) -> dict[str, Any]:
     return sums if ridge is None else sums | {"CC": total[1 + n :].copy()}
 
 
-def _columns(s: Float) -> Float:
+def endmember_columns(s: Float) -> Float:
     """The endmembers as a contiguous (E, K) array, at least MIN_ENDMEMBER times their mean.
 
     An empty endmember stays empty: if it were raised to a flat one, however faint, it would take all flat counts.

@@ -96,12 +96,12 @@ def solve_rows(
     """
     n = linear.shape[1]
     pixel, step = workspace(indptr, n, st.shape[1])
-    cost, products = np.empty(n), np.zeros(table.shape[1])
+    cost, products, no_matrix = np.empty(n), np.zeros(table.shape[1]), np.zeros((0, 0))
     for p in range(c.shape[0]):
         first, last = indptr[p], indptr[p + 1]
         for k in range(n):
             cost[k] = linear[min(p, linear.shape[0] - 1), k]
-        m = _solve(pixel, step, st, channel, value, first, last, cost, ridge, simplex)
+        m = _solve(pixel, step, st, channel, value, first, last, cost, ridge, simplex, no_matrix)
         _add(pixel, step, m, c, p, sums)
         if table.shape[0] > 0 and m > 0:
             weights(pixel.x, pixel.y, m, pixel.r, pixel.q)
@@ -163,10 +163,11 @@ def _solve(
     linear: Any,
     ridge: Any,
     simplex: int,
+    quad: Any,
 ) -> int:
     """Solve the abundances of the pixel from ``first`` to ``last`` into ``step.now``; return m, its padded channels.
 
-    The arguments as in `solve_rows`, with linear (K,).
+    The arguments as in `solve_rows`, with linear (K,); quad (0, 0).
     """
     n, now = linear.shape[0], step.now
     m, total = gather(st, channel, value, first, last, pixel.g, pixel.x)
@@ -180,7 +181,7 @@ def _solve(
             slope(pixel.g, pixel.x, now, m, pixel.y, pixel.r, pixel.q, step.gradient)
             em_step(step, linear, ridge, simplex)
     if m > 0 or simplex:
-        newton(pixel, step, m, total, linear, ridge, simplex)
+        newton(pixel, step, m, total, linear, ridge, simplex, quad)
     if simplex:
         rounded = 0.0
         for k in range(n):
@@ -191,11 +192,12 @@ def _solve(
 
 
 @inlined
-def newton(pixel: Any, step: Any, m: int, total: float, linear: Any, ridge: Any, simplex: int) -> None:
+def newton(pixel: Any, step: Any, m: int, total: float, linear: Any, ridge: Any, simplex: int, quad: Any) -> None:
     """Move ``step.now`` to the minimum by Newton steps; a step that passes the minimum along its line is shortened.
 
-    m: padded channels. total: counts of the pixel. linear, ridge (K,): costs. simplex: 0 or 1. A spectrum in row K of
-    ``g`` with a nonzero value in ``step.now`` is a background, and that value stays fixed.
+    m: padded channels. total: counts of the pixel. linear, ridge (K,): costs. simplex: 0 or 1. quad (K, K), or (0, 0)
+    for none: a symmetric matrix Q, adds ``c' Q c / 2`` to the objective; ``linear`` may then be negative. A spectrum in
+    row K of ``g`` with a nonzero value in ``step.now`` is a background, and that value stays fixed.
     """
     n, now, before, right = linear.shape[0], step.now, step.before, step.right
     gradient, hessian = step.gradient, step.hessian
@@ -208,9 +210,10 @@ def newton(pixel: Any, step: Any, m: int, total: float, linear: Any, ridge: Any,
         if which > 0:
             end = 0.0
             for k in range(n):
-                end += (now[k] - before[k]) * (linear[k] + ridge[k] * now[k] - gradient[k])
+                cost = linear[k] + ridge[k] * now[k] + _row_product(quad, k, now)
+                end += (now[k] - before[k]) * (cost - gradient[k])
             if end > -MAX_END_SLOPE * fall:
-                _shorten_step(pixel, step, m, linear, ridge, fall)
+                _shorten_step(pixel, step, m, linear, ridge, fall, quad)
         if which == NEWTON_STEPS:
             return
         # Minimise g.d + 1/2 d'Hd over now + d >= 0, with now + d as the unknown. The data's part of H times now is the
@@ -221,6 +224,8 @@ def newton(pixel: Any, step: Any, m: int, total: float, linear: Any, ridge: Any,
             right[k] = 2.0 * gradient[k] - linear[k] + stiff * now[k]
             hessian[k, k] += stiff + ridge[k]
             before[k] = now[k]
+            for j in range(min(k + 1, quad.shape[0])):
+                hessian[k, j] += quad[k, j]
         if background > 0.0:
             now[n] = 0.0
             for k in range(n):
@@ -234,7 +239,7 @@ def newton(pixel: Any, step: Any, m: int, total: float, linear: Any, ridge: Any,
         decrement, fall = 0.0, 0.0
         for k in range(n):
             d = now[k] - before[k]
-            fall += d * (linear[k] + ridge[k] * before[k] - gradient[k])
+            fall += d * (linear[k] + ridge[k] * before[k] + _row_product(quad, k, before) - gradient[k])
             part = 0.5 * hessian[k, k] * d
             for j in range(k):
                 part += hessian[k, j] * (now[j] - before[j])
@@ -254,19 +259,30 @@ def _diagonal_floor(hessian: Any, linear: Any) -> float:
     return float(RIDGE * scale)
 
 
+@inlined
+def _row_product(quad: Any, k: int, c: Any) -> float:
+    """Element k of Q c; zero without a matrix."""
+    total = 0.0
+    for j in range(quad.shape[0]):
+        total += quad[k, j] * c[j]
+    return total
+
+
 @lean
-def _shorten_step(pixel: Any, step: Any, m: int, linear: Any, ridge: Any, fall: float) -> None:
+def _shorten_step(pixel: Any, step: Any, m: int, linear: Any, ridge: Any, fall: float, quad: Any) -> None:
     """Shorten the step from ``step.before`` to ``step.now`` by bisection, to where the slope along it is small.
 
-    m: padded channels. linear, ridge (K,): costs. fall: slope at the start of the step, negative. On return
+    m: padded channels. linear, ridge (K,), quad: costs as in `newton`. fall: slope at the start of the step, negative. On return
     ``step.gradient`` and ``step.hessian`` are those of the new point.
     """
     n, now, before, x, y, step_model = linear.shape[0], step.now, step.before, pixel.x, pixel.y, pixel.step_model
     level, curve = 0.0, 0.0
     for k in range(n):
         now[k] -= before[k]
-        level += now[k] * (linear[k] + ridge[k] * before[k])
+        level += now[k] * (linear[k] + ridge[k] * before[k] + _row_product(quad, k, before))
         curve += now[k] * ridge[k] * now[k]
+    for k in range(quad.shape[0]):
+        curve += now[k] * _row_product(quad, k, now)
     model(pixel.g, before, m, y)
     for i in range(m):
         step_model[i] = 0.0

@@ -225,16 +225,16 @@ def solve_quadratic4(step: Any, linear: Any) -> None:
         best, added = 1.0, -1
         if not in0:
             pull = b0 - h[1, 0] * z1 - h[2, 0] * z2 - h[3, 0] * z3
-            best, added = _best_candidate(best, added, pull, linear[0] + step.gradient[0], 0)
+            best, added = _best_candidate(best, added, pull, abs(linear[0]) + step.gradient[0], 0)
         if not in1 and n > 1:
             pull = b1 - h[1, 0] * z0 - h[2, 1] * z2 - h[3, 1] * z3
-            best, added = _best_candidate(best, added, pull, linear[1] + step.gradient[1], 1)
+            best, added = _best_candidate(best, added, pull, abs(linear[1]) + step.gradient[1], 1)
         if not in2 and n > 2:
             pull = b2 - h[2, 0] * z0 - h[2, 1] * z1 - h[3, 2] * z3
-            best, added = _best_candidate(best, added, pull, linear[2] + step.gradient[2], 2)
+            best, added = _best_candidate(best, added, pull, abs(linear[2]) + step.gradient[2], 2)
         if not in3 and n > 3:
             pull = b3 - h[3, 0] * z0 - h[3, 1] * z1 - h[3, 2] * z2
-            best, added = _best_candidate(best, added, pull, linear[3] + step.gradient[3], 3)
+            best, added = _best_candidate(best, added, pull, abs(linear[3]) + step.gradient[3], 3)
         if added < 0:
             break
         in0, in1, in2, in3 = in0 | (added == 0), in1 | (added == 1), in2 | (added == 2), in3 | (added == 3)
@@ -288,7 +288,7 @@ def _component_to_add(step: Any, linear: Any, members: int, multiplier: float) -
             j = order[i]
             outside = outside and j != k
             pull -= (h[k, j] if k > j else h[j, k]) * step.z[i]
-        level = max(ENTRY_TOLERANCE * (linear[k] + step.gradient[k] + abs(multiplier)), 1e-300)
+        level = max(ENTRY_TOLERANCE * (abs(linear[k]) + step.gradient[k] + abs(multiplier)), 1e-300)
         if outside and pull > best * level:
             best, found = pull / level, k
     return found

@@ -216,7 +216,7 @@ def _best_of(view: Blocks, n_components: int, *, counts: bool, seed: int, restar
     bins = bins[bins.any(axis=1)]
     scaled, column = kernels.weigh(np.maximum(bins, 0) if counts else bins, weighted=counts)
     short = [partial(attempt, n_components=n_components, number=i, seed=seed) for i in range(restarts)]
-    ends = _side_by_side(view, scaled, short)
+    ends = side_by_side(view, scaled, short)
     values = np.array([value for value, _ in ends])
     best = int(np.flatnonzero(values <= values.min() + EQUAL_OBJECTIVES * abs(values.min()))[0])
     spread = (values - values.min()) / max(abs(float(values.min())), 1e-300)
@@ -224,7 +224,7 @@ def _best_of(view: Blocks, n_components: int, *, counts: bool, seed: int, restar
         "multistart: %d starts on %d bins of %s pixels; number %d is best, the others are %.2g to %.2g above it",
         restarts, len(bins), " x ".join(map(str, sides)), best, np.sort(spread)[min(1, restarts - 1)], spread.max(),
     )  # fmt: skip
-    ((_, s),) = _side_by_side(
+    ((_, s),) = side_by_side(
         view,
         scaled,
         [partial(kernels.descend, s=ends[best][1], iterations=LONG_ITERATIONS, tol=kernels.SAMPLE_TOLERANCE / 10)],
@@ -264,7 +264,7 @@ def bin_sides(shape: tuple[int, ...], n_energies: int) -> tuple[int, ...]:
     return tuple(sides)
 
 
-def _side_by_side(view: Blocks, x: Any, calls: list[Any]) -> list[tuple[float, Float]]:
+def side_by_side(view: Blocks, x: Any, calls: list[Any]) -> list[tuple[float, Float]]:
     """Fits to the same pixels in parallel, each a task of the current scheduler."""
     (data,) = tasks(view.key("nmf-start-data"), [(partial(np.asarray, x), ())])
     fits = tasks(view.key("nmf-start"), [(partial(_alone, call), (data,)) for call in calls])
