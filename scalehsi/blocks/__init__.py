@@ -9,8 +9,8 @@ The contract of a block function::
     fn(x, *aligned, **shared) -> (pixels, sums)
 
 ``x`` has shape (P, E): the used pixels of the block, in C order, in the dtype of the cube. ``aligned`` are arrays of P
-rows; those of cubes that were opened beside the first one come first. ``pixels`` is a dict of arrays of P rows, ``sums`` a dict of arrays or numbers that are added up over blocks. A
-block without a used pixel is skipped.
+rows; those of cubes that were opened beside the first one come first. ``pixels`` is a dict of arrays of P rows,
+``sums`` a dict of arrays or numbers that are added up over blocks. A block without a used pixel is skipped.
 """
 
 from scalehsi.blocks.compute import Capacity, Report, capacity

@@ -25,8 +25,8 @@ from scalehsi.schema import MASK
 class Cuts:
     """One grid of blocks over a cube; arrays cut by the same grid are aligned block by block.
 
-    ``cube`` has the dims (..., y, x, energy); ``grid`` has the sizes of the blocks along each navigation dim; ``beside``
-    are cubes on the same pixels that are cut by the same grid, and ``cubes`` are all of them.
+    ``cube`` has the dims (..., y, x, energy); ``grid`` has the sizes of the blocks along each navigation dim;
+    ``beside`` are cubes on the same pixels that are cut by the same grid, and ``cubes`` are all of them.
     """
 
     def __init__(

@@ -97,9 +97,7 @@ class Tile:
         return int(own + sum(each.nbytes for each in self.beside))
 
 
-def make_tile(
-    place: Place, device: arrays.Device, values: Any, mask: Any = None, beside: Sequence[Any] = ()
-) -> Tile:
+def make_tile(place: Place, device: arrays.Device, values: Any, mask: Any = None, beside: Sequence[Any] = ()) -> Tile:
     """Return the tile at ``place``, on ``device``, from its ``values`` (..., y, x, E) or Counts and its mask.
 
     beside: values of the cubes beside the first one; not with a halo and not with Counts.

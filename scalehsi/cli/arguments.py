@@ -41,6 +41,14 @@ Settings = Annotated[
 Seed = Annotated[int, Option(min=0, metavar="N", help="The same seed gives the same result.")]
 ReportFolder = Annotated[Path | None, Option(metavar="DIR", help="Also write a report.")]
 Spectral = Annotated[Path | None, Option(metavar="CUBE", help="For pansharpen: the map of large pixels.")]
+Inputs = Annotated[
+    list[str] | None,
+    Option(
+        "--input",
+        metavar="NAME=CUBE",
+        help="For couplednmf: a signal by name, such as eels=a.zarr, in place of CUBE; for each signal.",
+    ),
+]
 Elements = Annotated[str | None, Option("--elements", "-e", metavar="A,B,...", help="Of the sample, such as Mg,Si,O.")]
 
 

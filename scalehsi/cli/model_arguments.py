@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -38,21 +39,58 @@ def make_model(name: str, n_components: int | None, settings: dict[str, Any]) ->
     return kind.from_settings(given)
 
 
-def open_data(session: Session, path: Path, model: Model, *, dataset: str | None, **further: Path | None) -> Any:
+def signals_of(words: Sequence[str] | None) -> dict[str, Path]:
+    """Paths by the name of the signal, from words ``name=path``.
+
+    Examples
+    --------
+    >>> signals_of(["eels=a.zarr"])["eels"].name
+    'a.zarr'
+    """
+    found: dict[str, Path] = {}
+    for word in words or ():
+        name, equals, path = word.partition("=")
+        if not (name and equals and path):
+            raise InputError(f"--input {word!r}: name=path is expected, for example --input eels=a.zarr")
+        if name in found:
+            raise InputError(f"--input gives {name!r} twice; leave one out, or name it otherwise")
+        found[name] = Path(path)
+    return found
+
+
+def open_data(
+    session: Session,
+    path: Path | None,
+    model: Model,
+    *,
+    dataset: str | None,
+    signals: dict[str, Path] | None = None,
+    **further: Path | None,
+) -> Any:
     """Open what a model is fitted to, as `scalehsi.fit` takes it: a cube, or several inputs by name.
 
     Parameters
     ----------
     session : Session
-    path : Path
-        The cube whose pixels the maps will have.
+    path : Path, optional
+        The cube whose pixels the maps will have; not with signals.
     model : Model
     dataset : str, optional
         Which dataset of the file.
+    signals : dict of str to Path, optional
+        Signals by the names that the user gave them.
     **further : Path, optional
         The other inputs, by the name of their option.
     """
     given = {name: place for name, place in further.items() if place is not None}
+    if signals:
+        if given or path is not None:
+            extra = f"--{next(iter(given))}" if given else str(path)
+            raise InputError(f"--input names all signals of a fit; leave out {extra}")
+        return {n: hsi.open_cube(session.path(p), dataset=dataset_of(dataset)) for n, p in signals.items()}
+    if model.named_signals:
+        raise InputError(f"{model.name} takes signals by name; type --input eels=a.zarr --input edx=b.zarr")
+    assert path is not None
     for name in given:
         if name not in model.inputs + model.optional_inputs:
             kinds = {kind: model_class(kind) for kind in CATALOGUE}

@@ -117,8 +117,8 @@ def fit(
         with stoppable(), workers_watched():
             saved = None if store is None else store.prepare(resume=resume)
             saver.iteration = 0 if saved is None else len(saved.objective)
-            where, beside = _device(device, model), tuple(inputs.beside.values())
-            view = open_blocks(inputs.cube, device=where, resident=needs.resident, beside=beside)
+            beside = tuple(inputs.beside.values())
+            view = open_blocks(inputs.cube, device=_device(device, model), resident=needs.resident, beside=beside)
             tracker = Tracker(bar or (progress if callable(progress) else None), model.max_iter)
             view.report = tracker.report
             for name, each in inputs.others.items():

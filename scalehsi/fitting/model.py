@@ -131,8 +131,9 @@ class Model:
 
     A subclass sets ``name`` and defines `finish` and `projector`. A variant of a method is a field, not another
     subclass. A method with more inputs than one cube names them in ``inputs`` and ``optional_inputs``, and the cube
-    whose pixels the maps have in ``main_input``; the user gives them as a mapping of these names. ``judged`` is False
-    where the channels of a pixel are no spectrum, so that `scalehsi.fitting.judge` does not know what to expect.
+    whose pixels the maps have in ``main_input``; the user gives them as a mapping of these names. One that takes any
+    number of signals, by names that the user chooses, sets ``named_signals``. ``judged`` is False where the channels of
+    a pixel are no spectrum, so that `scalehsi.fitting.judge` does not know what to expect.
     """
 
     name: ClassVar[str] = ""
@@ -140,6 +141,8 @@ class Model:
     judged: ClassVar[bool] = True
     inputs: ClassVar[tuple[str, ...]] = ()
     optional_inputs: ClassVar[tuple[str, ...]] = ()
+
+    named_signals: ClassVar[bool] = False
 
     max_iter: int = dataclasses.field(default=1, kw_only=True)
     tol: float = dataclasses.field(default=0.0, kw_only=True)

@@ -75,7 +75,7 @@ def model_class(name: str) -> type[Model]:
     Parameters
     ----------
     name : str
-        Such as "nmf" or "NMF".
+        Such as "nmf" or "NMF"; "coupled" and "background" stand for "couplednmf" and "backgroundnmf".
 
     Returns
     -------
@@ -92,6 +92,8 @@ def model_class(name: str) -> type[Model]:
     >>> model_class("nmf").__name__
     'NMF'
     """
+    if f"{name.lower()}nmf" in CATALOGUE:
+        name = f"{name}nmf"
     if name.lower() not in CATALOGUE:
         raise InputError(f"there is no model {name!r}; {suggest(name.lower(), CATALOGUE)}")
     module, _, own = CATALOGUE[name.lower()].partition(":")

@@ -124,8 +124,8 @@ def coupled(
     missing : float, 0 to below 1, default 0
         Share of the pixels of EDX without data; its cube then has a mask.
     tilts : int, default 0
-        Not 0: a tilt series of this many points of two atomic sites instead of a map, dims (tilt, y, x, energy) with one
-        pixel. Weights of the sites vary by 35 %, EELS has 0.6 of that variation; site 1 has no Ni.
+        Not 0: a tilt series of this many points of two atomic sites instead of a map, dims (tilt, y, x, energy) with
+        one pixel. Weights of the sites vary by 35 %, EELS has 0.6 of that variation; site 1 has no Ni.
     seed : int, default 0
         Of maps and counts.
     pixel_size_nm : float, default 1
@@ -172,10 +172,11 @@ def coupled(
     plain = not (settings["deviation"] or any(moved) or times > 1 or settings["missing"])
     if tilts and not plain:
         raise InputError("a tilt series has no deviation, shift, ratio or missing pixels; leave them out")
-    eels, edx = _edges(), _xrays()
+    eels, edx, phases = _edges(), _xrays(), (0, 1, 2)
     if tilts:
+        phases = (1, 0)
         maps = {name: partial(_sites, tilts=tilts, contrast=c) for name, c in (("eels", SITE_CONTRAST), ("edx", 1.0))}
-        eels, edx, sizes = eels[[1, 0]], edx[[1, 0]], {"eels": (tilts, 1), "edx": (tilts, 1)}
+        sizes = {"eels": (tilts, 1), "edx": (tilts, 1)}
     else:
         common = {"beta": settings["beta"], "seed": settings["seed"]}
         sizes = {"eels": (size[0] * times, size[1] * times), "edx": size}
@@ -184,9 +185,9 @@ def coupled(
             "eels": partial(_abundances, layout=fine),
             "edx": partial(_abundances, layout=_Layout(size, times, shift=moved, average=times, **common)),
         }
-    make = partial(_signal, settings=settings, chunk=chunk)
-    first = make("eels", maps["eels"], eels * dose["eels"], sizes["eels"], fine=times)
-    second = make("edx", maps["edx"], edx * dose["edx"], sizes["edx"])
+    make = partial(_signal, settings=settings, chunk=chunk, phases=phases)
+    first = make("eels", maps["eels"], eels[list(phases)] * dose["eels"], sizes["eels"], fine=times)
+    second = make("edx", maps["edx"], edx[list(phases)] * dose["edx"], sizes["edx"])
     cubes = {"eels": first[0], "edx": second[0]}
     if settings["missing"]:
         cubes["edx"] = cubes["edx"].assign_coords({MASK: ((Y, X), _measured(size, settings))})
@@ -209,18 +210,19 @@ def _signal(
     *,
     settings: dict[str, Any],
     chunk: int | Sequence[int] | None,
+    phases: Sequence[int],
     fine: int = 1,
 ) -> tuple[xr.DataArray, xr.Dataset]:
     """Cube and truth of one signal.
 
     name: of the signal. layout: its maps. spectra (K, E): in counts. size: its pixels. settings: of the scene. chunk:
-    in pixels of EDX. fine: its pixels along a side of one of EDX.
+    in pixels of EDX. phases: numbers of the components. fine: its pixels along a side of one of EDX.
     """
     eels = name == "eels"
     steps = None if chunk is None else pair("chunk", chunk if isinstance(chunk, Sequence) else (chunk, chunk))
     known = {
         "largest_abundance": THICKNESS[1] * (1 + settings["deviation"] * LARGEST_FIELD),
-        "compositions": {NAMES[k]: PHASES[k] for k in range(len(spectra))},
+        "compositions": {NAMES[k]: PHASES[k] for k in phases},
         "energy": EELS_EV if eels else EDX_KEV,
         "energy_units": "eV" if eels else "keV",
         "signal": "EELS" if eels else "EDS",
@@ -260,13 +262,17 @@ def _signed(shift: Any, axis: int) -> float:
 
 def _tilted(data: Any) -> Any:
     """A series along y as a series of tilts of one pixel."""
-    tilts = np.arange(data.sizes[Y], dtype=float)
-    series = data.rename({Y: "tilt", X: "one"}).assign_coords(tilt=("tilt", tilts, {"long_name": "tilt"}))
-    order = (..., "tilt", Y, "one") if isinstance(data, xr.Dataset) else ("tilt", Y, "one", ENERGY)
-    made = series.expand_dims({Y: [0.0]}).transpose(*order).rename(one=X)
-    for dim in (Y, X):
-        made[dim].attrs = dict(data[X].attrs)
-    return made
+    if isinstance(data, xr.Dataset):
+        made = {
+            str(name): _tilted(v) if Y in v.dims else v.drop_vars([Y, X], errors="ignore") for name, v in data.items()
+        }
+        return xr.Dataset(made, attrs=data.attrs)
+    series = data.rename({Y: "tilt"})
+    tilts = np.arange(series.sizes["tilt"], dtype=float)
+    series = series.assign_coords(tilt=("tilt", tilts, {"long_name": "tilt"})).expand_dims({Y: [0.0]})
+    series[Y].attrs = dict(data[X].attrs)
+    order = [d for d in series.dims if d not in ("tilt", Y, X, ENERGY)]
+    return series.transpose(*order, "tilt", Y, X, *([ENERGY] if ENERGY in series.dims else []))
 
 
 def _edges() -> Float:

@@ -7,6 +7,7 @@ scalehsi fit map.zarr result.zarr -k 3 --set loss=poisson
 scalehsi fit map.zarr result.zarr -k 3 --model psnmf --elements Mg,Si,O
 scalehsi fit map.zarr result.zarr -k 4 --checkpoint run.ckpt
 scalehsi fit fine.zarr result.zarr -k 4 --model pansharpen --spectral coarse.zarr
+scalehsi fit result.zarr -k 3 --model coupled --input eels=a.zarr --input edx=b.zarr
 
 The methods: scalehsi models. The settings of one, for --set: scalehsi models NAME.
 """
@@ -28,6 +29,7 @@ from scalehsi.cli.arguments import (
     Cube,
     Dataset,
     Elements,
+    Inputs,
     ModelName,
     Overwrite,
     ReportFolder,
@@ -39,7 +41,7 @@ from scalehsi.cli.arguments import (
 )
 from scalehsi.cli.commands.report import check_report_folder, suggest_report, write_report
 from scalehsi.cli.console import duration, several
-from scalehsi.cli.model_arguments import make_model, open_data
+from scalehsi.cli.model_arguments import make_model, open_data, signals_of
 from scalehsi.cli.run_fit import run_fit, state_in, status_of
 from scalehsi.cli.runner import command
 from scalehsi.cli.session import Session
@@ -51,8 +53,11 @@ from scalehsi.schema import COMPONENT, ENDMEMBERS, OBJECTIVE, InputError, Interr
 def run(
     session: Session,
     cube: Cube,
-    result: Annotated[Path, Argument(metavar="RESULT", help="The store to make, such as result.zarr.")],
+    result: Annotated[
+        Path | None, Argument(metavar="RESULT", help="The store to make, such as result.zarr; alone with --input.")
+    ] = None,
     *,
+    inputs: Inputs = None,
     model: ModelName = "nmf",
     n_components: Components = None,
     assignments: Settings = None,
@@ -70,16 +75,22 @@ def run(
     chosen, named = make_model(model, n_components, settings_of(assignments)), elements_of(elements)
     if resume and checkpoint is None:
         raise InputError("--resume goes on from a checkpoint, and none is named; add --checkpoint DIR")
-    target = session.destination(result, overwrite=overwrite, source=cube)
+    signals = signals_of(inputs)
+    source: Path | None = cube
+    if signals and result is None:
+        result, source = cube, None
+    if result is None:
+        raise InputError("Missing argument 'RESULT', the store to make; type scalehsi fit CUBE result.zarr -k 3")
+    target = session.destination(result, overwrite=overwrite, source=next(iter(signals.values()), cube))
     if report is not None:
         check_report_folder(report, overwrite=overwrite)
     how = {"seed": seed, "checkpoint": checkpoint, "checkpoint_every": checkpoint_every, "resume": resume}
-    data = open_data(session, cube, chosen, dataset=dataset, spectral=spectral, image=image)
+    data = open_data(session, source, chosen, dataset=dataset, signals=signals, spectral=spectral, image=image)
     chosen.select_inputs(data)
     with session.connected():
         needs = hsi.plan(data, chosen)
         place = "kept in memory" if needs.resident else "read again in each pass"
-        session.console.remark(f"{cube.name}: {several(needs.blocks, 'block')} of data, {place}")
+        session.console.remark(f"{', '.join(signals) or cube.name}: {several(needs.blocks, 'block')} of data, {place}")
         with _keeping(checkpoint):
             made, seconds = run_fit(session, data, chosen, target, overwrite=overwrite, elements=named, **how)
         found = {"result": str(result), **_summary(made), "seconds": round(seconds, 3), "report": None}

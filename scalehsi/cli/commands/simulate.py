@@ -1,12 +1,14 @@
 """Make a spectrum image, or maps of components, whose truth is known.
 
-A chequerboard is an EELS or EDX map, phases an EDX map of minerals, acquisitions are two EELS maps of one region, coupled is
-EELS and EDX of one region; maps and sines have no spectra. The truth goes beside it: scene.zarr gets scene_truth.zarr. For example:
+A chequerboard is an EELS or EDX map, phases an EDX map of minerals, acquisitions are two EELS maps of one region,
+coupled is EELS and EDX of one region; maps and sines have no spectra. The truth goes beside it: scene.zarr gets
+scene_truth.zarr. For example:
 
 \b
 scalehsi simulate chequerboard scene.zarr --set shape=64,64 --set n_channels=512
 
-A scene of two acquisitions is fine.zarr and fine_spectral.zarr, and fine_image.zarr with --set image_counts=100.
+A scene of two acquisitions is fine.zarr and fine_spectral.zarr, and fine_image.zarr with --set image_counts=100; one
+of two signals is eels.zarr and eels_edx.zarr.
 """
 
 from __future__ import annotations

@@ -1,9 +1,9 @@
 """Passes over blocks of several signals on one grid that share their abundances, and the objective of their sums.
 
-Signal m is modelled as ``u a_m s_m``, with ``a_m = c``, or ``a_m = c + n_m``, or ``a_m = m + kappa (c - m)`` around the
-mean abundances m. ``u`` is the exposure of a pixel: the measured share of its area, 0 where the signal is missing. The
-sum of the negative logarithms of all likelihoods is minimised: ``v w (x - u y)^2 / (2 phi u)`` of a Gaussian signal with
-the weights v, w and the variance phi, ``u y - x log y`` of counts, and ``gamma_k n_k^2 / 2``.
+Signal m is modelled as ``u a_m s_m``: with ``a_m = c``, with ``a_m = c + n_m``, or around the mean abundances with
+``a_m = mean + kappa (c - mean)``. ``u`` is the exposure of a pixel: the measured share of its area, 0 where the signal
+is missing. The sum of the negative logarithms of all likelihoods is minimised: ``v w (x - u y)^2 / (2 phi u)`` of a
+Gaussian signal with the weights v, w and the variance phi, ``u y - x log y`` of counts, and ``gamma_k n_k^2 / 2``.
 """
 
 from __future__ import annotations
@@ -100,14 +100,15 @@ def update(
     sums : dict
         ``C`` (K,) = sum c, ``pixels``, ``D`` (K,) = sum n^2, and with the name of a signal behind: ``N_`` (K, E)
         = sum v a x', ``M_`` (K, K) = sum u v a a', ``norm_``, ``weight_`` = sum u v of Gaussian ones; ``H_``
-        (E, K (K + 1) / 2), ``Q_`` (E,) = sum x / y^2, ``C_`` (K,) = sum u a of counts, ``seen_`` number of measured pixels; ``likelihood`` = sum x log (u y / x) + x.
+        (E, K (K + 1) / 2), ``Q_`` (E,) = sum x / y^2, ``C_`` (K,) = sum u a of counts; ``seen_`` number of measured
+        pixels; ``likelihood`` = sum x log (u y / x) + x.
     """
     k, length = len(signals[0].s), _length(signals)
     st = _joined_columns(signals)
     corner = length * (length + 1) // 2
     table = aligned_zeros(len(st), padded_width(corner + 1))
     total: dict[str, Any] = {"likelihood": 0.0, "C": np.zeros(k), "D": np.zeros(k), "pixels": x.shape[0]}
-    for part, z, u, data, gain in _solved(x, rows, signals, gamma, st, table):
+    for _, z, u, data, gain in _solved(x, rows, signals, gamma, st, table):
         total["likelihood"] += gain
         total["C"] += z[:, :k].sum(axis=0)
         for m, signal in enumerate(signals):
@@ -121,7 +122,9 @@ def update(
                 parts["weight_"] = float(u[:, m] @ v)
                 if norm:
                     inverse = v / np.where(u[:, m] > 0, u[:, m], 1.0)
-                    parts["norm_"] = float(inverse @ (strip**2 @ (np.ones(strip.shape[1]) if signal.w is None else signal.w)))
+                    parts["norm_"] = float(
+                        inverse @ (strip**2 @ (np.ones(strip.shape[1]) if signal.w is None else signal.w))
+                    )
             parts["seen_"] = int(np.count_nonzero(u[:, m]))
             for key, value in parts.items():
                 total[key + signal.name] = total.get(key + signal.name, 0.0) + value
@@ -151,18 +154,21 @@ def abundances(
     -------
     pixels : dict
         ``abundances`` (P, K) float32, NaN without any signal; ``residual`` (P,) of the first signal, ``residual_`` and
-        ``deviation_`` (P, K) with the names of others; ``measured`` (P,) whether the first signal was.
+        ``deviation_`` (P, K) with the names of others; ``measured`` (P,) whether the first signal was; where no map
+        deviates ``disagreement_`` (P,) of each signal: its score statistic at the shared abundances over K, which is 1
+        in the mean where they are right and the other signals determine them, and less where it has a part in them.
     sums : dict
         ``residual_spectrum`` (E,) of the first signal.
     """
     k, pixels = len(signals[0].s), x.shape[0]
-    found = {"abundances": np.empty((pixels, k), dtype=np.float32), "measured": np.ones(pixels, dtype=bool)}
+    found: dict[str, Any] = {"abundances": np.empty((pixels, k), dtype=np.float32)}
+    found["measured"] = np.ones(pixels, dtype=bool)
     spectrum = np.zeros(signals[0].s.shape[1])
     st = _joined_columns(signals)
     none = np.zeros((0, padded_width(2)))
     for part, z, u, data, _ in _solved(x, rows, signals, gamma, st, none):
         c = z[:, :k]
-        found["abundances"][part] = np.where(u.any(axis=1)[:, None], c, np.nan)
+        found["abundances"][part] = np.where(u.max(axis=1, keepdims=True) > 0, c, np.nan)
         found["measured"][part] = u[:, 0] > 0
         for m, signal in enumerate(signals):
             a = signal.abundances(z)
@@ -171,6 +177,11 @@ def abundances(
             if not residual:
                 continue
             strip = _dense((x, *rows)[m][part], u[:, m]) if signal.counts else data[m][0]
+            if gamma is None and signal.contrast == 1.0:
+                score = np.where(
+                    u[:, m] > 0, _score(signal, strip, u[:, m], a, None if signal.counts else data[m][1]), np.nan
+                )
+                _put(found, f"disagreement_{signal.name}", part, score, pixels)
             rest = strip - (u[:, m : m + 1] * a) @ signal.s
             rms = np.where(u[:, m] > 0, np.sqrt((rest**2).mean(axis=1)), np.nan)
             _put(found, "residual" if m == 0 else f"residual_{signal.name}", part, rms, pixels)
@@ -182,9 +193,7 @@ def abundances(
 def objective(sums: Mapping[str, Any], signals: Sequence[Signal], gamma: Float | None = None) -> float:
     """The objective at the endmembers of a pass, from its sums."""
     value = -float(sums["likelihood"]) + (0.0 if gamma is None else 0.5 * float(gamma @ sums["D"]))
-    return value + sum(
-        float(sums["C_" + m.name] @ m.s.sum(axis=1)) if m.counts else misfit(sums, m) for m in signals
-    )
+    return value + sum(float(sums["C_" + m.name] @ m.s.sum(axis=1)) if m.counts else misfit(sums, m) for m in signals)
 
 
 def misfit(sums: Mapping[str, Any], signal: Signal) -> float:
@@ -258,6 +267,28 @@ def _start(z: Float, linear: Float, counts: Float) -> Float:
     level = np.where(linear > 0, counts[:, None] / (k * np.where(linear > 0, linear, 1.0)), 0.0)
     z = np.where(z.any(axis=1, keepdims=True), z, level)
     return np.ascontiguousarray((1 - START_SHARE) * z + START_SHARE * z.mean(axis=1, keepdims=True))
+
+
+def _score(signal: Signal, x: Float, u: Float, a: Float, v: Float | None) -> Float:
+    """Score statistic of one signal over K at the abundances a (P, K): 1 in the mean where they are right.
+
+    x (P, E): data. u (P,): exposures. v (P,): weights of pixels, of a Gaussian signal.
+    """
+    k, s = len(signal.s), signal.s
+    if v is None:
+        y = u[:, None] * (a @ s)
+        floor = 1e-9 * y.mean(axis=1, keepdims=True)
+        inverse = np.where(y > 0, 1.0 / np.where(y > 0, np.maximum(y, floor), 1.0), 0.0)
+        gradient = u[:, None] * ((x * inverse - (y > 0)) @ s.T)
+        pairs = (s[:, None] * s[None]).reshape(k * k, -1)
+        information = (u**2)[:, None, None] * (inverse @ pairs.T).reshape(-1, k, k)
+    else:
+        gram = signal.weighted @ s.T
+        gradient = (x * v[:, None]) @ signal.weighted.T - (u * v)[:, None] * (a @ gram)
+        information = (u * v)[:, None, None] * gram
+    diagonal = np.einsum("pkk->pk", information)
+    safe = information + np.eye(k) * (1e-9 * diagonal + (diagonal <= 0))[:, None]
+    return np.asarray(np.einsum("pk,pk->p", gradient, np.linalg.solve(safe, gradient[..., None])[..., 0]) / k)
 
 
 def _coupling(signals: Sequence[Signal], gamma: Float | None, k: int, length: int) -> Float:

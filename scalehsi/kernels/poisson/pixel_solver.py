@@ -272,8 +272,8 @@ def _row_product(quad: Any, k: int, c: Any) -> float:
 def _shorten_step(pixel: Any, step: Any, m: int, linear: Any, ridge: Any, fall: float, quad: Any) -> None:
     """Shorten the step from ``step.before`` to ``step.now`` by bisection, to where the slope along it is small.
 
-    m: padded channels. linear, ridge (K,), quad: costs as in `newton`. fall: slope at the start of the step, negative. On return
-    ``step.gradient`` and ``step.hessian`` are those of the new point.
+    m: padded channels. linear, ridge (K,), quad: costs as in `newton`. fall: slope at the start of the step, negative.
+    On return ``step.gradient`` and ``step.hessian`` are those of the new point.
     """
     n, now, before, x, y, step_model = linear.shape[0], step.now, step.before, pixel.x, pixel.y, pixel.step_model
     level, curve = 0.0, 0.0

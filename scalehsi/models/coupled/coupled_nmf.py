@@ -15,32 +15,22 @@ from scalehsi.arrays import Float
 from scalehsi.blocks import BlockFunction, Blocks, branch, map_fold
 from scalehsi.checks import check_components, choice, is_number, require
 from scalehsi.fitting import binning
-from scalehsi.fitting.loop import fit_inner
 from scalehsi.fitting.model import Cost, Inputs, IterativeModel, MapPass, State, Stats, Variables
-from scalehsi.fitting.survey import Survey, survey
 from scalehsi.kernels import least_squares, poisson
 from scalehsi.kernels.coupled import passes
 from scalehsi.kernels.coupled.passes import Signal
 from scalehsi.kernels.pixel_rows.sparse_counts import Counts
-from scalehsi.kernels.poisson.channel_loops import gradient_sums
-from scalehsi.kernels.poisson.passes import endmember_columns
 from scalehsi.models.coupled import coupled_nmf_inputs as inputs_of
 from scalehsi.models.coupled import coupled_nmf_known as known
+from scalehsi.models.coupled.coupled_nmf_contrast import SETTLED_PASSES, scanned
 from scalehsi.models.coupled.coupled_nmf_result import described, fine_maps, found_shift, named, remarks
-from scalehsi.models.coupled.coupled_nmf_start import joint_start, noise
+from scalehsi.models.coupled.coupled_nmf_start import joint_start, noise, surveyed
 from scalehsi.models.nmf import extrapolation
 from scalehsi.models.nmf.losses import channel_weights
 from scalehsi.result import ResultWarning
-from scalehsi.schema import ENDMEMBERS, MEAN_SPECTRUM, InputError
+from scalehsi.schema import ENDMEMBERS, MEAN_SPECTRUM
 
 CONTRAST: Final = "contrast"
-KAPPAS: Final = (0.2, 0.4, 0.6, 0.8, 1.0, 1.3, 1.7)
-"""Contrasts that are tried first."""
-REFINED: Final = 0.02
-"""The best contrast is searched to this precision."""
-SETTLED_PASSES: Final = 20
-"""Passes in which the scale of deviations and the middle of the contrast still follow the abundances."""
-COUNTS_PER_COMPONENT: Final = 100
 
 
 @dataclass(frozen=True, eq=False)
@@ -91,14 +81,15 @@ class CoupledNMF(IterativeModel):
 
     Notes
     -----
-    Minimised is ``sum_m L_m + 1/2 sum gamma n^2`` in nats. ``L`` is ``sum v w (x - y)^2 / (2 phi)`` of a Gaussian signal
-    and ``sum y - x log y`` of counts, with ``y = (c + n_m) S_m``. ``phi = sum_(j > K) eig_j(X'WX) / ((P - K)(E - K))``
-    and ``gamma_k = 1 / (deviation mean c_k)^2``. Each iteration reads every signal once, beside the others and block by
-    block; the problem of a pixel is solved exactly. Signals may have pixels of their own that are missing (a mask, or
-    NaN); finer pixels, a whole number along a side, are binned, and get maps by their own signal in the end.
+    Minimised is ``sum_m L_m + 1/2 sum gamma n^2`` in nats. ``L`` is ``sum v w (x - y)^2 / (2 phi)`` of a Gaussian
+    signal and ``sum y - x log y`` of counts, with ``y = (c + n_m) S_m``; phi is what K components leave of the moments
+    of the data, and ``gamma_k = 1 / (deviation mean c_k)^2``. Each iteration reads every signal once, beside the others
+    and block by block; the problem of a pixel is solved exactly. Signals may have pixels of their own that are missing
+    (a mask, or NaN); finer pixels, a whole number along a side, are binned, and get maps by their signal in the end.
 
     The result has ``endmembers`` of the reference and ``endmembers_NAME`` (component, energy_NAME) of the others,
     ``abundances`` (component, ..., y, x), ``residual`` and ``residual_NAME``, ``deviation_NAME`` where maps deviate,
+    ``disagreement_NAME`` where they do not (1 in the mean for a signal that agrees with maps that others determine),
     ``abundances_NAME`` on finer pixels, ``noise_variance`` and ``curvature_share`` (signal), ``contrast`` (signal), and
     ``registration_shift`` (signal, axis) in pixels. A component has the total of the mean spectrum, averaged over the
     signals, so it may be dark in one of them.
@@ -138,6 +129,7 @@ class CoupledNMF(IterativeModel):
     tol: float = 3e-7
 
     name: ClassVar[str] = "CoupledNMF"
+    named_signals: ClassVar[bool] = True
 
     def __post_init__(self) -> None:
         super().__post_init__()
@@ -149,7 +141,10 @@ class CoupledNMF(IterativeModel):
         for name, value in (self.weights or {}).items():
             good = is_number(value, numbers.Real) and np.isfinite(value) and value > 0
             require(good, f"weights[{name!r}] is a number above 0, got {value!r}")
-        require(self.weighting in ("auto", "poisson", None), f"weighting is 'auto', 'poisson' or None, got {self.weighting!r}")
+        require(
+            self.weighting in ("auto", "poisson", None),
+            f"weighting is 'auto', 'poisson' or None, got {self.weighting!r}",
+        )
         soft = is_number(self.deviation, numbers.Real) and np.isfinite(self.deviation) and self.deviation > 0
         require(
             soft or self.deviation in (None, CONTRAST),
@@ -165,10 +160,6 @@ class CoupledNMF(IterativeModel):
     def devices(self) -> tuple[arrays.Device, ...]:
         return ("cpu",)
 
-    @property
-    def _moves(self) -> Mapping[str, Any]:
-        return self.shift if isinstance(self.shift, Mapping) else {}
-
     def select_inputs(self, data: Any) -> Inputs:
         settings: dict[str, Any] = {
             name: value
@@ -182,7 +173,7 @@ class CoupledNMF(IterativeModel):
             n_components=self.n_components,
             loss=self.loss or {},
             reference=self.reference,
-            shift=self._moves,
+            shift=settings.get("shift", {}),
             named=settings,
         )
         check_components(self.n_components, found.cube)
@@ -208,12 +199,18 @@ class CoupledNMF(IterativeModel):
     def init(self, view: Blocks, seed: int) -> State:
         names = self._names(view)
         counts = [self._counts(name, view.branches[name].cube) for name in names]
-        seen = [self._surveyed(view.branches[name], name, c, seed) for name, c in zip(names, counts, strict=True)]
+        k = self.n_components
+        seen = [
+            surveyed(view.branches[n], n, counts=c, seed=seed, n_components=k)
+            for n, c in zip(names, counts, strict=True)
+        ]
         lost = np.array([each.lost > 0 for each in seen])
         means = [each.spectrum / max(1, each.pixels) for each in seen]
         cubes = inputs_of.alone(view, names, lost)
         inputs_of.check_shared(cubes)
-        whole = [self.weighting == "poisson" or (self.weighting == "auto" and cubes[n].dtype.kind in "ui") for n in names]
+        whole = [
+            self.weighting == "poisson" or (self.weighting == "auto" and cubes[n].dtype.kind in "ui") for n in names
+        ]
         weighted = np.array([w and not c for w, c in zip(whole, counts, strict=True)])
         phi = np.ones(len(names))
         for m, name in enumerate(names):
@@ -250,26 +247,7 @@ class CoupledNMF(IterativeModel):
         state["sparse"] = np.asarray(view.resident and not dense and int(state["bin"]) == 1)
         s = self._first(view, state, names, seed)
         state |= extrapolation.start(self._unit(s, s, state))
-        return self._scanned(view, state, seed) if self.deviation == CONTRAST else state
-
-    def _surveyed(self, view: Blocks, name: str, counts: bool, seed: int) -> Survey:
-        """Read one signal; refuse what no fit can use, with its name."""
-        try:
-            seen = survey(view, seed=seed, counts=False, least=4 * self.n_components, missing=True)
-        except InputError as error:
-            raise InputError(f"{name!r}: {error}") from error
-        require(
-            not (counts and seen.negative),
-            f"{name!r} has {seen.negative} negative values, which counts never are; give loss={{{name!r}: 'gaussian'}}",
-        )
-        total, least = float(seen.spectrum.sum()), COUNTS_PER_COMPONENT * self.n_components
-        require(
-            not counts or total >= least,
-            f"{name!r} has {total:.4g} counts in all, {least} at least are needed for {self.n_components} components; "
-            "leave it out",
-        )
-        require(total > 0, f"{name!r} has a sum of {total:.4g}; spectra above zero are expected, so take less background off")
-        return seen
+        return scanned(self, view, state, names, seed=seed) if self.deviation == CONTRAST else state
 
     def _first(self, view: Blocks, state: State, names: tuple[str, ...], seed: int) -> Float:
         """Joint start (K, E of all signals), in the order and with the values that are known."""
@@ -278,10 +256,9 @@ class CoupledNMF(IterativeModel):
             if state["counts"][m]:
                 scales[name] = np.sqrt(channel_weights(mean))
             else:
-                w = channel_weights(mean) / max(float(mean.mean()), 1e-300) if state["weighted"][m] else np.ones(len(mean))
+                w = channel_weights(mean) / float(mean.mean()) if state["weighted"][m] else np.ones(len(mean))
                 scales[name] = np.sqrt(w / state["phi"][m])
-        lost = state["lost"]
-        rows = inputs_of.exposures(view, names, lost, 1)
+        rows = inputs_of.exposures(view, names, state["lost"], 1)
         s = joint_start(view, rows, scales, n_components=self.n_components, seed=seed, restarts=self.restarts)
         cubes = {name: view.branches[name].cube for name in names}
         fixed, zeros = known.fixed_spectra(self.fixed, cubes), self._zeros(view)
@@ -291,33 +268,6 @@ class CoupledNMF(IterativeModel):
     def _zeros(self, view: Blocks) -> dict[str, Any]:
         cubes = {name: view.branches[name].cube for name in self._names(view)}
         return known.zero_channels(self.zeros, cubes, self.n_components)
-
-    def _scanned(self, view: Blocks, state: State, seed: int) -> State:
-        """The state with the contrast of each other signal at which the objective is lowest."""
-        inner = replace(self, max_iter=10 * self.max_iter)
-        names = self._names(view)
-
-        def tried(at: State, m: int, kappa: float) -> tuple[float, State]:
-            new = at["kappa"].copy()
-            new[m] = kappa
-            begin = {**at, "kappa": new, "passes": np.asarray(0), **extrapolation.start(at["kept"])}
-            ended = fit_inner(view, inner, seed, purpose=f"contrast {kappa:.3g} of {names[m]}", state=begin)
-            return ended.objective[-1], ended.state
-
-        for m in range(1, len(names)):
-            found = {kappa: tried(state, m, kappa) for kappa in KAPPAS}
-            while True:
-                known_at = sorted(found)
-                best = min(known_at, key=lambda kappa: found[kappa][0])
-                i = known_at.index(best)
-                near = [known_at[j] for j in (i - 1, i + 1) if 0 <= j < len(known_at)]
-                wide = max(near, key=lambda kappa: abs(kappa - best))
-                if abs(wide - best) <= REFINED:
-                    break
-                between = 0.5 * (best + wide)
-                found[between] = tried(found[best][1], m, between)
-            state = found[best][1]
-        return {**state, "passes": np.asarray(SETTLED_PASSES), **extrapolation.start(state["kept"])}
 
     def _split(self, rows: Float, view: Blocks) -> list[Float]:
         """The parts of the signals of an array whose last dim has the channels of all."""
@@ -335,11 +285,11 @@ class CoupledNMF(IterativeModel):
             weighted, kappa = bool(state["weighted"][m]), float(state["kappa"][m])
             common = {"place": place if soft else 0, "contrast": kappa, "centre": level}
             if state["counts"][m]:
-                found.append(Signal(name, rows, True, factor=weight, **common))
+                found.append(Signal(name, rows, counts=True, factor=weight, **common))
                 continue
             w = channel_weights(means[m]) if weighted else None
             phi = float(state["phi"][m]) / weight * (1 if weighted else factor**2)
-            found.append(Signal(name, rows, False, w, weighted, phi, **common))
+            found.append(Signal(name, rows, counts=False, w=w, weigh_pixels=weighted, phi=phi, **common))
         return tuple(found)
 
     def _gamma(self, state: State) -> Float | None:
@@ -373,36 +323,16 @@ class CoupledNMF(IterativeModel):
         values = [each.s.shape[1] * max(1.0, float(sums["seen_" + each.name])) for each in signals]
         state["misfit"] = 2 * np.array(misfits) / np.array(values)
         state["curvature"] = np.array([passes.curvature(sums, each) for each in signals])
-        better, safe = (self._unit(at, s, state) for at in self._improved(view, sums, signals))
+        fixed = known.fixed_spectra(self.fixed, {name: view.branches[name].cube for name in names})
+        better, safe = (self._unit(at, s, state) for at in known.improved(sums, signals, fixed, self._zeros(view)))
         if young or self.deviation is None:
             state["level"] = sums["C"] / float(sums["pixels"])
             if gamma is not None and np.isfinite(value):
                 value += 0.5 * float((self._gamma(state) - gamma) @ sums["D"])
-        new, stats = extrapolation.ahead(value, better, safe, state, lambda at, fallback: self._unit(at, fallback, state))
+        new, stats = extrapolation.ahead(
+            value, better, safe, state, lambda at, fallback: self._unit(at, fallback, state)
+        )
         return new, replace(stats, done=bool(np.array_equal(better, s)), settled=not young)
-
-    def _improved(self, view: Blocks, sums: Mapping[str, Any], signals: tuple[Signal, ...]) -> tuple[Float, Float]:
-        """Better endmembers (K, E of all signals), and ones that cannot raise the objective; not scaled."""
-        cubes = {name: view.branches[name].cube for name in self._names(view)}
-        fixed, zeros = known.fixed_spectra(self.fixed, cubes), self._zeros(view)
-        better, safe = [], []
-        for signal in signals:
-            free = np.arange(len(signal.s)) >= len(fixed.get(signal.name, ()))
-            zero = zeros.get(signal.name)
-            if signal.counts:
-                columns = np.ascontiguousarray(endmember_columns(signal.s))
-                big_h = np.asarray(sums["H_" + signal.name])
-                own = {"N": gradient_sums(big_h, columns), "H": big_h, "C": sums["C_" + signal.name]}
-                steps = poisson.improve(own, signal.s)
-                new, plain = (np.where(free[:, None], each, signal.s) for each in steps)
-                if zero is not None:
-                    new, plain = (np.where(zero, 0.0, each) for each in (new, plain))
-            else:
-                n, m = sums["N_" + signal.name], sums["M_" + signal.name]
-                new = plain = known.least_squares(n, m, signal.s, free, zero)
-            better.append(new)
-            safe.append(plain)
-        return np.concatenate(better, axis=1), np.concatenate(safe, axis=1)
 
     def _target(self, view: Blocks, state: State) -> Blocks:
         """The data of the passes: pixels or bins, counts without zeros where that is smaller."""
@@ -435,7 +365,9 @@ class CoupledNMF(IterativeModel):
         found = described(signals, cubes, state, self._split(state["means"], view))
         if self.deviation is not None and self.deviation != CONTRAST:
             found["deviation_precision"] = xr.DataArray(
-                self._gamma({**state, "level": centre}), dims=("component",), attrs={"long_name": "precision of deviations"}
+                self._gamma({**state, "level": centre}),
+                dims=("component",),
+                attrs={"long_name": "precision of deviations"},
             )
         if self.shift == "auto":
             found |= found_shift(view, signals, names, inputs_of.exposures(view, names, state["lost"], 1))
@@ -464,8 +396,9 @@ class CoupledNMF(IterativeModel):
     def further_maps(self, variables: Variables) -> Mapping[str, bool]:
         others = [str(name) for name in variables["noise_variance"]["signal"].values[1:]]
         maps = {f"residual_{name}": False for name in others}
-        deviating = others if self.deviation is not None else []
-        return maps | {f"deviation_{name}": True for name in deviating}
+        if self.deviation is None:
+            return maps | {f"disagreement_{name}": False for name in variables["noise_variance"]["signal"].values}
+        return maps | {f"deviation_{name}": True for name in others}
 
     def attributes(self, variables: Variables) -> dict[str, str]:
         kinds = variables["counts"]
@@ -479,7 +412,10 @@ class CoupledNMF(IterativeModel):
         if bool(result["counts"].values[0]):
             return poisson.abundances, {"s": s}
         weighted = bool(result["weighted"].values[0])
-        return least_squares.abundances, {"s": s, "w": channel_weights(result[MEAN_SPECTRUM].values) if weighted else None}
+        return least_squares.abundances, {
+            "s": s,
+            "w": channel_weights(result[MEAN_SPECTRUM].values) if weighted else None,
+        }
 
     def projection_note(self, result: xr.Dataset) -> str:
         first, *others = map(str, result["counts"]["signal"].values)
@@ -493,7 +429,11 @@ class CoupledNMF(IterativeModel):
 
     @classmethod
     def from_settings(cls, settings: Mapping[str, Any]) -> CoupledNMF:
-        plain = {k: v for k, v in settings.items() if not (k == "fixed" and isinstance(v, Mapping) and known.GIVEN in v.values())}
+        plain = {
+            k: v
+            for k, v in settings.items()
+            if not (k == "fixed" and isinstance(v, Mapping) and known.GIVEN in v.values())
+        }
         return super().from_settings(plain)
 
     def cost(self, shape: tuple[int, ...], itemsize: int) -> Cost:

@@ -92,7 +92,8 @@ def select(
     moved = _moved({name: data[name] for name in order}, shift)
     cubes, fine = _one_grid(moved)
     mask = union(cubes)
-    joint = cubes[first] if mask is None else cubes[first].drop_vars(MASK, errors="ignore").assign_coords({MASK: mask})
+    joint = cubes[first].drop_vars(MASK, errors="ignore")
+    joint = joint if mask is None else joint.assign_coords({MASK: mask})
     beside = {name: cubes[name] for name in order[1:]}
     return Inputs(joint, {**cubes, **{name + FINE: cube for name, cube in fine.items()}}, first, beside=beside)
 
@@ -122,7 +123,9 @@ def with_losses(cubes: Mapping[str, xr.DataArray], lost: Sequence[bool]) -> dict
     for (name, cube), any_lost in zip(cubes.items(), lost, strict=True):
         if any_lost:
             plain = cube.drop_vars(list(cube.coords))
-            cube = cube.drop_vars(MASK, errors="ignore").assign_coords({MASK: _mask(cube) & plain.notnull().all(ENERGY)})
+            cube = cube.drop_vars(MASK, errors="ignore").assign_coords(
+                {MASK: _mask(cube) & plain.notnull().all(ENERGY)}
+            )
         found[name] = cube
     return found
 
@@ -152,7 +155,9 @@ def check_shared(cubes: Mapping[str, xr.DataArray]) -> None:
     if any(MASK in cube.coords for cube in cubes.values()):
         number = int((sum(each.astype(np.int64) for each in masks) >= 2).sum())  # type: ignore[union-attr,attr-defined]
         names = " and ".join(map(repr, cubes))
-        require(number, f"the masks of {names} leave no pixel with two signals (True = use); invert one with mask=~mask")
+        require(
+            number, f"the masks of {names} leave no pixel with two signals (True = use); invert one with mask=~mask"
+        )
 
 
 def exposures(view: Blocks, names: Sequence[str], lost: Sequence[bool], factor: int) -> tuple[Pixels, ...]:
@@ -189,7 +194,9 @@ def _moved(cubes: dict[str, xr.DataArray], shift: Mapping[str, Sequence[int]]) -
         cropped = cube.isel(part)
         found[name] = with_history(cropped, f"moved by {tuple(int(v) for v in move)} pixels along y and x")
     first = next(iter(found.values()))
-    return {name: cube.assign_coords({d: first[d] for d in (Y, X) if d in first.coords}) for name, cube in found.items()}
+    return {
+        name: cube.assign_coords({d: first[d] for d in (Y, X) if d in first.coords}) for name, cube in found.items()
+    }
 
 
 def _one_grid(cubes: dict[str, xr.DataArray]) -> tuple[dict[str, xr.DataArray], dict[str, xr.DataArray]]:
@@ -237,8 +244,8 @@ def _same_place(name: str, cube: xr.DataArray, other: str, on: xr.DataArray) -> 
         end = (float(cube[dim][-1]) * a - float(on[dim][-1]) * b) / step
         require(
             abs(off) <= ORIGIN_TOLERANCE and abs(end) <= ORIGIN_TOLERANCE,
-            f"the {dim} axis of {name!r} begins {off:.3g} and ends {end:.3g} pixels from that of {other!r}; crop both to "
-            f"one field with hsi.prepare.crop, or drop the coordinates of one with cube.drop_vars({dim!r})",
+            f"the {dim} axis of {name!r} begins {off:.3g} and ends {end:.3g} pixels from that of {other!r}; crop both "
+            f"to one field with hsi.prepare.crop, or drop the coordinates of one with cube.drop_vars({dim!r})",
         )
 
 
@@ -250,4 +257,6 @@ def check_shift(shift: Any) -> None:
         isinstance(move, (tuple, list)) and len(move) == 2 and all(is_number(v, numbers.Integral) for v in move)
         for move in shift.values()
     )
-    require(good, f"shift is 'auto', None or whole pixels along y and x by signal, got {shift!r}; type {{'edx': (1, 0)}}")
+    require(
+        good, f"shift is 'auto', None or whole pixels along y and x by signal, got {shift!r}; type {{'edx': (1, 0)}}"
+    )

@@ -12,7 +12,11 @@ from scipy.optimize import linear_sum_assignment
 from scalehsi.arrays import Bool, Float
 from scalehsi.checks import is_number, require
 from scalehsi.fitting.energy_axis import check_axis
+from scalehsi.kernels import poisson
+from scalehsi.kernels.coupled.passes import Signal
 from scalehsi.kernels.least_squares import endmember_update
+from scalehsi.kernels.poisson.channel_loops import gradient_sums
+from scalehsi.kernels.poisson.passes import endmember_columns
 from scalehsi.physics.line_choice import window_kev
 from scalehsi.physics.lines import line_table
 from scalehsi.schema import COMPONENT, ENERGY, ENERGY_UNITS
@@ -41,9 +45,7 @@ def check_known(fixed: Any, zeros: Any, n_components: int) -> None:
         values = np.asarray(spectra, dtype=np.float64)
         count = spectra.sizes[COMPONENT]
         require(count <= n_components, f"fixed[{name!r}] has {count} spectra, more than n_components={n_components}")
-        require(
-            np.isfinite(values).all() and (values >= 0).all(), f"fixed[{name!r}] has negative values, NaN or Inf"
-        )
+        require(np.isfinite(values).all() and (values >= 0).all(), f"fixed[{name!r}] has negative values, NaN or Inf")
     for name, parts in _items(zeros):
         require(isinstance(parts, Mapping), f"zeros[{name!r}] is a mapping by component, such as {{0: ['Ni']}}")
         for number in parts:
@@ -92,7 +94,7 @@ def _channels(what: Any, cube: xr.DataArray, name: str) -> Bool:
         kev = axis * float(unit or 1.0) / 1000
         inside = np.zeros(len(axis), dtype=bool)
         for line in line_table([what], energy_range=(kev.min(), kev.max()), minimum=WEAKEST_LINE):
-            low, high = window_kev(line.energy)
+            low, high = window_kev(line.energy_kev)
             wide = LINE_WIDTHS * (high - low) / 2
             inside |= abs(kev - (low + high) / 2) <= wide
         require(inside.any(), f"zeros[{name!r}]: {what} has no line from {kev.min():g} to {kev.max():g} keV")
@@ -145,6 +147,31 @@ def least_squares(n: Float, m: Float, s: Float, free: Bool, zero: Bool | None) -
         held = np.where(pattern[:, None], 0.0, s[:, here])
         new[:, here] = endmember_update.least_squares(n[:, here], m, held, free=free & ~pattern)
     return new
+
+
+def improved(
+    sums: Mapping[str, Any], signals: Sequence[Signal], fixed: Mapping[str, Float], zeros: Mapping[str, Bool]
+) -> tuple[Float, Float]:
+    """Better endmembers (K, E of all signals), and ones that cannot raise the objective; not scaled.
+
+    sums: of the pass at the endmembers of the signals. fixed, zeros: what is known.
+    """
+    better, safe = [], []
+    for signal in signals:
+        free = np.arange(len(signal.s)) >= len(fixed.get(signal.name, ()))
+        zero = zeros.get(signal.name)
+        if signal.counts:
+            big_h = np.asarray(sums["H_" + signal.name])
+            columns = np.ascontiguousarray(endmember_columns(signal.s))
+            own = {"N": gradient_sums(big_h, columns), "H": big_h, "C": sums["C_" + signal.name]}
+            new, plain = (np.where(free[:, None], each, signal.s) for each in poisson.improve(own, signal.s))
+            if zero is not None:
+                new, plain = (np.where(zero, 0.0, each) for each in (new, plain))
+        else:
+            new = plain = least_squares(sums["N_" + signal.name], sums["M_" + signal.name], signal.s, free, zero)
+        better.append(new)
+        safe.append(plain)
+    return np.concatenate(better, axis=1), np.concatenate(safe, axis=1)
 
 
 def in_words(values: Any) -> Any:

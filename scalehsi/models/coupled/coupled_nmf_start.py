@@ -14,11 +14,14 @@ from scalehsi.arrays import Float
 from scalehsi.blocks import Pixels, Tile, map_fold, open_tiles
 from scalehsi.blocks.blas import one_blas_thread
 from scalehsi.blocks.view import Blocks
+from scalehsi.checks import require
+from scalehsi.fitting.survey import Survey, survey
 from scalehsi.kernels.pixel_rows.sparse_counts import Counts
 from scalehsi.kernels.resampling import pixel_windows
 from scalehsi.kernels.subspace import nndsvd
 from scalehsi.kernels.subspace.moments import moments
 from scalehsi.models.nmf.starts import LONG_ITERATIONS, attempt, bin_sides, side_by_side
+from scalehsi.schema import InputError
 
 GRAM_CHANNELS: Final = 512
 """Of more channels every second, third ... is used for the noise."""
@@ -26,6 +29,27 @@ BIN_PIXELS: Final = 4
 LEAST_BINS: Final = 16
 """Bins a component; smaller bins are taken where there would be fewer."""
 ROWS: Final = 4096
+COUNTS_PER_COMPONENT: Final = 100
+
+
+def surveyed(view: Blocks, name: str, *, counts: bool, seed: int, n_components: int) -> Survey:
+    """Read one signal; refuse what no fit can use, with its name. counts: whether it has their likelihood."""
+    try:
+        seen = survey(view, seed=seed, counts=False, least=4 * n_components, missing=True)
+    except InputError as error:
+        raise InputError(f"{name!r}: {error}") from error
+    require(
+        not (counts and seen.negative),
+        f"{name!r} has {seen.negative} negative values, which counts never are; give loss={{{name!r}: 'gaussian'}}",
+    )
+    total, least = float(seen.spectrum.sum()), COUNTS_PER_COMPONENT * n_components
+    require(
+        not counts or total >= least,
+        f"{name!r} has {total:.4g} counts in all, {least} at least are needed for {n_components} components; "
+        "leave it out",
+    )
+    require(total > 0, f"{name!r} has a sum of {total:.4g}, which is above 0 in spectra; take less background off")
+    return seen
 
 
 def noise(view: Blocks, cube: xr.DataArray, n_components: int, w: Float | None) -> float:
@@ -61,7 +85,13 @@ def _gram(x: Any, *, stride: int, weigh_pixels: bool) -> tuple[dict[str, Any], d
 
 
 def joint_start(
-    view: Blocks, exposures: Sequence[Pixels], scales: Mapping[str, Float], *, n_components: int, seed: int, restarts: int
+    view: Blocks,
+    exposures: Sequence[Pixels],
+    scales: Mapping[str, Float],
+    *,
+    n_components: int,
+    seed: int,
+    restarts: int,
 ) -> dict[str, Float]:
     """Endmembers (K, E) of each signal by least squares of the weighted bins of all signals, from several starts.
 
