@@ -1,13 +1,19 @@
-"""Random signals to the processes of random commands: ``python -m tests.chaos --runs 200 [--seed S]``.
+"""Random signals to the processes of random commands: ``python -m tests.chaos --runs 200 [--seed S] [--log FILE]``.
 
-A run starts a command, sends SIGINT, SIGTERM or SIGKILL to the client, a worker or a nanny at a random time, and looks
-at what is left: exit status, messages, processes, files. Then it runs the command again, with ``--resume`` where there
-is a checkpoint, and compares the numbers with those of an undisturbed run.
+A run starts a command, sends SIGINT, SIGTERM or SIGKILL to the client (which holds scheduler and nannies too), to a
+worker or to all of them at a random time, and looks at what is left: exit status, messages, processes, files. Then it
+runs the command again, with ``--resume`` where there is a checkpoint, and compares the numbers with those of an
+undisturbed run.
+
+A run is drawn from the seed and its number alone. With ``--log`` each is a line of JSON in a file, and runs that are
+there already are not repeated, so that many runs can be done in pieces; ``--only-run N`` repeats one.
 """
 
 from __future__ import annotations
 
 import argparse
+import hashlib
+import json
 import os
 import random
 import shutil
@@ -15,13 +21,15 @@ import signal
 import subprocess
 import sys
 import tempfile
+import threading
 import time
 import uuid
-from collections import Counter
+from collections import Counter, defaultdict
 from collections.abc import Iterator
-from dataclasses import dataclass, field
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
-from typing import Final
+from typing import Any, Final
 
 import numpy as np
 import psutil
@@ -79,18 +87,41 @@ COMMANDS: Final = {
     ),
 }
 NO_CLUSTER: Final = ("report", "simulate")
+CLIENT: Final = ("client SIGINT", "client SIGTERM", "client SIGKILL", "client SIGINT twice")
+WORKERS: Final = ("worker SIGTERM", "worker SIGKILL", "all SIGINT", "all SIGTERM")
+"""What is sent to whom; a terminal sends Ctrl-C to all processes of a command."""
+SECOND_SECONDS: Final = 2.0
+"""The longest time between two Ctrl-C."""
+
+
+@dataclass
+class Drawn:
+    """What happens in a run: the command, what is sent to whom, and when, as a part of the usual time."""
+
+    run: int
+    seed: int
+    name: str
+    local: bool
+    sent: str
+    part: float
+
+    @classmethod
+    def of(cls, run: int, seed: int, only: str) -> Drawn:
+        drawn = random.Random(f"{seed} {run}")
+        name = drawn.choice([each for each in COMMANDS if only in each])
+        local = name not in NO_CLUSTER and drawn.random() < 0.4
+        sent = drawn.choice(CLIENT + WORKERS if local else CLIENT)
+        return cls(run, seed, name, local, sent, drawn.uniform(0.0, 1.0))
 
 
 @dataclass
 class Chaos:
-    """A folder with the inputs and the right numbers of all commands, and random runs in it."""
+    """A folder with the inputs and the right numbers of all commands."""
 
     folder: Path
-    random: random.Random
-    only: str = ""
-    """A part of the names of the commands that run."""
     seconds: dict[tuple[str, bool], float] = field(default_factory=dict)
-    """How long an undisturbed run takes, by command and whether it has a local cluster."""
+    """The shortest time of an undisturbed run, by command and whether it has a local cluster."""
+    lock: threading.Lock = field(default_factory=threading.Lock)
 
     def prepare(self) -> None:
         """Write the inputs of the commands."""
@@ -106,40 +137,27 @@ class Chaos:
         done = subprocess.run([sys.executable, "-m", "scalehsi", *words], cwd=folder, capture_output=True, text=True)
         assert done.returncode == 0, done.stderr
 
-    def _time(self, name: str, *, local: bool) -> None:
-        """Keep what an undisturbed run writes, and its seconds."""
-        folder = self._place(name)
-        begin = time.monotonic()
-        self._right(COMMANDS[name].words + (LOCAL if local else ()), folder)
-        self.seconds[name, local] = time.monotonic() - begin
-        folder.rename(self._right_folder(name, local=local))
+    def usual_seconds(self, name: str, *, local: bool) -> float:
+        """How long the command takes; the first call keeps what it writes."""
+        with self.lock:
+            if (name, local) not in self.seconds:
+                folder = self.place(name, "right")
+                begin = time.monotonic()
+                self._right(COMMANDS[name].words + (LOCAL if local else ()), folder)
+                self.seconds[name, local] = time.monotonic() - begin
+                folder.rename(self.right_folder(name, local=local))
+            return self.seconds[name, local]
 
-    def _right_folder(self, name: str, *, local: bool) -> Path:
+    def right_folder(self, name: str, *, local: bool) -> Path:
         return self.folder / f"right {name} {local}"
 
-    def _place(self, name: str) -> Path:
+    def place(self, name: str, folder: str) -> Path:
         """A new folder with the inputs of a command."""
-        place = self.folder / "run"
-        shutil.rmtree(place, ignore_errors=True)
+        place = self.folder / folder
         place.mkdir()
         for each in ("cube.zarr", "result.zarr", *(["ck"] if COMMANDS[name].resumed else [])):
             shutil.copytree(self.folder / "inputs" / each, place / each)
         return place
-
-    def run(self) -> tuple[tuple[str, str, str], list[str]]:
-        """One random run; what was run, and what was wrong with it."""
-        name = self.random.choice([each for each in COMMANDS if self.only in each])
-        local = name not in NO_CLUSTER and self.random.random() < 0.4
-        target = self.random.choice(("client", "worker")) if local else "client"
-        number = self.random.choice((signal.SIGINT, signal.SIGTERM, signal.SIGKILL))
-        if target == "worker":
-            number = self.random.choice((signal.SIGTERM, signal.SIGKILL))
-        if (name, local) not in self.seconds:
-            self._time(name, local=local)
-        after = self.random.uniform(0.0, 1.1) * self.seconds[name, local]
-        found = Run(self, name, local=local, target=target, number=number, after=after).all()
-        place = "local cluster" if local else "threads"
-        return (f"{name}, {place}", target, number.name), found
 
 
 @dataclass
@@ -147,26 +165,36 @@ class Run:
     """One run of a command that gets a signal; ``all`` gives what was wrong."""
 
     chaos: Chaos
-    name: str
-    local: bool
-    target: str
-    number: signal.Signals
-    after: float
+    drawn: Drawn
     wrong: list[str] = field(default_factory=list)
+    status: int | None = None
+    late: bool = False
+    """The command had ended before the signal."""
+    seconds: float = 0.0
+    """From the signal to the end of the command."""
 
     def all(self) -> list[str]:
-        self.folder = self.chaos._place(self.name)
+        self.name, self.local = self.drawn.name, self.drawn.local
+        self.target, self.sent = self.drawn.sent.split(" ", 1)
+        self.usual = self.chaos.usual_seconds(self.name, local=self.local)
+        self.folder = self.chaos.place(self.name, f"run {self.drawn.run}")
         self.command = COMMANDS[self.name]
-        status, err = self._disturbed()
-        self._check_end(status, err)
-        self._check_files(complete=status == 0)
+        self.status, err = self._disturbed()
+        self._check_end(self.status, err)
+        self._check_files(complete=self.status == 0)
+        if self.status == 130 and self.sent in ("SIGINT", "SIGTERM"):
+            self._check_left()  # a command that may clean up does so itself
         again = tuple(w for w in self.command.again if w != "--overwrite" or self._exists())
-        usual = 3 * self.chaos.seconds[self.name, self.local]
-        status, err = self._start(self.command.words + again).wait_for_end(LONGEST_SECONDS + usual)
+        begin = time.monotonic()
+        status, err = self._start(self.command.words + again).wait_for_end(LONGEST_SECONDS + 3 * self.usual)
         if status != 0:
             self.wrong.append(f"the next run ended with {status}: {err[-500:]}")
+        elif "--resume" not in again:
+            self.chaos.seconds[self.name, self.local] = min(self.usual, time.monotonic() - begin)
         self._check_files(complete=True)
         self._check_left()
+        if not self.wrong:
+            shutil.rmtree(self.folder)
         return self.wrong
 
     def _exists(self) -> bool:
@@ -178,19 +206,26 @@ class Run:
 
     def _disturbed(self) -> tuple[int | None, str]:
         started = self._start(self.command.words)
-        time.sleep(self.after)
+        time.sleep(self.drawn.part * self.usual)
+        sent = time.monotonic()
+        self.late = started.process.poll() is not None
+        number = signal.Signals[self.sent.split()[0]]
         if self.target == "client":
-            started.process.send_signal(self.number)
+            started.process.send_signal(number)
+        elif self.target == "all":
+            started.send_to_all(number)
         else:
-            end = time.monotonic() + WAIT_FOR_WORKER_SECONDS
-            while started.process.poll() is None and time.monotonic() < end:
+            while started.process.poll() is None and time.monotonic() < sent + WAIT_FOR_WORKER_SECONDS:
                 if workers := list(started.workers()):
-                    self.chaos.random.choice(workers).send_signal(self.number)
+                    workers[self.drawn.run % len(workers)].send_signal(number)
                     break
                 time.sleep(0.02)
-        # Without a worker the command goes on, so it needs its usual time too.
-        usual = 3 * self.chaos.seconds[self.name, self.local] if self.target == "worker" else 0.0
-        found = started.wait_for_end(LONGEST_SECONDS + usual)
+        if "twice" in self.sent:
+            time.sleep(SECOND_SECONDS * (10 * self.drawn.part % 1))
+            started.process.send_signal(number)
+        # After the loss of a worker the command goes on, so it needs its usual time too.
+        found = started.wait_for_end(LONGEST_SECONDS + (3 * self.usual if self.target == "worker" else 0.0))
+        self.seconds = time.monotonic() - sent
         left = started.left_after(ORPHAN_SECONDS)
         if left:
             self.wrong.append(f"processes left: {left}")
@@ -200,7 +235,9 @@ class Run:
         """The exit status and the words of the disturbed command."""
         if status is None:
             self.wrong.append(f"it did not end within {LONGEST_SECONDS:g} s")
-        allowed = {0} if self.target == "worker" else {0, -signal.SIGKILL if self.number == signal.SIGKILL else 130}
+        if self._before_our_first_line(status, err):
+            return
+        allowed = {0} if self.target == "worker" else {0, -signal.SIGKILL if self.sent == "SIGKILL" else 130}
         if self.target == "worker" and status == 2 and "the local workers did not start" in err:
             return  # killed before it was connected
         if status not in allowed:
@@ -210,9 +247,15 @@ class Run:
         if status == 130 and "iterations" in err and state.exists() and "'ck'" not in err:
             self.wrong.append(f"the checkpoint is not named in {err!r}")
 
+    def _before_our_first_line(self, status: int | None, err: str) -> bool:
+        """Whether Python itself answered the signal while it started."""
+        silent = status in (-signal.SIGINT, -signal.SIGTERM) and not err
+        shown = status in (1, -signal.SIGINT) and "KeyboardInterrupt" in err and "scalehsi" not in err
+        return self.sent != "SIGKILL" and (silent or shown)
+
     def _check_files(self, *, complete: bool) -> None:
         """What is there is whole and right; with ``complete`` it is there."""
-        right = self.chaos._right_folder(self.name, local=self.local)
+        right = self.chaos.right_folder(self.name, local=self.local)
         for made in self.command.made:
             path = self.folder / made
             if not path.exists():
@@ -222,9 +265,9 @@ class Run:
                 self.wrong.append(f"{made}: {differs}")
 
     def _check_left(self) -> None:
-        """No temporary files after the next run."""
+        """No temporary files."""
         names = {p.name for p in self.folder.iterdir()}
-        right = {p.name for p in self.chaos._right_folder(self.name, local=self.local).iterdir()}
+        right = {p.name for p in self.chaos.right_folder(self.name, local=self.local).iterdir()}
         if names - right - {"tmp"}:
             self.wrong.append(f"files left: {sorted(names - right)}")
         inside = [p.name for p in (self.folder / "ck").glob("*")] if (self.folder / "ck").exists() else []
@@ -249,7 +292,13 @@ class Started:
             stdout=self.log,
             stderr=self.log,
             env={**os.environ, MARK: self.mark, "TMPDIR": str(folder / "tmp")},
+            process_group=0,
         )
+
+    def send_to_all(self, number: signal.Signals) -> None:
+        """What a terminal does at a Ctrl-C."""
+        if self.process.poll() is None:
+            os.killpg(self.process.pid, number)
 
     def wait_for_end(self, seconds: float) -> tuple[int | None, str]:
         try:
@@ -315,36 +364,85 @@ def difference(made: Path, right: Path) -> str:
     return "" if whole else "half a page"
 
 
-def table(right: Counter[tuple[str, str, str]], runs: Counter[tuple[str, str, str]]) -> str:
-    lines = ["| command | signal to | signal | runs | right |", "|---|---|---|---|---|"]
-    lines += [f"| {' | '.join(key)} | {runs[key]} | {right[key]} |" for key in sorted(runs)]
-    lines.append(f"| all | | | {runs.total()} | {right.total()} |")
-    return "\n".join(lines)
+def table(lines: list[dict[str, Any]]) -> str:
+    """Right runs of all runs by command and by what was sent to whom, and how the disturbed commands ended."""
+    cells: dict[tuple[str, str], list[bool]] = defaultdict(list)
+    for line in lines:
+        row = f"{line['name']}, {'local cluster' if line['local'] else 'threads'}"
+        for key in ((row, line["sent"]), (row, "all"), ("all", line["sent"]), ("all", "all")):
+            cells[key].append(not line["wrong"])
+    columns = [*CLIENT, *WORKERS, "all"]
+    rows = [*sorted({row for row, _ in cells} - {"all"}), "all"]
+    text = [f"| right of runs | {' | '.join(columns)} |", "|---" * (len(columns) + 1) + "|"]
+    for row in rows:
+        found = [cells[row, column] for column in columns]
+        text.append(f"| {row} | " + " | ".join(f"{sum(c)} of {len(c)}" if c else "" for c in found) + " |")
+    ends = Counter(str(line["status"]) for line in lines if not line["late"])
+    text.append("")
+    text.append(
+        f"In {sum(line['late'] for line in lines)} runs the command had ended before the signal. In the others:"
+    )
+    text.append("exit statuses of the disturbed commands: " + ", ".join(f"{k} ({n})" for k, n in sorted(ends.items())))
+    longest = max((line["seconds"] for line in lines), default=0.0)
+    text.append(f"The longest time from the signal to the end was {longest:.0f} s.")
+    return "\n".join(text)
 
 
 def main(arguments: list[str] | None = None) -> int:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--runs", type=int, default=20)
+    parser.add_argument("--first", type=int, default=0, help="number of the first run")
+    parser.add_argument("--only-run", type=int, help="this run alone, even if the log has it")
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--only", default="", help="a part of the names of the commands")
+    parser.add_argument("--jobs", type=int, default=1, help="runs beside each other")
     parser.add_argument("--minutes", type=float, default=1e9, help="no further run begins after this time")
+    parser.add_argument("--log", type=Path, help="file of JSON lines to which each run is added")
+    parser.add_argument("--keep", type=Path, help="an empty folder to work in, which keeps the files of wrong runs")
     options = parser.parse_args(arguments)
-    right: Counter[tuple[str, str, str]] = Counter()
-    runs: Counter[tuple[str, str, str]] = Counter()
-    with tempfile.TemporaryDirectory(prefix="chaos") as folder:
-        chaos = Chaos(Path(folder), random.Random(options.seed), options.only)
+    # A shell starts programs in the background with SIGINT ignored, and so would be theirs.
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
+    numbers = range(options.first, options.first + options.runs)
+    if options.only_run is not None:
+        numbers = range(options.only_run, options.only_run + 1)
+    lines: dict[int, dict[str, Any]] = {}
+    if options.log and options.log.exists() and options.only_run is None:
+        lines = {
+            x["run"]: x
+            for x in map(json.loads, options.log.read_text().splitlines())
+            if x["run"] in numbers and x["seed"] == options.seed
+        }
+    code = subprocess.run(["git", "rev-parse", "--short", "HEAD"], capture_output=True, text=True).stdout.strip()
+    harness = hashlib.sha256(Path(__file__).read_bytes()).hexdigest()[:8]
+    end = time.monotonic() + 60 * options.minutes
+    writing = threading.Lock()
+
+    def one(number: int) -> None:
+        if time.monotonic() > end:
+            return
+        drawn = Drawn.of(number, options.seed, options.only)
+        run = Run(chaos, drawn)
+        try:
+            run.all()
+        except Exception as error:
+            run.wrong.append(f"the harness failed: {type(error).__name__}: {error}")
+        line = {**asdict(drawn), "status": run.status, "late": run.late, "seconds": round(run.seconds, 2)}
+        line["wrong"] = run.wrong
+        with writing:
+            lines[number] = line
+            if options.log:
+                with options.log.open("a") as log:
+                    log.write(json.dumps({**line, "commit": code, "harness": harness}) + "\n")
+            for each in run.wrong:
+                print(f"run {number}, {drawn}: {each}", file=sys.stderr, flush=True)
+
+    with tempfile.TemporaryDirectory(prefix="chaos") as folder, ThreadPoolExecutor(options.jobs) as pool:
+        chaos = Chaos(options.keep or Path(folder))
         chaos.prepare()
-        end = time.monotonic() + 60 * options.minutes
-        for number in range(options.runs):
-            if time.monotonic() > end:
-                break
-            key, wrong = chaos.run()
-            runs[key] += 1
-            right[key] += not wrong
-            for each in wrong:
-                print(f"run {number}, {' '.join(key)}: {each}", file=sys.stderr, flush=True)
-    print(table(right, runs))
-    return 0 if right.total() == runs.total() else 1
+        list(pool.map(one, [number for number in numbers if number not in lines]))
+    signal.signal(signal.SIGINT, before)
+    print(table([lines[number] for number in sorted(lines)]))
+    return 1 if any(line["wrong"] for line in lines.values()) else 0
 
 
 if __name__ == "__main__":
