@@ -250,7 +250,7 @@ class Run:
     def _before_our_first_line(self, status: int | None, err: str) -> bool:
         """Whether Python itself answered the signal while it started."""
         silent = status in (-signal.SIGINT, -signal.SIGTERM) and not err
-        shown = status in (1, -signal.SIGINT) and "KeyboardInterrupt" in err and "scalehsi" not in err
+        shown = status in (1, -signal.SIGINT) and "KeyboardInterrupt" in err and "/scalehsi/" not in err
         return self.sent != "SIGKILL" and (silent or shown)
 
     def _check_files(self, *, complete: bool) -> None:

@@ -16,6 +16,7 @@ from tests.hostile import plant
 settings.register_profile(
     "fuzz",
     max_examples=int(os.environ.get("FUZZ_EXAMPLES", "25")),
+    derandomize="FUZZ_EXAMPLES" not in os.environ,
     deadline=None,
     database=None,
     phases=[Phase.generate],  # shrinking takes minutes, and the drawn values are short
