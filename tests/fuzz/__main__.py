@@ -1,7 +1,7 @@
 """Fuzz for a given time: ``python -m tests.fuzz --minutes 10``.
 
-Each round runs the tests with another seed of hypothesis. A round that finds something prints the lines of pytest and the
-command that repeats it.
+Each round runs the tests with another seed of hypothesis. A round that finds something prints the lines of pytest and
+the command that repeats it.
 """
 
 from __future__ import annotations
