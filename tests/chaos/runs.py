@@ -1,45 +1,31 @@
-"""Random signals to the processes of random commands: ``python -m tests.chaos --runs 200 [--seed S] [--log FILE]``.
-
-A run starts a command, sends SIGINT, SIGTERM or SIGKILL to the client (which holds scheduler and nannies too), to a
-worker or to all of them at a random time, and looks at what is left: exit status, messages, processes, files. Then it
-runs the command again, with ``--resume`` where there is a checkpoint, and compares the numbers with those of an
-undisturbed run.
-
-A run is drawn from the seed and its number alone. With ``--log`` each is a line of JSON in a file, and runs that are
-there already are not repeated, so that many runs can be done in pieces; ``--only-run N`` repeats one.
-"""
+"""The commands, what is sent to them, and what is looked at afterwards."""
 
 from __future__ import annotations
 
-import argparse
-import hashlib
-import json
-import os
 import random
 import shutil
 import signal
 import subprocess
 import sys
-import tempfile
 import threading
 import time
-import uuid
-from collections import Counter, defaultdict
-from collections.abc import Iterator
-from concurrent.futures import ThreadPoolExecutor
-from dataclasses import asdict, dataclass, field
+from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Final
+from typing import Final
 
 import numpy as np
-import psutil
 import xarray as xr
 
-MARK: Final = "SCALEHSI_CHAOS"
-"""Environment variable by which the processes of a run are found."""
+from tests.chaos.processes import Started
+
 LONGEST_SECONDS: Final = 60.0
 ORPHAN_SECONDS: Final = 10.0
+STARTING_PART: Final = 0.25
+"""The part of the signals to workers that they get while they start; the others come while they compute."""
 WAIT_FOR_WORKER_SECONDS: Final = 20.0
+PROGRAM: Final = (sys.executable, "-m", "scalehsi")
+CONNECTED: Final = "computing on"
+"""What a command says when its workers have started."""
 LOCAL: Final = ("--cluster", "local", "--workers", "2", "--memory", "600MiB")
 MODEL: Final = ("-k", "3", "--set", "loss=poisson", "--set", "bin_factor=1", "--set", "tol=0", "--set", "max_iter=8")
 HIDDEN: Final = (".partial", ".old")
@@ -121,6 +107,8 @@ class Chaos:
     folder: Path
     seconds: dict[tuple[str, bool], float] = field(default_factory=dict)
     """The shortest time of an undisturbed run, by command and whether it has a local cluster."""
+    connected: dict[str, float] = field(default_factory=dict)
+    """The part of this time after the workers have started."""
     lock: threading.Lock = field(default_factory=threading.Lock)
 
     def prepare(self) -> None:
@@ -134,7 +122,7 @@ class Chaos:
         self._right(("fit", "cube.zarr", "short.zarr", *short, "--checkpoint", "ck"), inputs)
 
     def _right(self, words: tuple[str, ...], folder: Path) -> None:
-        done = subprocess.run([sys.executable, "-m", "scalehsi", *words], cwd=folder, capture_output=True, text=True)
+        done = subprocess.run([*PROGRAM, *words], cwd=folder, capture_output=True, text=True)
         assert done.returncode == 0, done.stderr
 
     def usual_seconds(self, name: str, *, local: bool) -> float:
@@ -143,8 +131,16 @@ class Chaos:
             if (name, local) not in self.seconds:
                 folder = self.place(name, "right")
                 begin = time.monotonic()
-                self._right(COMMANDS[name].words + (LOCAL if local else ()), folder)
-                self.seconds[name, local] = time.monotonic() - begin
+                started = Started([*PROGRAM, *COMMANDS[name].words, *(LOCAL if local else ())], folder)
+                if local:
+                    started.wait_for_words(CONNECTED, LONGEST_SECONDS)
+                middle = time.monotonic()
+                status, err = started.wait_for_end(5 * LONGEST_SECONDS)
+                assert status == 0, err
+                end = time.monotonic()
+                self.seconds[name, local] = end - begin
+                if local:
+                    self.connected[name] = end - middle
                 folder.rename(self.right_folder(name, local=local))
             return self.seconds[name, local]
 
@@ -202,11 +198,15 @@ class Run:
 
     def _start(self, words: tuple[str, ...]) -> Started:
         where = LOCAL if self.local else ()
-        return Started([sys.executable, "-m", "scalehsi", *words, *where], self.folder)
+        return Started([*PROGRAM, *words, *where], self.folder)
 
     def _disturbed(self) -> tuple[int | None, str]:
         started = self._start(self.command.words)
-        time.sleep(self.drawn.part * self.usual)
+        if self.target == "worker" and self.drawn.part > STARTING_PART:
+            started.wait_for_words(CONNECTED, LONGEST_SECONDS)
+            time.sleep((self.drawn.part - STARTING_PART) / (1.0 - STARTING_PART) * self.chaos.connected[self.name])
+        else:
+            time.sleep(self.drawn.part * self.usual)
         sent = time.monotonic()
         self.late = started.process.poll() is not None
         number = signal.Signals[self.sent.split()[0]]
@@ -244,7 +244,7 @@ class Run:
             self.wrong.append(f"exit status {status}: {err[-500:]}")
         self.wrong += [f"{word!r} in {err[-3000:]}" for word in BAD_WORDS if word in err]
         state = self.folder / "ck" / "state.npz"
-        if status == 130 and "iterations" in err and state.exists() and "'ck'" not in err:
+        if status == 130 and "iterations" in err and state.exists() and "'ck'" not in err and "is complete" not in err:
             self.wrong.append(f"the checkpoint is not named in {err!r}")
 
     def _before_our_first_line(self, status: int | None, err: str) -> bool:
@@ -279,71 +279,6 @@ class Run:
             self.wrong.append(f"temporary files left: {temporary}")
 
 
-class Started:
-    """A process and those that it starts."""
-
-    def __init__(self, words: list[str], folder: Path) -> None:
-        self.mark = uuid.uuid4().hex
-        (folder / "tmp").mkdir(exist_ok=True)
-        self.log = tempfile.TemporaryFile("w+")  # a pipe would stay open in orphans
-        self.process = subprocess.Popen(
-            words,
-            cwd=folder,
-            stdout=self.log,
-            stderr=self.log,
-            env={**os.environ, MARK: self.mark, "TMPDIR": str(folder / "tmp")},
-            process_group=0,
-        )
-
-    def send_to_all(self, number: signal.Signals) -> None:
-        """What a terminal does at a Ctrl-C."""
-        if self.process.poll() is None:
-            os.killpg(self.process.pid, number)
-
-    def wait_for_end(self, seconds: float) -> tuple[int | None, str]:
-        try:
-            status: int | None = self.process.wait(seconds)
-        except subprocess.TimeoutExpired:
-            status = None
-            self.process.kill()
-            self.process.wait()
-        self.log.seek(0)
-        text = self.log.read()
-        self.log.close()
-        return status, text
-
-    def processes(self) -> Iterator[psutil.Process]:
-        """The other processes of this run."""
-        for each in psutil.process_iter():
-            try:
-                if each.pid != self.process.pid and each.environ().get(MARK) == self.mark:
-                    if each.status() != psutil.STATUS_ZOMBIE:
-                        yield each
-            except psutil.Error:
-                continue
-
-    def workers(self) -> Iterator[psutil.Process]:
-        for each in self.processes():
-            try:
-                if any("spawn_main" in word for word in each.cmdline()):
-                    yield each
-            except psutil.Error:
-                continue
-
-    def left_after(self, seconds: float) -> list[str]:
-        """Processes that are still there after this time; they are killed."""
-        end = time.monotonic() + seconds
-        while left := list(self.processes()):
-            if time.monotonic() > end:
-                break
-            time.sleep(0.05)
-        names = []
-        for each in left:
-            names.append(" ".join(each.cmdline())[:200])
-            each.kill()
-        return names
-
-
 def difference(made: Path, right: Path) -> str:
     """In what a store, or the folder of a report, differs from the right one; empty where it does not."""
     if (right / "zarr.json").exists():
@@ -362,88 +297,3 @@ def difference(made: Path, right: Path) -> str:
         return f"files {names[0]}"
     whole = all("</html>" in p.read_text() for p in made.glob("*.html"))
     return "" if whole else "half a page"
-
-
-def table(lines: list[dict[str, Any]]) -> str:
-    """Right runs of all runs by command and by what was sent to whom, and how the disturbed commands ended."""
-    cells: dict[tuple[str, str], list[bool]] = defaultdict(list)
-    for line in lines:
-        row = f"{line['name']}, {'local cluster' if line['local'] else 'threads'}"
-        for key in ((row, line["sent"]), (row, "all"), ("all", line["sent"]), ("all", "all")):
-            cells[key].append(not line["wrong"])
-    columns = [*CLIENT, *WORKERS, "all"]
-    rows = [*sorted({row for row, _ in cells} - {"all"}), "all"]
-    text = [f"| right of runs | {' | '.join(columns)} |", "|---" * (len(columns) + 1) + "|"]
-    for row in rows:
-        found = [cells[row, column] for column in columns]
-        text.append(f"| {row} | " + " | ".join(f"{sum(c)} of {len(c)}" if c else "" for c in found) + " |")
-    ends = Counter(str(line["status"]) for line in lines if not line["late"])
-    text.append("")
-    text.append(
-        f"In {sum(line['late'] for line in lines)} runs the command had ended before the signal. In the others:"
-    )
-    text.append("exit statuses of the disturbed commands: " + ", ".join(f"{k} ({n})" for k, n in sorted(ends.items())))
-    longest = max((line["seconds"] for line in lines), default=0.0)
-    text.append(f"The longest time from the signal to the end was {longest:.0f} s.")
-    return "\n".join(text)
-
-
-def main(arguments: list[str] | None = None) -> int:
-    parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--runs", type=int, default=20)
-    parser.add_argument("--first", type=int, default=0, help="number of the first run")
-    parser.add_argument("--only-run", type=int, help="this run alone, even if the log has it")
-    parser.add_argument("--seed", type=int, default=0)
-    parser.add_argument("--only", default="", help="a part of the names of the commands")
-    parser.add_argument("--jobs", type=int, default=1, help="runs beside each other")
-    parser.add_argument("--minutes", type=float, default=1e9, help="no further run begins after this time")
-    parser.add_argument("--log", type=Path, help="file of JSON lines to which each run is added")
-    parser.add_argument("--keep", type=Path, help="an empty folder to work in, which keeps the files of wrong runs")
-    options = parser.parse_args(arguments)
-    # A shell starts programs in the background with SIGINT ignored, and so would be theirs.
-    before = signal.signal(signal.SIGINT, signal.default_int_handler)
-    numbers = range(options.first, options.first + options.runs)
-    if options.only_run is not None:
-        numbers = range(options.only_run, options.only_run + 1)
-    lines: dict[int, dict[str, Any]] = {}
-    if options.log and options.log.exists() and options.only_run is None:
-        lines = {
-            x["run"]: x
-            for x in map(json.loads, options.log.read_text().splitlines())
-            if x["run"] in numbers and x["seed"] == options.seed
-        }
-    code = subprocess.run(["git", "rev-parse", "--short", "HEAD"], capture_output=True, text=True).stdout.strip()
-    harness = hashlib.sha256(Path(__file__).read_bytes()).hexdigest()[:8]
-    end = time.monotonic() + 60 * options.minutes
-    writing = threading.Lock()
-
-    def one(number: int) -> None:
-        if time.monotonic() > end:
-            return
-        drawn = Drawn.of(number, options.seed, options.only)
-        run = Run(chaos, drawn)
-        try:
-            run.all()
-        except Exception as error:
-            run.wrong.append(f"the harness failed: {type(error).__name__}: {error}")
-        line = {**asdict(drawn), "status": run.status, "late": run.late, "seconds": round(run.seconds, 2)}
-        line["wrong"] = run.wrong
-        with writing:
-            lines[number] = line
-            if options.log:
-                with options.log.open("a") as log:
-                    log.write(json.dumps({**line, "commit": code, "harness": harness}) + "\n")
-            for each in run.wrong:
-                print(f"run {number}, {drawn}: {each}", file=sys.stderr, flush=True)
-
-    with tempfile.TemporaryDirectory(prefix="chaos") as folder, ThreadPoolExecutor(options.jobs) as pool:
-        chaos = Chaos(options.keep or Path(folder))
-        chaos.prepare()
-        list(pool.map(one, [number for number in numbers if number not in lines]))
-    signal.signal(signal.SIGINT, before)
-    print(table([lines[number] for number in sorted(lines)]))
-    return 1 if any(line["wrong"] for line in lines.values()) else 0
-
-
-if __name__ == "__main__":
-    sys.exit(main())
