@@ -22,6 +22,8 @@ SAMPLE_BYTES: Final = 24 * 2**20
 """Largest sample, in bytes of float32; it is brought to the client, and a start holds several copies."""
 LEAST_SHARE_OF_SAMPLE: Final = 1 / 8
 """A sample with fewer than this share of the wanted pixels is drawn again."""
+LARGEST_NORM: Final = 1e37
+"""Largest ``sum x^2``: products of the data are float32, which ends at 3e38."""
 
 
 @dataclass(frozen=True)
@@ -87,7 +89,8 @@ def survey(
     Raises
     ------
     InputError
-        For NaN or Inf, for negative values with ``counts``, for a mask that leaves no pixel, for a cube of zeros.
+        For NaN or Inf, for negative values with ``counts``, for a mask that leaves no pixel, for a cube of zeros, for
+        values whose squares are too large or too small.
     """
     wanted = max(least, _sample_pixels(view.n_energies))
     stride = max(1, math.prod(view.shape) // wanted)
@@ -100,8 +103,7 @@ def survey(
             f"{int(sums['negative'])} values are negative, which counts never are; "
             "fit with loss='frobenius' and weighting=None, or clip them with cube.clip(min=0)"
         )
-    if not sums["norm"]:
-        raise InputError("every value of the cube is zero; is it the right file, or the right dataset of it?")
+    check_magnitude(float(sums["norm"]), filled=bool(sums["filled"]))
     sample, filled = _sample(sums), int(sums["pixels"] - sums["empty"])
     if len(sample) < min(filled, max(least, int(wanted * LEAST_SHARE_OF_SAMPLE))):
         # Nearly all pixels are masked or empty, and the sample missed the others: draw a denser one.
@@ -125,6 +127,31 @@ def survey(
         whole=whole,
         sample=sample,
     )
+
+
+def check_magnitude(norm: float, *, filled: bool) -> None:
+    """Refuse a cube of zeros, and values whose squares are no numbers any more.
+
+    Parameters
+    ----------
+    norm : float
+        ``sum x^2``.
+    filled : bool
+        Whether a value is not zero.
+
+    Raises
+    ------
+    InputError
+    """
+    if not filled:
+        raise InputError("every value of the cube is zero; is it the right file, or the right dataset of it?")
+    if not norm:
+        raise InputError("the values are too small: their squares are zero; multiply the cube by 1e20 or more")
+    if not norm <= LARGEST_NORM:
+        raise InputError(
+            f"the values are too large: their squares add up to {norm:.2g}, at most {LARGEST_NORM:g} can be fitted; "
+            "divide the cube by a constant"
+        )
 
 
 def _sample_pixels(channels: int) -> int:

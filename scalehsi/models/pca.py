@@ -15,6 +15,7 @@ from scalehsi.blocks import BlockFunction, Blocks, map_fold
 from scalehsi.checks import check_components, choice, is_number, require
 from scalehsi.cube import check_finite
 from scalehsi.fitting.model import Cost, DirectModel, State, Stats, Variables
+from scalehsi.fitting.survey import check_magnitude
 from scalehsi.kernels.subspace import moments as kernels
 from scalehsi.schema import COMPONENT, ENDMEMBERS, ENERGY, MEAN_SPECTRUM, InputError
 
@@ -192,8 +193,7 @@ class PCA(DirectModel):
             raise InputError(
                 "weighting='poisson' is for counts, but the mean of some channels is negative; fit with weighting=None"
             )
-        if not np.any(sums["power"]):
-            raise InputError("every value of the cube is zero; is it the right file, or the right dataset of it?")
+        check_magnitude(float(np.sum(sums["power"])), filled=bool(np.any(sums["spectrum"]) or np.any(sums["power"])))
         return sums
 
     def _rounding(self, view: Blocks, sums: dict[str, Any], scale: Float) -> float:

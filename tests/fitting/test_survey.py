@@ -92,6 +92,22 @@ def test_what_no_fit_can_use_is_refused(cube: Any, kwargs: dict[str, Any], messa
         look(make_cube(values, energy=[0.0, 1.0], energy_units="keV"), **kwargs)
 
 
+@pytest.mark.parametrize("model", [hsi.NMF(2), hsi.NMF(2, loss="frobenius"), hsi.PCA(2, weighting=None)])
+@pytest.mark.parametrize(
+    ("scale", "dtype", "message"),
+    [
+        (1e20, "f4", "too large: their squares add up to inf, at most 1e.37"),
+        (1e100, "f8", "too large: their squares add up to .*e.20"),
+        (1e300, "f8", "too large: their squares add up to inf"),
+        (1e-30, "f4", "too small"),
+    ],
+)
+def test_values_whose_squares_are_no_numbers_are_refused(model: Any, scale: float, dtype: str, message: str) -> None:
+    cube = counts_cube((4, 4, 6))
+    with pytest.raises(InputError, match=message):
+        hsi.fit((cube.astype("f8") * scale).astype(dtype), model, seed=0)
+
+
 def test_a_lazy_mask_that_leaves_nothing_is_refused() -> None:
     cube = counts_cube((4, 4, 3)).chunk({"y": 2})
     with pytest.raises(InputError, match="the mask leaves no pixel"):

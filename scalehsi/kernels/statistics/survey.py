@@ -18,6 +18,7 @@ TABLE_COUNTS: Final = 256
 """Logarithms of counts below this value are tabulated."""
 
 
+@np.errstate(over="ignore", invalid="ignore")  # the caller detects squares that are Inf in ``norm``
 def survey(
     x: arrays.Array, *, index: np.ndarray[Any, Any], stride: int, seed: int, entropy: bool = True, width: int = 0
 ) -> tuple[dict[str, Any], dict[str, Any]]:
