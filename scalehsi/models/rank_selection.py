@@ -15,6 +15,7 @@ from scalehsi.arrays import Bool, Float, Int
 from scalehsi.blocks import Blocks, Tile, map_fold, open_blocks
 from scalehsi.checks import is_number, require
 from scalehsi.cube import check_cube, check_finite
+from scalehsi.fitting.survey import check_magnitude
 from scalehsi.kernels.statistics.variance_index import pair_sums
 from scalehsi.kernels.subspace.biwhitening import Spectrum, count_above_noise, scaled_sums
 from scalehsi.kernels.subspace.moments import malinowski
@@ -185,8 +186,7 @@ def _first_reading(view: Blocks, seed: int) -> tuple[dict[str, Any], Bool]:
     if sums["bad"]:
         check_finite(view.cube)
         raise InputError(f"{int(sums['bad'])} values are NaN or Inf when read as float32; rescale the cube")
-    if not sums["squares"].any():
-        raise InputError("every value of the cube is zero; is it the right file, or the right dataset of it?")
+    check_magnitude(float(sums["squares"].sum()), filled=bool(sums["spectrum"].any() or sums["squares"].any()))
     if sums["negative"]:
         return sums, np.asarray(sums["pair_squares"] > 0)
     enough = LEAST_COUNTS if sums["whole"] else 0
