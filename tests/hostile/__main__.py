@@ -137,7 +137,7 @@ def run(kind: str, command: str, good: Path, root: Path, *, debug: bool = False)
 def _child(words: list[str], place: Path, out: Path, err: Path, trace: Path) -> None:
     status = 99
     try:
-        os.setsid()
+        os.setpgrp()
         os.chdir(place)
         for number, path in ((1, out), (2, err)):
             os.dup2(os.open(path, os.O_CREAT | os.O_WRONLY | os.O_TRUNC), number)
