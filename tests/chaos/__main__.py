@@ -70,9 +70,8 @@ def main(arguments: list[str] | None = None) -> int:
             if x["run"] in numbers and x["seed"] == options.seed
         }
     code = subprocess.run(["git", "rev-parse", "--short", "HEAD"], capture_output=True, text=True).stdout.strip()
-    harness = hashlib.sha256(b"".join(p.read_bytes() for p in sorted(Path(__file__).parent.glob("*.py")))).hexdigest()[
-        :8
-    ]
+    sources = (file.read_bytes() for file in sorted(Path(__file__).parent.glob("*.py")))
+    harness = hashlib.sha256(b"".join(sources)).hexdigest()[:8]
     end = time.monotonic() + 60 * options.minutes
     writing = threading.Lock()
 
