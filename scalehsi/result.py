@@ -7,7 +7,7 @@ import platform
 import re
 from collections.abc import Iterable, Mapping, Sequence
 from importlib import metadata
-from typing import Any, Final, NamedTuple
+from typing import Any, Final, NamedTuple, get_args
 
 import numpy as np
 import xarray as xr
@@ -270,6 +270,14 @@ def check_result(result: Any, *, spectra: bool = True) -> xr.Dataset:
         _check_energy(result)
     settings_of(result)
     result_warnings(result)
+    for name in ("versions", "parent"):
+        _of_json(result, name, dict)
+    status = result.attrs.get("status")
+    if status is not None and status not in get_args(Status):
+        raise InputError(
+            f"attrs['status'] of this result is {ascii(status)[:60]}, expected one of {', '.join(get_args(Status))}; "
+            "save the result of the fit again"
+        )
     return result
 
 
@@ -300,6 +308,26 @@ def check_variables(data: xr.Dataset) -> None:
             raise InputError(f"{name} of a result holds real numbers, got {variable.dtype}")
         if variable.size == 0 and name != OBJECTIVE:
             raise InputError(f"{name} of this result is empty: {describe_shape(variable)}")
+    names = names_of_components(data.attrs)
+    if names and COMPONENT in data.sizes and len(names) != data.sizes[COMPONENT]:
+        raise InputError(
+            f"attrs['components'] names {len(names)} components, the arrays have {data.sizes[COMPONENT]}; "
+            "name each of them, or del attrs['components']"
+        )
+
+
+def names_of_components(attrs: Mapping[str, Any]) -> tuple[str, ...]:
+    """The names in ``attrs["components"]``, a list or a text with commas or blanks between them; empty without.
+
+    Examples
+    --------
+    >>> names_of_components({"components": "Fe oxide, matrix"}), names_of_components({"components": ["A", "B"]})
+    (('Fe oxide', 'matrix'), ('A', 'B'))
+    """
+    given = attrs.get("components")
+    if isinstance(given, str):
+        return tuple(name.strip() for name in (given.split(",") if "," in given else given.split()) if name.strip())
+    return () if given is None else tuple(map(str, np.ravel(given)))
 
 
 def _check_energy(result: xr.Dataset) -> None:

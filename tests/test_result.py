@@ -157,3 +157,24 @@ def test_shares_of_an_empty_model_are_zero() -> None:
     result = made()
     result["abundances"] = 0 * result.abundances
     assert component_share(result).values.tolist() == [0.0, 0.0]
+
+
+@pytest.mark.parametrize(
+    ("name", "value", "said"),
+    [
+        ("components", "one", r"attrs\['components'\] names 1 components, the arrays have 2"),
+        ("components", ["a", "b", "c"], "names 3 components"),
+        ("components", "Fe oxide, matrix", None),
+        ("status", "done", "attrs\\['status'\\] of this result is 'done', expected one of converged"),
+        ("versions", "[1]", r"attrs\['versions'\] of this result is no JSON object"),
+        ("parent", "{", r"attrs\['parent'\] of this result is no JSON object"),
+    ],
+)
+def test_attributes_that_disagree_with_the_arrays_are_refused(name: str, value: Any, said: str | None) -> None:
+    result = made()
+    result.attrs[name] = value
+    if said is None:
+        check_result(result)
+        return
+    with pytest.raises(InputError, match=said):
+        check_result(result)

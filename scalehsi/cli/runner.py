@@ -41,6 +41,7 @@ def _shared(
         int | None, Option(min=1, metavar="N", help="Processes or jobs; threads without --cluster.")
     ] = None,
     memory: Annotated[str | None, Option(metavar="SIZE", help="Memory of one worker, such as 4GiB.")] = None,
+    no_dashboard: Annotated[bool, Option("--no-dashboard", help="A cluster without web pages.")] = False,
     device: Annotated[str, Option(metavar="auto|cpu|cuda", help="What a fit computes on.")] = "auto",
     as_json: Annotated[
         bool, Option("--json", help="Write JSON alone to standard output, everything else to standard error.")

@@ -43,6 +43,8 @@ class Session:
         Processes or jobs of the cluster, or else threads.
     memory : str or None
         Of a worker.
+    no_dashboard : bool
+        True: the cluster has no web pages.
     device : {"auto", "cpu", "cuda"}
     translate : callable
         Turns a message of the library into words of the command line.
@@ -52,6 +54,7 @@ class Session:
     cluster: str | None = None
     workers: int | None = None
     memory: str | None = None
+    no_dashboard: bool = False
     device: str = "auto"
     translate: Callable[[str], str] = str
     written: list[str] = field(default_factory=list)
@@ -74,7 +77,9 @@ class Session:
         with _quiet_workers(), contextlib.ExitStack() as stack:
             # Half a cluster is closed by nobody, so a signal waits until the workers run, and until they are closed.
             with uninterrupted():
-                cluster = hsi.connect(self.cluster, workers=self.workers, memory=self.memory)
+                cluster = hsi.connect(
+                    self.cluster, workers=self.workers, memory=self.memory, dashboard=not self.no_dashboard
+                )
                 stack.callback(_close, cluster)
             dashboard = f", dashboard {cluster.dashboard}" if cluster.dashboard else ""
             self.console.remark(f"computing on {self.cluster!r}{dashboard}")

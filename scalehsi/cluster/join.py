@@ -2,26 +2,21 @@
 
 from __future__ import annotations
 
-import atexit
 import contextlib
 import os
 import re
 import socket
-import weakref
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any, Final
 
-import dask
-
+from scalehsi import forks as forks  # a fork computes by its own threads
 from scalehsi.cluster import certificate
 from scalehsi.schema import InputError
 
 CONNECT_SECONDS: Final = 10
 ADDRESS: Final = re.compile(r"(tcp|tls)://(\[[0-9a-fA-F:.]+\]|[^\s:/\[\]]+):(\d{1,5})/?")
 CERTIFICATE_FILES: Final = ("tls_ca_file", "tls_client_cert", "tls_client_key")
-
-_clients: Final[weakref.WeakSet[Any]] = weakref.WeakSet()
 
 
 def join_scheduler(address: str, options: Mapping[str, Any]) -> Any:
@@ -103,33 +98,10 @@ def current(client: Any) -> Iterator[Any]:
 
     before = _current_client.get()
     _current_client.set(client)
-    _clients.add(client)
     try:
         yield client
     finally:
         # Elsewhere, as in another thread or beside a cluster that was connected later, another one is current.
         if _current_client.get() is client:
             _current_client.set(None if before is None or before.status == "closed" else before)
-        _clients.discard(client)
         client.close()
-
-
-def _disconnect_fork() -> None:
-    """A fork has none of the threads that talk to its parent's cluster: the threads of the fork compute in it.
-
-    Otherwise it would wait for an answer without limit in a computation, and at its end stop its parent's workers.
-    """
-    if not _clients:
-        return
-    from distributed.client import _current_client
-
-    for client in _clients:
-        client.status = "closed"
-        if client.cluster is not None:
-            client.cluster.status = type(client.cluster.status).closed
-    _current_client.set(None)
-    dask.config.set(scheduler=None)
-    atexit._clear()  # as Python's multiprocessing does
-
-
-os.register_at_fork(after_in_child=_disconnect_fork)

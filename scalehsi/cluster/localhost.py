@@ -32,6 +32,10 @@ PAGES: Final = "scalehsi.cluster.pages"
 MIN_WORKER_BYTES: Final = 2**30
 """Least memory of a worker unless the user sets it: Python and its libraries alone take a quarter of this."""
 
+NEVER_PAUSED: Final = {"distributed.worker.memory.pause": False}
+"""A plan fills workers up to the limit at which they are killed. Dask would pause them at 80 %, and a worker whose memory
+is not of tasks (Python, compiled kernels) would stay paused without an end."""
+
 THREAD_VARIABLES: Final = (
     "OMP_NUM_THREADS",
     "OPENBLAS_NUM_THREADS",
@@ -97,7 +101,7 @@ def start(
             os.environ.update(limits)
             try:
                 # The scheduler also makes a folder in the temporary directory.
-                settings = {**page_settings(dashboard), "temporary-directory": str(folder)}
+                settings = {**page_settings(dashboard), **NEVER_PAUSED, "temporary-directory": str(folder)}
                 with _interrupts_blocked(), dask.config.set(settings):
                     cluster = LocalCluster(
                         n_workers=workers,

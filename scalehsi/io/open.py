@@ -16,6 +16,7 @@ from typing import Any, Final
 import dask.array as da
 import xarray as xr
 
+from scalehsi.blocks.graph import rechunked
 from scalehsi.chunks import STORAGE_CHUNK_BYTES, MiB, storage_layout
 from scalehsi.cube import with_history
 from scalehsi.io.atomic import check_exists, local_path
@@ -271,17 +272,19 @@ def open_raw(
 
 
 def _join_energy_chunks(cube: xr.DataArray) -> xr.DataArray:
-    """Join the chunks of the energy axis; cut the pixels into tiles when joined blocks would exceed 64 MiB."""
+    """Join the chunks of the energy axis; cut the pixels into tiles when joined blocks would exceed 64 MiB.
+
+    All chunks of a tile, or of the whole cube, are in memory then: `scalehsi.plan` refuses what does not fit.
+    """
     if not isinstance(cube.data, da.Array) or len(cube.data.chunks[-1]) == 1:
         return cube
     cuts = len(cube.data.chunks[-1])
     pixels = math.prod(max(sizes) for sizes in cube.data.chunks[:-1])
     channels = cube.sizes[ENERGY]
-    tiles: Any = dict.fromkeys(cube.dims[-1:], -1)
+    tiles: Any = {cube.ndim - 1: -1}
     if pixels * channels * cube.dtype.itemsize > 4 * STORAGE_CHUNK_BYTES:
-        layout = storage_layout(cube.shape, cube.dtype.itemsize)
-        tiles = dict(zip(cube.dims, layout.chunks, strict=True))
-    joined = cube.chunk(tiles)
+        tiles = storage_layout(cube.shape, cube.dtype.itemsize).chunks
+    joined = cube.copy(data=rechunked(cube.data, tiles))
     joined.encoding = {}
     return with_history(joined, f"open: energy axis joined from {cuts} chunks; scalehsi.convert stores it whole")
 

@@ -9,6 +9,7 @@ import numpy as np
 import xarray as xr
 
 from scalehsi.arrays import NumpyArray
+from scalehsi.result import names_of_components
 from scalehsi.schema import ABUNDANCES, COMPONENT, ENERGY, ITERATION, LENGTH_UNITS, OBJECTIVE, X, Y
 
 MAX_POSITIONS: Final = 4
@@ -38,7 +39,7 @@ def _position_text(result: xr.Dataset, dim: str, index: int) -> str:
 def component_names(result: xr.Dataset) -> tuple[str, ...]:
     """Names of the components in the result; without names they are numbered from 1."""
     count = result.sizes[COMPONENT]
-    own = word_list(result.attrs.get("components"))
+    own = names_of_components(result.attrs)
     if len(own) == count:
         return own
     if COMPONENT in result.coords and result[COMPONENT].dtype.kind in "OUST":

@@ -11,9 +11,8 @@ import xarray as xr
 from scalehsi.arrays import Float
 from scalehsi.blocks import map_fold, open_blocks
 from scalehsi.cube import check_cube, energy_kev, history_of
-from scalehsi.physics.line_names import split_symbols
 from scalehsi.physics.peaks import noise
-from scalehsi.result import check_result, map_dims
+from scalehsi.result import check_result, map_dims, names_of_components
 from scalehsi.schema import ABUNDANCES, COMPONENT, ENDMEMBERS, ENERGY, InputError
 
 REGION: Final = "region"
@@ -95,9 +94,9 @@ def spectrum_names(template: xr.DataArray, attrs: Mapping[str, Any]) -> list[str
         return ["Sum of all pixels"]
     dim = str(template.dims[0])
     labels = [str(v) for v in (template[dim].values if dim in template.coords else range(1, template.size + 1))]
-    given = split_symbols(attrs.get("components", ()))
+    given = names_of_components(attrs)
     if dim == COMPONENT and len(given) == len(labels):
-        return given
+        return list(given)
     return [f"{dim.capitalize()} {label}" if label.isdigit() else label for label in labels]
 
 
@@ -148,7 +147,7 @@ def of_result(
     spectra = raw_endmembers(result)
     units = str(result[ENDMEMBERS].attrs.get("units", ""))
     attrs = dict(result.attrs)
-    if "components" in attrs and len(split_symbols(attrs["components"])) != weights.sizes.get(COMPONENT, -1):
+    if "components" in attrs and len(names_of_components(attrs)) != weights.sizes.get(COMPONENT, -1):
         attrs.pop("components")
     if regions is None:
         rows = spectra.values * weights.values[:, None]

@@ -1,6 +1,6 @@
 """Memory of a worker that fits, planned and measured: every model, dtype and layout of a store.
 
-    python -m tests.bench.memory [--models NMF-poisson,PCA] [--dtypes uint16] [--layouts pixels] [--megabytes 128]
+    python -m tests.bench.memory [--models NMF-poisson,PCA] [--dtypes uint16] [--layouts pixels] [--megabytes 64]
 
 A worker of a local cluster gets a memory limit. Before each fit its freed memory is returned to the system and its
 peak is set to zero; the peak after the fit, less the memory before it, is compared with the figure of `scalehsi.plan`.
@@ -14,6 +14,7 @@ import math
 import tempfile
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any, Final
 
@@ -28,6 +29,7 @@ from tests.bench.machine import markdown
 
 LIMIT: Final = 450 * MiB
 CHANNELS: Final = 1024
+ENERGY: Final = 200.0 + np.arange(CHANNELS)
 DTYPES: Final = ("uint8", "uint16", "int64", "float32")
 LAYOUTS: Final = ("pixels", "one", "energy", "tiny")
 ENERGY_CHUNKS: Final = 64
@@ -37,17 +39,36 @@ ENDINGS: Final = ("converged", "max_iter", "stagnated")
 def models(dtype: str) -> dict[str, Callable[[xr.DataArray], tuple[Any, Any]]]:
     """The fits by name: each makes the data of the fit and the model from a cube."""
     few: dict[str, Any] = {"max_iter": 2, "tol": 0}
+    short: dict[str, Any] = {"pretrain": 1, "epochs": 1, "n_samples": 2000}
     counts = "frobenius" if dtype == "float32" else "poisson"
-    return {
-        "NMF-frobenius": lambda cube: (cube, hsi.NMF(4, loss="frobenius", **few)),
-        "NMF-poisson": lambda cube: (cube, hsi.NMF(4, loss="poisson", **few)),
-        "NMF-weighted": lambda cube: (cube, hsi.NMF(4, weighting="poisson", **few)),
-        "NMF-auto": lambda cube: (cube, hsi.NMF(4, **few)),
-        "PCA": lambda cube: (cube, hsi.PCA(4)),
-        "PSNMF": lambda cube: (cube, hsi.PSNMF(4, bin_factor=8, loss=counts, **few)),
+    alone: dict[str, Any] = {
+        "NMF-frobenius": hsi.NMF(4, loss="frobenius", **few),
+        "NMF-poisson": hsi.NMF(4, loss="poisson", **few),
+        "NMF-weighted": hsi.NMF(4, weighting="poisson", **few),
+        "NMF-auto": hsi.NMF(4, **few),
+        "PCA": hsi.PCA(4),
+        "ICA": hsi.ICA(4),
+        "VCA": hsi.VCA(4),
+        "NFINDR": hsi.NFINDR(4),
+        "SSS": hsi.SSS(4),
+        "BLU": hsi.BLU(4, sweeps=20, burn_in=5),
+        "PSNMF": hsi.PSNMF(4, bin_factor=8, loss=counts, **few),
+        "BackgroundNMF": hsi.BackgroundNMF(3, onset=300.0, **few),
+        "DAEU": hsi.DAEU(4, **short),
+        "MTAEU": hsi.MTAEU(4, **short),
+        "CNNAEU": hsi.CNNAEU(4, **(short | {"n_samples": 5})),
+        "UDAS": hsi.UDAS(4, n_samples=2000, max_iter=1),
+        "LatentAE": hsi.LatentAE(4, epochs=1, n_samples=2000),
+    }
+    return {name: partial(_alone, model) for name, model in alone.items()} | {
         "PanSharpen": lambda cube: (_pair(cube), hsi.PanSharpen(3, loss=counts, **few)),
         "ParallelGP": lambda cube: (_maps(cube), hsi.ParallelGP()),
     }
+
+
+def _alone(model: Any, cube: xr.DataArray) -> tuple[xr.DataArray, Any]:
+    """A model of one cube."""
+    return cube, model
 
 
 def _pair(cube: xr.DataArray) -> dict[str, xr.DataArray]:
@@ -64,8 +85,8 @@ def counts(dtype: str, side: int, *, seed: int = 0) -> np.ndarray[Any, Any]:
     """Spectra of four phases, (side, side, CHANNELS): sparse in bytes, dense in all others."""
     rng = np.random.default_rng(seed)
     level = 0.05 if dtype == "uint8" else 20.0
-    energy = np.linspace(0, 1, CHANNELS)
-    s = np.stack([np.exp(-((energy - m) ** 2) / 0.005) + 0.2 for m in (0.2, 0.4, 0.6, 0.8)])
+    energy, background = np.linspace(0, 1, CHANNELS), 2 * (ENERGY / ENERGY[0]) ** -3.0
+    s = np.stack([np.exp(-((energy - m) ** 2) / 0.005) + background for m in (0.2, 0.4, 0.6, 0.8)])
     tile = rng.poisson(level * rng.dirichlet(np.ones(4), 4096) @ s).astype(dtype)
     pixels = rng.integers(0, len(tile), side * side)
     return tile[pixels].reshape(side, side, CHANNELS)
@@ -89,7 +110,7 @@ def write(folder: Path, dtype: str, kind: str, megabytes: int) -> Path:
         return path
     itemsize = np.dtype(dtype).itemsize
     side = math.isqrt(megabytes * MiB // (CHANNELS * itemsize)) // 8 * 8
-    cube = hsi.make_cube(counts(dtype, side), energy=np.arange(float(CHANNELS)), energy_units="eV")
+    cube = hsi.make_cube(counts(dtype, side), energy=ENERGY, energy_units="eV", signal="EELS")
     encoding = {"cube": {"chunks": layout(kind, side, itemsize)}}
     cube.rename("cube").to_dataset().to_zarr(path, zarr_format=3, encoding=encoding, consolidated=False)
     return path
@@ -155,7 +176,7 @@ def measure(client: Any, name: str, dtype: str, kind: str, path: Path) -> Case:
 
 def warm_up(name: str, dtype: str) -> None:
     """Fit a small cube, so that the kernels are loaded before the memory is measured."""
-    cube = hsi.make_cube(counts(dtype, 32), energy=np.arange(float(CHANNELS)), energy_units="eV")
+    cube = hsi.make_cube(counts(dtype, 32), energy=ENERGY, energy_units="eV", signal="EELS")
     hsi.fit(*models(dtype)[name](cube.chunk({"y": 16})), seed=0)
 
 
@@ -166,7 +187,9 @@ def cases(
     with dask.config.set({"distributed.worker.memory.terminate": 0.95 if kill else False}):
         for name in wanted:
             for dtype in dtypes:
-                with hsi.connect("local", workers=1, threads=threads, memory=LIMIT) as cluster:
+                warm_up(name, dtype)  # compiles what no earlier run did, which takes more memory than a worker has
+            with hsi.connect("local", workers=1, threads=threads, memory=LIMIT, dashboard=False) as cluster:
+                for dtype in dtypes:
                     warm_up(name, dtype)
                     for kind in layouts:
                         path = write(folder, dtype, kind, megabytes)
@@ -178,7 +201,7 @@ def main() -> None:
     parser.add_argument("--models", default=",".join(models("uint8")))
     parser.add_argument("--dtypes", default=",".join(DTYPES))
     parser.add_argument("--layouts", default=",".join(LAYOUTS))
-    parser.add_argument("--megabytes", type=int, default=128)
+    parser.add_argument("--megabytes", type=int, default=64)
     parser.add_argument("--threads", type=int, default=1)
     parser.add_argument("--folder", type=Path, help="keeps the stores for the next run")
     parser.add_argument("--kill", action="store_true", help="end workers above 95 % of the limit, as for users")

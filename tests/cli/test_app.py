@@ -14,10 +14,11 @@ import pytest
 import scalehsi as hsi
 from scalehsi.cli import app
 from scalehsi.cli.arguments import settings_of
+from scalehsi.schema import InputError
 
 pytestmark = pytest.mark.long
 
-ALL = ("--cluster", "--workers", "--memory", "--device", "--json", "--quiet", "--debug")
+ALL = ("--cluster", "--workers", "--memory", "--no-dashboard", "--device", "--json", "--quiet", "--debug")
 OPTIONS = {
     "demo": ("--size", "--counts", "--seed", "--overwrite", "DIR"),
     "info": ("--dataset", "--quick", "CUBE"),
@@ -197,3 +198,16 @@ def test_settings_are_read_as_json_python_or_text():
         "g": [1, 2],
         "h_i": "x=y",
     }
+
+
+def test_a_cluster_without_web_pages(monkeypatch):
+    asked = []
+
+    def connect(kind, **options):
+        asked.append((kind, options["dashboard"]))
+        raise InputError("enough")
+
+    monkeypatch.setattr(hsi, "connect", connect)
+    for words in ([], ["--no-dashboard"]):
+        assert app.main(["demo", "--cluster", "local", *words]) == 2
+    assert asked == [("local", True), ("local", False)]

@@ -283,31 +283,5 @@ def test_the_next_run_removes_what_a_killed_one_left(tmp_path):
     assert [f.name for f in tmp_path.iterdir()] == ["script.py"]
 
 
-def test_a_fork_computes_with_its_own_threads_and_ends(tmp_path):
-    script = """
-        import multiprocessing, os, sys, time, warnings
-        import dask
-        from scalehsi.cluster import connect
-
-        def place(_):
-            return dask.delayed(os.getpid)().compute() == os.getpid()
-
-        if __name__ == "__main__":
-            warnings.simplefilter("ignore", DeprecationWarning)  # of Python 3.12, for every fork beside threads
-            with connect("local", workers=1, memory="600MiB", dashboard=False) as cluster:
-                child = os.fork()
-                if not child:
-                    print(place(0), flush=True)
-                    sys.exit()
-                began = time.monotonic()
-                print(os.waitpid(child, 0)[1], time.monotonic() - began < 20, len(cluster.workers))
-                with multiprocessing.get_context("fork").Pool(1) as pool:
-                    print(pool.map_async(place, [0]).get(60)[0])
-                print(dask.delayed(os.getpid)().compute() != os.getpid())
-    """
-    done = run_script(script, tmp_path)
-    assert (done.returncode, done.stdout.split(), done.stderr) == (0, ["True", "0", "True", "1", "True", "True"], "")
-
-
 def test_localhost_is_where_pages_stay():
     assert localhost.dashboard_options("localhost:0")["dashboard_address"] == "localhost:0"

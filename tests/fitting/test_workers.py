@@ -1,4 +1,4 @@
-"""A fit on worker processes: the numbers of threads when a worker is killed, one line when all are; and forks."""
+"""A fit on worker processes: the numbers of threads when a worker is killed, one line when all are."""
 
 from __future__ import annotations
 
@@ -61,49 +61,6 @@ def test_kill_9_of_a_worker_changes_nothing_but_the_time(client: Any, stored: xr
     assert result.attrs["status"] == reference.attrs["status"]
     np.testing.assert_allclose(result["objective"], reference["objective"], rtol=1e-5)
     assert float(hsi.metrics.spectral_angle(result["endmembers"], reference["endmembers"]).max()) < 1e-4
-
-
-FORKED = """
-import multiprocessing, os, sys, warnings
-warnings.simplefilter("ignore")  # Python 3.12 warns of a fork with threads
-import scalehsi as hsi
-
-def objective(seed=0):
-    cube, _ = hsi.simulate.chequerboard((16, 16), n_channels=64, seed=3)
-    return float(hsi.fit(cube, hsi.NMF(3, max_iter=4), seed=seed)["objective"][-1])
-
-def in_child(function):
-    reading, writing = os.pipe()
-    pid = os.fork()
-    if not pid:
-        os.write(writing, str(function(0)).encode())
-        sys.exit(0)
-    os.close(writing)
-    assert os.waitpid(pid, 0)[1] == 0
-    return os.read(reading, 1000).decode()
-
-if __name__ == "__main__":
-    right = objective()
-    assert in_child(objective) == str(right)
-    with multiprocessing.get_context("fork").Pool(2) as pool:
-        assert pool.map(objective, [0, 0]) == [right, right]
-    if "cluster" in sys.argv:
-        with hsi.connect("local", workers=1, memory="700MiB"):
-            objective()
-            # The child computes with its own threads.
-            assert float(in_child(objective)) == right
-            with multiprocessing.get_context("fork").Pool(1) as pool:
-                assert pool.map(objective, [0]) == [right]
-            objective()
-        assert objective() == right
-"""
-
-
-@pytest.mark.parametrize("where", ["threads", pytest.param("cluster", marks=pytest.mark.cluster)])
-def test_a_forked_process_computes_or_refuses(where: str, tmp_path: Path) -> None:
-    script = tmp_path / "forked.py"
-    script.write_text(FORKED)
-    subprocess.run([sys.executable, str(script), where], check=True, timeout=180, cwd=tmp_path)
 
 
 @pytest.fixture

@@ -5,6 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
+import dask
 import dask.array as da
 import numpy as np
 import pytest
@@ -45,6 +46,13 @@ def energy_cut(tmp_path: Path) -> Path:
     chunks = {"counts": {"chunks": (16, 18, 8)}}
     cube.to_dataset(name="counts").to_zarr(path, encoding=chunks, consolidated=False, zarr_format=3)
     return path
+
+
+def test_an_energy_axis_is_joined_without_moving_the_cube_through_all_workers(energy_cut: Path) -> None:
+    with dask.config.set({"array.rechunk.method": "p2p"}):  # what Dask takes on a cluster
+        layers = open_cube(energy_cut).data.dask.layers
+    assert any("rechunk" in name for name in layers)
+    assert not any("p2p" in name for name in layers)
 
 
 def test_an_energy_axis_in_chunks_is_joined_and_not_cut_short(energy_cut: Path, tmp_path: Path) -> None:

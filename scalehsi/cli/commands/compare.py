@@ -18,7 +18,7 @@ from scalehsi import metrics
 from scalehsi.cli.runner import command
 from scalehsi.cli.session import Session
 from scalehsi.io import open_dataset
-from scalehsi.plots.coordinates import word_list
+from scalehsi.result import names_of_components
 from scalehsi.schema import COMPONENT
 
 
@@ -52,7 +52,7 @@ def score_rows(result: xr.Dataset, truth: xr.Dataset) -> list[dict[str, Any]]:
     """The scores of each component of the truth, angles in degrees and radians."""
     scores = metrics.score(result, truth)
     default = [str(v) for v in scores[COMPONENT].values]
-    names = list(word_list(truth.attrs.get("components"))) or default
+    names = names_of_components(truth.attrs) or default
     rows = []
     for position, name in enumerate(names):
         row = {str(k): v.values[position].item() for k, v in scores.data_vars.items()}

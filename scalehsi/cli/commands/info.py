@@ -31,10 +31,9 @@ from scalehsi.cube import describe, describe_axes, history_of, navigation_dims
 from scalehsi.io import open_dataset
 from scalehsi.io.atomic import check_file, is_store, write_file
 from scalehsi.physics.line_names import split_symbols
-from scalehsi.plots.coordinates import word_list
 from scalehsi.plots.style import to_png
 from scalehsi.plots.sum_spectrum import draw_sum_spectrum, element_marks
-from scalehsi.result import advice_alone, check_result, map_dims, result_warnings, settings_of
+from scalehsi.result import advice_alone, check_result, map_dims, names_of_components, result_warnings, settings_of
 from scalehsi.schema import COMPONENT, ENDMEMBERS, ENERGY, MASK, OBJECTIVE, InputError
 
 
@@ -230,7 +229,7 @@ def _info_result(session: Session, path: Path, data: xr.Dataset) -> dict[str, An
     out = session.console
     dims = map_dims(data)
     truth = data.attrs["model"] == "truth"
-    names = list(word_list(data.attrs.get("components"))) or [str(v) for v in data[COMPONENT].values]
+    names = list(names_of_components(data.attrs)) or [str(v) for v in data[COMPONENT].values]
     found: dict[str, Any] = {
         "path": str(path),
         "kind": "truth" if truth else "result",
