@@ -33,8 +33,8 @@ MIN_WORKER_BYTES: Final = 2**30
 """Least memory of a worker unless the user sets it: Python and its libraries alone take a quarter of this."""
 
 NEVER_PAUSED: Final = {"distributed.worker.memory.pause": False}
-"""A plan fills workers up to the limit at which they are killed. Dask would pause them at 80 %, and a worker whose memory
-is not of tasks (Python, compiled kernels) would stay paused without an end."""
+"""A plan fills workers up to the limit at which they are killed. Dask would pause them at 80 %, and a worker whose
+memory is not of tasks (Python, compiled kernels) would stay paused without an end."""
 
 THREAD_VARIABLES: Final = (
     "OMP_NUM_THREADS",

@@ -78,8 +78,9 @@ class Cost:
         What the workers keep of each pixel between passes where they do not keep the cube.
     aligned_bytes : int
         What is aligned with each pixel in every pass; the workers keep it where they keep the cube.
-    keeps_counts : bool
-        True where the workers also keep the counts without their zeros, if they are small enough.
+    keeps_counts : float
+        Largest share of values other than zero with which the workers also keep the counts without their zeros, if
+        they are small enough; 0 for never, 1 for any.
     """
 
     passes: int
@@ -88,7 +89,7 @@ class Cost:
     columns: int
     kept_bytes: int = 0
     aligned_bytes: int = 0
-    keeps_counts: bool = False
+    keeps_counts: float = 0.0
 
 
 class Inputs(NamedTuple):

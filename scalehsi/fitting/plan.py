@@ -18,14 +18,14 @@ from scalehsi.blocks.compute import PROCESS_BYTES, WORKER_SHARE
 from scalehsi.blocks.stored_chunks import Reading, reading
 from scalehsi.blocks.stored_files import StoredFiles
 from scalehsi.chunks import MiB, storage_layout
-from scalehsi.fitting.binning import DENSE_SHARE, room_without_zeros
+from scalehsi.fitting.binning import BYTES_PER_VALUE, DENSE_SHARE, room_without_zeros
 from scalehsi.fitting.model import Inputs, Model
 from scalehsi.fitting.sources import select_inputs
 from scalehsi.fitting.survey import sample_bytes
 from scalehsi.kernels.statistics.fit_sums import Grid
 from scalehsi.schema import ENERGY, InputError
 
-BASE_BYTES: Final = 16 * MiB
+BASE_BYTES: Final = 8 * MiB
 """What a worker fills in any fit beside its process: freed memory that is not returned yet, messages, graphs."""
 BLOCKS_PER_THREAD: Final = 3
 """A thread holds the aligned rows of a block, their form for the kernel, and those of the next block."""
@@ -179,21 +179,24 @@ class _Needs:
         aligned = cost.aligned_bytes * pixels
         aligned_bytes = math.ceil(view.block_bytes * aligned / cube_bytes)
         read = self._reading(view, chunk_bytes)
-        work = max(
-            math.ceil(SAMPLE_COPIES * sample_bytes(tuple(cube.shape), itemsize)),
-            JUDGED_COPIES * Grid(tuple(cube.shape[:-1]), cube.shape[-1]).sampled_bytes,
-            cost.work_bytes + 2 * cost.sums_bytes,
-        )
+        # The survey ends before a model keeps anything of its own.
+        survey = math.ceil(SAMPLE_COPIES * sample_bytes(tuple(cube.shape), itemsize))
+        judged = JUDGED_COPIES * Grid(tuple(cube.shape[:-1]), cube.shape[-1]).sampled_bytes
+        work = max(judged, cost.work_bytes + 2 * cost.sums_bytes)
         # A model keeps its own numbers per pixel only where they fill at most half of the memory.
         own = cost.kept_bytes * pixels
-        counts = self._kept_counts(view, here.memory) if cost.keeps_counts else 0
-        # Where the data decide the loss, one of both is kept.
-        kept = cube_bytes + aligned + counts if view.resident else max(own if own <= here.memory // 2 else 0, counts)
+        counts = self._kept_counts(view, here.memory, cost.keeps_counts) if cost.keeps_counts else 0
+        blocks = cube_bytes + aligned if view.resident else 0
         if cube.chunks is None and not here.remote:
-            kept = aligned + counts  # the cube is in this process's memory already, and is not among what is free there
+            blocks = aligned  # the cube is in this process's memory already, and is not among what is free there
+        # Where the data decide the loss, one of both is kept.
+        kept = blocks + (counts if view.resident else max(own if own <= here.memory // 2 else 0, counts))
         # One block is worked on while the next one is read; where blocks are kept, the one that is read is one of them.
         block = read.block + (0 if view.resident else view.block_bytes) + BLOCKS_PER_THREAD * aligned_bytes
-        passing = max(read.shared + threads * (block + work), self._surrounded(view, here))
+        passing = max(
+            math.ceil(blocks / here.workers) + read.shared + threads * (block + survey),
+            math.ceil(kept / here.workers) + max(read.shared + threads * (block + work), self._surrounded(view, here)),
+        )
         parts = [_Needs(Inputs(each), part) for each, part in model.submodels(self.inputs.others)]
         others = sum(part.plan(here).worker_bytes for part in parts)
         return Plan(
@@ -204,7 +207,7 @@ class _Needs:
             resident=view.resident,
             workers=here.workers,
             threads=here.threads,
-            worker_bytes=BASE_BYTES + math.ceil(kept / here.workers) + passing + others,
+            worker_bytes=BASE_BYTES + passing + others,
             reading_bytes=read.shared + threads * read.block,
             memory=here.memory // here.workers,
             passes=cost.passes,
@@ -229,11 +232,15 @@ class _Needs:
         threads = max(1, here.threads // here.workers)
         return math.ceil(share * (waiting + threads * (2 * surrounded + large.block_bytes)))
 
-    def _kept_counts(self, view: Blocks, memory: int) -> int:
-        """Bytes of the counts that a model keeps without their zeros, where they fit. memory: of all workers."""
-        most, room = self._counts_bytes(view), max(0, room_without_zeros(view, memory))
-        least = LEAST_COUNTS_TO_STORED / COUNTS_TO_STORED * most if self._files.bytes else 0
-        return 0 if least > room else min(most, room)
+    def _kept_counts(self, view: Blocks, memory: int, density: float) -> int:
+        """Bytes of the counts that a model keeps without their zeros, where they fit.
+
+        memory: of all workers. density: largest share of other values than zero with which they are kept.
+        """
+        pixels, channels = math.prod(view.shape), view.cube.shape[-1]
+        room = max(0, room_without_zeros(view, memory))
+        most = min(room, math.ceil((BYTES_PER_VALUE * density * channels + 8) * pixels))
+        return 0 if LEAST_COUNTS_TO_STORED * self._files.bytes > most else min(most, self._counts_bytes(view))
 
     def _counts_bytes(self, view: Blocks) -> int:
         """Estimate the bytes of all counts without their zeros, from the compressed size where that is known.

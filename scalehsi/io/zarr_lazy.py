@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import numbers
 from pathlib import Path
 from typing import Any, Final
 
@@ -90,4 +91,4 @@ def _is_packed(variable: xr.DataArray) -> bool:
     if {"scale_factor", "add_offset", "missing_value"} & set(variable.attrs):
         return True
     fill = variable.attrs.get("_FillValue")
-    return fill is not None and variable.dtype.kind in "iu" and np.isscalar(fill) and fill != 0
+    return variable.dtype.kind in "iuf" and isinstance(fill, numbers.Real) and math.isfinite(fill) and fill != 0

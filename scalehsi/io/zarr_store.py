@@ -290,7 +290,7 @@ def cube_of_store(
 
 
 def _with_mask(cube: xr.DataArray, data: xr.Dataset) -> xr.DataArray:
-    """The cube with its mask in memory, as booleans; other programs store it as a variable, or as 0 and 1.
+    """The cube with its mask in memory, as booleans; others store it as a variable, or as 0 and one number for True.
 
     data: the Dataset that the cube is from.
     """
@@ -299,8 +299,10 @@ def _with_mask(cube: xr.DataArray, data: xr.Dataset) -> xr.DataArray:
     if MASK not in cube.coords:
         return cube
     mask = cube[MASK].load()
-    if mask.dtype != bool and mask.dtype.kind in "iuf" and np.isin(mask.values, (0, 1)).all():
-        mask = mask.astype(bool)
+    if mask.dtype.kind in "iuf":
+        found = np.unique(mask.values)
+        if np.isfinite(found).all() and np.count_nonzero(found) < 2:  # such as 255 for True
+            mask = mask.astype(bool)
     if set(mask.dims) < set(cube.dims[:-1]) or mask.dims != cube.dims[:-1]:
         like = cube.isel({ENERGY: 0}, drop=True) if ENERGY in cube.dims else cube
         if set(mask.dims) <= set(like.dims):

@@ -180,7 +180,8 @@ class PCA(DirectModel):
         sketch = self.sketched(channels)
         width = self.n_components + self.oversample if sketch else channels
         passes = (self.power + 2 if sketch else 1) + 1
-        return Cost(passes, 8 * channels * (width + 3), 16 * channels * width, self.n_components + 1)
+        # Beside the products of a block, the sums of up to four blocks wait to be added.
+        return Cost(passes, 8 * channels * (width + 3), 32 * channels * width, self.n_components + 1)
 
     def _moments(self, view: Blocks, probe: Float | None) -> dict[str, Any]:
         shared = {"weigh_pixels": self.weighting == "poisson", "probe": probe}

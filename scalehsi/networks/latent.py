@@ -20,7 +20,7 @@ from scalehsi.checks import check_components, choice, is_number, require
 from scalehsi.fitting.model import Cost, IterativeModel, State, Stats, Variables
 from scalehsi.fitting.survey import survey
 from scalehsi.kernels.pixel_rows.residual import residual_of_block
-from scalehsi.kernels.pixel_rows.strips import strips
+from scalehsi.kernels.pixel_rows.strips import PIXELS_PER_STRIP, strips
 from scalehsi.kernels.subspace.singular_vectors import leading_vectors
 from scalehsi.networks.clusters import METHODS, assign, bayes_information, fit_clusters
 from scalehsi.networks.layers import Weights, dense, leaky
@@ -365,10 +365,14 @@ def label_sums(
     x: Any, *, network: Any, centre: Any, factor: Any, n: int, **given: Any
 ) -> tuple[dict[str, Any], dict[str, Any]]:
     """Labels of a block, and sums of its unaltered spectra by label; arguments as in `_label_rows`. n: of labels."""
-    label, wide = _label_rows(x, network, centre, factor, given), arrays.to_host(x)
+    label = _label_rows(x, network, centre, factor, given)
     one = (label[:, None] == np.arange(n)).astype(np.float64)
-    values = wide.astype(np.float64)
-    sums = {"number": one.sum(axis=0).astype(np.int64), "sum": one.T @ values, "square": one.T @ values**2}
+    sums = {"number": one.sum(axis=0).astype(np.int64), "sum": 0.0, "square": 0.0}
+    for start in range(0, len(label), PIXELS_PER_STRIP):
+        part = slice(start, start + PIXELS_PER_STRIP)
+        values = arrays.to_host(x[part]).astype(np.float64)
+        sums["sum"] += one[part].T @ values
+        sums["square"] += one[part].T @ values**2
     return {"labels": label.astype(np.int32)}, sums
 
 

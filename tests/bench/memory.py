@@ -158,14 +158,14 @@ def status_bytes(name: str) -> int:
     return next(int(line.split()[1]) * 1024 for line in lines if line.startswith(name))
 
 
-def measure(client: Any, name: str, dtype: str, kind: str, path: Path) -> Case:
-    """Plan a fit, fit, and read the worker's peak."""
+def measure(client: Any, name: str, dtype: str, kind: str, path: Path, *, before: int) -> Case:
+    """Plan a fit, fit, and read the worker's peak. before: bytes of the worker after its first fit."""
     data, model = models(dtype)[name](hsi.open_cube(path))
     try:
         planned = hsi.plan(data, model).worker_bytes
     except InputError as error:
         return Case(name, dtype, kind, 0, 0, 0, f"refused: {error}")
-    before = max(client.run(prepare_worker).values())
+    client.run(prepare_worker)
     try:
         ended = str(hsi.fit(data, model, seed=0).attrs["status"])
     except Exception as error:
@@ -176,7 +176,7 @@ def measure(client: Any, name: str, dtype: str, kind: str, path: Path) -> Case:
 
 def warm_up(name: str, dtype: str) -> None:
     """Fit a small cube, so that the kernels are loaded before the memory is measured."""
-    cube = hsi.make_cube(counts(dtype, 32), energy=ENERGY, energy_units="eV", signal="EELS")
+    cube = hsi.make_cube(counts(dtype, 64), energy=ENERGY, energy_units="eV", signal="EELS")
     hsi.fit(*models(dtype)[name](cube.chunk({"y": 16})), seed=0)
 
 
@@ -191,9 +191,10 @@ def cases(
             with hsi.connect("local", workers=1, threads=threads, memory=LIMIT, dashboard=False) as cluster:
                 for dtype in dtypes:
                     warm_up(name, dtype)
+                    before = max(cluster.client.run(prepare_worker).values())
                     for kind in layouts:
                         path = write(folder, dtype, kind, megabytes)
-                        yield measure(cluster.client, name, dtype, kind, path)
+                        yield measure(cluster.client, name, dtype, kind, path, before=before)
 
 
 def main() -> None:

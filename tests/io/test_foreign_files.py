@@ -141,6 +141,15 @@ def test_a_fill_value_is_no_count(tmp_path: Path, mark: dict[str, int]) -> None:
 
 
 @pytest.mark.parametrize("version", [2, 3])
+def test_a_fill_value_of_floats_is_no_value(tmp_path: Path, version: Any) -> None:
+    data = plain("f4")
+    data.values[0, 0] = np.nan
+    encoding = {"counts": {"_FillValue": -999.0}}
+    data.to_dataset().to_zarr(tmp_path / "p.zarr", consolidated=False, encoding=encoding, zarr_format=version)
+    np.testing.assert_array_equal(hsi.open_cube(tmp_path / "p.zarr").values, data.values)
+
+
+@pytest.mark.parametrize("version", [2, 3])
 def test_a_fill_value_of_zero_leaves_counts_integers(tmp_path: Path, version: Any) -> None:
     plain().to_dataset().to_zarr(tmp_path / "p.zarr", zarr_format=version, consolidated=False)
     cube = hsi.open_cube(tmp_path / "p.zarr")
@@ -162,6 +171,13 @@ def test_a_mask_is_honoured_however_it_is_stored(tmp_path: Path, dtype: str, how
     want = mask.broadcast_like(used).transpose("y", "x")
     assert cube["mask"].dtype == bool
     np.testing.assert_array_equal(cube["mask"].values, want.values)
+
+
+def test_another_number_than_one_stands_for_true(tmp_path: Path) -> None:
+    used = np.arange(20).reshape(4, 5) > 6
+    data = plain().assign_coords(mask=(("y", "x"), used.astype("u1") * 255))
+    data.to_dataset().to_zarr(tmp_path / "m.zarr", consolidated=False)
+    np.testing.assert_array_equal(hsi.open_cube(tmp_path / "m.zarr")["mask"].values, used)
 
 
 def test_numbers_that_are_no_mask_are_refused(tmp_path: Path) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import astuple
 
+from scalehsi.fitting.binning import DENSE_SHARE
 from scalehsi.fitting.model import Cost
 from scalehsi.kernels.pixel_rows.strips import PIXELS_PER_STRIP
 from scalehsi.kernels.poisson.passes import STRIP_PIXELS
@@ -43,5 +44,5 @@ def cost_of(model: Settings, shape: tuple[int, ...], itemsize: int) -> Cost:
         *(passes, sums, work, k + 1),
         kept_bytes=kept,
         aligned_bytes=4 * len(own),
-        keeps_counts=model.loss == "poisson" and not model.missing,
+        keeps_counts=DENSE_SHARE if model.loss == "poisson" and not model.missing else 0.0,
     )

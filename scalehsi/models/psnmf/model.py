@@ -331,4 +331,4 @@ class PSNMF(IterativeModel):
     def cost(self, shape: tuple[int, ...], itemsize: int) -> Cost:
         k, channels = self.n_components, shape[-1]
         sums, work = 16 * channels * k, 64 * 16 * channels
-        return Cost(6, sums, work, k + 1, keeps_counts=self.mixed)
+        return Cost(6, sums, work, k + 1, keeps_counts=float(self.mixed))
