@@ -31,6 +31,7 @@ RESIDUAL_SPECTRUM: Final = "residual_spectrum"
 MEAN_SPECTRUM: Final = "mean_spectrum"
 BACKGROUND: Final = "background"
 CORE: Final = "core"
+RELATIVE_RESIDUAL: Final = "relative_residual"
 MODE_FACTORS: Final = "_factors"
 """End of the names of the factors of a tensor: ``frame_factors`` (component, frame)."""
 

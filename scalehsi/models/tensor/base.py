@@ -29,12 +29,11 @@ from scalehsi.models.nmf.losses import channel_weights
 from scalehsi.models.tensor import modes as tensor_modes
 from scalehsi.models.tensor.modes import MODES, modes_of
 from scalehsi.result import model_spectra
-from scalehsi.schema import COMPONENT, ENDMEMBERS, ENERGY, MEAN_SPECTRUM
+from scalehsi.schema import COMPONENT, ENDMEMBERS, ENERGY, MEAN_SPECTRUM, RELATIVE_RESIDUAL
 
 AUTO: Final = "auto"
 MEANS: Final = "_mean"
 """End of the names of the means of the data along a mode: ``frame_mean`` (frame)."""
-RELATIVE: Final = "relative_residual"
 STARTS: Final = 3
 SAMPLE_PIXELS: Final = 400
 GROUP_PIXELS: Final = 20
@@ -243,7 +242,9 @@ class TensorModel(IterativeModel):
             each.attrs = {"long_name": "mean of the data over pixels and energies"}
         text = {"long_name": "mean of the data over used pixels and the other modes"}
         left = np.sqrt(max(0.0, 2 * float(state["objective"])) / float(state["norm"]))
-        found[RELATIVE] = xr.DataArray(left, attrs={"long_name": "length of the residual over that of the data"})
+        found[RELATIVE_RESIDUAL] = xr.DataArray(
+            left, attrs={"long_name": "length of the residual over that of the data"}
+        )
         return float(mean.mean()), {**found, MEAN_SPECTRUM: xr.DataArray(parts[-1], dims=(ENERGY,), attrs=text)}
 
     def noted_settings(self, view: Blocks, state: State) -> dict[str, str]:

@@ -12,9 +12,9 @@ import xarray as xr
 from scalehsi.blocks import open_blocks
 from scalehsi.blocks.blas import one_blas_thread
 from scalehsi.checks import require
-from scalehsi.models.tensor.base import RELATIVE
 from scalehsi.models.tensor.cpd import CORCONDIA, CPD, LEAST_CONSISTENCY, NOISE_GAINS, least_gain
 from scalehsi.models.tensor.modes import MODES
+from scalehsi.schema import RELATIVE_RESIDUAL
 
 CANDIDATES: Final = "k"
 
@@ -76,7 +76,7 @@ def suggest_rank(
     ]
     return xr.Dataset(
         {
-            RELATIVE: (CANDIDATES, [math.sqrt(2 * objective[k] / norm) for k in wanted]),
+            RELATIVE_RESIDUAL: (CANDIDATES, [math.sqrt(2 * objective[k] / norm) for k in wanted]),
             CORCONDIA: (CANDIDATES, consistencies, {"long_name": "core consistency", "units": "%"}),
             "gain": (CANDIDATES, gains, {"long_name": "gain over that of a component of noise"}),
         },

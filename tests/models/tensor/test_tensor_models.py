@@ -13,6 +13,8 @@ import xarray as xr
 
 import scalehsi as hsi
 from scalehsi.models.tensor import suggest_rank
+from scalehsi.plots.digest import digest
+from scalehsi.report.chapters import Context, mode_factors
 from scalehsi.schema import InputError
 
 pytestmark = pytest.mark.long
@@ -118,6 +120,10 @@ def test_a_result_is_stored_and_projects_its_cube(tmp_path: Path) -> None:
     hsi.save(found, tmp_path / "r.zarr")
     again = hsi.open_result(tmp_path / "r.zarr")
     np.testing.assert_allclose(hsi.project(again, cube), found["abundances"], atol=1e-6)
+    chapter = mode_factors.chapter(digest(again), Context(again, []))
+    assert chapter is not None
+    assert "Core consistency" in str(chapter.parts[0])
+    assert chapter.drawings[0].draw().axes[0].get_xlabel().startswith("Frame")
     with pytest.raises(InputError, match="the result has 6 along 'frame', the cube 4; give a cube with the same"):
         hsi.project(again, cube[:4])
 
