@@ -1,8 +1,8 @@
 """Make a spectrum image, or maps of components, whose truth is known.
 
 A chequerboard is an EELS or EDX map, phases an EDX map of minerals, acquisitions are two EELS maps of one region,
-coupled is EELS and EDX of one region, tensor_stack a series of EELS maps under the beam; maps and sines have no spectra.
-The truth goes beside it: scene.zarr gets scene_truth.zarr. For example:
+coupled is EELS and EDX of one region, tensor_stack a series of EELS maps under the beam; maps and sines have no
+spectra. The truth goes beside it: scene.zarr gets scene_truth.zarr. For example:
 
 \b
 scalehsi simulate chequerboard scene.zarr --set shape=64,64 --set n_channels=512
@@ -33,7 +33,7 @@ from scalehsi.simulate import KINDS, Maps
 @command
 def run(
     session: Session,
-    kind: Annotated[str, Argument(metavar="KIND", help="chequerboard, phases, acquisitions, coupled, tensor_stack ...")],
+    kind: Annotated[str, Argument(metavar="KIND", help="chequerboard, phases, coupled, tensor_stack ...")],
     destination: Destination,
     *,
     assignments: Annotated[
