@@ -4,7 +4,7 @@ Chequerboard scenes of 3 and 4 components, mean spectral angle (SAD, rad) and me
 then harder scenes, as measured and after preparation. Prints Markdown, writes JSON and two bar charts when asked.
 
 Run with: python -m tests.bench.unmixing [--seeds 20] [--doses 1e5 ...] [--only VCA ...] [--hyperspy PYTHON]
-    [--json FILE] [--figures FOLDER] [--networks]
+    [--json FILE] [--figures FOLDER] [--networks] [--readings SIDE]
 """
 
 from __future__ import annotations
@@ -19,11 +19,14 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any, Final
 
+import dask.array as da
 import matplotlib as mpl
 import numpy as np
 
 import scalehsi as hsi
 from scalehsi.arrays import Float
+from scalehsi.blocks import map_fold, open_blocks
+from scalehsi.cube import make_cube
 from scalehsi.kernels.quadratic.sum_to_one import map_moments, sum_to_one_scales
 from scalehsi.models.catalogue import class_names
 from scalehsi.prepare import apply_step
@@ -199,6 +202,46 @@ def harder(arguments: argparse.Namespace) -> list[dict[str, Any]]:
     return rows
 
 
+def readings(side: int, folder: Path) -> str:
+    """The time of fractions of 8 endmembers that sum to one, over that of a reading, of a stored cube of 1024 channels.
+
+    side: pixels along y and x. folder: for the cube.
+    """
+    k, energy = 8, 180.0 + np.arange(1024)
+    bands = np.exp(-(((energy - np.linspace(250, 1100, k)[:, None]) / 60) ** 2))
+    s = 100 * (energy / 180) ** -np.linspace(2.4, 3.2, k)[:, None] + 3 * bands
+
+    def block(block_info: Any = None) -> Any:
+        (y0, y1), (x0, x1), _ = block_info[None]["array-location"]
+        rng = np.random.default_rng([y0, x0])
+        return rng.poisson(rng.dirichlet(np.full(k, 0.4), (y1 - y0, x1 - x0)) @ s).astype("u2")
+
+    cut = tuple((64,) * (side // 64) for _ in range(2))
+    made = da.map_blocks(block, chunks=(*cut, (1024,)), dtype="u2", meta=np.empty((0, 0, 0), "u2"))
+    hsi.save(make_cube(made, energy=energy, energy_units="eV", signal="EELS"), folder / "cube.zarr")
+    cube = hsi.open_cube(folder / "cube.zarr")
+    jobs: dict[str, Callable[[], Any]] = {
+        "reading": lambda: map_fold(_sums, open_blocks(cube, resident=False), name="reading"),
+        "fractions": lambda: hsi.project(s, cube, constraint="fcls").compute(),
+    }
+    seconds = {}
+    for name, job in jobs.items():
+        times = []
+        for _ in range(3):
+            clock = time.process_time()
+            job()
+            times.append(time.process_time() - clock)
+        seconds[name] = min(times)
+    return (
+        f"Fractions of {side} x {side} x 1024 and 8 endmembers: {seconds['fractions']:.2f} s of processor time; one "
+        f"reading {seconds['reading']:.2f} s: {seconds['fractions'] / seconds['reading']:.2f} readings (asked: 2)."
+    )
+
+
+def _sums(x: Any) -> tuple[dict[str, Any], dict[str, Any]]:
+    return {}, {"spectrum": np.asarray(x).sum(axis=0, dtype=np.float64)}
+
+
 def charts(rows: Sequence[dict[str, Any]], folder: Path) -> None:
     """The paper's two bar charts on a logarithmic scale: SAD and NMSE of each method, one colour a scene."""
     mpl.use("Agg")
@@ -245,6 +288,7 @@ def main(words: Sequence[str] | None = None) -> None:
     parser.add_argument("--networks", action="store_true", help="also methods that train")
     parser.add_argument("--hyperspy", default="", help="a Python that has HyperSpy")
     parser.add_argument("--no-harder", action="store_true", help="only the published scenes")
+    parser.add_argument("--readings", type=int, default=512, metavar="SIDE", help="pixels of the timed cube; 0: none")
     parser.add_argument("--no-published", action="store_true", help="only the harder scenes")
     parser.add_argument("--json", type=Path)
     parser.add_argument("--figures", type=Path)
@@ -257,8 +301,13 @@ def main(words: Sequence[str] | None = None) -> None:
     hard = [] if arguments.no_harder else harder(arguments)
     if hard:
         print("\n## Harder scenes of 3 components, 1e5 counts\n\n" + shown(hard))
+    timed = ""
+    if arguments.readings:
+        with tempfile.TemporaryDirectory() as folder:
+            timed = readings(arguments.readings, Path(folder))
+        print(f"\n## Fractions of spectra that are known\n\n{timed}")
     if arguments.json:
-        arguments.json.write_text(json.dumps({"published": rows, "harder": hard}, indent=1))
+        arguments.json.write_text(json.dumps({"published": rows, "harder": hard, "readings": timed}, indent=1))
     if arguments.figures and rows:
         charts(rows, arguments.figures)
 
