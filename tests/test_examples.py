@@ -72,6 +72,15 @@ def test_noise_ratios(tmp_path: Path) -> None:
     assert out.splitlines()[-1].endswith("model_2.png")
 
 
+def test_classical_unmixing(tmp_path: Path) -> None:
+    out = run([str(ROOT / "examples" / "05_classical_unmixing.py"), "here"], tmp_path)
+    angle = {name.strip(): float(sad) for name, sad in re.findall(r"^(.{20}) +(0\.\d{4}) ", out, re.M)}
+    assert len(angle) == 7
+    assert angle["VCA"] < 0.01 < angle["ICA"]
+    assert angle["VCA"] < angle["VCA, single pixels"]
+    assert (tmp_path / "here" / "unmixing.png").is_file()
+
+
 README = re.findall(r"```python\n(.*?)```", (ROOT / "README.md").read_text(), re.S)
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import logging
 import numbers
 import os
 from collections.abc import Collection, Mapping
@@ -28,6 +29,8 @@ from scalehsi.fitting.survey import read_fingerprint
 from scalehsi.interrupt import Stop, stoppable, uninterrupted
 from scalehsi.result import make_result
 from scalehsi.schema import ABUNDANCES, DataChanged, InputError, Interrupted, WorkersLost
+
+log = logging.getLogger("scalehsi")
 
 
 def fit(
@@ -107,6 +110,8 @@ def fit(
         raise InputError(
             "resume=True needs the folder to resume from; give checkpoint='run.ckpt' (--checkpoint run.ckpt)"
         )
+    if inputs.cube.attrs.get("stabilised"):
+        log.warning("fit: after anscombe mixtures are no sums of spectra any more; fit the counts, without that step")
     needs = plan(cube, model)  # refuses what would not fit in memory
     require(is_number(seed, numbers.Integral) and seed >= 0, f"seed is a whole number of at least 0, got {seed!r}")
     store = None if checkpoint is None else Checkpoint(checkpoint, model=model, seed=seed, inputs=inputs)

@@ -70,7 +70,10 @@ def on_axis(spectra: xr.DataArray, cube: xr.DataArray, *, resample: bool) -> Flo
     values = np.asarray(spectra.values, dtype=np.float64)
     require(np.isfinite(values).all(), "the spectra have NaN or Inf; fill or crop them")
     empty = np.flatnonzero(~values.any(axis=1))
-    require(not empty.size, f"spectrum {empty[:1] + 1} of {len(values)} is zero in all channels; leave it out")
+    require(
+        not empty.size,
+        f"spectrum {int(empty[0]) + 1 if empty.size else 0} of {len(values)} is zero in all channels; leave it out",
+    )
     channels = int(cube.sizes[ENERGY])
     if ENERGY not in spectra.coords or ENERGY not in cube.coords:
         require(

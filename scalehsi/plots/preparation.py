@@ -1,4 +1,4 @@
-"""Figures of what was prepared: maps that the steps left, and the background fit of three pixels, before and after."""
+"""Figures of what was prepared: maps that the steps left, spectra before and after alignment and background."""
 
 from __future__ import annotations
 
@@ -11,9 +11,10 @@ import xarray as xr
 from scalehsi.arrays import Float
 from scalehsi.cube import history_of, navigation_dims
 from scalehsi.kernels.preparation import power_law as laws
+from scalehsi.kernels.preparation.energy_shifts import shift_fourier
 from scalehsi.plots import style
 from scalehsi.plots.edge_maps import draw_maps_of_pixels, first_position
-from scalehsi.schema import ENERGY, X, Y
+from scalehsi.schema import ENERGY, MASK, X, Y
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -119,6 +120,77 @@ def background_fits(cube: xr.DataArray) -> Fits | None:
     names.append(f"Mean of {len(spread)} pixels")
     rows = [np.vstack([each[:3], each[3:].mean(axis=0)]) for each in (before, background)]
     return Fits(names, energy, rows[0], rows[1], fit)
+
+
+class Aligned(NamedTuple):
+    """A mean spectrum before and after alignment.
+
+    Attributes
+    ----------
+    energy, before, after : arrays, shape (E,)
+    window : (float, float)
+        Where the two differ most.
+    pixels : int
+        Of the mean.
+    """
+
+    energy: Float
+    before: Float
+    after: Float
+    window: tuple[float, float]
+    pixels: int
+
+
+def alignment_spectra(cube: xr.DataArray) -> Aligned | None:
+    """The mean of 256 pixels after alignment, and with their shifts put back; None for a cube that was not aligned."""
+    aligned = any(line.startswith("align(") for line in history_of(cube.attrs))
+    energy = np.asarray(cube[ENERGY].values, dtype=np.float64)
+    if not aligned or "energy_shift" not in cube.coords or energy.size < 16:
+        return None
+    dims = navigation_dims(cube)
+    shifts = np.asarray(cube["energy_shift"].transpose(*dims).values, dtype=np.float64).ravel()
+    good = np.flatnonzero(
+        np.isfinite(shifts) & (np.asarray(cube[MASK].values, dtype=bool).ravel() if MASK in cube.coords else True)
+    )
+    if not good.size or not np.ptp(shifts[good]) > 0:
+        return None
+    some = good[np.unique(np.linspace(0, good.size - 1, min(MEAN_OF, good.size)).astype(int))]
+    places = np.unravel_index(some, tuple(cube.sizes[d] for d in dims))
+    index = {d: xr.DataArray(p, dims="pixel") for d, p in zip(dims, places, strict=True)}
+    rows = np.asarray(cube.isel(index).transpose("pixel", ENERGY).values, dtype=np.float64)
+    fit = np.isfinite(rows).all(axis=1)
+    channels = shifts[some[fit]] / float(np.diff(energy).mean())
+    before, after = shift_fourier(rows[fit], -channels).mean(axis=0), rows[fit].mean(axis=0)
+    # The ends of a shifted spectrum are guesses.
+    edge = min(int(np.ceil(np.abs(channels).max())) + 2, energy.size // 4)
+    change = np.abs(after - before) / np.sqrt(np.maximum(after, 1e-3 * max(float(after.max()), 1e-30)))
+    change = np.convolve(change, np.ones(5) / 5, mode="same")
+    middle = edge + int(np.argmax(change[edge : energy.size - edge]))
+    half = max(int(4 * channels.std()), 12)
+    low, high = max(middle - half, 0), min(middle + half, energy.size - 1)
+    ends = slice(edge, energy.size - edge)
+    return Aligned(energy[ends], before[ends], after[ends], (float(energy[low]), float(energy[high])), int(fit.sum()))
+
+
+def draw_alignment(found: Aligned, unit: str = "") -> Figure:
+    """Draw the mean spectrum before and after alignment, and where it changed most; unit: of the energy axis."""
+    figure = style.new_figure(style.WIDTH_INCHES, 2.6)
+    whole, part = figure.subplots(1, 2, width_ratios=(3, 2))
+    for axes in (whole, part):
+        axes.plot(found.energy, found.before, color=style.GREY, linewidth=1.0, label="before")
+        axes.plot(found.energy, found.after, color=style.colour(0), linewidth=1.0, label="aligned")
+        style.style_axes(axes, xlabel=f"Energy ({unit})" if unit else "Energy")
+        axes.yaxis.set_major_formatter(style.tick_format())
+    whole.axvspan(*found.window, color="#dddddd", linewidth=0)
+    style.set_title(whole, f"Mean of {found.pixels} pixels")
+    style.set_title(part, "The part that changed most")
+    inside = (found.energy >= found.window[0]) & (found.energy <= found.window[1])
+    shown = np.r_[found.before[inside], found.after[inside]]
+    margin = 0.05 * float(np.ptp(shown))
+    part.set_xlim(*found.window)
+    part.set_ylim(float(shown.min()) - margin, float(shown.max()) + margin)
+    part.legend(fontsize=7, frameon=False)
+    return figure
 
 
 def draw_background_fits(fits: Fits, unit: str = "") -> Figure:

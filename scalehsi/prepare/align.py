@@ -15,7 +15,7 @@ from scalehsi.cube import check_cube, energy_factor, navigation_dims, with_histo
 from scalehsi.io.open import open_cube
 from scalehsi.kernels.preparation.energy_shifts import shift_fourier, shift_split, shift_whole
 from scalehsi.kernels.preparation.smooth_shifts import fill_from_neighbours, smooth_median, smooth_scan
-from scalehsi.prepare.edge_windows import Range, window_channels
+from scalehsi.prepare.edge_windows import Range, window_channels, window_ends
 from scalehsi.prepare.noise import round_digits
 from scalehsi.prepare.shift_maps import Measured, core_loss_shifts, pixel_totals, zero_loss_shifts
 from scalehsi.prepare.sums import logger, used_pixels, with_map
@@ -175,6 +175,7 @@ def _measure(
     """The shifts in channels; the arguments are those of `align`, step of the axis, used (..., y, x)."""
     if window is not None:
         channels = window_channels(cube, "align", "window", window, 8)
+        window = window_ends(cube, window)
         found = core_loss_shifts(cube, channels)
         _warn_of_window(cube, found, used)
         words = f"window={float(window[0]):.10g}:{float(window[1]):.10g}"

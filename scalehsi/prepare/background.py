@@ -14,7 +14,7 @@ from scalehsi.cube import check_cube, with_history
 from scalehsi.kernels.preparation import power_law as laws
 from scalehsi.kernels.preparation.old_estimators import log_linear, two_area
 from scalehsi.kernels.preparation.power_law import PowerTable
-from scalehsi.prepare.edge_windows import LEAST_CHANNELS, Range, warn_onsets, window_channels
+from scalehsi.prepare.edge_windows import LEAST_CHANNELS, Range, warn_onsets, window_channels, window_ends
 from scalehsi.prepare.noise import estimate_noise, given_or_estimated, round_digits
 from scalehsi.prepare.sums import logger, pixel_sums, used_pixels, with_map
 from scalehsi.schema import ENERGY, InputError
@@ -204,6 +204,7 @@ def remove_background(
     if isinstance(share, bool) or not float(share).is_integer() or share < 1 or int(share) % 2 == 0:
         raise InputError(f"background: share={share!r}; an odd whole number is expected, such as 5, or 1 for none")
     channels = window_channels(cube, "background", "fit", fit, LEAST_CHANNELS)
+    fit = window_ends(cube, fit)
     energy = np.asarray(cube[ENERGY].values, dtype=np.float64)
     if model != "exponential" and not (energy[channels[0] : channels[1]] > 0).all():
         raise InputError(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import math
 from collections.abc import Mapping, Sequence
 from typing import Any, Final, NamedTuple
@@ -14,6 +15,8 @@ from scalehsi.cube import energy_factor
 from scalehsi.physics.line_names import split_symbols
 from scalehsi.physics.onsets import Onset, edge_onsets
 from scalehsi.schema import ENERGY, InputError
+
+logger = logging.getLogger("scalehsi")
 
 LEAST_CHANNELS: Final = 10
 """Of the window that a background is fitted to."""
@@ -47,6 +50,13 @@ class EdgeWindows(NamedTuple):
     refusal: str = ""
 
 
+def window_ends(cube: xr.DataArray, given: Any) -> tuple[float, float]:
+    """A window that `window_channels` accepts as two numbers: None is the end of the axis."""
+    low, high = given
+    energy = np.asarray(cube[ENERGY].values, dtype=np.float64)
+    return float(energy.min() if low is None else low), float(energy.max() if high is None else high)
+
+
 def window_channels(cube: xr.DataArray, step: str, name: str, given: Any, least: int = 1) -> tuple[int, int]:
     """The first channel of a window, and the one behind its last.
 
@@ -65,17 +75,18 @@ def window_channels(cube: xr.DataArray, step: str, name: str, given: Any, least:
     energy = np.asarray(cube[ENERGY].values, dtype=np.float64)
     units = str(cube[ENERGY].attrs.get("units", ""))
     try:
-        low, high = given
-        low = float(energy.min()) if low is None else float(low)
-        high = float(energy.max()) if high is None else float(high)
+        low, high = window_ends(cube, given)
     except (TypeError, ValueError) as error:
         raise InputError(f"{step}: {name}={given!r}; a range (low, high) is expected, such as (780, 916)") from error
     text = f"{step}: {name}={low:g}:{high:g}"
     if not low < high:
         raise InputError(f"{text} is empty; the lower end comes first")
+    ends = f"{energy.min():.10g} to {energy.max():.10g} {units}".strip()
+    channel = float(np.abs(np.diff(energy)).max(initial=0.0))
     if high < energy.min() or low > energy.max():
-        ends = f"{energy.min():.10g} to {energy.max():.10g} {units}".strip()
         raise InputError(f"{text} is outside the axis, which runs from {ends}")
+    if low < energy.min() - channel or high > energy.max() + channel:
+        logger.warning("%s reaches beyond the axis, which runs from %s; the part on the axis is used", text, ends)
     slack = 1e-3 * float(np.abs(np.diff(energy)).min()) if energy.size > 1 else 0.0
     inside = np.flatnonzero((energy >= low - slack) & (energy <= high + slack))
     if inside.size < least:

@@ -164,6 +164,8 @@ def correct_gain(cube: xr.DataArray, reference: Any) -> xr.DataArray:
     """
     check_cube(cube)
     spectrum, _ = _reference(cube, reference, "gain")
+    if not (spectrum > 0).any():
+        raise InputError("gain: no channel of the reference is above 0; give the spectrum of an even illumination")
     gain = relative_gain(spectrum)
     outside = np.flatnonzero((gain < GAINS[0]) | (gain > GAINS[1]))
     if outside.size:

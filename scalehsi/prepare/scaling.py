@@ -11,7 +11,7 @@ from scalehsi.blocks import map_cube
 from scalehsi.cube import check_cube, with_history
 from scalehsi.kernels.preparation import stabilise
 from scalehsi.kernels.preparation.power_law import channel_sums
-from scalehsi.prepare.edge_windows import window_channels
+from scalehsi.prepare.edge_windows import window_channels, window_ends
 from scalehsi.prepare.noise import given_or_estimated
 from scalehsi.prepare.sums import logger, pixel_sums, used_pixels
 from scalehsi.schema import ENERGY, InputError
@@ -59,7 +59,7 @@ def normalise(cube: xr.DataArray, by: str | tuple[float, float] = "total") -> xr
         )
     made = map_cube(_scale_block, cube, np.where(good, 1.0 / np.where(good, sums, 1.0), 1.0), dtype=np.float32)
     made.attrs = {**made.attrs, "normalised": 1}
-    words = by if isinstance(by, str) else f"{float(by[0]):.10g}:{float(by[1]):.10g}"
+    words = by if isinstance(by, str) else "{:.10g}:{:.10g}".format(*window_ends(cube, by))
     return with_history(made, f"normalise(by={words})")
 
 

@@ -81,13 +81,14 @@ def zero_loss_settings(cube: xr.DataArray, step: str, *, width: float = 1.0) -> 
     """
     energy = np.asarray(cube[ENERGY].values, dtype=np.float64)
     units = str(cube[ENERGY].attrs.get("units", ""))
+    remedy = "give window= or low_loss=" if step == "align" else "the low-loss cube is needed"
     near = NEAR_ZERO_EV / (energy_factor(units) or 1.0)
     if energy[0] > 0.1 * near or energy[-1] < 0:
-        raise InputError(f"{step}: no zero loss, the axis starts at {energy[0]:.6g} {units}; give window= or low_loss=")
+        raise InputError(f"{step}: no zero loss, the axis starts at {energy[0]:.6g} {units}; {remedy}")
     mean = _mean_spectrum(cube)
     top, fwhm = peak_width(mean)
     if not mean[top] > 0 or not 0 < top < mean.size - 1:
-        raise InputError(f"{step}: no zero loss, the mean spectrum has no peak; give window=")
+        raise InputError(f"{step}: no zero loss, the mean spectrum has no peak; {remedy}")
     reach = max(int(8 * fwhm), mean.size // 4)
     places = {"low": max(top - reach, 0), "high": top + reach}
     return energy, {"fwhm": fwhm, "width": float(width), "gain": _gain(cube), **places}

@@ -179,7 +179,16 @@ def benchmark(arguments: argparse.Namespace) -> list[dict[str, Any]]:
                 print(shown(rows[-1:]).splitlines()[-1], file=sys.stderr, flush=True)
             if arguments.hyperspy:
                 rows += hyperspy(arguments.hyperspy, truths, case)
+            keep(arguments, published=rows)
     return rows
+
+
+def keep(arguments: argparse.Namespace, **parts: Any) -> None:
+    """Write the JSON file and the figures of what is measured so far: a long run may be stopped."""
+    if arguments.json:
+        arguments.json.write_text(json.dumps(parts, indent=1))
+    if arguments.figures and parts.get("published"):
+        charts(parts["published"], arguments.figures)
 
 
 def harder(arguments: argparse.Namespace) -> list[dict[str, Any]]:
@@ -306,10 +315,7 @@ def main(words: Sequence[str] | None = None) -> None:
         with tempfile.TemporaryDirectory() as folder:
             timed = readings(arguments.readings, Path(folder))
         print(f"\n## Fractions of spectra that are known\n\n{timed}")
-    if arguments.json:
-        arguments.json.write_text(json.dumps({"published": rows, "harder": hard, "readings": timed}, indent=1))
-    if arguments.figures and rows:
-        charts(rows, arguments.figures)
+    keep(arguments, published=rows, harder=hard, readings=timed)
 
 
 if __name__ == "__main__":

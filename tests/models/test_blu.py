@@ -125,6 +125,12 @@ def test_random_numbers_are_counted_on_the_pixel() -> None:
     assert not np.allclose(whole["endmembers"], hsi.fit(cube, model, seed=5)["endmembers"], rtol=1e-6)
 
 
+def test_data_below_zero_are_refused() -> None:
+    cube, _, _ = gaussian(1.0)
+    with pytest.raises(InputError, match="BLU: the mean spectrum is nowhere above 0; keep the background"):
+        hsi.fit(cube - 1000, hsi.BLU(3, weighting=None))
+
+
 @pytest.mark.parametrize(
     ("settings", "message"),
     [

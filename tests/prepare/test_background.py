@@ -165,6 +165,18 @@ def test_wrong_arguments_say_what_to_type(arguments: dict[str, Any], message: st
         prepare.remove_background(edge_cube(), **arguments)
 
 
+def test_a_window_may_end_with_the_axis_and_is_said_to_reach_beyond_it(caplog: pytest.LogCaptureFixture) -> None:
+    cube = edge_cube()
+    with caplog.at_level(logging.WARNING, logger="scalehsi"):
+        open_end = prepare.remove_background(cube, (None, 525), **GAINS)  # type: ignore[arg-type]
+    assert not caplog.text
+    with caplog.at_level(logging.WARNING, logger="scalehsi"):
+        beyond = prepare.remove_background(cube, (300, 525), **GAINS)
+    assert "fit=300:525 reaches beyond the axis, which runs from 400 to 699 eV" in caplog.text
+    assert_array_equal(open_end, beyond)
+    assert_array_equal(prepare.apply_step(cube, "background:fit=:525,gain=1,window_gain=1"), beyond)
+
+
 def test_a_power_law_needs_energies_above_zero_and_counts() -> None:
     low = make_cube(np.ones((2, 2, 60)), energy=np.arange(60.0) - 10, energy_units="eV")
     with pytest.raises(InputError, match="a power law needs energies above 0; fit=-5:20 holds 0"):

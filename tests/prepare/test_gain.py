@@ -157,6 +157,7 @@ def test_stabilised_noise_has_the_variance_one_from_three_electrons_on(
         (lambda c: prepare.subtract_dark(c, DARK * np.nan, 0.1), "dark: the spectrum holds NaN or Inf"),
         (lambda c: prepare.estimate_afterglow(c, np.zeros((16, 12), bool)), "no vacuum pixel follows one"),
         (lambda c: prepare.correct_gain(c, np.where(np.arange(300) == 7, 5, 1)), "gain: 5 at 407 eV; from 0.5 to 2"),
+        (lambda c: prepare.correct_gain(c, np.zeros(300)), "gain: no channel of the reference is above 0"),
         (lambda c: prepare.normalise(c, "max"), "normalise: by='max'; 'total' or a range"),
         (lambda c: prepare.normalise(c * 0), "normalise: no pixel has a sum above 0"),
         (lambda c: prepare.normalise(c, (100, 200)), "normalise: by=100:200 is outside the axis"),

@@ -6,10 +6,12 @@ import dask.array as da
 import pytest
 import xarray as xr
 
+import scalehsi as hsi
 from scalehsi import prepare
 from scalehsi.schema import InputError
 from tests.helpers import raise_if_dask_computes, random_mask
 from tests.prepare.cubes import Step, cube
+from tests.prepare.eels import edge_cube
 
 STEPS: dict[str, Step] = {
     "crop": lambda c: prepare.crop(c, y=(1, 4), energy=(0.1, 0.5)),
@@ -101,3 +103,12 @@ def test_a_step_as_text_is_the_step(text: str, step: Step) -> None:
 def test_a_wrong_step_as_text_is_answered_with_what_to_type(text: str, message: str) -> None:
     with pytest.raises(InputError, match=message):
         prepare.apply_step(cube(), text)
+
+
+def test_a_fit_of_stabilised_values_says_that_mixtures_are_no_sums(caplog: pytest.LogCaptureFixture) -> None:
+    made = edge_cube((4, 4))
+    hsi.fit(prepare.anscombe(made, gain=1.0, readout=0.0), hsi.PCA(2))
+    assert "after anscombe mixtures are no sums of spectra any more" in caplog.text
+    caplog.clear()
+    hsi.fit(made, hsi.PCA(2))
+    assert "anscombe" not in caplog.text

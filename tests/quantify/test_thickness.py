@@ -65,7 +65,7 @@ def test_pixels_without_a_peak_are_nan(caplog: pytest.LogCaptureFixture) -> None
 @pytest.mark.parametrize(
     ("change", "message"),
     [
-        (lambda c: c.assign_coords(energy=c.energy + 440), "thickness: no zero loss, the axis starts at 420"),
+        (lambda c: c.assign_coords(energy=c.energy + 440), "the axis starts at 420 eV; the low-loss cube is needed"),
         (lambda c: c[..., ::-1], "thickness: a rising axis of 8 channels or more is needed"),
         (lambda c: c.assign_coords(energy=c.energy.assign_attrs(units="px")), "the axis needs a unit of energy"),
         (lambda c: c * 0, "the mean spectrum has no peak"),

@@ -1,10 +1,12 @@
-"""Crop, bin or mask a spectrum image.
+"""Prepare a spectrum image: crop, bin, mask, and correct what the detector and the microscope added.
 
-Steps are done in the order given, ranges are in the units of the axis:
+The steps are dark, gain, spikes, align, crop, bin, mask, background, normalise and anscombe. They are done in the order
+given, which should be this one; ranges are in the units of the axis, and each step is a line of the history:
 
 \b
 scalehsi prepare map.zarr small.zarr --step crop:energy=0.5:10 --step bin:y=2,x=2
 scalehsi prepare map.zarr used.zarr --step mask:min_counts=20
+scalehsi prepare eels.zarr net.zarr --step spikes --step align:low_loss=zlp.zarr --step background:fit=780:916
 """
 
 from __future__ import annotations

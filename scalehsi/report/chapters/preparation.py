@@ -11,7 +11,9 @@ import xarray as xr
 from scalehsi.cube import history_of
 from scalehsi.plots.digest import Digest
 from scalehsi.plots.preparation import (
+    alignment_spectra,
     background_fits,
+    draw_alignment,
     draw_background_fits,
     draw_preparation_maps,
     preparation_maps,
@@ -54,6 +56,17 @@ def chapter(view: Digest, context: Context) -> Chapter | None:
             "the specimen are suspicious, as chemical shifts look like them. A misfit of 1 is counting noise.",
         )
     ]
+    moved = alignment_spectra(context.cube) if context.cube is not None else None
+    if moved is not None:
+        drawings.append(
+            Drawing(
+                "alignment.png",
+                partial(draw_alignment, moved, str(data.coords[ENERGY].attrs.get("units", ""))),
+                "Mean spectrum before and after the energy shifts were taken off.",
+                "Drift widens the mean of many pixels: aligned, edges and peaks are steeper. Right: where the mean "
+                "changed most, which is grey on the left.",
+            )
+        )
     fits = background_fits(context.cube) if context.cube is not None else None
     if fits is not None and context.cube is not None:
         unit = str(context.cube[ENERGY].attrs.get("units", ""))
