@@ -275,3 +275,22 @@ def test_maps_of_a_handle_are_aligned_with_it_again(small_cube: xr.DataArray) ->
     _, sums = map_fold(moments, fine, handles["total"].to_dataarray(dtype="f8"))
     x = small_cube.values[small_cube["mask"].values].astype(np.int64)
     assert sums["aligned_0"].tolist() == [(x.sum(axis=1) * x[:, 0]).sum()]
+
+
+def test_cubes_beside_the_first_reach_the_function_cut_at_its_pixels() -> None:
+    rng = np.random.default_rng(0)
+    first, second = (rng.integers(0, 9, (7, 9, n)).astype("u2") for n in (4, 6))
+    used = rng.random((7, 9)) > 0.2
+    cube = make_cube(first, energy=range(4), energy_units="eV", mask=used).chunk({"y": 3})
+    other = make_cube(second, energy=range(6), energy_units="eV").chunk({"y": 2, "x": 5})
+    for beside in (other, other.compute()):
+        view = open_blocks(cube, beside=[beside], resident=False)
+        assert view.block_bytes == max(view.grid[0]) * 9 * 10 * 2
+        _, sums = map_fold(lambda x, y: ({}, {"product": x.T @ y}), view)
+        np.testing.assert_array_equal(sums["product"], first[used].T @ second[used])
+        assert view.reads == 1
+    pairs = view.derive(lambda x, y: (x[:, :2], y + x[:, :1]), name="pairs")
+    _, sums = map_fold(lambda x, y: ({}, {"product": x.T @ y}), pairs)
+    np.testing.assert_array_equal(sums["product"], first[used][:, :2].T @ (second[used] + first[used][:, :1]))
+    with pytest.raises(InputError, match="a view of several cubes has no halo"):
+        view.feeds(halo=1)
