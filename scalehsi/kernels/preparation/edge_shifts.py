@@ -12,6 +12,7 @@ import numba
 import numpy as np
 
 from scalehsi.arrays import Float
+from scalehsi.kernels.preparation.normal_equations import solve_three
 
 STEPS: Final = 8
 LARGEST_STEP: Final = 1.5
@@ -100,12 +101,8 @@ def _find(x: Any, c: Any, r: Any, first: int, last: int, limit: float, out: Any)
                 b0 += weight * value * data
                 b1 += weight * level * data
                 b2 += weight * slope * data
-            det = a00 * (a11 * a22 - a12 * a12) - a01 * (a01 * a22 - a12 * a02) + a02 * (a01 * a12 - a11 * a02)
-            if not abs(det) > 0.0:
-                break
-            height = (b0 * (a11 * a22 - a12 * a12) - a01 * (b1 * a22 - a12 * b2) + a02 * (b1 * a12 - a11 * b2)) / det
-            tilt = (a00 * (a11 * b2 - b1 * a12) - a01 * (a01 * b2 - b1 * a02) + b0 * (a01 * a12 - a11 * a02)) / det
-            if not height > 0.0:
+            height, _, tilt, good = solve_three(a00, a01, a02, a11, a12, a22, b0, b1, b2)
+            if not (good and height > 0.0):
                 break
             step = min(max(-tilt / height, -LARGEST_STEP), LARGEST_STEP)
             shift = min(max(shift + step, -limit), limit)

@@ -11,6 +11,7 @@ import numba
 import numpy as np
 
 from scalehsi.arrays import Float
+from scalehsi.kernels.preparation.normal_equations import solve_three
 
 STEPS: Final = 12
 LEAST_COUNTS: Final = 20.0
@@ -80,13 +81,9 @@ def _positions(x: Any, fwhm: float, width: float, gain: float, low: int, high: i
                 v += weight * j1 * residual
                 w += weight * j2 * residual
             g *= 1.0 + 1e-9
-            det = a * (d * g - f * f) - b * (b * g - f * c) + c * (b * f - d * c)
-            if not abs(det) > 0.0:
-                good = False
+            dh, dc, ds, good = solve_three(a, b, c, d, f, g, u, v, w)
+            if not good:
                 break
-            dh = (u * (d * g - f * f) - b * (v * g - f * w) + c * (v * f - d * w)) / det
-            dc = (a * (v * g - f * w) - u * (b * g - f * c) + c * (b * w - v * c)) / det
-            ds = (a * (d * w - v * f) - b * (b * w - v * c) + u * (b * f - d * c)) / det
             height = max(height + dh, 0.1 * height)
             centre += min(max(dc, -0.5 * fwhm), 0.5 * fwhm)
             sigma = min(max(sigma + ds, 0.5 * sigma), 2.0 * sigma)
