@@ -127,7 +127,7 @@ class NMF(Settings):
         "multistart"; or a result, a DataArray (component, energy) or an array (K, E) to start from.
     restarts : int, default 10
         Starts of "multistart".
-    max_iter : int, default 200
+    max_iter : int, default 400
         Readings of the cube, at most.
     tol : float, default 1e-6
         Stop when the mean relative gain of the objective over five iterations is smaller.

@@ -42,7 +42,7 @@ class Settings(IterativeModel):
     fixed: Mapping[str, Any] | str | None = None
     start: Any = "sample"
     restarts: int = 10
-    max_iter: int = 200
+    max_iter: int = 400
     tol: float = 1e-6
 
     @property

@@ -84,7 +84,7 @@ class PSNMF(IterativeModel):
         nothing is counted are left out. "auto" is 1.3 for X-ray maps and 0 (off) for all others.
     concentration : float, default 0.02
         Parameter of the Dirichlet prior; below one for mostly pure pixels.
-    max_iter : int, default 300
+    max_iter : int, default 400
         Passes over the bins, at most.
     tol : float, default 1e-6
         Stop when the mean relative gain of the objective per iteration is smaller.
@@ -121,7 +121,7 @@ class PSNMF(IterativeModel):
     neighbours: float = 1.0
     smoothing: Any = "auto"
     concentration: float = 0.02
-    max_iter: int = 300
+    max_iter: int = 400
     tol: float = 1e-6
 
     name: ClassVar[str] = "PSNMF"
