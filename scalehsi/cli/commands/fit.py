@@ -72,15 +72,15 @@ def run(
     image: Annotated[Path | None, Option(metavar="IMAGE", help="For pansharpen: an image, such as HAADF.")] = None,
     overwrite: Overwrite = False,
 ) -> dict[str, Any]:
-    chosen, named = make_model(model, n_components, settings_of(assignments)), elements_of(elements)
-    if resume and checkpoint is None:
-        raise InputError("--resume goes on from a checkpoint, and none is named; add --checkpoint DIR")
     signals = signals_of(inputs)
     source: Path | None = cube
     if signals and result is None:
         result, source = cube, None
     if result is None:
-        raise InputError("Missing argument 'RESULT', the store to make; type scalehsi fit CUBE result.zarr -k 3")
+        raise InputError("Missing argument 'RESULT'; type scalehsi fit --help")
+    chosen, named = make_model(model, n_components, settings_of(assignments)), elements_of(elements)
+    if resume and checkpoint is None:
+        raise InputError("--resume goes on from a checkpoint, and none is named; add --checkpoint DIR")
     target = session.destination(result, overwrite=overwrite, source=next(iter(signals.values()), cube))
     if report is not None:
         check_report_folder(report, overwrite=overwrite)

@@ -32,10 +32,10 @@ def run(
     dataset: Dataset = None,
     spectral: Spectral = None,
 ) -> dict[str, Any]:
-    chosen = make_model(model, n_components, settings_of(assignments))
     signals = signals_of(inputs)
     if cube is None and not signals:
-        raise InputError("Missing argument 'CUBE'; type scalehsi plan map.zarr -k 3")
+        raise InputError("Missing argument 'CUBE'; type scalehsi plan --help")
+    chosen = make_model(model, n_components, settings_of(assignments))
     data = open_data(session, cube, chosen, dataset=dataset, signals=signals, spectral=spectral)
     name = ", ".join(signals) if cube is None else cube.name
     with session.connected():
