@@ -229,7 +229,8 @@ def _finished(view: Blocks, model: Model, inputs: Inputs, ended: Ended, *, seed:
     frame = view.cube if inputs.frame is None else inputs.frame
     label(variables, frame)
     if evidence is not None:
-        evidence = replace(evidence, loss=model.attributes(variables).get("loss", evidence.loss))
+        chosen = model.attributes(variables)
+        evidence = replace(evidence, loss=chosen.get("loss", evidence.loss), settings={**evidence.settings, **chosen})
     turning = still_turning(ended.turn, ended.status, flat=ended.flat, max_iter=model.max_iter)
     found = [*model.warnings(variables), *([] if evidence is None else judge(evidence))]
     found += [*([] if turning is None else [turning]), *inherited(view.cube.attrs)]

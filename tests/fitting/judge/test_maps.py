@@ -13,6 +13,7 @@ import scalehsi as hsi
 from scalehsi.fitting.judge.evidence import Bins, Evidence
 from scalehsi.fitting.judge.maps import bins_too_large, maps_not_optimal, one_pixel_component
 from scalehsi.kernels import least_squares, poisson
+from scalehsi.result import result_warnings
 from tests.fitting.judge.reference import evidence_of
 from tests.fitting.judge.scenes import Scene, angles, scene
 
@@ -211,3 +212,15 @@ def test_nothing_raises(name: str) -> None:
     for given, simplex, detector in itertools.product((POISSON, WEIGHTED, PLAIN, MIXTURE), (False, True), detectors):
         found = detector(replace(DEGENERATE[name], simplex=simplex, **given))
         assert found is None or "nan" not in found.text
+
+
+def test_the_weighting_that_was_chosen_is_that_of_the_check() -> None:
+    """With loss="auto" the settings name no weighting; the maps of its fit are the best ones under what it chose."""
+    rng = np.random.default_rng(0)
+    energy = np.arange(100.0, 600.0, 5.0)
+    spectra = np.stack([3e7 * energy**-2.0, 6e9 * energy**-3.0])
+    counts = rng.poisson(rng.random((12, 12, 2)) @ spectra).astype("u2")
+    cube = hsi.make_cube(counts, energy=energy, energy_units="eV", signal="EELS")
+    result = hsi.fit(cube, hsi.NMF(1), seed=0)
+    assert result.attrs["weighting"] == "poisson"
+    assert "maps_not_optimal" not in [w.code for w in result_warnings(result)]
