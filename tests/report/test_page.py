@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import json
 from functools import partial
 from pathlib import Path
 
@@ -58,7 +59,12 @@ def test_everything_from_the_data_is_escaped(tmp_path: Path, no_figures: None) -
     result, _ = eds_result()
     result = result.assign_coords(component=[evil, "b & c", "<i>"])
     result.attrs |= {"title": evil, "source": evil, "history": [evil], "advice": evil, "model": evil}
-    result.attrs |= {"settings": f'{{"<b>": "{evil}"}}', "versions": evil, "seed": evil, "elements": [evil]}
+    result.attrs |= {
+        "settings": f'{{"<b>": "{evil}"}}',
+        "versions": json.dumps({evil: evil}),
+        "seed": evil,
+        "elements": [evil],
+    }
     shown = Page(report(result, tmp_path / "r", others={evil: eds_result()[0]}))
     assert not shown.all("script")
     assert not shown.all("i")

@@ -63,20 +63,27 @@ def thickness_in_simplex(evidence: Evidence) -> ResultWarning | None:
     Measured: wedges of one phase from 1 to 1.2, 1.5, 2, 3 and 4 are found, 2 of 2 each; of one thickness with 3 to 30
     counts a pixel, 16 x 16 pixels, 0 of 30.
     """
-    if not (evidence.simplex and _readable(evidence)):
+    spread = thickness_spread(evidence)
+    if not spread > THICKNESS_SPREAD:
         return None
+    text = f"Abundances sum to one, but the counts vary by {_percent(spread)}: thickness is not in the model."
+    return ResultWarning("thickness_in_simplex", text, _free_totals(evidence))
+
+
+def thickness_spread(evidence: Evidence) -> float:
+    """Range of 90 % of the regions' data over model, relative to the median; 0 where noise alone may make it."""
+    if not (evidence.simplex and _readable(evidence)):
+        return 0.0
     kept, data, model = _by_region(evidence)
     if kept.sum() < 2:
-        return None
+        return 0.0
     ratio = data[kept] / model[kept]
     noise = _noise(evidence, data[kept]) / model[kept]
     low, middle, high = np.percentile(ratio, [5, 50, 95])
     chance = NORMAL_RANGE * float(np.sqrt(np.mean(noise**2)))
-    spread = float(np.sqrt(max((high - low) ** 2 - chance**2, 0.0)) / max(middle, 1e-300))
-    if not (spread > THICKNESS_SPREAD and high - low > CERTAIN_RANGE * chance):
-        return None
-    text = f"Abundances sum to one, but the counts vary by {_percent(spread)}: thickness is not in the model."
-    return ResultWarning("thickness_in_simplex", text, _free_totals(evidence))
+    if not high - low > CERTAIN_RANGE * chance:
+        return 0.0
+    return float(np.sqrt(max((high - low) ** 2 - chance**2, 0.0)) / max(middle, 1e-300))
 
 
 def _readable(evidence: Evidence) -> bool:
