@@ -174,11 +174,12 @@ def daemons(folder: Path, name: str) -> list[psutil.Process]:
 
 @pytest.mark.parametrize("how", ["scancel", pytest.param("wall time", marks=pytest.mark.slow)])
 def test_a_command_in_a_job_that_ends_keeps_its_state(how: str, nodes: Path) -> None:
-    side = 96 if how == "scancel" else 384  # a fit that would take minutes
+    side, k = (96, 3) if how == "scancel" else (384, 8)  # a fit that would take minutes
     cube, _ = hsi.simulate.phases((side, side), n_channels=512, seed=1, chunk=96)
     hsi.save(cube, "map.zarr", overwrite=True)
     fit = (
-        "fit map.zarr r.zarr -k 3 --set loss=poisson --set bin_factor=1 --set tol=0 --set max_iter=1000000 --overwrite"
+        f"fit map.zarr r.zarr -k {k} --set loss=poisson --set bin_factor=1 --set tol=0 --set max_iter=1000000 "
+        "--overwrite"
     )
     state, log = Path(f"{how[:4]}.ckpt"), Path(f"{how[:4]}.log")
     wrap = f"exec {sys.executable} -m scalehsi {fit} --checkpoint {state} --quiet"
