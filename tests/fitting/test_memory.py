@@ -177,6 +177,7 @@ def test_chunks_that_would_kill_a_worker_are_refused_and_the_convert_repairs_the
     assert found["finite"]
 
 
+@pytest.mark.slow
 @pytest.mark.cluster
 def test_a_mixture_of_dense_counts_stays_within_the_memory(tmp_path: Path) -> None:
     found = repaired(tmp_path, "uint16", (64, 64, 512), "psnmf")

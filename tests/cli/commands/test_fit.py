@@ -140,6 +140,7 @@ def test_fit_of_the_measured_map(answer, tmp_path):
     assert all(line in page for line in ("Mg Kα", "Si Kα", "Ca Kα", "Fe Kα"))
 
 
+@pytest.mark.slow  # that of a HyperSpy file is the same on fewer counts
 @pytest.mark.cluster
 @pytest.mark.skipif(not EDX.is_file(), reason="the measured map is not on this machine")
 def test_fit_of_the_measured_map_on_two_processes(answer, tmp_path):
