@@ -10,10 +10,10 @@ import numpy as np
 import xarray as xr
 
 from scalehsi.arrays import Float
-from scalehsi.blocks import BlockFunction, Blocks, map_fold
+from scalehsi.blocks import BlockFunction, Blocks, map_fold, open_blocks
 from scalehsi.blocks.blas import one_blas_thread
+from scalehsi.blocks.opening import MIN_STREAMED_BLOCK_BYTES
 from scalehsi.checks import check_components, choice, is_number, require
-from scalehsi.fitting import binning
 from scalehsi.fitting.model import Cost, IterativeModel, State, Stats, Variables
 from scalehsi.fitting.survey import survey
 from scalehsi.kernels import least_squares
@@ -24,6 +24,7 @@ from scalehsi.kernels.least_squares.edge_background import Axis
 from scalehsi.models.coupled.window import Window, axis_ev, find_window
 from scalehsi.models.nmf import extrapolation
 from scalehsi.models.nmf.losses import channel_weights
+from scalehsi.prepare import bin as add_up
 from scalehsi.result import ResultWarning
 from scalehsi.schema import BACKGROUND, COMPONENT, ENDMEMBERS, ENERGY, MEAN_SPECTRUM
 
@@ -149,7 +150,13 @@ class BackgroundNMF(IterativeModel):
         sides = [min(BIN_PIXELS, n) for n in view.shape[-2:]]
         while sides != [1, 1] and self._bins(view, sides) < 4 * self.n_components:
             sides = [max(1, side // 2) for side in sides]
-        target = binning.binned(view, *sides)
+        target = view
+        if max(sides) > 1:
+            bins = add_up(view.cube, y=sides[0], x=sides[1])
+            # A block of bins holds all of its pixels while it is made, so it is as much smaller as the bins are.
+            share = bins.dtype.itemsize / (view.cube.dtype.itemsize * sides[0] * sides[1])
+            size = max(1, int(MIN_STREAMED_BLOCK_BYTES * share))
+            target = open_blocks(bins, device=view.device, resident=False, block_bytes=size)
         sample = survey(target, seed=seed, counts=False, least=4 * self.n_components, entropy=False).sample
         rows = np.asarray(sample, dtype=np.float64)
         total = rows.sum(axis=1)
