@@ -15,6 +15,7 @@ from scalehsi.physics.line_names import split_symbols
 from scalehsi.prepare.background import Law, gains_of
 from scalehsi.prepare.edge_windows import (
     LEAST_CHANNELS,
+    EdgeWindows,
     Range,
     edge_energy,
     propose_windows,
@@ -61,8 +62,8 @@ def edge_maps(
     cube : xarray.DataArray
         Dims ``(..., "y", "x", "energy")``. With ``attrs["signal"]`` "EDS" maps of X-ray lines.
     edges : mapping of str to (low, high), or sequence of str, optional
-        Signal windows in the unit of the axis by name, ``{"Cu L3": (925, 960)}``, or names alone. X-ray lines are
-        named, ``["Fe Ka"]``. Default: the edges of ``elements`` that have good windows.
+        Signal windows in the unit of the axis by name, ``{"Cu L3": (925, 960)}``, or names alone, ``["Cu L3"]`` or
+        ``["Cu"]``. X-ray lines are named, ``["Fe Ka"]``. Default: the edges of ``elements`` that have good windows.
     background : (low, high), or mapping of str to such, optional
         Window of the fit, of 10 channels or more; one for all edges or by name. Default: proposed, from 0.8 of the
         onset (50 eV behind the previous edge) to 1 % below it (5 eV at least).
@@ -147,10 +148,12 @@ def _edges(
             raise InputError(f"edge_maps: {'; '.join(refused)}")
         for words in refused:
             logger.warning("edge_maps: %s", words)
+    else:  # an element stands for its edges
+        names = [edge for name in names for edge in ([name] if name in given else _edges_of(name, proposed))]
     found = []
     for name in names:
         one = proposed.get(name)
-        fit, signal = fits.get(name), given.get(name)
+        fit, signal = fits.get(name, fits.get(name.split(" ")[0])), given.get(name)
         if (fit is None or signal is None) and one is None:
             raise InputError(f"edge_maps: no windows are known for {name!r}; type background=(low, high)")
         if fit is None and one is not None:
@@ -160,6 +163,12 @@ def _edges(
         signal = one.signal if signal is None and one is not None else signal
         found.append(_checked(cube, name, fit, signal, white_lines.get(name, ())))
     return found
+
+
+def _edges_of(name: str, proposed: Mapping[str, EdgeWindows]) -> list[str]:
+    """The edges with good windows that an element names, else the name itself. proposed: windows by edge."""
+    good = [edge for edge, one in proposed.items() if edge.split(" ")[0] == name and not one.refusal]
+    return good or [next((edge for edge in proposed if edge.split(" ")[0] == name), name)]
 
 
 def _checked(cube: xr.DataArray, name: str, fit: Any, signal: Any, lines: Any) -> _Edge:

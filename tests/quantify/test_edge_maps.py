@@ -61,6 +61,17 @@ def test_elements_alone_are_enough() -> None:
     assert_allclose(named["net"].values, found["net"].values)
 
 
+def test_an_element_stands_for_its_edges() -> None:
+    cube = edge_cube().assign_attrs(elements="")
+    named = hsi.quantify.edge_maps(cube, elements=["O"])
+    assert_allclose(hsi.quantify.edge_maps(cube, ["O"])["net"].values, named["net"].values)
+    found = hsi.quantify.edge_maps(cube, ["O"], background={"O": (420, 520)})
+    assert found["edge"].values.tolist() == ["O K"]
+    assert_allclose(found["fit_window"].values[0], [420, 520])
+    with pytest.raises(InputError, match="no element is called 'Zz'"):
+        hsi.quantify.edge_maps(cube, ["Zz"])
+
+
 def test_white_lines_are_a_ratio_with_an_error_where_they_are_seen() -> None:
     energy = 500.0 + np.arange(400.0)
     mean = 1e4 * (energy / 500) ** -3 + 100 * (energy > 640.3)

@@ -73,8 +73,8 @@ def drift(evidence: Evidence) -> ResultWarning | None:
     EDX of 500, 0.15 in EELS of 2000, 0.1 in EELS of 20 000. The size is right to 35 % in 39 of 40 ramps of EDX and in
     37 of 40 of EELS, whose edges are as sharp as the channels.
     False alarms without drift: 0 of 195 fits of NMF and PSNMF with the right number of components (EDX of 20 to 500
-    counts, EELS of 2000 and 20 000; smooth phases, grains, rare phases), and 0 of 80 of EDX with one component too many
-    or too few, whose windows agree to 0.68 at most where those of planted drifts agree to 0.91.
+    counts, EELS of 2000 and 20 000; smooth phases, grains, rare phases), 0 of 96 of EELS and 0 of 80 of EDX with one
+    too many or too few, whose windows agree to 0.68 at most where those of planted drifts agree to 0.91.
 
     Parameters
     ----------
