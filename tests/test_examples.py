@@ -46,6 +46,13 @@ def test_local_cluster(tmp_path: Path) -> None:
     assert float(found[1]) < 1e-4
 
 
+def test_network_series(tmp_path: Path) -> None:
+    out = run([str(ROOT / "examples" / "06_network_series.py"), "here"], tmp_path)
+    assert float(re.search(r"within (\S+) degrees", out)[1]) < 0.5  # type: ignore[index]
+    assert [float(s) >= 0.99 for s in re.findall(r"at least (\S+)", out)] == [True, True]
+    assert (tmp_path / "here" / "report" / "index.html").is_file()
+
+
 def test_own_model(tmp_path: Path) -> None:
     out = run([str(ROOT / "examples" / "03_own_model.py")], tmp_path)
     angles = [float(a) for a in re.findall(r"\d+\.\d", out.split("angles")[1])]

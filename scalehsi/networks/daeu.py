@@ -111,6 +111,8 @@ class DAEU(Network):
     maps (three scenes): 0.0015 and 0.0054, with maps by FCLS 0.0033. On one scene each: with a wedge of thickness 0.044
     and 0.25 (VCA 0.028 and 0.58), without pure pixels 0.021 and 0.090 (0.028 and 0.21), with drift of six channels
     0.051 and 0.15 (0.060 and 0.62). Thickness, drift and a scene without pure pixels are warned of.
+    Where nearly all pixels are pure training is unstable: 2 degrees on squares of one phase each, where `VCA` and
+    `UDAS` have 0.2; ``network_collapsed`` says it.
 
     The result has ``weights_*`` (plain arrays of the network), ``held_out_loss`` (iteration), ``training_pixel``, and
     in ``network_checks`` what the warnings of a collapse are drawn from.
