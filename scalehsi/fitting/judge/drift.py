@@ -292,7 +292,7 @@ def _is_single_edge(evidence: Evidence) -> bool:
 
 
 def _binned(rows: Float, factor: int) -> Float:
-    """Sums of ``factor`` channels; what is left over at the end is left out. rows: (..., E)."""
+    """Sums of ``factor`` channels; channels at the end that do not fill a group are left out. rows: (..., E)."""
     if factor == 1:
         return rows
     n = rows.shape[-1] // factor
