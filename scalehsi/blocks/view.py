@@ -239,7 +239,8 @@ class Blocks:
     def _readers(self) -> list[list[Reader]] | None:
         """Of each cube a reader of each block, or None where blocks share tasks and cannot be read separately."""
         found = [separate_readers(self.key("common"), self.cuts.cut(each.data)) for each in self.cuts.cubes]
-        return None if None in found else found  # type: ignore[return-value]
+        readers = [each for each in found if each is not None]
+        return readers if len(readers) == len(found) else None
 
     def align(self, values: xr.DataArray, *, hold: bool = False) -> Pixels:
         """Make a handle of maps over the cube's pixels.

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import argparse
 import time
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 import xarray as xr
@@ -33,8 +33,8 @@ class Errors(NamedTuple):
     maps: float
 
 
-def scene(**settings: object) -> tuple[Cubes, xr.Dataset]:
-    made = hsi.simulate.coupled(**settings)  # type: ignore[arg-type]
+def scene(**settings: Any) -> tuple[Cubes, xr.Dataset]:
+    made = hsi.simulate.coupled(**settings)
     return {name: cube.compute() for name, cube in made.cubes.items()}, made.truth.compute()
 
 
@@ -56,7 +56,7 @@ def map_error(truth: np.ndarray, found: np.ndarray) -> float:
 def judged(truth: xr.Dataset, eels: np.ndarray | None, edx: np.ndarray | None, maps: np.ndarray) -> Errors:
     """Errors of spectra and maps; the components are matched by EDX where it was fitted."""
     known = truth["endmembers"].values if edx is not None else truth["endmembers_eels"].values
-    order = order_of(known, edx if edx is not None else eels)  # type: ignore[arg-type]
+    order = order_of(known, np.asarray(edx if edx is not None else eels))
     return Errors(
         float(np.mean(angle(truth["endmembers_eels"].values, eels, order))) if eels is not None else np.nan,
         float(np.mean(angle(truth["endmembers"].values, edx, order))) if edx is not None else np.nan,

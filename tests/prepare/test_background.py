@@ -168,7 +168,8 @@ def test_wrong_arguments_say_what_to_type(arguments: dict[str, Any], message: st
 def test_a_window_may_end_with_the_axis_and_is_said_to_reach_beyond_it(caplog: pytest.LogCaptureFixture) -> None:
     cube = edge_cube()
     with caplog.at_level(logging.WARNING, logger="scalehsi"):
-        open_end = prepare.remove_background(cube, (None, 525), **GAINS)  # type: ignore[arg-type]
+        open_begin: Any = (None, 525)
+        open_end = prepare.remove_background(cube, open_begin, **GAINS)
     assert not caplog.text
     with caplog.at_level(logging.WARNING, logger="scalehsi"):
         beyond = prepare.remove_background(cube, (300, 525), **GAINS)

@@ -18,10 +18,10 @@ def fractions(maps: Any) -> np.ndarray:
 
 def test_chunks_do_not_change_the_data_and_counts_are_those_asked_for() -> None:
     scene = hsi.simulate.coupled((24, 20), seed=3)
-    again = KINDS["coupled"](**{**json.loads(scene.truth.attrs["settings"]), "chunk": (7, 9)})
+    again: Any = KINDS["coupled"](**{**json.loads(scene.truth.attrs["settings"]), "chunk": (7, 9)})
     for name, counts in (("eels", 2e4), ("edx", 50.0)):
         cube = scene.cubes[name].compute()
-        np.testing.assert_array_equal(cube, again.cubes[name])  # type: ignore[union-attr]
+        np.testing.assert_array_equal(cube, again.cubes[name])
         assert float(cube.sum("energy").mean()) == pytest.approx(counts, rel=0.03)
     assert float(scene.cubes["eels"].min()) < 0
     other = hsi.simulate.coupled((24, 20), seed=4)

@@ -153,7 +153,7 @@ def check_shared(cubes: Mapping[str, xr.DataArray]) -> None:
     """Refuse masks that leave no pixel with two signals."""
     masks = [_mask(cube) for cube in cubes.values()]
     if any(MASK in cube.coords for cube in cubes.values()):
-        number = int((sum(each.astype(np.int64) for each in masks) >= 2).sum())  # type: ignore[union-attr,attr-defined]
+        number = int((xr.concat(masks, SIGNAL).sum(SIGNAL) >= 2).sum())
         names = " and ".join(map(repr, cubes))
         require(
             number, f"the masks of {names} leave no pixel with two signals (True = use); invert one with mask=~mask"
@@ -167,9 +167,9 @@ def exposures(view: Blocks, names: Sequence[str], lost: Sequence[bool], factor: 
         return ()
     target = binned(view, names, lost, factor)
     if EXPOSURE not in target.companions:
-        masks = [_mask(cube).astype(np.float32) for cube in cubes.values()]
+        masks: list[Any] = [_mask(cube).astype(np.float32) for cube in cubes.values()]
         if factor > 1:
-            masks = [each.coarsen({Y: factor, X: factor}, boundary="trim").mean() for each in masks]  # type: ignore[attr-defined]
+            masks = [each.coarsen({Y: factor, X: factor}, boundary="trim").mean() for each in masks]
         target.companions[EXPOSURE] = target.align(xr.concat(masks, SIGNAL).transpose(..., SIGNAL), hold=True)
     return (target.companions[EXPOSURE],)
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import numbers
 from collections.abc import Mapping, Sequence
 from typing import Any, Final
 
@@ -82,7 +83,7 @@ def zero_channels(zeros: Any, cubes: Mapping[str, xr.DataArray], n_components: i
 
 
 def _is_window(what: Any) -> bool:
-    return isinstance(what, (tuple, list)) and len(what) == 2 and all(is_number(v, (int, float)) for v in what)  # type: ignore[arg-type]
+    return isinstance(what, (tuple, list)) and len(what) == 2 and all(is_number(v, numbers.Real) for v in what)
 
 
 def _channels(what: Any, cube: xr.DataArray, name: str) -> Bool:
