@@ -57,7 +57,10 @@ class _Watch:
         self._done.set()
 
     def _run(self) -> None:
-        while not self._done.wait(POLL_SECONDS):
+        # The first look is at once: workers that are lost within the first seconds must have been seen.
+        wait = 0.0
+        while not self._done.wait(wait):
+            wait = POLL_SECONDS
             try:
                 self._look(time.monotonic())
             except Exception as error:  # no answer: the client notices that its scheduler is gone

@@ -225,13 +225,15 @@ def test_a_fit_whose_nodes_are_all_lost_ends_with_its_checkpoint(nodes: Path) ->
                     process.kill()
             killed.append(time.monotonic())
 
-    with hsi.connect("slurm", **{**JOB, **LOOPBACK}, wait=60):
-        with pytest.raises(hsi.WorkersLost, match=r"all workers of the cluster are gone.*the state is in lost.ckpt"):
-            hsi.fit(cube, model, seed=0, progress=kill, checkpoint="lost.ckpt")
-        assert time.monotonic() - killed[0] < 60
-    for words in (("down",), ("up", "--nodes", 3, "--cpus", 2, "--memory", 4000)):
-        done = local_slurm(words[0], nodes, *words[1:])
-        assert done.returncode == 0, done.stderr
+    try:
+        with hsi.connect("slurm", **{**JOB, **LOOPBACK}, wait=60):
+            with pytest.raises(hsi.WorkersLost, match=r"all workers of the cluster are gone.*state is in lost.ckpt"):
+                hsi.fit(cube, model, seed=0, progress=kill, checkpoint="lost.ckpt")
+            assert time.monotonic() - killed[0] < 60
+    finally:
+        for words in (("down",), ("up", "--nodes", 3, "--cpus", 2, "--memory", 4000)):
+            done = local_slurm(words[0], nodes, *words[1:])
+            assert done.returncode == 0, done.stderr
 
 
 def test_down_leaves_nothing_running(nodes):

@@ -7,6 +7,7 @@ import os
 import signal
 import subprocess
 import sys
+import threading
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -117,6 +118,30 @@ def test_what_is_lost_for_good_ends_the_fit_with_its_checkpoint(
     assert f"the state is in {tmp_path / 'ck'}: fit again with --resume" in err
     assert len(err.splitlines()) == 1
     assert not (tmp_path / "r.zarr").exists()
+
+
+def test_workers_that_are_lost_within_the_first_second_were_seen(monkeypatch: pytest.MonkeyPatch) -> None:
+    seen, cancelled = threading.Event(), threading.Event()
+
+    class Client:
+        status = "running"
+        workers: tuple[str, ...] = ("a",)
+
+        def scheduler_info(self, **_: Any) -> dict[str, Any]:
+            seen.set()
+            return {"workers": {name: {"id": name} for name in self.workers}}
+
+    monkeypatch.setattr(lost_workers, "POLL_SECONDS", 0.3)
+    monkeypatch.setattr(lost_workers, "TIMEOUT", "100ms")
+    client = Client()
+    watch = lost_workers._Watch(client)
+    monkeypatch.setattr(watch, "_cancel", cancelled.set)
+    watch.start()
+    assert seen.wait(0.2), "the first look is at once"
+    client.workers = ()
+    assert cancelled.wait(10)
+    watch.stop()
+    assert watch.reason.startswith("all workers of the cluster are gone")
 
 
 def test_workers_that_die_again_and_again_are_lost(monkeypatch: pytest.MonkeyPatch) -> None:
