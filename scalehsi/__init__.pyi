@@ -6,6 +6,7 @@ from . import plots as plots
 from . import prepare as prepare
 from . import quantify as quantify
 from . import simulate as simulate
+from . import sklearn as sklearn
 from .cluster import connect as connect
 from .cube import check_cube as check_cube
 from .cube import check_finite as check_finite

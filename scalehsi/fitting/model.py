@@ -12,7 +12,7 @@ import numbers
 from collections.abc import Mapping
 from dataclasses import dataclass
 from types import MappingProxyType
-from typing import Any, ClassVar, Final, NamedTuple, Self
+from typing import TYPE_CHECKING, Any, ClassVar, Final, NamedTuple, Self
 
 import numpy as np
 import xarray as xr
@@ -21,6 +21,7 @@ from scalehsi import arrays
 from scalehsi.blocks import BlockFunction, Blocks, Pixels
 from scalehsi.checks import is_number, require
 from scalehsi.cube import check_cube
+from scalehsi.fitting.foreign_words import attribute_answer, setting_answer
 from scalehsi.result import ResultWarning
 from scalehsi.schema import InputError, Status, suggest
 
@@ -148,6 +149,18 @@ class Model:
     max_iter: int = dataclasses.field(default=1, kw_only=True)
     tol: float = dataclasses.field(default=0.0, kw_only=True)
 
+    def __new__(cls, *_: Any, **settings: Any) -> Self:
+        """Answer keywords of scikit-learn with ours, before the dataclass refuses them as unknown."""
+        for name in settings.keys() - {f.name for f in dataclasses.fields(cls)}:
+            if answer := setting_answer(cls.__name__, name):
+                raise InputError(answer)
+        return super().__new__(cls)
+
+    if not TYPE_CHECKING:  # type checkers would take every attribute for known
+
+        def __getattr__(self, name: str) -> Any:
+            raise AttributeError(attribute_answer(type(self).__name__, name))
+
     def __post_init__(self) -> None:
         whole, real = is_number(self.max_iter, numbers.Integral), is_number(self.tol, numbers.Real)
         require(whole and self.max_iter >= 1, f"max_iter is a whole number of at least 1, got {self.max_iter!r}")
@@ -263,7 +276,8 @@ class Model:
         known = {f.name for f in dataclasses.fields(cls) if f.init}
         for name in settings:
             if name not in known:
-                raise InputError(f"{cls.name} has no setting {name!r}; {suggest(name, known)}")
+                answer = setting_answer(cls.name, name)
+                raise InputError(answer or f"{cls.name} has no setting {name!r}; {suggest(name, known)}")
         try:
             return cls(**settings)
         except TypeError as error:
