@@ -24,6 +24,8 @@ from .models.gp import lengthscale_scan as lengthscale_scan
 from .models.psnmf import scan_bins as scan_bins
 from .models.rank_selection import select_rank as select_rank
 from .report import report as report
+from .report.export import export as export
+from .result import name_components as name_components
 from .schema import InputError as InputError
 from .schema import Interrupted as Interrupted
 from .schema import WorkersLost as WorkersLost

@@ -330,6 +330,53 @@ def names_of_components(attrs: Mapping[str, Any]) -> tuple[str, ...]:
     return () if given is None else tuple(map(str, np.ravel(given)))
 
 
+def name_components(result: xr.Dataset, names: Sequence[str]) -> xr.Dataset:
+    """Name the components of a result once, for its plots and report, for files, and for all that is made from it.
+
+    Parameters
+    ----------
+    result : xarray.Dataset
+        A result of `scalehsi.fit`, or of `scalehsi.open_result`.
+    names : sequence of str
+        One for each component, in their order: ``["matrix", "Fe oxide"]``.
+
+    Returns
+    -------
+    xarray.Dataset
+        A copy that shares its values. The names are in ``attrs["components"]``; `scalehsi.save`, `scalehsi.report`,
+        `scalehsi.export`, `scalehsi.plots`, `scalehsi.project`, `scalehsi.reconstruct` and `scalehsi.quantify` keep
+        them. Components are still selected by number, ``result.sel(component=1)``.
+
+    Raises
+    ------
+    InputError
+        When there are more or fewer names than components, two are equal, or one is empty, holds a comma or a line
+        break, or is no text.
+
+    Examples
+    --------
+    >>> import scalehsi as hsi
+    >>> cube, truth = hsi.simulate.chequerboard((16, 16), n_channels=64)
+    >>> result = hsi.fit(cube, hsi.NMF(4, max_iter=10), seed=0)
+    >>> names_of_components(hsi.name_components(result, ["matrix", "Fe oxide", "film", "dirt"]).attrs)
+    ('matrix', 'Fe oxide', 'film', 'dirt')
+    """
+    check_result(result, spectra=False)
+    count = result.sizes[COMPONENT]
+    example = f"give {count} texts, such as {[f'phase {k + 1}' for k in range(min(count, 2))]}"
+    given = [names] if isinstance(names, str) else list(names)
+    if not all(isinstance(name, str) for name in given):
+        raise InputError(f"names of components are texts, got {given!r}; {example}")
+    given = [name.strip() for name in given]
+    if len(given) != count:
+        raise InputError(f"{len(given)} names are given for {count} components; {example}")
+    for name in given:
+        if not name.isprintable() or not name or "," in name or given.count(name) > 1:
+            raise InputError(f"{name!r} cannot name a component: names differ, and hold neither commas nor line breaks")
+    # The comma behind a single name keeps its blanks from separating it.
+    return result.assign_attrs(components=", ".join(given) + ("," if count == 1 else ""))
+
+
 def _check_energy(result: xr.Dataset) -> None:
     """Refuse energies that are no numbers; without any, channels are counted."""
     if ENERGY not in result.coords:

@@ -139,6 +139,8 @@ def fit(
                 tracker.enter("maps", len(ended.objective))
                 result = _finished(view, model, inputs, ended, seed=seed, residual=residual)
                 result.attrs["readings"] = _readings(view, apart=inputs.others)
+                if isinstance(cube, xr.Dataset) and "components" in cube.attrs:
+                    result.attrs["components"] = cube.attrs["components"]  # maps of a result keep their names
                 if inputs.others:
                     result.attrs["sources"] = provenance(inputs)
                 if inner:

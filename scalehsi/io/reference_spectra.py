@@ -79,7 +79,8 @@ def _table(path: Path) -> xr.DataArray:
     if values.ndim != 2 or values.shape[1] != len(header) or len(header) < 2:
         raise InputError(f"{path.name!r} has {len(header)} headers and rows of another length; {example}")
     axis = xr.DataArray(values[:, 0], dims=ENERGY, attrs={"units": unit})
-    return _as_spectra(values[:, 1:].T, axis, header[1:])
+    names = [re.sub(r" \((counts|intensity)\)$", "", name) for name in header[1:]]  # of `scalehsi.export`
+    return _as_spectra(values[:, 1:].T, axis, names)
 
 
 def _as_spectra(rows: np.ndarray, axis: xr.DataArray, names: list[str]) -> xr.DataArray:

@@ -106,7 +106,10 @@ def project(
     )[ABUNDANCES]
     maps = handle.to_dataarray({COMPONENT: result.sizes[COMPONENT]})
     maps = maps.assign_coords({COMPONENT: result[COMPONENT]}).rename(ABUNDANCES)
-    maps.attrs = {**result[ABUNDANCES].attrs, "model": result.attrs["model"]}
+    maps.attrs = {
+        **result[ABUNDANCES].attrs,
+        **{k: result.attrs[k] for k in ("model", "components") if k in result.attrs},
+    }
     if note := model.projection_note(result):
         log.warning("maps of the fitted cube differ from those of its fit: %s", note)
         maps.attrs["difference"] = note
@@ -129,6 +132,8 @@ def _project_spectra(
     names = spectra.coords.get(COMPONENT, np.arange(1, len(s) + 1))
     maps = handle.to_dataarray({COMPONENT: len(s)}).assign_coords({COMPONENT: np.asarray(names)}).rename(ABUNDANCES)
     maps.attrs = {"long_name": "abundance", "constraint": constraint}
+    if isinstance(given, xr.Dataset) and "components" in given.attrs:
+        maps.attrs["components"] = given.attrs["components"]
     return maps
 
 
@@ -188,7 +193,9 @@ def reconstruct(result: xr.Dataset, *, dtype: Any = np.float32) -> xr.DataArray:
         {d: result[d] for d in (*modes, ENERGY) if d in result.coords}
     )
     cube = cube.rename("reconstruction")
-    cube.attrs = {k: v for k, v in result.attrs.items() if k in ("signal", "title", "elements", "history")}
+    cube.attrs = {
+        k: v for k, v in result.attrs.items() if k in ("signal", "title", "elements", "components", "history")
+    }
     return with_history(cube, f"reconstruct from {result.attrs['model']}, {result.sizes[COMPONENT]} components")
 
 

@@ -2,6 +2,7 @@
 
 from scalehsi.plots.public import (
     comparison,
+    components,
     composite,
     composition,
     denoised,
@@ -17,6 +18,7 @@ from scalehsi.plots.public_scans import bins, lengthscales, noise_ratios, rank
 __all__ = [
     "bins",
     "comparison",
+    "components",
     "composite",
     "composition",
     "denoised",

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from typing import Any, Final
 
 import numpy as np
@@ -10,7 +11,7 @@ import xarray as xr
 
 from scalehsi.arrays import NumpyArray
 from scalehsi.result import names_of_components
-from scalehsi.schema import ABUNDANCES, COMPONENT, ENERGY, ITERATION, LENGTH_UNITS, OBJECTIVE, X, Y
+from scalehsi.schema import ABUNDANCES, COMPONENT, ENERGY, ITERATION, LENGTH_UNITS, OBJECTIVE, InputError, X, Y
 
 MAX_POSITIONS: Final = 4
 """Number of positions along leading dims (time, tilt ...) that are shown."""
@@ -45,6 +46,26 @@ def component_names(result: xr.Dataset) -> tuple[str, ...]:
     if COMPONENT in result.coords and result[COMPONENT].dtype.kind in "OUST":
         return tuple(str(name) for name in result[COMPONENT].values)
     return tuple(f"Component {number + 1}" for number in range(count))
+
+
+def numbers_of(names: Sequence[str], chosen: Sequence[int | str] | None) -> list[int]:
+    """Positions, from 0, of components that are given by their numbers, from 1, or names; of all for None.
+
+    Examples
+    --------
+    >>> numbers_of(("matrix", "oxide"), ["oxide", 1]), numbers_of(("matrix", "oxide"), None)
+    ([1, 0], [0, 1])
+    """
+    found = []
+    for one in range(1, len(names) + 1) if chosen is None else chosen:
+        number = names.index(one) + 1 if one in names else int(one) if str(one).isdecimal() else 0
+        if not 1 <= number <= len(names):
+            listed = ", ".join(names)
+            raise InputError(f"there is no component {one!r}; there are {len(names)}, counted from 1: {listed}")
+        found.append(number - 1)
+    if not found:
+        raise InputError(f"no component is chosen; there are {len(names)}: {', '.join(names)}")
+    return found
 
 
 def energy_axis(result: xr.Dataset) -> NumpyArray:

@@ -56,7 +56,7 @@ def draw_maps(view: Digest, ax: Axes | None = None) -> Figure:
     drawn = intensity_maps(view)
     for number in range(count):
         axes_of = grid[number] if places > 1 else grid.ravel()[number : number + 1]
-        _draw_component(figure, list(axes_of), view, number, drawn[number])
+        draw_component(figure, list(axes_of), view, number, drawn[number])
     for axes in grid.ravel()[count if places == 1 else grid.size :]:
         axes.set_visible(False)
     return figure
@@ -67,11 +67,11 @@ def draw_map(view: Digest, number: int, ax: Axes | None = None) -> Figure:
     width = 0.5 * style.WIDTH_INCHES
     height = min(max(0.85 * width * style.panel_shape(view) + PANEL_TITLE_INCHES, 1.2), 2.0 * width)
     figure, axes = style.one_panel(width, height, ax)
-    _draw_component(figure, [axes], view, number, intensity_maps(view)[number])
+    draw_component(figure, [axes], view, number, intensity_maps(view)[number])
     return figure
 
 
-def _draw_component(figure: Any, axes_of: list[Axes], view: Digest, number: int, maps: NumpyArray) -> None:
+def draw_component(figure: Any, axes_of: list[Axes], view: Digest, number: int, maps: NumpyArray) -> None:
     """Draw the maps (N, ny, nx) of component `number` on axes, and their colour bar in the figure."""
     colours = style.colour_map(style.SIGNED_COLOURS if view.signed else style.MAP_COLOURS)
     low, high = colour_limits(maps, signed=view.signed)

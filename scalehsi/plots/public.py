@@ -28,7 +28,9 @@ import xarray as xr
 
 from scalehsi import metrics
 from scalehsi.cube import check_cube
+from scalehsi.plots.components import draw_components
 from scalehsi.plots.composition import draw_fits, names_of_spectra
+from scalehsi.plots.coordinates import numbers_of
 from scalehsi.plots.denoised import draw_denoised, energy_window
 from scalehsi.plots.digest import Digest, digest
 from scalehsi.plots.maps import draw_composite, draw_map, draw_maps
@@ -103,13 +105,42 @@ def map(result: xr.Dataset | Digest, component: int | str = 1, *, ax: Axes | Non
     2
     """
     view = digest(result)
-    count = len(view.names)
-    number = view.names.index(component) + 1 if isinstance(component, str) and component in view.names else component
-    if not isinstance(number, int) or not 1 <= number <= count:
-        raise InputError(
-            f"there is no component {component!r}; there are {count}, counted from 1: {', '.join(view.names)}"
-        )
-    return draw_map(view, number - 1, ax)
+    return draw_map(view, *numbers_of(view.names, [component]), ax)
+
+
+def components(
+    result: xr.Dataset | Digest, *, chosen: Sequence[int | str] | None = None, ax: Axes | None = None
+) -> Figure:
+    """Draw components for a paper: a row each, its map with a scale bar, and its spectrum with lines or edges labelled.
+
+    Parameters
+    ----------
+    result : xarray.Dataset
+        A result of `scalehsi.fit`. Names come from `scalehsi.name_components`.
+    chosen : sequence of int or str, optional
+        Numbers of components, counted from 1 as in the result, or names; all by default.
+    ax : matplotlib.axes.Axes, optional
+        Axes of ``plt.subplots()`` that the panels replace; by default a figure of its own.
+
+    Returns
+    -------
+    matplotlib.figure.Figure
+        10 inches wide. ``scalehsi.export(result, "figure.pdf")`` writes it.
+
+    Raises
+    ------
+    InputError
+        When there is no such component, or the result lacks a variable.
+
+    Examples
+    --------
+    >>> import scalehsi as hsi
+    >>> cube, truth = hsi.simulate.chequerboard((16, 16), n_channels=64)
+    >>> len(hsi.plots.components(truth, chosen=[1, 3]).axes)
+    6
+    """
+    view = digest(result)
+    return draw_components(view, numbers_of(view.names, chosen), ax)
 
 
 def composite(result: xr.Dataset | Digest, *, ax: Axes | None = None) -> Figure:

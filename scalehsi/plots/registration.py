@@ -12,6 +12,7 @@ from scalehsi.kernels.resampling.footprints import summed_area
 from scalehsi.plots import style
 from scalehsi.registration.rasters import Placement, Raster, rasters
 from scalehsi.registration.register import MIN_COVERED, footprints
+from scalehsi.result import names_of_components
 from scalehsi.schema import ABUNDANCES, COMPONENT, ENDMEMBERS, ENERGY, X, Y
 
 if TYPE_CHECKING:
@@ -37,7 +38,8 @@ def draw_registration(result: xr.Dataset) -> Figure:
         spatial = averaged_over_coarse_pixels(result, number, raster)
         low, top = np.nanmin(spectral), np.nanmax(spectral)
         most = float(np.nanmax(np.abs(spectral - spatial), initial=0.0)) or 1.0
-        name = f"component {result[COMPONENT].values[number]}"
+        given = names_of_components(result.attrs)
+        name = given[number] if given else f"component {result[COMPONENT].values[number]}"
         panels = (
             (spectral, f"{name}: spectral", style.MAP_COLOURS, low, top),
             (spatial, "spatial, averaged", style.MAP_COLOURS, low, top),

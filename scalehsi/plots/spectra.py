@@ -97,7 +97,7 @@ def draw_spectra(
         marks = component_marks(view) if chosen else []
     spectra = view.endmembers if view.signed else intensity_spectra(view)
     for axes, number in zip(panels[int(overview) :], chosen, strict=True):
-        _panel(axes, view, number, spectra[number], marks[number], log=_use_log(view, spectra[number], scale))
+        draw_panel(axes, view, number, spectra[number], marks[number], scale=scale)
     return figure
 
 
@@ -138,8 +138,21 @@ def _overview(axes: Axes, view: Digest) -> None:
     axes.set_xlim(float(view.energy[0]), float(view.energy[-1]))
 
 
-def _panel(axes: Axes, view: Digest, number: int, spectrum: NumpyArray, marks: Sequence[Mark], *, log: bool) -> None:
-    """Draw one spectrum (E,) of component `number` with its labels; `log` is the scale of its intensity axis."""
+def draw_panel(
+    axes: Axes,
+    view: Digest,
+    number: int,
+    spectrum: NumpyArray,
+    marks: Sequence[Mark],
+    *,
+    scale: Scale,
+    inches: float = style.AXES_INCHES,
+) -> None:
+    """Draw one spectrum (E,) of component `number` with its labels, on axes of a width in inches.
+
+    `scale` is that of the intensity axis, as in `draw_spectra`.
+    """
+    log = _use_log(view, spectrum, scale)
     colour = style.colour(number)
     flat = smooth(view.energy_kev, np.nan_to_num(spectrum))[0] if smoothed(view) else spectrum
     if smoothed(view):
@@ -156,7 +169,7 @@ def _panel(axes: Axes, view: Digest, number: int, spectrum: NumpyArray, marks: S
     style.style_axes(axes, xlabel=energy_label(view), ylabel=f"{unit}\n(log scale)" if log else unit)
     if not log:
         axes.yaxis.set_major_formatter(style.tick_format())
-    draw_line_names(axes, view, marks, flat, high)
+    draw_line_names(axes, view, marks, flat, high, inches=inches)
     share = share_text(view.shares[number], unit=share_unit(view))
     left = _crowded(flat, low, high, log=log)
     axes.text(
@@ -173,12 +186,22 @@ def _panel(axes: Axes, view: Digest, number: int, spectrum: NumpyArray, marks: S
     )
 
 
-def draw_line_names(axes: Axes, view: Digest, marks: Sequence[Mark], spectrum: NumpyArray, high: float) -> None:
+def draw_line_names(
+    axes: Axes,
+    view: Digest,
+    marks: Sequence[Mark],
+    spectrum: NumpyArray,
+    high: float,
+    *,
+    inches: float = style.AXES_INCHES,
+) -> None:
     """Label the highest peaks, or the edges, in a row above the axes.
 
-    `spectrum` (E,) is the drawn line at whose peaks thin vertical lines begin; `high` is the upper end of the axes.
+    `spectrum` (E,) is the drawn line at whose peaks thin vertical lines begin; `high` is the upper end of the axes;
+    `inches` is their width.
     """
-    chosen = sorted(sorted(marks, key=lambda mark: -mark.net)[:MAX_LABELS])
+    most = int(MAX_LABELS * inches / style.AXES_INCHES)
+    chosen = sorted(sorted(marks, key=lambda mark: -mark.net)[:most])
     energies = np.array([mark.energy for mark in chosen]) * view.units_per_kev
     labels = [mark.label if mark.certain or not view.elements else f"{mark.label}?" for mark in chosen]
     colours = [style.DARK if mark.certain or not view.elements else style.GREY for mark in chosen]
@@ -188,7 +211,9 @@ def draw_line_names(axes: Axes, view: Digest, marks: Sequence[Mark], spectrum: N
         else:
             peak = float(np.interp(energy, view.energy, spectrum))
             axes.plot([energy, energy], [min(peak * 1.15, high), high], color=style.GREY, linewidth=0.5, zorder=0)
-    for energy, text in zip(energies, style.label_row(axes, energies, labels, colours=colours), strict=True):
+    for energy, text in zip(
+        energies, style.label_row(axes, energies, labels, colours=colours, inches=inches), strict=True
+    ):
         text.set_gid(f"line {energy:.6g}")
 
 

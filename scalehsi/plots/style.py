@@ -44,6 +44,8 @@ SHADE_COLOUR: Final = "#e3edf5"
 DOTS_PER_INCH: Final = 150
 WIDTH_INCHES: Final = 10.0
 """Width of a full-page figure in inches."""
+AXES_INCHES: Final = WIDTH_INCHES - 1.7
+"""Width of the axes in it: labels and ticks of the y axis take about 1.7 inches."""
 
 TEXT_POINTS: Final = 9.5
 SMALL_POINTS: Final = 8.5
@@ -98,6 +100,17 @@ def to_png(figure: Figure, *, dpi: int = DOTS_PER_INCH) -> bytes:
     """Render a figure as the bytes of a PNG file."""
     target = io.BytesIO()
     figure.savefig(target, format="png", dpi=dpi, facecolor="white")
+    return target.getvalue()
+
+
+def to_file(figure: Figure, kind: str) -> bytes:
+    """Render a figure as the bytes of a "pdf", "svg" or "png" file; texts stay texts, and no date is written."""
+    import matplotlib
+
+    target = io.BytesIO()
+    words = {"pdf": {"CreationDate": None}, "svg": {"Date": None}}.get(kind)
+    with matplotlib.rc_context({"pdf.fonttype": 42, "svg.fonttype": "none", "svg.hashsalt": "scalehsi"}):
+        figure.savefig(target, format=kind, dpi=2 * DOTS_PER_INCH, facecolor="white", metadata=words)
     return target.getvalue()
 
 
@@ -352,7 +365,13 @@ def spread_labels(wanted: Any, gap: float, low: float, high: float) -> np.ndarra
 
 
 def label_row(
-    axes: Axes, positions: ArrayLike, labels: Sequence[str], *, colours: Sequence[str], bold: Sequence[bool] = ()
+    axes: Axes,
+    positions: ArrayLike,
+    labels: Sequence[str],
+    *,
+    colours: Sequence[str],
+    bold: Sequence[bool] = (),
+    inches: float = AXES_INCHES,
 ) -> list[Text]:
     """Write upright labels in a row above axes, each joined to its position by a thin line.
 
@@ -366,14 +385,15 @@ def label_row(
         The texts and their colours.
     bold : sequence of bool (n,), optional
         Which labels are bold; none by default.
+    inches : float
+        Width of the axes.
 
     Returns
     -------
     list of Text
     """
     left, right = axes.get_xlim()
-    # Labels and ticks of the y axis take about 1.7 inches.
-    gap = (right - left) * LABEL_GAP_INCHES / (WIDTH_INCHES - 1.7)
+    gap = (right - left) * LABEL_GAP_INCHES / inches
     blended = axes.get_xaxis_transform()
     line: dict[str, Any] = {"color": GREY, "linewidth": 0.5, "transform": blended, "clip_on": False, "zorder": 0}
     texts = []

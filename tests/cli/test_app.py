@@ -44,6 +44,8 @@ OPTIONS = {
     "project": ("SPECTRA", "CUBE", "OUT", "--constraint", "--resample", "--overwrite"),
     "quantify": ("SOURCE", "--elements", "--extra", "--maps", "--k-factor", "--thickness", "--out", "--figure"),
     "gp": ("RESULT", "OUT", "--upsample", "--kernel", "--lengthscale", "--set", "--report", "--overwrite"),
+    "name": ("RESULT", "NAME..."),
+    "export": ("RESULT", "OUT", "--component", "--overwrite", ".csv", ".msa", ".tif", ".pdf"),
     "rank": ("CUBE", "--most", "--figure", "--seed", "--dataset", "--overwrite"),
     "reconstruct": ("RESULT", "OUT", "--overwrite"),
     "compare": ("TRUTH", "RESULT"),
