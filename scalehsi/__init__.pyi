@@ -14,12 +14,15 @@ from .cube import make_cube as make_cube
 from .fitting.fit import fit as fit
 from .fitting.plan import plan as plan
 from .io import convert as convert
+from .io import from_hyperspy as from_hyperspy
 from .io import open_cube as open_cube
 from .io import open_image as open_image
 from .io import open_result as open_result
 from .io import save as save
 from .models.apply import project as project
 from .models.apply import reconstruct as reconstruct
+from .models.decompose import decompose as decompose
+from .models.decompose import to_hyperspy as to_hyperspy
 from .models.gp import lengthscale_scan as lengthscale_scan
 from .models.psnmf import scan_bins as scan_bins
 from .models.rank_selection import select_rank as select_rank

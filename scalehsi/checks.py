@@ -28,6 +28,16 @@ def choice(name: str, value: Any, allowed: tuple[str, ...]) -> None:
         raise InputError(f"{name}={value!r} is not known; {suggest(str(value), allowed)}")
 
 
+def is_hyperspy(value: Any) -> bool:
+    """Whether a value is a signal of HyperSpy; HyperSpy is not imported for it."""
+    return any(f"{kind.__module__}.".startswith("hyperspy.") for kind in type(value).__mro__)
+
+
+def hyperspy_hint(value: Any, otherwise: str) -> str:
+    """What to type for a wrong value: for a signal of HyperSpy its conversion, and ``otherwise`` for others."""
+    return "type scalehsi.from_hyperspy(signal)" if is_hyperspy(value) else otherwise
+
+
 def check_components(n_components: Any, cube: xr.DataArray | None = None) -> None:
     """Refuse a number of components that is no whole number, below one, or more than the channels or pixels."""
     if not is_number(n_components, numbers.Integral):

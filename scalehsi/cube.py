@@ -12,6 +12,7 @@ from typing import Any
 import numpy as np
 import xarray as xr
 
+from scalehsi.checks import hyperspy_hint
 from scalehsi.schema import ENERGY, ENERGY_UNITS, LENGTH_UNITS, MASK, InputError, X, Y
 
 
@@ -118,10 +119,10 @@ type cube.transpose(..., 'y', 'x', 'energy')
             f"a cube is an xarray.DataArray, got a Dataset; pick one of its variables ({names}) with ds[name]"
         )
     if not isinstance(cube, xr.DataArray):
-        raise InputError(
-            f"a cube is an xarray.DataArray, got {type(cube).__name__}; "
+        make = (
             "open a file with scalehsi.open_cube(path) or wrap an array with scalehsi.make_cube(array, energy=..., ...)"
         )
+        raise InputError(f"a cube is an xarray.DataArray, got {type(cube).__name__}; {hyperspy_hint(cube, make)}")
     _check_dims(cube)
     if cube.dtype.kind not in "uif":
         raise InputError(f"a cube holds real numbers, got dtype {cube.dtype}; type cube.astype('float32')")

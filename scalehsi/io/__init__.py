@@ -1,7 +1,8 @@
 """Open, convert and save cubes and results."""
 
 from scalehsi.io.convert import convert
+from scalehsi.io.hyperspy import from_hyperspy
 from scalehsi.io.open import open_cube, open_dataset, open_image, open_maps, open_result
 from scalehsi.io.save import save
 
-__all__ = ["convert", "open_cube", "open_dataset", "open_image", "open_maps", "open_result", "save"]
+__all__ = ["convert", "from_hyperspy", "open_cube", "open_dataset", "open_image", "open_maps", "open_result", "save"]

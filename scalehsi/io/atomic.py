@@ -19,6 +19,7 @@ from typing import Final
 
 import psutil
 
+from scalehsi.checks import hyperspy_hint
 from scalehsi.interrupt import uninterrupted
 from scalehsi.schema import InputError
 
@@ -38,8 +39,11 @@ def local_path(given: str | os.PathLike[str]) -> Path:
     Raises
     ------
     InputError
-        For an address such as ``s3://bucket/scan.zarr``, and for a name that is too long.
+        For what is no path, an address such as ``s3://bucket/scan.zarr``, and a name that is too long.
     """
+    if not isinstance(given, str | os.PathLike):
+        repair = hyperspy_hint(given, "type the name of a file or folder, such as 'scan.zarr'")
+        raise InputError(f"a path is expected, got {type(given).__name__}; {repair}")
     text = os.fspath(given)
     if re.match(r"[A-Za-z][A-Za-z0-9+.-]+://", text):
         raise InputError(

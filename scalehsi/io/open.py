@@ -105,8 +105,8 @@ def open_cube(
     """
     repairs = Repairs(axes, energy, pixel, mask)
     raw = open_raw(path, signal=signal, dataset=dataset, reader_options=reader_options, repairs=repairs)
-    cube = _join_energy_chunks(raw)
-    _warn_of_large_blocks(cube, Path(path).name)
+    cube = join_energy_chunks(raw)
+    warn_of_large_blocks(cube, Path(path).name)
     return cube
 
 
@@ -271,7 +271,7 @@ def open_raw(
     return read_vendor(source, signal=signal, dataset=dataset, options=reader_options, repairs=repairs)
 
 
-def _join_energy_chunks(cube: xr.DataArray) -> xr.DataArray:
+def join_energy_chunks(cube: xr.DataArray) -> xr.DataArray:
     """Join the chunks of the energy axis; cut the pixels into tiles when joined blocks would exceed 64 MiB.
 
     All chunks of a tile, or of the whole cube, are in memory then: `scalehsi.plan` refuses what does not fit.
@@ -289,7 +289,8 @@ def _join_energy_chunks(cube: xr.DataArray) -> xr.DataArray:
     return with_history(joined, f"open: energy axis joined from {cuts} chunks; scalehsi.convert stores it whole")
 
 
-def _warn_of_large_blocks(cube: xr.DataArray, name: str) -> None:
+def warn_of_large_blocks(cube: xr.DataArray, name: str) -> None:
+    """Log a warning when a lazy cube has blocks above 256 MiB; ``name`` is its name in the log."""
     if not isinstance(cube.data, da.Array):
         return
     largest = math.prod(max(sizes) for sizes in cube.data.chunks) * cube.dtype.itemsize

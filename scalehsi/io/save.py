@@ -110,8 +110,9 @@ def check_store_name(path: PathLike) -> None:
     """
     given = Path(path)
     if given.suffix.lower() in OTHER_FORMATS:
+        other = f", or scalehsi.to_hyperspy(data).save({str(given)!r})" if given.suffix.lower() == ".hspy" else ""
         raise InputError(
-            f"scalehsi writes Zarr stores, not {given.suffix} files; type {str(given.with_suffix('.zarr'))!r}"
+            f"scalehsi writes Zarr stores, not {given.suffix} files; type {str(given.with_suffix('.zarr'))!r}{other}"
         )
 
 

@@ -34,7 +34,7 @@ _RECIPROCAL_UNITS: Final = re.compile(r"^(1/.+|.+\^-1|.+-1|m?rad)$")
 _UNDEFINED: Final = {"", "none", "<undefined>", "undefined", "t.undefined"}
 _HIGHEST_BEAM_KEV: Final = 1e4
 
-_METADATA_PATHS: Final = {
+METADATA_PATHS: Final = {
     "date": "General.date",
     "time": "General.time",
     "sample": "Sample.name",
@@ -58,7 +58,7 @@ _METADATA_PATHS: Final = {
 }
 """Attribute of the cube, and its path in HyperSpy's metadata tree; * is the instrument (TEM or SEM)."""
 _NUMERIC_ATTRS: Final = {"magnification"} | {
-    f for f in _METADATA_PATHS if f.rsplit("_", 1)[-1] in ("nA", "mrad", "deg", "s", "eV", "mm")
+    f for f in METADATA_PATHS if f.rsplit("_", 1)[-1] in ("nA", "mrad", "deg", "s", "eV", "mm")
 }
 
 
@@ -322,7 +322,7 @@ def metadata_attrs(signal: Mapping[str, Any]) -> dict[str, Any]:
         # Files written by some versions of HyperSpy hold the list as one printed text.
         listed = re.findall(r"[A-Z][a-z]?", elements) if isinstance(elements, str) else [str(e) for e in elements]
         attrs["elements"] = listed
-    for name, where in _METADATA_PATHS.items():
+    for name, where in METADATA_PATHS.items():
         value = _get(tree, where.replace("*", f"Acquisition_instrument.{instrument}"))
         number = _number(value) if name in _NUMERIC_ATTRS else None
         # Programs write zero for a beam current or an angle that was not entered.
