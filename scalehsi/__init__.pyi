@@ -7,6 +7,7 @@ from . import prepare as prepare
 from . import quantify as quantify
 from . import simulate as simulate
 from . import sklearn as sklearn
+from .blocks import compute_together as compute_together
 from .cluster import connect as connect
 from .cube import check_cube as check_cube
 from .cube import check_finite as check_finite

@@ -19,6 +19,7 @@ from scalehsi.blocks.map_cube import map_cube
 from scalehsi.blocks.opening import open_blocks, open_surrounded, open_tiles
 from scalehsi.blocks.pixels import Pixels
 from scalehsi.blocks.tile import Place, Tile
+from scalehsi.blocks.together import compute_together
 from scalehsi.blocks.view import Blocks, branch
 from scalehsi.blocks.windows import add_up_windows
 
@@ -34,6 +35,7 @@ __all__ = [
     "add_up_windows",
     "branch",
     "capacity",
+    "compute_together",
     "map_cube",
     "map_fold",
     "map_pixels",

@@ -66,7 +66,7 @@ def from_cube(
         loads.append(_Load(place, device, readers, tries, masked=mask is not None))
         takes.append(tuple(value for reader in readers for value in reader.takes))
     flat = tuple(value for given in takes for value in given)
-    return Feed(_TileReader(tuple(loads), tuple(len(given) for given in takes)), flat)
+    return Feed(TileReader(tuple(loads), tuple(len(given) for given in takes)), flat)
 
 
 def derived(feed: Feed, fn: Callable[..., Any], shared: Mapping[str, Any], device: arrays.Device) -> Feed:
@@ -151,7 +151,7 @@ class _Load:
 
 
 @dataclass(frozen=True)
-class _TileReader:
+class TileReader:
     """Read the blocks of a bundle one after another; ``counts`` is the number of arguments of each."""
 
     loads: tuple[_Load, ...]

@@ -76,7 +76,7 @@ def separate_readers(name: str, parts: Sequence[Delayed]) -> list[Reader] | None
 
 def task_readers(parts: Sequence[Delayed]) -> list[Reader]:
     """Return readers that leave the reading of each part to tasks of its own."""
-    return [Reader(_identity, (part,)) for part in parts]
+    return [Reader(identity, (part,)) for part in parts]
 
 
 def _needed_keys(graph: Mapping[Any, Any], last: Any) -> list[Any] | None:
@@ -110,12 +110,13 @@ def _reader(graph: Mapping[Any, Any], order: list[Any], common: set[Any], whole:
     inputs = [key for key in last_use if key in common] if own else order[-1:]
     takes = tuple(Delayed(key, whole, layer=name) for key in inputs)
     if not own:  # several parts are the same task
-        return Reader(_identity, takes)
+        return Reader(identity, takes)
     steps = tuple((task, tuple(keys)) for task, keys in zip(own, unused, strict=True))
     return Reader(TaskChain(steps, tuple(inputs)), takes)
 
 
-def _identity(value: Any) -> Any:
+def identity(value: Any) -> Any:
+    """The value, which another task has read."""
     return value
 
 

@@ -20,14 +20,21 @@ logger = logging.getLogger("scalehsi")
 def pixel_sums(
     cube: xr.DataArray, fn: Callable[..., Any], columns: int, *, shared: Mapping[str, Any], name: str
 ) -> Float:
-    """What ``fn`` computes of each pixel, (..., y, x, columns) in float64; NaN where the mask leaves a pixel out.
+    """The values of `lazy_sums`, in memory."""
+    return np.asarray(lazy_sums(cube, fn, columns, shared=shared, name=name).values)
+
+
+def lazy_sums(
+    cube: xr.DataArray, fn: Callable[..., Any], columns: int, *, shared: Mapping[str, Any], name: str
+) -> xr.DataArray:
+    """What ``fn`` computes of each pixel, (..., y, x, column) in float64; NaN where the mask leaves a pixel out.
 
     cube: read once. fn: takes x (P, E) and the shared arguments, returns (P, columns). shared: keyword arguments. name:
     of the tasks on the dashboard.
     """
     handles = map_pixels(_SumsOf(fn), open_blocks(cube, resident=False), shared=shared, keep=["sums"], name=name)
     maps = handles["sums"].to_dataarray({"column": columns}, dtype=np.float64)
-    return np.asarray(maps.transpose(*navigation_dims(cube), "column").values)
+    return maps.transpose(*navigation_dims(cube), "column")
 
 
 class _SumsOf:

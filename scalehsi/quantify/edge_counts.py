@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from functools import partial
 from typing import Any, Final, NamedTuple
 
 import numpy as np
@@ -22,7 +23,7 @@ from scalehsi.prepare.edge_windows import (
     warn_onsets,
     window_channels,
 )
-from scalehsi.prepare.sums import logger, pixel_sums
+from scalehsi.prepare.sums import lazy_sums, logger
 from scalehsi.quantify.line_maps import line_maps
 from scalehsi.schema import ENERGY, InputError
 
@@ -31,6 +32,11 @@ STEP_RANGE_EV: Final = (50.0, 80.0)
 """Behind the onset: there the net counts are the step below the white lines."""
 LEAST_SD: Final = 5.0
 """A ratio of white lines is given where both have this many standard deviations."""
+
+
+PARTS: Final = ("net", "net_std", "exponent", "misfit")
+WHITE_LINES: Final = ("white_line_ratio", "white_line_ratio_std")
+"""The maps of an edge: of all, and of those with white lines."""
 
 
 class _Edge(NamedTuple):
@@ -51,6 +57,7 @@ def edge_maps(
     gain: float | None = None,
     window_gain: float | None = None,
     white_lines: Mapping[str, tuple[Range, Range]] | None = None,
+    lazy: bool = False,
 ) -> xr.Dataset:
     """Net counts of EELS edges, or of X-ray lines, in every pixel, with their standard deviation.
 
@@ -76,6 +83,9 @@ def edge_maps(
     white_lines : mapping of str to ((low, high), (low, high)), optional
         Windows of L3 and L2 (or M5, M4), each from its onset, by the name of the edge. A step of 2/3 and 1/3 of the
         mean net counts 50 to 80 eV behind the onset is taken off.
+    lazy : bool, default False
+        Do not read the sums yet, for `scalehsi.compute_together`. Gains that are not given are still estimated at once,
+        which reads the cube.
 
     Returns
     -------
@@ -107,21 +117,30 @@ def edge_maps(
             raise InputError(
                 "edge_maps: X-ray lines have windows of their own; type edges=['Fe Ka'] or elements=['Fe']"
             )
-        return line_maps(cube, None if edges is None else list(edges), known)
+        return line_maps(cube, None if edges is None else list(edges), known, lazy=lazy)
     wanted = _edges(cube, edges, background, known, white_lines or {})
     gain, window_gain = gains_of(cube, "edge_maps", gain, window_gain)
     energy = np.asarray(cube[ENERGY].values, dtype=np.float64)
     sizes = [len(laws.SUMS) + len(edge.windows) for edge in wanted]
     shared = {"edges": [(e.fit, laws.axis_of(energy, *e.fit)[slice(*e.fit)], e.windows) for e in wanted]}
-    sums = pixel_sums(cube, _edge_sums, sum(sizes), shared=shared, name="edge-maps")
-    parts = np.split(sums, np.cumsum(sizes)[:-1], axis=-1)
-    maps = [
-        _net_maps(
-            energy, edge, part, share=share, gain=gain, window_gain=window_gain, white=edge.name in (white_lines or {})
-        )
-        for edge, part in zip(wanted, parts, strict=True)
-    ]
-    return _dataset(cube, wanted, maps, {"share": share, "gain": gain, "window_gain": window_gain})
+    found = lazy_sums(cube, _edge_sums, sum(sizes), shared=shared, name="edge-maps")
+    settings: dict[str, Any] = {"share": share, "gain": gain, "window_gain": window_gain}
+    names = (*PARTS, *(WHITE_LINES if white_lines else ()))
+    make = partial(_maps_of_sums, energy=energy, edges=wanted, names=names, white=tuple(white_lines or ()), **settings)
+    if not lazy:
+        return _dataset(cube, wanted, dict(zip(names, make(found.values), strict=True)), settings)
+    # Exponents are shared by neighbours, so all pixels are one block.
+    dims = navigation_dims(cube)
+    parts = xr.apply_ufunc(
+        make,
+        found.drop_vars(list(found.coords)).chunk(-1),
+        input_core_dims=[[*dims, "column"]],
+        output_core_dims=[[EDGE, *dims]] * len(names),
+        dask="parallelized",
+        output_dtypes=[np.float32] * len(names),
+        dask_gufunc_kwargs={"output_sizes": {EDGE: len(wanted), **{d: cube.sizes[d] for d in dims}}},
+    )
+    return _dataset(cube, wanted, {name: part.data for name, part in zip(names, parts, strict=True)}, settings)
 
 
 def _edges(
@@ -202,6 +221,27 @@ def _edge_sums(x: Any, *, edges: Any) -> Float:
     return np.concatenate(parts, axis=1)
 
 
+def _maps_of_sums(
+    sums: Float,
+    *,
+    energy: Float,
+    edges: Sequence[_Edge],
+    names: Sequence[str],
+    white: Sequence[str],
+    share: int,
+    gain: float,
+    window_gain: float,
+) -> tuple[Any, ...]:
+    """The maps (edge, ..., y, x) of these names from the sums (..., y, x, columns); white: edges with white lines."""
+    sizes = [len(laws.SUMS) + len(edge.windows) for edge in edges]
+    made = [
+        _net_maps(energy, edge, part, share=share, gain=gain, window_gain=window_gain, white=edge.name in white)
+        for edge, part in zip(edges, np.split(sums, np.cumsum(sizes)[:-1], axis=-1), strict=True)
+    ]
+    empty = np.full(sums.shape[:-1], np.nan)
+    return tuple(np.stack([one.get(name, empty) for one in made]).astype(np.float32) for name in names)
+
+
 def _net_maps(
     energy: Float, edge: _Edge, sums: Float, *, share: int, gain: float, window_gain: float, white: bool
 ) -> dict[str, Float]:
@@ -251,16 +291,12 @@ def _white_line_ratio(nets: Sequence[tuple[Float, Float]], channels: Sequence[in
 
 
 def _dataset(
-    cube: xr.DataArray, edges: Sequence[_Edge], maps: Sequence[dict[str, Float]], settings: dict[str, Any]
+    cube: xr.DataArray, edges: Sequence[_Edge], maps: Mapping[str, Any], settings: dict[str, Any]
 ) -> xr.Dataset:
-    """The result of `edge_maps` from the channels and the maps of each edge, and the settings used."""
+    """The result of `edge_maps` from the channels of the edges, their maps by name, and the settings used."""
     dims = navigation_dims(cube)
     energy = np.asarray(cube[ENERGY].values, dtype=np.float64)
-    names = list(dict.fromkeys(key for one in maps for key in one))
-    empty = np.full(tuple(cube.sizes[d] for d in dims), np.nan)
-    variables: dict[str, Any] = {
-        key: ((EDGE, *dims), np.stack([one.get(key, empty) for one in maps]).astype(np.float32)) for key in names
-    }
+    variables: dict[str, Any] = {name: ((EDGE, *dims), values) for name, values in maps.items()}
     units = str(cube[ENERGY].attrs.get("units", ""))
     for key, channels in (("fit_window", [e.fit for e in edges]), ("signal_window", [e.windows[0] for e in edges])):
         ends = [sorted((float(energy[first]), float(energy[last - 1]))) for first, last in channels]

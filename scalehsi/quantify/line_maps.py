@@ -15,7 +15,7 @@ from scalehsi.physics.line_choice import choose_lines
 from scalehsi.physics.line_names import split_name
 from scalehsi.physics.lines import line_table
 from scalehsi.physics.resolution import detector_fwhm
-from scalehsi.prepare.sums import pixel_sums
+from scalehsi.prepare.sums import lazy_sums
 from scalehsi.schema import ENERGY, InputError
 
 FURTHEST: Final = 12.0
@@ -25,7 +25,9 @@ WEAK: Final = 0.02
 """Lines below this fraction of an element's strongest may lie in a side window."""
 
 
-def line_maps(cube: xr.DataArray, names: Sequence[str] | None, elements: Sequence[str]) -> xr.Dataset:
+def line_maps(
+    cube: xr.DataArray, names: Sequence[str] | None, elements: Sequence[str], *, lazy: bool = False
+) -> xr.Dataset:
     """Net counts ``S - c_S (L / c_L + R / c_R) / 2`` of X-ray lines, and their standard deviation.
 
     The signal window is one FWHM to each side of the line; a side window is one FWHM wide and is moved away from every
@@ -39,6 +41,8 @@ def line_maps(cube: xr.DataArray, names: Sequence[str] | None, elements: Sequenc
         ``["Fe Ka", "Pt La"]`` or elements; by default a line of each element.
     elements : sequence of str
         All elements of the sample.
+    lazy : bool
+        Read nothing yet.
 
     Returns
     -------
@@ -68,7 +72,8 @@ def line_maps(cube: xr.DataArray, names: Sequence[str] | None, elements: Sequenc
     )
     windows = [_windows(axis, line.energy_kev, others, line.name) for line in lines]
     shared = {"windows": [channels for one in windows for channels in one]}
-    sums = pixel_sums(cube, _sums, 3 * len(lines), shared=shared, name="line-maps")
+    found = lazy_sums(cube, _sums, 3 * len(lines), shared=shared, name="line-maps")
+    sums = found.chunk(column=-1).data if lazy else found.values
     net, std = zip(*(_net(sums[..., 3 * k : 3 * k + 3], one) for k, one in enumerate(windows)), strict=True)
     dims = navigation_dims(cube)
     data: dict[str, Any] = {
