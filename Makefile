@@ -10,11 +10,11 @@ DEMO    ?= demo
 BIN := $(VENV)/bin
 PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check
 
-.PHONY: demo test lint types format bench clean help
+.PHONY: demo test lint types format docs gallery bench clean help
 
 help:
 	@sed -n '2,3s/^# *//p' Makefile
-	@echo "make lint | types | format | bench | clean"
+	@echo "make docs | gallery | lint | types | format | bench | clean"
 
 $(BIN)/python:
 	$(PYTHON) -c 'import sys; sys.exit("Python 3.11 or later is needed, this is " + sys.version) if sys.version_info < (3, 11) else None'
@@ -27,6 +27,10 @@ $(VENV)/.demo: pyproject.toml | $(BIN)/python
 $(VENV)/.test: pyproject.toml tests/constraints.txt | $(BIN)/python
 	$(PIP) -e '.[io,cluster,gp,networks,test]' -c tests/constraints.txt
 	@touch $@ $(VENV)/.demo
+
+$(VENV)/.docs: pyproject.toml | $(BIN)/python
+	$(PIP) -e '.[docs]'
+	@touch $@
 
 demo: $(VENV)/.demo
 	$(BIN)/scalehsi demo $(DEMO) --overwrite
@@ -47,6 +51,14 @@ types: $(VENV)/.test
 format: $(VENV)/.test
 	$(BIN)/ruff check --fix .
 	$(BIN)/ruff format .
+
+# The pages, in build/docs/index.html. Needs no network; a warning, or a link to nothing, is an error.
+docs: $(VENV)/.docs
+	$(BIN)/python -m sphinx -b html -W --keep-going -q -d build/doctrees docs build/docs
+
+# The figures of the gallery, drawn again by the examples. They are stored in docs/gallery.
+gallery: $(VENV)/.test
+	OPENBLAS_NUM_THREADS=1 OMP_NUM_THREADS=1 $(BIN)/python docs/draw_gallery.py
 
 bench: $(VENV)/.test
 	$(BIN)/python -m tests.bench.corners

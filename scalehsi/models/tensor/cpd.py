@@ -76,9 +76,9 @@ class CPD(TensorModel):
 
     References
     ----------
-    Harshman 1970 and Carroll and Chang 1970, doi:10.1007/BF02310791. Kolda and Bader 2009, doi:10.1137/07070111X.
-    Bro and Kiers 2003, doi:10.1002/cem.801 (core consistency). Ang and Gillis 2019, doi:10.1162/neco_a_01157
-    (extrapolation).
+    Harshman 1970, UCLA Working Papers in Phonetics 16. Carroll and Chang 1970, doi:10.1007/BF02310791. Kolda and Bader
+    2009, doi:10.1137/07070111X. Bro and Kiers 2003, doi:10.1002/cem.801 (core consistency). Ang and Gillis 2019,
+    doi:10.1162/neco_a_01157 (extrapolation).
 
     Examples
     --------
