@@ -19,7 +19,11 @@ from scalehsi.cli import main
 from tests.paths import ROOT
 from tests.quantify.test_thickness import low_loss
 
-pytestmark = pytest.mark.examples
+pytestmark = [
+    pytest.mark.examples,
+    # HyperSpy 2.5 warns about an import of its own.
+    pytest.mark.filterwarnings("ignore:Importing `.*` from `hyperspy"),
+]
 
 DOCS = ROOT / "docs"
 DEMO = "scalehsi demo"
@@ -58,6 +62,9 @@ def test_the_code_of_a_page_runs(
     mpl.use("Agg")
     if "scan.zarr" in (text := (DOCS / page).read_text("utf-8")) and "convert scan.bcf scan.zarr" not in text:
         hsi.convert(files["scan.bcf"], "scan.zarr")
+    if "scan.hspy" in text:
+        pytest.importorskip("exspy", reason="the extra hyperspy is not installed")
+        hsi.to_hyperspy(hsi.open_cube(files["scan.bcf"])[:12, :10].compute()).save("scan.hspy")
     names: dict[str, Any] = {"__name__": "page"}
     for language, code in code_of(DOCS / page):
         for name, path in files.items():
