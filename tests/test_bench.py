@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -83,3 +84,12 @@ def test_the_referee_of_unmixing_ranks_the_limit_first_and_draws_its_charts(tmp_
     unmixing.charts(rows, tmp_path)
     assert sorted(p.name for p in tmp_path.iterdir()) == ["unmixing_nmse.png", "unmixing_sad.png"]
     assert unmixing.hyperspy("python-that-is-not-there", truths, "3") == []
+
+
+def test_events_are_ingested_as_they_were_made(tmp_path: Path) -> None:
+    pytest.importorskip("rsciio", reason="the extra io is not installed")
+    ingest = bench("ingest")
+    made = ingest.make_stream(tmp_path / "stream.emd", megabytes=0.5, side=16, frames=3)
+    ours = ingest.measure("scalehsi", tmp_path / "stream.emd", tmp_path)
+    theirs = ingest.measure("RosettaSciIO, no store", tmp_path / "stream.emd", tmp_path)
+    assert ours["counts"] == theirs["counts"] == made

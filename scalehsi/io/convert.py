@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import contextlib
+import dataclasses
 import logging
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -14,7 +15,7 @@ import dask.array as da
 import xarray as xr
 
 from scalehsi.cube import check_cube, with_history
-from scalehsi.io.atomic import check_destination, replacing
+from scalehsi.io.atomic import check_destination, local_path, replacing
 from scalehsi.io.by_region import (
     CHUNKS_PER_REGION,
     Listener,
@@ -24,10 +25,14 @@ from scalehsi.io.by_region import (
     smallest_dtype,
     write_regions,
 )
-from scalehsi.io.open import LARGE_BLOCK_BYTES, PathLike, logger, open_raw
+from scalehsi.io.events import event_file
+from scalehsi.io.events.bands import write_events
+from scalehsi.io.events.selection import Selection, plan_of
+from scalehsi.io.open import LARGE_BLOCK_BYTES, PathLike, check_no_axes, logger, open_raw
 from scalehsi.io.repairs import Repairs
 from scalehsi.io.save import as_dataset, chunk_bytes_of, destination_path
 from scalehsi.io.zarr_layout import layout_of
+from scalehsi.schema import InputError
 
 
 def convert(
@@ -40,9 +45,12 @@ def convert(
     dataset: int | str | None = None,
     reader_options: Mapping[str, Any] | None = None,
     axes: str | None = None,
-    energy: str | None = None,
+    energy: str | tuple[float, float] | None = None,
     pixel: str | None = None,
     mask: str | None = None,
+    frames: str | tuple[Any, ...] = "sum",
+    bin: Mapping[str, int] | None = None,
+    detectors: str | Sequence[int] = "sum",
     progress: Listener | None = None,
 ) -> Path:
     """Write any spectrum image as a chunked Zarr cube, in bounded memory.
@@ -65,8 +73,19 @@ def convert(
         As for `open_cube`.
     axes, energy, pixel, mask : str, optional
         As for `open_cube`: what is known of a file that does not say it.
+    energy : (low, high), optional
+        Of an event stream: the range of energies to keep, in the unit of the file (keV), both ends included.
+    frames : {"sum", "keep"}, (a, b) or ("keep", a, b), default "sum"
+        Of an event stream: add up all frames, or those from a to b (from 0, b not included), or keep them as the
+        leading dim "frame", which takes as many times the disk.
+    bin : dict, optional
+        Of an event stream: pixels and channels to join, such as ``{"y": 2, "x": 2, "energy": 4}``. The rest that fills
+        no bin is left out.
+    detectors : {"sum", "keep"} or list of int, default "sum"
+        Of an event stream: add up all detectors or those of a list, or keep them as the leading dim "detector".
     progress : callable, optional
         Called with the number of pixels done and their total. Each pixel counts once when read and once when written.
+        Of an event stream: words in place of pixels, once for the index and once for the bands.
 
     Returns
     -------
@@ -94,6 +113,9 @@ def convert(
     once for its largest value, and region by region, so that intermediate results that several regions need are
     computed again for each; `save` computes a lazy cube once, and keeps its dtype.
 
+    Event streams (Velox .emd) are read twice: once to find the rows of each frame, then band by band; each thread has
+    one band of 32 MiB in memory. The file's rules about frames hold, and the history says what was left out.
+
     Examples
     --------
     >>> import tempfile, numpy as np
@@ -106,13 +128,23 @@ def convert(
     chunk_bytes = chunk_bytes_of(chunk_mb)
     destination = destination_path(dst)
     check_destination(destination, overwrite=overwrite)  # before the long reading
+    selection = Selection(frames, None if isinstance(energy, str) else energy, bin, detectors)
+    repairs = Repairs(axes, energy if isinstance(energy, str) else None, pixel, mask)
+    source = None if isinstance(src, xr.DataArray) or reader_options else local_path(src)
+    if source is not None and (events := event_file(source, signal=signal, dataset=dataset)) is not None:
+        check_no_axes(repairs, source)
+        plan = plan_of(events, selection, signal=signal, repairs=repairs)
+        with replacing(destination, overwrite=overwrite) as partial:
+            write_events(events, plan, partial, chunk_bytes=chunk_bytes, progress=progress)
+        return destination
+    _check_no_selection(selection, src)
     with contextlib.ExitStack() as closing:
         if isinstance(src, xr.DataArray):
             cube = check_cube(src)
             grid, blocks = cube.chunks, None if cube.chunks is None else tuple(max(c) for c in cube.chunks)
         else:
             how: dict[str, Any] = {"dataset": dataset, "reader_options": reader_options}
-            opened = open_raw(src, signal=signal, repairs=Repairs(axes, energy, pixel, mask), **how)
+            opened = open_raw(src, signal=signal, repairs=repairs, **how)
             cube = _load_if_undivided(opened, Path(src).name, chunk_bytes)
             grid, blocks = None, cube.encoding.get("chunks")
             closing.callback(opened.close)
@@ -132,6 +164,17 @@ def convert(
         with replacing(destination, overwrite=overwrite) as partial:
             write_regions(data, name, partial, dtype=dtype, layout=layout, regions=regions, progress=done)
         return destination
+
+
+def _check_no_selection(selection: Selection, src: PathLike | xr.DataArray) -> None:
+    """Refuse the settings of event streams for anything else."""
+    given = [f.name for f in dataclasses.fields(selection) if getattr(selection, f.name) != f.default]
+    if given:
+        what = "a cube" if isinstance(src, xr.DataArray) else repr(Path(src).name)
+        raise InputError(
+            f"{given[0]}={getattr(selection, given[0])!r} is for event streams, and {what} is none; crop and bin it "
+            "afterwards, such as scalehsi prepare SRC DST --step bin:y=2,x=2"
+        )
 
 
 def _load_if_undivided(cube: xr.DataArray, name: str, chunk_bytes: int) -> xr.DataArray:

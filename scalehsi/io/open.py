@@ -20,6 +20,9 @@ from scalehsi.blocks.graph import rechunked
 from scalehsi.chunks import STORAGE_CHUNK_BYTES, MiB, storage_layout
 from scalehsi.cube import with_history
 from scalehsi.io.atomic import check_exists, local_path
+from scalehsi.io.events import event_file
+from scalehsi.io.events.bands import lazy_cube
+from scalehsi.io.events.selection import Selection, plan_of
 from scalehsi.io.repairs import NOTHING, Repairs
 from scalehsi.io.rosettasciio import read_image, read_vendor
 from scalehsi.io.zarr_store import cube_of_store, image_of_store, read_store
@@ -264,11 +267,19 @@ def open_raw(
     source = existing_path(path)
     if source.is_dir() and source.suffix.lower() != ".zspy":
         return cube_of_store(source, signal=signal, dataset=dataset, repairs=repairs)
+    check_no_axes(repairs, source)
+    events = None if reader_options else event_file(source, signal=signal, dataset=dataset)
+    if events is not None:
+        return lazy_cube(events, plan_of(events, Selection(), signal=signal, repairs=repairs))
+    return read_vendor(source, signal=signal, dataset=dataset, options=reader_options, repairs=repairs)
+
+
+def check_no_axes(repairs: Repairs, source: Path) -> None:
+    """Refuse names of axes for a file, which names its own."""
     if repairs.axes is not None:
         raise InputError(
             f"axes={repairs.axes!r} names the axes of a Zarr store; {source.name!r} names its own, leave it out"
         )
-    return read_vendor(source, signal=signal, dataset=dataset, options=reader_options, repairs=repairs)
 
 
 def join_energy_chunks(cube: xr.DataArray) -> xr.DataArray:

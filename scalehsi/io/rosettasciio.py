@@ -78,7 +78,7 @@ def read_vendor(
     """
     path = _header_of_raw(path)
     name, api, found = _read(path, dict(options or {}))
-    index, roles = _choose(found, path, signal=signal, dataset=dataset)
+    index, roles = choose(found, path, signal=signal, dataset=dataset)
     chosen = dict(found[index])
     original = chosen["data"]
     chosen["data"] = _in_blocks(api, path, dict(options or {}), found, index, roles)
@@ -127,6 +127,17 @@ def read_image(path: Path, *, dataset: int | str | None = None) -> xr.DataArray:
     shape = " x ".join(map(str, found[index]["data"].shape))
     history = [f"open: {path.name}, {name} file, {shape} {found[index]['data'].dtype}"]
     return to_image(found[index], order, attrs={"source": path.name, "history": history})
+
+
+def signals_of(path: Path) -> list[dict[str, Any]]:
+    """All signals of a file in the form of RosettaSciIO, lazy where its reader is: axes and metadata for other readers.
+
+    Raises
+    ------
+    InputError
+        When RosettaSciIO is not installed, or no reader knows the file.
+    """
+    return _read(path, {})[2]
 
 
 def extensions() -> list[str]:
@@ -252,7 +263,7 @@ def _warnings_logged() -> Iterator[None]:
 # Choosing ------------------------------------------------------------------------------------------------------------
 
 
-def _choose(
+def choose(
     found: Sequence[dict[str, Any]], path: Path, *, signal: str | None, dataset: int | str | None
 ) -> tuple[int, AxisRoles]:
     """Choose a signal among those ``found``, as `read_vendor` describes: its number, and the roles of its axes."""
