@@ -12,10 +12,12 @@ from typing import Any
 
 import matplotlib as mpl
 import matplotlib.pyplot as plt
+import numpy as np
 import pytest
 
 import scalehsi as hsi
 from scalehsi.cli import main
+from tests.io.event_files import END, write_velox
 from tests.paths import ROOT
 from tests.quantify.test_thickness import low_loss
 
@@ -51,7 +53,12 @@ def files(tmp_path_factory: pytest.TempPathFactory) -> dict[str, str]:
     edx = hsi.prepare.bin(hsi.simulate.phases((32, 32), seed=1).cube, energy=8).compute()
     eels = hsi.simulate.oxide_particle((24, 24)).cube.compute()
     cubes = {"scan.bcf": edx, "next.bcf": edx[::-1], "scan.dm4": eels, "lowloss.dm4": low_loss(0.5, shape=(6, 6))}
-    return {name: str(hsi.save(cube, folder / name.replace(".", "_"))) for name, cube in cubes.items()}
+    rng = np.random.default_rng(0)
+    streams = [
+        np.concatenate([rng.integers(110, 2000, (4 * 4 * 210, 1)), np.full((4 * 4 * 210, 1), END)], 1).ravel()
+    ] * 3
+    events = {"scan.emd": str(write_velox(folder / "scan.emd", (4, 4), streams, frames=210))}
+    return events | {name: str(hsi.save(cube, folder / name.replace(".", "_"))) for name, cube in cubes.items()}
 
 
 @pytest.mark.parametrize("page", pages())
