@@ -8,6 +8,7 @@ from RosettaSciIO, which reads a small copy of the file with one word in each st
 from __future__ import annotations
 
 import contextlib
+import gc
 import json
 import tempfile
 from collections.abc import Iterator, Mapping
@@ -200,7 +201,10 @@ def _described(path: Path, signal: str | None, dataset: int | str | None) -> dic
         if not any(_is_map(s) for s in found):
             raise InputError(f"{path.name!r} has an event stream, but no image that gives the size of its map")
         number, _ = choose(found, path, signal=signal, dataset=dataset)
-        return without_values(found[number]) if _is_map(found[number]) else None
+        described = without_values(found[number]) if _is_map(found[number]) else None
+    del found
+    gc.collect()  # the reader holds itself, and so the files, which could not be written again
+    return described
 
 
 def _is_map(signal: Mapping[str, Any]) -> bool:
