@@ -6,7 +6,8 @@
 >>> sorted(hsi.metrics.score(result, truth).data_vars)[-1]
 'spectral_angle'
 
-The names below are loaded when they are first used, so that ``import scalehsi`` stays quick.
+The names below are loaded when they are first used, so that ``import scalehsi`` stays quick: it loads xarray alone, to
+register ``cube.hsi``.
 """
 
 from __future__ import annotations
@@ -46,3 +47,7 @@ def __getattr__(name: str) -> Any:
 
 def __dir__() -> list[str]:
     return sorted({*_names, *class_names()})
+
+
+if not is_command():
+    importlib.import_module("scalehsi.accessor")  # ``cube.hsi``; it loads xarray, which a short command may not need

@@ -19,6 +19,7 @@ from .io import from_hyperspy as from_hyperspy
 from .io import open_cube as open_cube
 from .io import open_image as open_image
 from .io import open_result as open_result
+from .io import open_tree as open_tree
 from .io import save as save
 from .models.apply import project as project
 from .models.apply import reconstruct as reconstruct

@@ -146,14 +146,14 @@ def signal_of(cube: xr.DataArray) -> Any:
     """The cube as a HyperSpy signal; see `scalehsi.to_hyperspy`."""
     check_cube(cube)
     kind = _signal_type(cube.attrs)
-    hs = _installed("hyperspy.api")
-    if kind:
-        _installed("exspy")
     cube = cube.isel(dict.fromkeys(_added_dims(cube), 0))
     axes = [_axis(cube, str(dim)) for dim in cube.dims]
     with warnings.catch_warnings():
-        # HyperSpy 2.5 warns about an import of its own in as_lazy and set_signal_type.
+        # HyperSpy 2.5 and eXSpy 0.3 warn about imports of their own, also in as_lazy and set_signal_type.
         warnings.filterwarnings("ignore", "Importing `.*` from `hyperspy")
+        hs = _installed("hyperspy.api")
+        if kind:
+            _installed("exspy")
         signal = hs.signals.Signal1D(cube.data, axes=axes, metadata=_metadata(cube.attrs, kind))
         if isinstance(cube.data, da.Array):
             signal = signal.as_lazy()

@@ -15,7 +15,7 @@ import warnings
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from types import ModuleType
-from typing import Any, Final
+from typing import Any, Final, NamedTuple
 
 import dask.array as da
 import numpy as np
@@ -124,9 +124,44 @@ def read_image(path: Path, *, dataset: int | str | None = None) -> xr.DataArray:
     index = max(fitting, key=lambda i: int(found[i]["data"].size))
     order = image_axes(found[index])
     assert order is not None
-    shape = " x ".join(map(str, found[index]["data"].shape))
-    history = [f"open: {path.name}, {name} file, {shape} {found[index]['data'].dtype}"]
-    return to_image(found[index], order, attrs={"source": path.name, "history": history})
+    return _image(found[index], order, path, name)
+
+
+def _image(signal: Mapping[str, Any], order: tuple[int, int], path: Path, reader: str) -> xr.DataArray:
+    """An image of a file, with its origin; ``order`` is from `image_axes`, ``reader`` the name of its format."""
+    shape = " x ".join(map(str, signal["data"].shape))
+    history = [f"open: {path.name}, {reader} file, {shape} {signal['data'].dtype}"]
+    return to_image(signal, order, attrs={"source": path.name, "history": history})
+
+
+class Entry(NamedTuple):
+    """One signal of a file: its number (from 0), title, kind ("cube", "image" or ""), signal type, shape and dtype."""
+
+    number: int
+    title: str
+    kind: str
+    signal: str
+    shape: tuple[int, ...]
+    dtype: str
+
+
+def read_contents(path: Path) -> tuple[list[Entry], dict[int, xr.DataArray]]:
+    """What a file of another program holds, and its images by number. Spectra are not read.
+
+    Raises
+    ------
+    InputError
+        When RosettaSciIO is not installed, or no reader knows the file.
+    """
+    path = _header_of_raw(path)
+    name, _, found = _read(path, {})
+    orders = {i: order for i, each in enumerate(found) if (order := image_axes(each)) is not None}
+    kinds = ["image" if i in orders else "cube" if axis_roles(each) else "" for i, each in enumerate(found)]
+    entries = [
+        Entry(i, _title(each), kind, signal_type(each), tuple(each["data"].shape), str(each["data"].dtype))
+        for i, (each, kind) in enumerate(zip(found, kinds, strict=True))
+    ]
+    return entries, {i: _image(found[i], order, path, name) for i, order in orders.items()}
 
 
 def signals_of(path: Path) -> list[dict[str, Any]]:

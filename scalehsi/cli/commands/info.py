@@ -30,6 +30,9 @@ from scalehsi.cli.signal_rows import signal_of, signal_rows, spectrum_rows
 from scalehsi.cube import describe, describe_axes, history_of, navigation_dims
 from scalehsi.io import open_dataset
 from scalehsi.io.atomic import check_file, is_store, write_file
+from scalehsi.io.open import existing_path
+from scalehsi.io.rosettasciio import Entry, read_contents
+from scalehsi.io.tree import is_file_of_others
 from scalehsi.physics.line_names import split_symbols
 from scalehsi.plots.style import to_png
 from scalehsi.plots.sum_spectrum import draw_sum_spectrum, element_marks
@@ -59,8 +62,14 @@ def run(
         data = open_dataset(place)
         if ENDMEMBERS in data and "model" in data.attrs:
             return _info_result(session, cube, check_result(data))
+    contents = read_contents(existing_path(place))[0] if is_file_of_others(place) else []
+    listed = [entry._asdict() for entry in contents]
+    if dataset is None and contents and not any(entry.kind == "cube" for entry in contents):
+        session.console.answer(f"{place.name}: no spectrum image")
+        _show_contents(session, contents)
+        return {"path": str(cube), "kind": "file", "contents": listed, "disk_bytes": disk_bytes(place)}
     opened = hsi.open_cube(place, dataset=dataset_of(dataset))
-    found = {"path": str(cube), "kind": "cube", **describe(opened), "disk_bytes": disk_bytes(place)}
+    found = {"path": str(cube), "kind": "cube", **describe(opened), "disk_bytes": disk_bytes(place), "contents": listed}
     if not quick:
         session.console.remark("reading all values once to count them (--quick leaves this out)")
         with session.connected(), session.computing(f"reading {cube.name}"):
@@ -68,6 +77,8 @@ def run(
             found["signal"] = signal_of(opened, elements_of(elements))
         found["spectrum"] = _spectrum(opened, total, elements_of(elements))
     _show_cube(session, cube, opened, found)
+    if len(contents) > 1:
+        _show_contents(session, contents)
     if figure is not None:
         one = found["spectrum"]
         drawn = draw_sum_spectrum(
@@ -209,6 +220,16 @@ def _show_axes(session: Session, axes: dict[str, dict[str, Any]]) -> None:
         ends = [coordinate(axis["first"]), coordinate(axis["last"])]
         rows.append([name, f"{axis['size']:,}", *ends, step, axis["units"]])
     session.console.table(["Axis", "Size", "From", "To", "Step", "Unit"], rows)
+
+
+def _show_contents(session: Session, contents: Sequence[Entry]) -> None:
+    """A table of all signals of a file."""
+    kinds = {"cube": "spectra", "image": "image", "": "other"}
+    session.console.answer()
+    session.console.table(
+        ["--dataset", "Title", "Kind", "Signal", "Shape", "Values"],
+        [[str(e.number), e.title, kinds[e.kind], e.signal, " x ".join(map(str, e.shape)), e.dtype] for e in contents],
+    )
 
 
 def _show_history(session: Session, history: Sequence[str]) -> None:
