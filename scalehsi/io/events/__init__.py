@@ -2,10 +2,15 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from pathlib import Path
+from typing import Final
 
+from scalehsi.io.events.bruker import open_bruker
 from scalehsi.io.events.file import EventFile
 from scalehsi.io.events.velox import open_velox
+
+_READERS: Final[dict[str, Callable[..., EventFile | None]]] = {".emd": open_velox, ".bcf": open_bruker}
 
 
 def event_file(path: Path, *, signal: str | None = None, dataset: int | str | None = None) -> EventFile | None:
@@ -24,6 +29,5 @@ def event_file(path: Path, *, signal: str | None = None, dataset: int | str | No
     """
     if not path.is_file():
         return None
-    if path.suffix.lower() == ".emd":
-        return open_velox(path, signal=signal, dataset=dataset)
-    return None
+    reader = _READERS.get(path.suffix.lower())
+    return None if reader is None else reader(path, signal=signal, dataset=dataset)

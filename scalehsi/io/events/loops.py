@@ -10,7 +10,9 @@ from __future__ import annotations
 
 from typing import Any
 
-from scalehsi.kernels.compiled import lean
+import numpy as np
+
+from scalehsi.kernels.compiled import inlined, lean
 
 END_OF_PIXEL = 65535
 """Word of a Velox stream."""
@@ -75,3 +77,143 @@ def add_velox(words: Any, offsets: Any, bin_y: int, bin_x: int, table: Any, limi
                     out[f, y, x, channel] = count
                     too_large |= count == limit
     return too_large
+
+
+# Bruker --------------------------------------------------------------------------------------------------------------
+
+PIXEL_HEAD = 22
+"""Bytes before the data of a pixel in a Bruker file."""
+FITS, TOO_LARGE, DAMAGED = 0, 1, 2
+
+
+@inlined
+def _u16(data: Any, at: int) -> int:
+    return np.int64(data[at]) | np.int64(data[at + 1]) << 8
+
+
+@inlined
+def _number(data: Any, at: int, size: int) -> int:
+    """A little-endian number of ``size`` bytes."""
+    value = np.int64(0)
+    for k in range(size):
+        value |= np.int64(data[at + k]) << 8 * k
+    return value
+
+
+@lean
+def index_bruker(data: Any, base: int, rows: int, columns: int, state: Any, starts: Any) -> int:
+    """Note in ``starts`` the byte at which each row begins; returns the byte at which to go on, or -1 for damaged data.
+
+    Parameters
+    ----------
+    data : array of uint8
+        A piece of the file, which begins at the byte ``base``.
+    base, rows, columns : int
+    state : array, shape (2,)
+        Rows that were begun, and pixels of the last one that follow; kept between pieces.
+    starts : array of int64
+    """
+    row, pixels, at = state[0], state[1], np.int64(0)
+    while pixels > 0 or row < rows:
+        if pixels == 0:
+            if at + 4 > data.size:
+                break
+            starts[row] = base + at
+            pixels = _number(data, at, 4)
+            if pixels > columns:
+                return -1
+            at += 4
+            row += 1
+        else:
+            if at + PIXEL_HEAD > data.size:
+                break
+            listed = _u16(data, at + 16) if _u16(data, at + 12) > 1 else 0
+            at += PIXEL_HEAD + _number(data, at + 18, 4) + 2 * listed
+            pixels -= 1
+    state[0], state[1] = row, pixels
+    if pixels == 0 and row == rows:
+        starts[rows] = base + at
+    return base + at
+
+
+@inlined
+def _add(pixel: Any, table: Any, channel: int, count: int, limit: int) -> int:
+    if channel < table.size and table[channel] >= 0:
+        total = pixel[table[channel]] + count
+        pixel[table[channel]] = total
+        return 1 if total >= limit else 0
+    return 0
+
+
+@lean
+def add_bruker(data: Any, offsets: Any, bin_y: int, bin_x: int, table: Any, limit: int, out: Any) -> int:
+    """Add the pixels of a Bruker file; returns `FITS`, `TOO_LARGE` or `DAMAGED`."""
+    found = 0
+    for row in range(offsets.shape[1] - 1):
+        at, end = offsets[0, row], offsets[0, row + 1]
+        pixels = _number(data, at, 4)
+        at += 4
+        for _ in range(pixels):
+            if at + PIXEL_HEAD > end:
+                return DAMAGED
+            x = _number(data, at, 4) // bin_x
+            flag, listed, size = _u16(data, at + 12), _u16(data, at + 16), _number(data, at + 18, 4)
+            at += PIXEL_HEAD
+            stop = at + size
+            following = stop + (2 * listed if flag > 1 else 0)
+            if following > end or (flag > 1 and size < 4):
+                return DAMAGED
+            if x >= out.shape[2]:
+                at = following
+                continue
+            pixel = out[0, row // bin_y, x]
+            if flag == 0:
+                if 2 * listed > size:
+                    return DAMAGED
+                for k in range(listed):
+                    found |= _add(pixel, table, _u16(data, at + 2 * k), 1, limit)
+            elif flag == 1:
+                for k in range(listed):
+                    group, place = at + k // 4 * 6, k % 4
+                    last = group + (1 if place == 0 else 3 if place == 1 else 5)
+                    if last >= stop:
+                        return DAMAGED
+                    if place == 0:
+                        channel = np.int64(data[group + 1]) << 4 | np.int64(data[group]) >> 4
+                    elif place == 1:
+                        channel = (np.int64(data[group]) & 15) << 8 | np.int64(data[group + 3])
+                    elif place == 2:
+                        channel = np.int64(data[group + 2]) << 4 | np.int64(data[group + 5]) >> 4
+                    else:
+                        channel = (np.int64(data[group + 5]) & 15) << 8 | np.int64(data[group + 4])
+                    found |= _add(pixel, table, channel, 1, limit)
+            else:
+                runs_end, channel = stop - 4, 0
+                while at + 2 <= runs_end:
+                    width, count = np.int64(data[at]), np.int64(data[at + 1])
+                    at += 2
+                    if width == 0:
+                        channel += count
+                        continue
+                    if width not in (1, 2, 4, 8):
+                        return DAMAGED
+                    values = at + width
+                    at = values + (count * width + 1) // 2
+                    if at > runs_end:
+                        return DAMAGED
+                    gain = _number(data, values - width, width)
+                    for k in range(count):
+                        if width == 1:
+                            value = np.int64(data[values + k // 2]) >> 4 * (k % 2) & 15
+                        else:
+                            value = _number(data, values + k * width // 2, width // 2)
+                        value += gain
+                        if value >= limit or value < 0:
+                            found = 1
+                        else:
+                            found |= _add(pixel, table, channel, value, limit)
+                        channel += 1
+                for k in range(listed):
+                    found |= _add(pixel, table, _u16(data, stop + 2 * k), 1, limit)
+            at = following
+    return found
