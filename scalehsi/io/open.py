@@ -23,6 +23,7 @@ from scalehsi.io.atomic import check_exists, local_path
 from scalehsi.io.events import event_file
 from scalehsi.io.events.bands import lazy_cube
 from scalehsi.io.events.selection import Selection, plan_of
+from scalehsi.io.events.velox import without_events
 from scalehsi.io.repairs import NOTHING, Repairs
 from scalehsi.io.rosettasciio import read_image, read_vendor
 from scalehsi.io.zarr_store import cube_of_store, image_of_store, read_store
@@ -147,7 +148,11 @@ def open_image(path: PathLike, *, dataset: int | str | None = None) -> xr.DataAr
     source = existing_path(path)
     if source.is_dir() and source.suffix.lower() != ".zspy":
         return image_of_store(source, dataset=dataset)
-    return read_image(source, dataset=dataset)
+    if source.suffix.lower() != ".emd":
+        return read_image(source, dataset=dataset)
+    with without_events(source) as light:
+        image = read_image(light, dataset=dataset)
+        return image if light == source else image.compute()
 
 
 def open_result(path: PathLike) -> xr.Dataset:

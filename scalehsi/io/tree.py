@@ -10,6 +10,7 @@ from pathlib import Path
 
 import xarray as xr
 
+from scalehsi.io.events.velox import without_events
 from scalehsi.io.open import PathLike, existing_path, open_cube
 from scalehsi.io.rosettasciio import Entry, read_contents
 from scalehsi.io.save import as_dataset
@@ -60,7 +61,7 @@ def open_tree(path: PathLike) -> xr.DataTree:
             f"{str(path)!r} is a Zarr store; open its cube with scalehsi.open_cube, and all that it holds with "
             f"xarray.open_datatree({str(path)!r}, engine='zarr')"
         )
-    entries, images = read_contents(source)
+    entries, images = contents_of(source)
     nodes: dict[str, xr.Dataset] = {}
     for entry, name in zip(entries, _names(entries, source), strict=True):
         if not entry.kind:
@@ -75,6 +76,15 @@ def open_tree(path: PathLike) -> xr.DataTree:
     tree = xr.DataTree.from_dict(nodes)
     tree.attrs["source"] = source.name
     return tree
+
+
+def contents_of(path: Path) -> tuple[list[Entry], dict[int, xr.DataArray]]:
+    """What a file of another program holds, and its images by number; see `read_contents`. Events are not read."""
+    if path.suffix.lower() != ".emd":
+        return read_contents(path)
+    with without_events(path) as light:
+        entries, images = read_contents(light)
+        return entries, images if light == path else {number: image.compute() for number, image in images.items()}
 
 
 def is_file_of_others(path: Path) -> bool:

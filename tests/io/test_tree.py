@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import logging
 from pathlib import Path
+from typing import Any
 
 import dask.array as da
 import numpy as np
@@ -13,12 +14,14 @@ import xarray as xr
 
 import scalehsi as hsi
 from scalehsi.cli import main
+from scalehsi.io.rosettasciio import read_contents, read_image
 from scalehsi.schema import InputError
 from tests.helpers import raise_if_dask_computes
+from tests.io.event_files import END, write_velox
 from tests.io.hspy_files import COUNTS, EDS, EELS, file_of
 from tests.paths import DATA
 
-pytest.importorskip("h5py", reason="the extra io is not installed")
+h5py = pytest.importorskip("h5py", reason="the extra io is not installed")
 pytest.importorskip("rsciio", reason="the extra io is not installed")
 
 pytestmark = pytest.mark.long
@@ -119,3 +122,26 @@ def test_files_of_the_test_data(path: str, names: list[str]) -> None:
         (variable,) = node.data_vars.values()
         assert variable.dims == dims
         assert dims[-1] == "x" or isinstance(variable.data, da.Array)
+
+
+def test_the_events_of_a_velox_file_are_not_read(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """RosettaSciIO would take 6.8 GB for the events of a file of 120 MB, before anybody asks for a value."""
+    words = np.tile(np.array([5, 7, END], "u2"), 12)
+    path = write_velox(tmp_path / "scan.emd", (3, 4), [words, words], frames=1)
+    wanted = read_image(path)
+    sizes: list[int] = []
+
+    def looked_at(file: Path) -> Any:
+        with h5py.File(file) as opened:
+            sizes.extend(stream["Data"].size for stream in opened["Data/SpectrumStream"].values())
+        return read_contents(file)
+
+    monkeypatch.setattr("scalehsi.io.tree.read_contents", looked_at)
+    tree = hsi.open_tree(path)
+    assert sizes == [1, 1]
+    assert list(tree.children) == ["haadf", "eds"]
+    np.testing.assert_array_equal(tree["eds"]["counts"][..., [5, 7]].values, np.full((3, 4, 2), 2))
+    xr.testing.assert_identical(tree["haadf"]["image"], wanted.compute())
+    xr.testing.assert_identical(hsi.open_image(path), wanted.compute())
+    path.unlink()  # nothing holds it open
+    assert int(tree["haadf"]["image"].sum()) == 12

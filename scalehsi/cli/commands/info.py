@@ -31,8 +31,8 @@ from scalehsi.cube import describe, describe_axes, history_of, navigation_dims
 from scalehsi.io import open_dataset
 from scalehsi.io.atomic import check_file, is_store, write_file
 from scalehsi.io.open import existing_path
-from scalehsi.io.rosettasciio import Entry, read_contents
-from scalehsi.io.tree import is_file_of_others
+from scalehsi.io.rosettasciio import Entry
+from scalehsi.io.tree import contents_of, is_file_of_others
 from scalehsi.physics.line_names import split_symbols
 from scalehsi.plots.style import to_png
 from scalehsi.plots.sum_spectrum import draw_sum_spectrum, element_marks
@@ -62,7 +62,7 @@ def run(
         data = open_dataset(place)
         if ENDMEMBERS in data and "model" in data.attrs:
             return _info_result(session, cube, check_result(data))
-    contents = read_contents(existing_path(place))[0] if is_file_of_others(place) else []
+    contents = contents_of(existing_path(place))[0] if is_file_of_others(place) else []
     listed = [entry._asdict() for entry in contents]
     if dataset is None and contents and not any(entry.kind == "cube" for entry in contents):
         session.console.answer(f"{place.name}: no spectrum image")

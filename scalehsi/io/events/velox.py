@@ -193,10 +193,7 @@ def _described(path: Path, signal: str | None, dataset: int | str | None) -> dic
     """
     with tempfile.TemporaryDirectory() as folder:
         copy = Path(folder) / path.name
-        try:
-            _write_without_data(path.absolute(), copy)
-        except (OSError, RuntimeError, KeyError, ValueError, TypeError, AttributeError) as error:
-            raise InputError(f"{path.name!r} is damaged ({_first_line(error)}); copy it again") from error
+        _write_copy(path, copy, images=False)
         found = signals_of(copy)
         if not any(_is_map(s) for s in found):
             raise InputError(f"{path.name!r} has an event stream, but no image that gives the size of its map")
@@ -212,7 +209,37 @@ def _is_map(signal: Mapping[str, Any]) -> bool:
     return len(signal["data"].shape) == 3 and kind.startswith("EDS")
 
 
-def _write_without_data(path: Path, copy: Path) -> None:
+@contextlib.contextmanager
+def without_events(path: Path) -> Iterator[Path]:
+    """A small copy of a Velox file for a reader of all but its event streams, while the block lasts.
+
+    Any other file as it is.
+    """
+    import h5py
+
+    try:
+        with h5py.File(path, "r") as file:
+            streams = _group(file, STREAMS) is not None
+    except OSError:  # the reader says what is wrong with it
+        streams = False
+    if not streams:
+        yield path
+        return
+    with tempfile.TemporaryDirectory() as folder:
+        copy = Path(folder) / path.name
+        _write_copy(path, copy, images=True)
+        yield copy
+
+
+def _write_copy(path: Path, copy: Path, *, images: bool) -> None:
+    try:
+        _write_without_data(path.absolute(), copy, images=images)
+    except (OSError, RuntimeError, KeyError, ValueError, TypeError, AttributeError) as error:
+        raise InputError(f"{path.name!r} is damaged ({_first_line(error)}); copy it again") from error
+
+
+def _write_without_data(path: Path, copy: Path, *, images: bool) -> None:
+    """Write a file that refers to another one for all but its streams; images: also its images."""
     import h5py
 
     with h5py.File(path, "r") as file, h5py.File(copy, "w") as short:
@@ -220,7 +247,7 @@ def _write_without_data(path: Path, copy: Path) -> None:
             if name != "Data":
                 short[name] = h5py.ExternalLink(str(path), f"/{name}")
         for kind in file["Data"]:
-            if kind not in ("SpectrumStream", "Image"):
+            if kind != "SpectrumStream" and (images or kind != "Image"):
                 short[f"Data/{kind}"] = h5py.ExternalLink(str(path), f"/Data/{kind}")
                 continue
             for name, group in file[f"Data/{kind}"].items():
