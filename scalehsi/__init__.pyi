@@ -26,6 +26,7 @@ from .models.apply import reconstruct as reconstruct
 from .models.decompose import decompose as decompose
 from .models.decompose import to_hyperspy as to_hyperspy
 from .models.gp import lengthscale_scan as lengthscale_scan
+from .models.live import watch as watch
 from .models.psnmf import scan_bins as scan_bins
 from .models.rank_selection import select_rank as select_rank
 from .report import report as report

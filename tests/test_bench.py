@@ -93,3 +93,9 @@ def test_events_are_ingested_as_they_were_made(tmp_path: Path) -> None:
     ours = ingest.measure("scalehsi", tmp_path / "stream.emd", tmp_path)
     theirs = ingest.measure("RosettaSciIO, no store", tmp_path / "stream.emd", tmp_path)
     assert ours["counts"] == theirs["counts"] == made
+
+
+def test_watched_maps_are_those_of_a_projection() -> None:
+    rows = bench("live").table(size=32, channels=64, components=3)
+    assert [row["blocks"] for row in rows] == [1, 4, ""]
+    assert all(row["off"] == 0 for row in rows)

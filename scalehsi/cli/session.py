@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import logging
 import os
+import sys
 import threading
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
@@ -12,6 +13,7 @@ from pathlib import Path
 from typing import Any, Final
 
 import dask
+import dask.threaded
 from dask.base import get_scheduler
 from dask.callbacks import Callback
 
@@ -71,7 +73,11 @@ class Session:
     def connected(self) -> Iterator[None]:
         """Compute on the cluster, or with the threads, of the session."""
         if self.cluster is None:
-            with dask.config.set({} if self.workers is None else {"num_workers": self.workers}):
+            chosen: dict[str, Any] = {} if self.workers is None else {"num_workers": self.workers}
+            if "distributed" not in sys.modules and dask.config.get("scheduler", None) is None:
+                # Dask would import distributed to see whether there is a client: 0.1 s of every command, and 30 MiB.
+                chosen["scheduler"] = dask.threaded.get
+            with dask.config.set(chosen):
                 yield
             return
         with _quiet_workers(), contextlib.ExitStack() as stack:

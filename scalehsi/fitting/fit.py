@@ -7,8 +7,9 @@ import logging
 import numbers
 import os
 from collections.abc import Collection, Mapping
-from dataclasses import replace
+from dataclasses import fields, replace
 from functools import partial
+from typing import Any
 
 import xarray as xr
 
@@ -27,8 +28,8 @@ from scalehsi.fitting.progress import Bar, Listener, Tracker
 from scalehsi.fitting.sources import provenance, select_inputs
 from scalehsi.fitting.survey import read_fingerprint
 from scalehsi.interrupt import Stop, stoppable, uninterrupted
-from scalehsi.result import make_result
-from scalehsi.schema import ABUNDANCES, DataChanged, InputError, Interrupted, WorkersLost
+from scalehsi.result import check_result, make_result, names_of_components
+from scalehsi.schema import ABUNDANCES, COMPONENT, DataChanged, InputError, Interrupted, WorkersLost
 
 log = logging.getLogger("scalehsi")
 
@@ -45,6 +46,7 @@ def fit(
     resume: bool = False,
     progress: bool | Listener = False,
     residual: bool = True,
+    start: xr.Dataset | None = None,
 ) -> xr.Dataset:
     """Fit a model to a cube, on the threads of this process or on the connected cluster.
 
@@ -77,6 +79,10 @@ def fit(
         True draws a bar on a terminal. A callable gets a `Progress` record for every block and iteration.
     residual : bool, default True
         Also give the residual of each pixel and the mean residual spectrum, for 2 P E K flops in the last pass.
+    start : xarray.Dataset, optional
+        A result of the same method and number of components, from where NMF and the networks go on: with more pixels of
+        the acquisition, or other settings. Stands for the setting ``start`` of the model; components keep their order
+        and names.
 
     Returns
     -------
@@ -105,6 +111,7 @@ def fit(
     >>> result["abundances"].dims, result["endmembers"].sizes["component"]
     (('component', 'y', 'x'), 4)
     """
+    model = model if start is None else _started(model, start)
     inputs = select_inputs(cube, model)
     if resume and checkpoint is None:
         raise InputError(
@@ -139,8 +146,9 @@ def fit(
                 tracker.enter("maps", len(ended.objective))
                 result = _finished(view, model, inputs, ended, seed=seed, residual=residual)
                 result.attrs["readings"] = _readings(view, apart=inputs.others)
-                if isinstance(cube, xr.Dataset) and "components" in cube.attrs:
-                    result.attrs["components"] = cube.attrs["components"]  # maps of a result keep their names
+                named = cube if isinstance(cube, xr.Dataset) else start
+                if named is not None and len(names_of_components(named.attrs)) == result.sizes[COMPONENT]:
+                    result.attrs["components"] = named.attrs["components"]
                 if inputs.others:
                     result.attrs["sources"] = provenance(inputs)
                 if inner:
@@ -179,6 +187,14 @@ def fit(
                 store.release()
             if bar is not None:
                 bar.close()
+
+
+def _started(model: Model, start: xr.Dataset) -> Model:
+    """The model with a result as its start."""
+    if "start" not in {f.name for f in fields(model)}:
+        raise InputError(f"{model.name} does not start from a result; NMF and the networks do, leave start= out")
+    given: dict[str, Any] = {"start": check_result(start)}
+    return replace(model, **given)
 
 
 def _keep_fingerprints(views: Mapping[str, Blocks], store: Checkpoint) -> None:

@@ -5,8 +5,8 @@ from __future__ import annotations
 from typing import Any
 
 import numpy as np
+import scipy
 import xarray as xr
-from scipy.optimize import linear_sum_assignment
 from scipy.special import ndtri
 
 from scalehsi.cube import same_axis
@@ -275,7 +275,7 @@ def match(truth_endmembers: xr.DataArray, endmembers: xr.DataArray) -> np.ndarra
     if len(e) < len(t):
         raise InputError(f"the truth has {len(t)} components, the estimate {len(e)}; fit with n_components={len(t)}")
     cost = np.nan_to_num(_angle(t[:, None], e[None]), nan=np.pi)
-    _, columns = linear_sum_assignment(cost)
+    _, columns = scipy.optimize.linear_sum_assignment(cost)
     return np.asarray(columns, dtype=np.int64)
 
 

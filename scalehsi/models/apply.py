@@ -11,11 +11,20 @@ import xarray as xr
 from scalehsi.blocks import map_pixels, open_blocks, open_surrounded
 from scalehsi.checks import check_weighting
 from scalehsi.chunks import work_chunks
-from scalehsi.cube import check_cube, same_axis, with_history
+from scalehsi.cube import check_cube, history_of, same_axis, with_history
 from scalehsi.models.catalogue import model_class
 from scalehsi.models.references import channel_weights, on_axis, solver, spectra_of
-from scalehsi.result import check_result, map_dims, model_spectra, settings_of
-from scalehsi.schema import ABUNDANCES, COMPONENT, ENERGY, MEAN_SPECTRUM, InputError, X, Y
+from scalehsi.result import (
+    advice_alone,
+    check_result,
+    map_dims,
+    model_spectra,
+    plain_attrs,
+    result_warnings,
+    settings_of,
+    warnings_text,
+)
+from scalehsi.schema import ABUNDANCES, COMPONENT, ENDMEMBERS, ENERGY, MEAN_SPECTRUM, InputError, X, Y
 
 log = logging.getLogger("scalehsi")
 
@@ -135,6 +144,35 @@ def _project_spectra(
     if isinstance(given, xr.Dataset) and "components" in given.attrs:
         maps.attrs["components"] = given.attrs["components"]
     return maps
+
+
+def projected_result(fitted: xr.Dataset, maps: xr.DataArray, cube: xr.DataArray, *, origin: str) -> xr.Dataset:
+    """A result with the spectra of one acquisition and the maps of another.
+
+    Parameters
+    ----------
+    fitted : Dataset
+        The result with the spectra.
+    maps : DataArray
+        Their maps in the cube, dims (component, ..., y, x).
+    cube : DataArray
+    origin : str
+        Name of the result, for the history.
+    """
+    known = [
+        name for name, v in fitted.data_vars.items() if name == ENDMEMBERS or not set(map_dims(fitted)) & {*v.dims}
+    ]
+    # What describes the data of the fit does not describe this cube.
+    kept = [name for name in known if name not in ("objective", "residual_spectrum", "mean_spectrum")]
+    made = fitted[kept].drop_vars(map_dims(fitted), errors="ignore")
+    made[ABUNDANCES] = maps
+    line = f"project: spectra of {origin} ({fitted.attrs['model']}), maps of {cube.attrs.get('source') or 'this cube'}"
+    carried = {k: cube.attrs[k] for k in ("title", "source") if k in cube.attrs}
+    made.attrs = plain_attrs({**fitted.attrs, **carried, "history": [*history_of(cube.attrs), line]})
+    # The spectra are those of the fit, and so are its warnings; their pixels are not those of this cube.
+    earlier = [each._replace(text=f"When the spectra were fitted: {each.text}") for each in result_warnings(fitted)]
+    made.attrs |= {"advice": advice_alone(fitted), "warnings": warnings_text(earlier)}
+    return made
 
 
 def reconstruct(result: xr.Dataset, *, dtype: Any = np.float32) -> xr.DataArray:

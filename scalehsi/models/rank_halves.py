@@ -6,8 +6,8 @@ import math
 from typing import Any, Final, NamedTuple
 
 import numpy as np
+import scipy
 import xarray as xr
-from scipy.optimize import linear_sum_assignment
 
 from scalehsi.arrays import Float
 from scalehsi.cube import navigation_dims
@@ -163,7 +163,7 @@ def _agreement(a: xr.Dataset, b: xr.Dataset, *, maps: bool) -> tuple[float, floa
     """Least cosine between matched spectra, and least correlation of their maps; NaN without ``maps``."""
     first, second = (r[ENDMEMBERS].values / np.linalg.norm(r[ENDMEMBERS].values, axis=1, keepdims=True) for r in (a, b))
     cosine = first @ second.T
-    left, right = linear_sum_assignment(-cosine)
+    left, right = scipy.optimize.linear_sum_assignment(-cosine)
     least = float(cosine[left, right].min())
     if not maps or len(first) == 1:
         # The map of a single component is the thickness, which may be the same everywhere.

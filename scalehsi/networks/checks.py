@@ -5,8 +5,8 @@ from __future__ import annotations
 from typing import Any, Final
 
 import numpy as np
+import scipy
 import xarray as xr
-from scipy.optimize import linear_sum_assignment
 
 from scalehsi.arrays import Float, NumpyArray
 from scalehsi.kernels.subspace.singular_vectors import leading_vectors
@@ -105,7 +105,7 @@ def _largest_angle(left: Float, right: Float, weight: Float) -> float:
     a, b = left * weight, right * weight
     unit = [each / np.maximum(np.linalg.norm(each, axis=1, keepdims=True), 1e-300) for each in (a, b)]
     angle = np.degrees(np.arccos(np.clip(unit[0] @ unit[1].T, -1.0, 1.0)))
-    return float(angle[linear_sum_assignment(angle)].max())
+    return float(angle[scipy.optimize.linear_sum_assignment(angle)].max())
 
 
 def checks_of(result: xr.Dataset) -> dict[str, float]:

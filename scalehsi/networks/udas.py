@@ -9,8 +9,8 @@ from dataclasses import KW_ONLY, dataclass
 from typing import Any, ClassVar, Final
 
 import numpy as np
+import scipy
 import xarray as xr
-from scipy.optimize import minimize
 
 from scalehsi.arrays import Float, NumpyArray
 from scalehsi.blocks import BlockFunction, Blocks
@@ -267,5 +267,5 @@ def descend(
         slope += 0.5 * sparsity * w / np.where(norms > 0, norms, 1.0)
         return loss / (2 * n) + 0.5 * sparsity * float(norms.sum()), slope.ravel()
 
-    found = minimize(value, encoder.ravel(), jac=True, method="L-BFGS-B", options={"maxiter": steps})
+    found = scipy.optimize.minimize(value, encoder.ravel(), jac=True, method="L-BFGS-B", options={"maxiter": steps})
     return np.asarray(found.x).reshape(shape), float(found.fun)

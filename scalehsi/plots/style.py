@@ -12,8 +12,8 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any, Final
 
 import numpy as np
+import scipy
 from numpy.typing import ArrayLike
-from scipy.optimize import isotonic_regression
 
 from scalehsi.schema import InputError
 
@@ -360,7 +360,9 @@ def spread_labels(wanted: Any, gap: float, low: float, high: float) -> np.ndarra
     gap = min(gap, (high - low) / (places.size - 1))
     steps = gap * np.arange(places.size)
     # Relative to multiples of the gap, the positions only have to rise.
-    moved: np.ndarray[Any, Any] = np.clip(isotonic_regression(places - steps).x, low, high - steps[-1]) + steps
+    moved: np.ndarray[Any, Any] = (
+        np.clip(scipy.optimize.isotonic_regression(places - steps).x, low, high - steps[-1]) + steps
+    )
     return moved
 
 

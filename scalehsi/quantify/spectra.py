@@ -8,8 +8,8 @@ from functools import partial
 from typing import Any, Final, NamedTuple
 
 import numpy as np
+import scipy
 import xarray as xr
-from scipy.optimize import minimize_scalar
 from scipy.special import kl_div
 
 from scalehsi.arrays import Float
@@ -107,8 +107,8 @@ def _estimated_axis(x: Float, options: Options, energies: Float) -> tuple[Width,
     # One after the other: the centre of a peak hardly depends on its width, so the second round changes little.
     for _ in range(2):
         bounds = (-MAX_SHIFT_KEV, MAX_SHIFT_KEV)
-        shift = float(minimize_scalar(partial(misfit, factor), bounds=bounds, **_SEARCH).x)
-        factor = float(minimize_scalar(partial(misfit, shift=shift), bounds=WIDTH_BOUNDS, **_SEARCH).x)
+        shift = float(scipy.optimize.minimize_scalar(partial(misfit, factor), bounds=bounds, **_SEARCH).x)
+        factor = float(scipy.optimize.minimize_scalar(partial(misfit, shift=shift), bounds=WIDTH_BOUNDS, **_SEARCH).x)
     return partial(detector_fwhm, scale=factor), shift
 
 

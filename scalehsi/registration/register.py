@@ -12,8 +12,8 @@ from collections.abc import Callable, Iterator
 from typing import Final, NamedTuple
 
 import numpy as np
+import scipy
 from scipy.ndimage import gaussian_filter
-from scipy.optimize import minimize_scalar
 
 from scalehsi.arrays import Bool, Float
 from scalehsi.kernels.resampling.footprints import box_means, summed_area
@@ -211,7 +211,7 @@ def _probe_width(fine: Images, coarse: Images, placement: Placement) -> float:
         return -_score(predictor(fine, blur=width * unit), coarse, placement)
 
     options = {"xatol": 0.02, "maxiter": 20}
-    found = minimize_scalar(fall, bounds=(0.0, MAX_PROBE_WIDTH), method="bounded", options=options)
+    found = scipy.optimize.minimize_scalar(fall, bounds=(0.0, MAX_PROBE_WIDTH), method="bounded", options=options)
     width = float(found.x)
     return width * unit if width > MIN_PROBE_WIDTH and found.fun < fall(0.0) else 0.0
 

@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterable, Sequence
 from typing import Any, Final
 
 import numpy as np
-from scipy.optimize import minimize
+import scipy
 
 from scalehsi.arrays import Float
 from scalehsi.registration.rasters import Pair
@@ -71,4 +71,6 @@ def refine(score: Callable[[Float], float], start: Float, steps: Sequence[float]
 
     corners = np.vstack([np.zeros(len(scale)), np.eye(len(scale))])
     options = {"initial_simplex": corners, "xatol": 1e-3, "fatol": 1e-10, "maxiter": 150 * len(scale)}
-    return np.asarray(start + scale * minimize(fall, corners[0], method="Nelder-Mead", options=options).x)
+    return np.asarray(
+        start + scale * scipy.optimize.minimize(fall, corners[0], method="Nelder-Mead", options=options).x
+    )

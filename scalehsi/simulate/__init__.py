@@ -12,6 +12,7 @@ from typing import Final
 from scalehsi.simulate.acquisitions import Acquisitions, acquisitions
 from scalehsi.simulate.chequerboard import chequerboard
 from scalehsi.simulate.coupled import Coupled, coupled
+from scalehsi.simulate.live import acquire
 from scalehsi.simulate.minerals import phases
 from scalehsi.simulate.noisy_maps import Maps, maps, sines
 from scalehsi.simulate.oxide_particle import oxide_particle
@@ -24,6 +25,7 @@ __all__ = [
     "Coupled",
     "Maps",
     "Scene",
+    "acquire",
     "acquisitions",
     "chequerboard",
     "coupled",

@@ -20,10 +20,11 @@ pytestmark = pytest.mark.long
 
 ALL = ("--cluster", "--workers", "--memory", "--no-dashboard", "--device", "--json", "--quiet", "--debug")
 OPTIONS = {
+    "cite": ("[MODEL]",),
     "demo": ("--size", "--counts", "--seed", "--overwrite", "DIR"),
     "info": ("--dataset", "--quick", "CUBE"),
     "convert": ("--chunk-mb", "--dataset", "--set", "--overwrite", "SRC", "DST"),
-    "simulate": ("--set", "--overwrite", "KIND", "DST", "chequerboard", "phases"),
+    "simulate": ("--set", "--live", "--overwrite", "KIND", "DST", "chequerboard", "phases"),
     "prepare": ("--step", "--overwrite", "SRC", "DST", "crop", "bin", "mask"),
     "edges": ("CUBE", "OUT", "--edge", "--elements", "--background", "--share", "--figure", "--overwrite"),
     "plan": ("--model", "--components", "-k", "--set", "CUBE"),
@@ -34,6 +35,7 @@ OPTIONS = {
         "--set",
         "--elements",
         "scalehsi models NAME",
+        "--start",
         "--seed",
         "--checkpoint",
         "--checkpoint-every",
@@ -44,6 +46,7 @@ OPTIONS = {
     "project": ("SPECTRA", "CUBE", "OUT", "--constraint", "--resample", "--overwrite"),
     "quantify": ("SOURCE", "--elements", "--extra", "--maps", "--k-factor", "--thickness", "--out", "--figure"),
     "gp": ("RESULT", "OUT", "--upsample", "--kernel", "--lengthscale", "--set", "--report", "--overwrite"),
+    "watch": ("CUBE", "--model", "--out", "--figure", "--every", "--interval", "--until-idle", "--overwrite"),
     "name": ("RESULT", "NAME..."),
     "export": ("RESULT", "OUT", "--component", "--overwrite", ".csv", ".msa", ".tif", ".pdf"),
     "rank": ("CUBE", "--most", "--figure", "--seed", "--dataset", "--overwrite"),

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
+import scipy.signal
 
+from scalehsi.physics import peaks
 from scalehsi.physics.identify import candidates_at
 from scalehsi.physics.peaks import peak_areas
 from scalehsi.physics.resolution import FWHM_PER_SIGMA, detector_fwhm
@@ -63,3 +65,16 @@ def test_elements_of_grid_and_holder_come_first(energy: float, first: str) -> No
 def test_excluded_elements_are_no_candidates() -> None:
     assert all(each.line.element != "Cu" for each in candidates_at(8.05, 0.04, excluded=["Cu"]))
     assert candidates_at(19.99, 0.001) == []
+
+
+@pytest.mark.parametrize(("size", "window"), [(400, 9), (401, 5), (63, 41), (7, 5), (2, 5)])
+@pytest.mark.parametrize("levels", [0, 4], ids=["noise", "plateaus"])
+def test_local_maxima_equal_those_of_scipy(size: int, window: int, levels: int) -> None:
+    rng = np.random.default_rng(size + window)
+    values = np.cumsum(rng.standard_normal(size)) + 3 * rng.standard_normal(size)
+    if levels:
+        values = np.round(values / values.std() * levels)
+    places, prominences = peaks._maxima(values, window)
+    expected, properties = scipy.signal.find_peaks(values, prominence=0.0, wlen=window)
+    np.testing.assert_array_equal(places, expected)
+    np.testing.assert_array_equal(prominences, properties["prominences"])

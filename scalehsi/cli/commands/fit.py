@@ -62,6 +62,9 @@ def run(
     n_components: Components = None,
     assignments: Settings = None,
     elements: Elements = None,
+    start: Annotated[
+        Path | None, Option(metavar="RESULT", help="Go on from this result, such as of a part of the scan.")
+    ] = None,
     seed: Seed = 0,
     checkpoint: Annotated[Path | None, Option(metavar="DIR", help="Keep the state of the fit here.")] = None,
     checkpoint_every: Annotated[int, Option(min=1, metavar="N", help="Iterations between two states.")] = 1,
@@ -84,7 +87,14 @@ def run(
     target = session.destination(result, overwrite=overwrite, source=next(iter(signals.values()), cube))
     if report is not None:
         check_report_folder(report, overwrite=overwrite)
-    how = {"seed": seed, "checkpoint": checkpoint, "checkpoint_every": checkpoint_every, "resume": resume}
+    how: dict[str, Any] = {
+        "seed": seed,
+        "checkpoint": checkpoint,
+        "checkpoint_every": checkpoint_every,
+        "resume": resume,
+    }
+    if start is not None:
+        how["start"] = hsi.open_result(session.path(start))
     data = open_data(session, source, chosen, dataset=dataset, signals=signals, spectral=spectral, image=image)
     chosen.select_inputs(data)
     with session.connected():

@@ -24,8 +24,9 @@ from scalehsi.cli.runner import command
 from scalehsi.cli.session import Session
 from scalehsi.cube import history_of
 from scalehsi.io.reference_spectra import STORES
+from scalehsi.models.apply import projected_result
 from scalehsi.models.references import on_axis, spectra_of
-from scalehsi.result import advice_alone, make_result, map_dims, plain_attrs, result_warnings, warnings_text
+from scalehsi.result import make_result, plain_attrs
 from scalehsi.schema import ABUNDANCES, COMPONENT, ENDMEMBERS, ENERGY
 
 Spectra = Annotated[Path, Argument(metavar="SPECTRA", help="A store that scalehsi fit wrote, or a file of references.")]
@@ -59,7 +60,7 @@ def run(
     with session.connected():
         maps = hsi.project(given, other, constraint=constraint, resample=resample)
         if fitted is not None and "constraint" not in maps.attrs:
-            projected = _projected(fitted, maps, other, origin=spectra.name)
+            projected = projected_result(fitted, maps, other, origin=spectra.name)
         else:
             rows = spectra_of(given)
             projected = _of_spectra(on_axis(rows, other, resample=resample), maps, other, origin=spectra.name)
@@ -85,32 +86,3 @@ def _of_spectra(s: np.ndarray[Any, Any], maps: xr.DataArray, cube: xr.DataArray,
     line = f"project: spectra of {origin}, {constraint}, maps of {cube.attrs.get('source') or 'this cube'}"
     made.attrs = plain_attrs({**made.attrs, "history": [*history_of(cube.attrs), line]})
     return made.drop_vars("objective")
-
-
-def _projected(fitted: xr.Dataset, maps: xr.DataArray, cube: xr.DataArray, *, origin: str) -> xr.Dataset:
-    """A result with the spectra of one acquisition and the maps of another.
-
-    Parameters
-    ----------
-    fitted : Dataset
-        The result with the spectra.
-    maps : DataArray
-        Their maps in the cube, dims (component, ..., y, x).
-    cube : DataArray
-    origin : str
-        Name of the result, for the history.
-    """
-    known = [
-        name for name, v in fitted.data_vars.items() if name == ENDMEMBERS or not set(map_dims(fitted)) & {*v.dims}
-    ]
-    # What describes the data of the fit does not describe this cube.
-    kept = [name for name in known if name not in ("objective", "residual_spectrum", "mean_spectrum")]
-    made = fitted[kept].drop_vars(map_dims(fitted), errors="ignore")
-    made[ABUNDANCES] = maps
-    line = f"project: spectra of {origin} ({fitted.attrs['model']}), maps of {cube.attrs.get('source') or 'this cube'}"
-    carried = {k: cube.attrs[k] for k in ("title", "source") if k in cube.attrs}
-    made.attrs = plain_attrs({**fitted.attrs, **carried, "history": [*history_of(cube.attrs), line]})
-    # The spectra are those of the fit, and so are its warnings; their pixels are not those of this cube.
-    earlier = [each._replace(text=f"When the spectra were fitted: {each.text}") for each in result_warnings(fitted)]
-    made.attrs |= {"advice": advice_alone(fitted), "warnings": warnings_text(earlier)}
-    return made

@@ -9,13 +9,17 @@ scalehsi simulate chequerboard scene.zarr --set shape=64,64 --set n_channels=512
 
 A scene of two acquisitions is fine.zarr and fine_spectral.zarr, and fine_image.zarr with --set image_counts=100; one
 of two signals is eels.zarr and eels_edx.zarr.
+
+--live plays an acquisition, which scalehsi watch follows in another terminal.
 """
 
 from __future__ import annotations
 
 import inspect
+import math
+import time
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, Any, Final
 
 import xarray as xr
 from typer import Argument, Option
@@ -27,7 +31,10 @@ from scalehsi.cli.runner import command
 from scalehsi.cli.session import Session
 from scalehsi.io.atomic import replacing
 from scalehsi.schema import ENERGY, InputError, suggest
-from scalehsi.simulate import KINDS, Maps
+from scalehsi.simulate import KINDS, Maps, acquire
+
+BLOCK: Final = 16
+"""Pixels of a block that is acquired at once, along y and x."""
 
 
 @command
@@ -40,6 +47,10 @@ def run(
         list[str] | None,
         Option("--set", metavar="KEY=VALUE", help="Of the scene, such as shape=64,64; may be repeated."),
     ] = None,
+    live: Annotated[
+        float | None,
+        Option(min=0.0, metavar="S", help="Write a block of 16 x 16 pixels every S seconds, for scalehsi watch."),
+    ] = None,
     overwrite: Overwrite = False,
 ) -> dict[str, Any]:
     settings = settings_of(assignments)
@@ -49,6 +60,11 @@ def run(
     for name in settings:
         if name not in known:
             raise InputError(f"the scene {kind!r} has no setting {name!r}; {suggest(name, known)}")
+    if live is not None and (overwrite or kind in ("maps", "sines")):
+        wrong = (
+            "--overwrite: a store that is replaced is no new acquisition" if overwrite else f"{kind}: it has no spectra"
+        )
+        raise InputError(f"--live does not go with {wrong}; give a new DST and a scene with spectra")
     target = session.destination(destination, overwrite=overwrite)
     beside = truth_beside(destination)
     session.destination(beside, overwrite=overwrite)
@@ -60,13 +76,26 @@ def run(
         for name, data in others.items():
             with session.computing(f"simulating {places[name].name}"):
                 hsi.save(data if ENERGY in data.dims else data.to_dataset(), targets[name], overwrite=overwrite)
-        save_scene(session, scene, target, overwrite=overwrite)
+        if live is None:
+            save_scene(session, scene, target, overwrite=overwrite)
+        else:
+            hsi.save(scene.truth, session.path(beside), overwrite=overwrite)
+            _acquire(session, _data(scene), target, seconds=live)
     answer = {**show_written(session, destination, _data(scene)), "truth": str(beside)}
     for name, place in places.items():
         session.console.say(f"{place}: the {name} acquisition of the same region")
     of = "the maps without noise" if isinstance(scene, Maps) else "the spectra and maps that the cube was made from"
     session.console.say(f"{beside}: the truth, {of}")
     return {**answer, **{name: str(place) for name, place in places.items()}}
+
+
+def _acquire(session: Session, cube: xr.DataArray, target: Path, *, seconds: float) -> None:
+    """Write a cube block by block, with a pause behind each."""
+    blocks = math.prod(-(-n // BLOCK) for n in cube.shape[-3:-1]) * math.prod(cube.shape[:-3])
+    with session.console.bar(f"acquiring {target.name}") as done:
+        for number, _ in enumerate(acquire(cube, target, block=BLOCK), start=1):
+            done(number, blocks)
+            time.sleep(seconds)
 
 
 def truth_beside(cube: Path) -> Path:

@@ -6,7 +6,7 @@ import math
 from typing import Final, NamedTuple
 
 import numpy as np
-from scipy.stats import chi2
+from scipy.special import chdtri
 
 from scalehsi.arrays import Float, Int
 from scalehsi.fitting.judge.channels import has_zero_loss, stands_on_background
@@ -218,7 +218,7 @@ def _zero_loss_drift(evidence: Evidence, phi: float) -> _Found | None:
 def _is_above_noise(spread: Spread, chi: float) -> bool:
     """Whether shifts are neither noise nor too small to matter. chi: threshold for many regions or pixels."""
     free = int((spread.information > 0).sum()) - 1
-    return bool(spread.chi > max(chi, chi2.isf(CHANCE, free) / free) and spread.rms >= LEAST_RMS)
+    return bool(spread.chi > max(chi, chdtri(free, CHANCE) / free) and spread.rms >= LEAST_RMS)
 
 
 def _span(spread: Spread) -> float:

@@ -11,7 +11,7 @@ from itertools import pairwise
 from typing import Any, Final, NamedTuple
 
 import numpy as np
-from scipy.interpolate import CubicSpline
+import scipy
 
 from scalehsi.arrays import Float
 
@@ -167,7 +167,7 @@ def _derivative(rows: Float) -> Float:
     out 1.4 times too large, those of the spline 0.9 to 1.1 of the truth (spectra without noise, channels of 2 eV).
     """
     channels = np.arange(rows.shape[1])
-    return np.asarray(CubicSpline(channels, rows, axis=1)(channels, 1))
+    return np.asarray(scipy.interpolate.CubicSpline(channels, rows, axis=1)(channels, 1))
 
 
 def _orthonormal(rows: Float) -> Float:

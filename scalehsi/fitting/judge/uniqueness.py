@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any, Final, NamedTuple
 
 import numpy as np
-from scipy.optimize import linear_sum_assignment
+import scipy
 
 from scalehsi.arrays import Bool, Float
 from scalehsi.fitting.judge.evidence import Bins, Evidence
@@ -151,4 +151,4 @@ def _degrees(a: Float, b: Float) -> float:
     """Largest angle between matched spectra."""
     one, two = (m / np.maximum(np.linalg.norm(m, axis=1, keepdims=True), 1e-300) for m in (a, b))
     between = np.degrees(np.arccos(np.clip(one @ two.T, -1.0, 1.0)))
-    return float(between[linear_sum_assignment(between)].max())
+    return float(between[scipy.optimize.linear_sum_assignment(between)].max())

@@ -9,7 +9,7 @@ from __future__ import annotations
 from typing import Final
 
 import numpy as np
-from scipy.optimize import linprog
+import scipy
 
 from scalehsi.arrays import Float, Int
 from scalehsi.kernels.extraction.simplex import simplex_volume
@@ -92,7 +92,9 @@ def _one_run(v: Float, total: Float, rng: np.random.Generator) -> Float:
 
 def _extreme(v: Float, total: Float, direction: Float) -> Float:
     """The point (K,) of the polytope that is farthest along a direction (K,)."""
-    solved = linprog(-direction, A_ub=-v, b_ub=np.zeros(len(v)), A_eq=total[None], b_eq=[1.0], bounds=(None, None))
+    solved = scipy.optimize.linprog(
+        -direction, A_ub=-v, b_ub=np.zeros(len(v)), A_eq=total[None], b_eq=[1.0], bounds=(None, None)
+    )
     if solved.x is None:
         why = (
             "no combination of the components is nowhere negative" if solved.status == 2 else "the polytope has no end"

@@ -11,8 +11,8 @@ from functools import lru_cache
 from typing import Any, Final
 
 import numpy as np
+import scipy
 from scipy.fft import fft, fft2, ifft, irfft, next_fast_len, rfft, rfft2
-from scipy.optimize import brentq
 
 from scalehsi.arrays import Float
 from scalehsi.kernels.gaussian_process.covariance import STATIONARY
@@ -33,7 +33,7 @@ def kernel_range(kernel: str) -> float:
     """
     radial_covariance(kernel, 0.0, 0.0, (1.0, 1.0))
     function = STATIONARY[kernel.removesuffix(RADIAL_SUFFIX)]
-    return float(brentq(lambda r: float(function(np.asarray(r))[0]) - NEGLIGIBLE_COVARIANCE, 1.0, 100.0))
+    return float(scipy.optimize.brentq(lambda r: float(function(np.asarray(r))[0]) - NEGLIGIBLE_COVARIANCE, 1.0, 100.0))
 
 
 class FFTCovariance:

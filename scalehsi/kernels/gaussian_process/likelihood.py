@@ -14,7 +14,7 @@ from dataclasses import dataclass, field, replace
 from typing import Final, Protocol
 
 import numpy as np
-from scipy.optimize import minimize
+import scipy
 
 from scalehsi.arrays import Bool, Float, Int
 from scalehsi.kernels.gaussian_process.covariance import AxisEigen, decompose_axis
@@ -194,7 +194,7 @@ def search_lengths(
             return value, np.array([slope.sum()]) if isotropic else slope
 
         free = np.clip(np.log(lengths), box[:, 0], box[:, 1])[: 1 if isotropic else 2]
-        found = minimize(
+        found = scipy.optimize.minimize(
             profile,
             free,
             jac=True,

@@ -12,7 +12,7 @@ from collections.abc import Sequence
 from typing import Final
 
 import numpy as np
-from scipy.optimize import minimize
+import scipy
 
 from scalehsi.arrays import Float
 
@@ -116,7 +116,7 @@ def fit_signal_and_noise(numbers: Float, g: Float, sums: Float, *, rank: int) ->
     value = loss(x)[0]
     for _ in range(MAX_DESCENTS):
         options = {"maxiter": 400, "ftol": 1e-3 / max(abs(value), 1.0), "gtol": 1e-6 * total, "maxcor": 20}
-        found = minimize(loss, x, jac=True, method="L-BFGS-B", bounds=box, options=options)
+        found = scipy.optimize.minimize(loss, x, jac=True, method="L-BFGS-B", bounds=box, options=options)
         gain, value, x = value - float(found.fun), float(found.fun), found.x
         # Near the end, the curvature estimated far away slows a descent down: restart it without that estimate.
         if gain < RESTART_GAIN_NATS:

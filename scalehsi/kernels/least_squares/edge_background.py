@@ -10,7 +10,7 @@ from __future__ import annotations
 from typing import Final, NamedTuple
 
 import numpy as np
-from scipy.optimize import nnls as solve_one
+import scipy
 
 from scalehsi.arrays import Bool, Float
 from scalehsi.kernels.quadratic.nnls import nnls
@@ -130,4 +130,4 @@ def _cone(row: Float, axis: Axis) -> Float:
 def _cone_of(target: Float, axis: Axis) -> Float:
     """Coefficients of the background nearest to a target (window,) in the weight of the channels."""
     root = np.sqrt(axis.weight[axis.window])
-    return np.asarray(solve_one((axis.laws[:, axis.window] * root).T, target * root)[0])
+    return np.asarray(scipy.optimize.nnls((axis.laws[:, axis.window] * root).T, target * root)[0])

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any, Final
 
 import numpy as np
-from scipy.interpolate import PchipInterpolator
+import scipy
 
 from scalehsi.arrays import Float
 
@@ -73,7 +73,7 @@ def rebin(spectra: Float, *, axis: Float, to: Float, smooth: bool = True) -> Flo
     running = np.concatenate([np.zeros((len(values), 1)), values.cumsum(axis=1)], axis=1)
     inside = np.clip(wanted, limits[0], limits[-1])
     if smooth:
-        at = PchipInterpolator(limits, running, axis=1)(inside)
+        at = scipy.interpolate.PchipInterpolator(limits, running, axis=1)(inside)
     else:
         at = np.stack([np.interp(inside, limits, row) for row in running])
     found = np.diff(at, axis=1)

@@ -5,8 +5,8 @@ from __future__ import annotations
 from typing import Final
 
 import numpy as np
+import scipy
 from scipy.ndimage import maximum_filter1d
-from scipy.signal import savgol_coeffs, savgol_filter
 
 from scalehsi.arrays import Bool, Float, Int
 
@@ -151,7 +151,7 @@ def smooth_peaks(spectra: Float, *, widths: Float) -> Float:
     for width in np.unique(odd):
         if width > POLYNOMIAL_ORDER + 1:
             here = odd == width
-            out[:, here] = savgol_filter(spectra, int(width), POLYNOMIAL_ORDER, axis=1)[:, here]
+            out[:, here] = scipy.signal.savgol_filter(spectra, int(width), POLYNOMIAL_ORDER, axis=1)[:, here]
     return np.maximum(out, 0.0)
 
 
@@ -166,7 +166,7 @@ def _kept_variance(window: Int) -> Float:
     out = np.zeros(len(window))
     for width in np.unique(window):
         if width > POLYNOMIAL_ORDER + 1:
-            out[window == width] = 1.0 - savgol_coeffs(int(width), POLYNOMIAL_ORDER)[width // 2]
+            out[window == width] = 1.0 - scipy.signal.savgol_coeffs(int(width), POLYNOMIAL_ORDER)[width // 2]
     return out
 
 

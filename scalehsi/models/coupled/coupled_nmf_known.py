@@ -7,8 +7,8 @@ from collections.abc import Mapping, Sequence
 from typing import Any, Final
 
 import numpy as np
+import scipy
 import xarray as xr
-from scipy.optimize import linear_sum_assignment
 
 from scalehsi.arrays import Bool, Float
 from scalehsi.checks import is_number, require
@@ -120,7 +120,7 @@ def assigned(s: Mapping[str, Float], fixed: Mapping[str, Float], zeros: Mapping[
             cost[: len(known)] += 1 - known @ unit.T
         if name in zeros:
             cost += zeros[name] @ (unit**2).T
-    order = linear_sum_assignment(cost)[1] if cost.any() else np.arange(k)
+    order = scipy.optimize.linear_sum_assignment(cost)[1] if cost.any() else np.arange(k)
     found = {}
     for name, rows in s.items():
         new = rows[order]

@@ -11,8 +11,8 @@ from functools import partial
 from typing import Any, Final
 
 import numpy as np
+import scipy
 import xarray as xr
-from scipy.optimize import linear_sum_assignment
 
 from scalehsi.arrays import Float
 from scalehsi.blocks import Blocks, Pixels, map_fold
@@ -246,7 +246,7 @@ def _paired(sums: Mapping[str, Any], first: int, n_components: int) -> np.ndarra
     there = sums["power"] - sums["c"] ** 2 / pixels
     size = np.sqrt(np.maximum(np.outer(here, there), 0.0))
     alike = np.divide(covariance, size, out=np.zeros_like(covariance), where=size > 0)[:, first:]
-    _, chosen = linear_sum_assignment(-alike)
+    _, chosen = scipy.optimize.linear_sum_assignment(-alike)
     chosen = chosen + first
     rest = np.setdiff1d(np.arange(first, n_components), chosen)
     return np.concatenate([np.arange(first), chosen, rest]).astype(np.int64)

@@ -360,7 +360,8 @@ class NMF(Settings):
             total = abs(float(mean.sum())) or 1.0
             scale = np.where(free, total / np.maximum(s.sum(axis=1), 1e-300), 1.0)
         # Fixed endmembers and components with fixed maps are already first.
-        order = np.lexsort((np.where(free, -_share(mean, s), np.arange(len(s))), free))
+        share: Any = 0.0 if isinstance(self.start, xr.Dataset) else _share(mean, s)  # a result keeps its order
+        order = np.lexsort((np.where(free, -share, np.arange(len(s))), free))
         dims = (COMPONENT, ENERGY)
         found = {
             ENDMEMBERS: xr.DataArray(

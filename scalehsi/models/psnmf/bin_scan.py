@@ -13,8 +13,8 @@ from collections.abc import Sequence
 from typing import Any, Final
 
 import numpy as np
+import scipy
 import xarray as xr
-from scipy.optimize import linear_sum_assignment
 
 from scalehsi.arrays import Float
 from scalehsi.blocks import map_fold, open_blocks
@@ -232,7 +232,7 @@ def _table(sizes: list[int], values: Float, angles: Float, total: float) -> xr.D
 def _largest_angle(a: Float, b: Float) -> float:
     one, other = (m / np.maximum(np.linalg.norm(m, axis=1, keepdims=True), 1e-300) for m in (a, b))
     angles = np.degrees(np.arccos(np.clip(one @ other.T, -1.0, 1.0)))
-    return float(angles[linear_sum_assignment(angles)].max())
+    return float(angles[scipy.optimize.linear_sum_assignment(angles)].max())
 
 
 def _rank(halves: tuple[xr.DataArray, ...], size: int) -> tuple[int, Float]:
