@@ -12,7 +12,7 @@ from typing import Any, Final
 
 import numpy as np
 import xarray as xr
-from scipy.stats import norm
+from scipy.special import ndtri
 
 from scalehsi.arrays import Float
 from scalehsi.blocks.blas import one_blas_thread
@@ -308,7 +308,7 @@ class BlockProjector:
             self._ratios[shape] = self._ratios_of_fit(shape)
         usual, worst = self._ratios[shape]
         spread = math.sqrt(max(2.0 * second - counts, counts)) / counts
-        return squares / counts, max(worst, usual * (1.0 + float(norm.ppf(QUANTILE)) * spread))
+        return squares / counts, max(worst, usual * (1.0 + float(ndtri(QUANTILE)) * spread))
 
     def _sums_of_fit(self) -> tuple[Any, Any]:
         """Squared residuals and counts of the pixels of the fit; None where it has no residual, or no counts."""
