@@ -113,8 +113,9 @@ def convert(
     once for its largest value, and region by region, so that intermediate results that several regions need are
     computed again for each; `save` computes a lazy cube once, and keeps its dtype.
 
-    Event streams (Velox .emd, Bruker .bcf) are read twice: once to find the rows of each frame, then band by band; each
-    thread has one band of 32 MiB in memory. The file's rules about frames hold, and the history says what was left out.
+    Event streams (Velox .emd, Bruker .bcf, JEOL .pts) are read twice: once to find the rows of each frame, then band by
+    band; each thread has one band of 32 MiB in memory. The file's rules about frames hold, and the history says what
+    was left out.
 
     Examples
     --------

@@ -92,10 +92,10 @@ def open_cube(
 
     Notes
     -----
-    Only metadata are read, except from formats without a lazy reader (.msa). Event streams (Velox .emd, Bruker .bcf)
-    are read band by band as uint16, with an index that the first band makes: `convert` them before a fit, which would
-    read them in each pass. With ``reader_options`` RosettaSciIO reads them, whole. The energy chunks of a store are
-    joined, block by block.
+    Only metadata are read, except from formats without a lazy reader (.msa). Event streams (Velox .emd, Bruker .bcf,
+    JEOL .pts) are read band by band as uint16, with an index that the first band makes: `convert` them before a fit,
+    which would read them in each pass. With ``reader_options`` RosettaSciIO reads them, whole. The energy chunks of a
+    store are joined, block by block.
 
     Examples
     --------

@@ -164,15 +164,17 @@ def read_contents(path: Path) -> tuple[list[Entry], dict[int, xr.DataArray]]:
     return entries, {i: _image(found[i], order, path, name) for i, order in orders.items()}
 
 
-def signals_of(path: Path) -> list[dict[str, Any]]:
+def signals_of(path: Path, options: Mapping[str, Any] | None = None) -> list[dict[str, Any]]:
     """All signals of a file in the form of RosettaSciIO, lazy where its reader is: axes and metadata for other readers.
+
+    ``options`` are for its reader.
 
     Raises
     ------
     InputError
         When RosettaSciIO is not installed, or no reader knows the file.
     """
-    return _read(path, {})[2]
+    return _read(path, dict(options or {}))[2]
 
 
 def extensions() -> list[str]:

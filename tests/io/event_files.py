@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import struct
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -113,3 +114,71 @@ def velox_words(counts: np.ndarray[Any, Any]) -> np.ndarray[Any, Any]:
     flat = counts.reshape(-1, counts.shape[-1])
     parts = [np.append(np.repeat(np.arange(flat.shape[1]), pixel), END) for pixel in flat]
     return np.concatenate(parts).astype("u2")
+
+
+# JEOL ----------------------------------------------------------------------------------------------------------------
+
+_KINDS: dict[type, tuple[int, str]] = {int: (3, "<i"), float: (5, "<d"), np.int16: (2, "<h"), np.float32: (4, "<f")}
+
+
+def _tags(tree: dict[str, Any]) -> bytes:
+    """A tree of tags as JEOL writes it: each is opened by 1, and closed by -1 behind what is in it.
+
+    A value is a dict of further tags, a number, a text, bytes of four short integers, or a text with further tags.
+    """
+    out = b""
+    for name, value in tree.items():
+        value, inside = value if isinstance(value, tuple) else (value, {})
+        if isinstance(value, dict):
+            kind, stored, inside = 0, b"", value
+        elif isinstance(value, str):
+            kind, stored = 12, value.encode() + b"\0"
+        elif isinstance(value, bytes):
+            kind, stored = 7, value
+        else:
+            kind, form = _KINDS[type(value)]
+            stored = struct.pack(form, value)
+        text = name.encode() + b"\0"
+        out += struct.pack("<Bi", 1, len(text)) + text + struct.pack("<ii", kind, len(stored)) + stored
+        out += _tags(inside) + b"\xff"
+    return out
+
+
+def jeol_words(counts: np.ndarray[Any, Any]) -> np.ndarray[Any, Any]:
+    """The stream of counts (frames, y, x, channels), with words in between that are no X-rays."""
+    frames, rows, columns, _ = counts.shape
+    step = 4096 // max(rows, columns)
+    out: list[int] = []
+    for frame in range(frames):
+        for y in range(rows):
+            out.append(0x9000 | y * step)
+            for x in range(columns):
+                pixel = np.repeat(np.arange(counts.shape[-1]), counts[frame, y, x])
+                xrays = [0xB000 | int(channel) for channel in pixel]
+                out += [0x8000 | x * step, 0x6000, 0xA123, *xrays] if xrays else [0x7000]
+    return np.array(out, "<u2")
+
+
+def write_jeol(
+    path: Path, shape: tuple[int, int], words: np.ndarray[Any, Any], *, sweep: int = 1, length: int | None = None
+) -> Path:
+    """A JEOL file of this stream, which says that it has ``length`` bytes."""
+    times = {"LiveTime": 10.0, "RealTime": 11.0, "DwellTime(msec)": 0.1}
+    doc = {**times, "Sweep": np.int16(sweep), "CoefA": 0.01, "CoefB": -0.5}
+    area = struct.pack("<4h", 0, 0, shape[1] - 1, shape[0] - 1)
+    measured = {"Tpl": "T1", "Pixels": f"{shape[1]}x{shape[0]}", "Aim Area": area}
+    beam = {"AccKV": np.float32(200), "AccNA": np.float32(2.5), "Mag": 40000, "WD": np.float32(6)}
+    angles = {name: np.float32(22) for name in ("ElevAng", "DirAng", "MnKaRES", "ScanSize")}
+    microscope = ("SEM", {"SEM": "JEM-2100F", "DetT": "EX24075JGT", **angles})
+    detector = ("EDXRF", {"NumCH": 4096, "CH Res": 0.01, "Tpl": {"T1": {"DigZ": np.int16(98), "DigL": np.int16(15)}}})
+    tree = {
+        "PTTD Cond": {"Meas Cond": {"CONDPAGE0": ("C.R", {})}},
+        "PTTD Param": {"Params": {"PARAMPAGE1": detector, "PARAMPAGE0": microscope}},
+        "PTTD Data": {"AnalyzableMap MeasData": {"Doc": doc, "Meas Cond": measured, "MeasCond": beam}},
+        "EDS Data": {"AnalyzableMap MeasData": {"Doc": doc, "Meas Cond": measured}},
+    }
+    tags = bytes(12) + _tags(tree)
+    first = 4096
+    head = struct.pack("<9I", 304, 0, 0, 131072, 1, 305, len(tags), first, 2 * words.size if length is None else length)
+    path.write_bytes((head.ljust(305, b"\0") + tags).ljust(first, b"\0") + words.astype("<u2").tobytes())
+    return path

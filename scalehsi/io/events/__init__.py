@@ -8,9 +8,14 @@ from typing import Final
 
 from scalehsi.io.events.bruker import open_bruker
 from scalehsi.io.events.file import EventFile
+from scalehsi.io.events.jeol import open_jeol
 from scalehsi.io.events.velox import open_velox
 
-_READERS: Final[dict[str, Callable[..., EventFile | None]]] = {".emd": open_velox, ".bcf": open_bruker}
+_READERS: Final[dict[str, Callable[..., EventFile | None]]] = {
+    ".emd": open_velox,
+    ".bcf": open_bruker,
+    ".pts": open_jeol,
+}
 
 
 def event_file(path: Path, *, signal: str | None = None, dataset: int | str | None = None) -> EventFile | None:

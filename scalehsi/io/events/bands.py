@@ -175,9 +175,10 @@ def write_events(
     chunk_bytes : int
         Intended size of a storage chunk before compression.
     progress : callable, optional
-        Called with the words done and their total: each counts once for the index and once for the bands.
+        Called with the words done and their total: each counts once for the index, unless there is one, and once for
+        the bands.
     """
-    done = WordProgress(progress, 2 * events.words)
+    done = WordProgress(progress, events.words * (1 if events.starts else 2))
     events.index(done.step)
     cube = plan.cube
     for note in events.notes:

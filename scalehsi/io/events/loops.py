@@ -217,3 +217,93 @@ def add_bruker(data: Any, offsets: Any, bin_y: int, bin_x: int, table: Any, limi
                     found |= _add(pixel, table, _u16(data, stop + 2 * k), 1, limit)
             at = following
     return found
+
+
+# JEOL ----------------------------------------------------------------------------------------------------------------
+
+KIND_X, KIND_Y, KIND_XRAY = 8, 9, 11
+"""The upper four bits of a word of a JEOL file."""
+VALUE = 0xFFF
+
+
+@lean
+def index_jeol(words: Any, base: int, side: int, state: Any, lines: Any) -> int:
+    """Note where the line changes: its row, its word, the x valid there, and the X-rays before; returns how often.
+
+    Parameters
+    ----------
+    words : array of uint16
+        A piece of the stream, which begins at the word ``base``.
+    base : int
+    side : int
+        Pixels that 4096 stands for.
+    state : array, shape (3,)
+        The row (-1 before the first), the x, and the number of X-rays; kept between pieces.
+    lines : array of int64, shape (words.size + 1, 4)
+    """
+    row, x, counts = state[0], state[1], state[2]
+    found = 0
+    for i in range(words.size):
+        word = words[i]
+        kind = word >> 12
+        if kind == KIND_XRAY:
+            counts += 1
+        elif kind == KIND_X:
+            x = word & VALUE
+        if kind == KIND_Y or row < 0:
+            here = np.int64(word & VALUE) * side >> 12 if kind == KIND_Y else 0
+            if here != row:
+                lines[found, 0] = row = here
+                lines[found, 1] = base + i
+                lines[found, 2] = x
+                lines[found, 3] = counts - (1 if kind == KIND_XRAY else 0)
+                found += 1
+    state[0], state[1], state[2] = row, x, counts
+    return found
+
+
+@lean
+def add_jeol(
+    words: Any,
+    offsets: Any,
+    first_row: int,
+    xs: Any,
+    side: int,
+    bin_y: int,
+    bin_x: int,
+    table: Any,
+    limit: int,
+    out: Any,
+) -> bool:
+    """Add the X-rays of a JEOL stream.
+
+    Parameters
+    ----------
+    words, offsets, bin_y, bin_x, table, limit, out
+        As for `add_velox`.
+    first_row : int
+        The row of the file that is the first one here.
+    xs : array, shape (frames, rows)
+        The x that is valid where a row starts.
+    side : int
+        Pixels that 4096 stands for.
+    """
+    apart = 1 if out.shape[0] > 1 else 0
+    too_large = False
+    for row in range(offsets.shape[1] - 1):
+        for frame in range(offsets.shape[0]):
+            f, x = frame * apart, (np.int64(xs[frame, row]) * side >> 12) // bin_x
+            for i in range(offsets[frame, row], offsets[frame, row + 1]):
+                word = words[i]
+                kind = word >> 12
+                if kind == KIND_X:
+                    x = (np.int64(word & VALUE) * side >> 12) // bin_x
+                elif kind == KIND_XRAY:
+                    channel = table[word & VALUE]
+                    if channel >= 0 and x < out.shape[2]:
+                        count = out[f, row // bin_y, x, channel] + 1
+                        out[f, row // bin_y, x, channel] = count
+                        too_large |= count == limit
+                elif kind == KIND_Y and np.int64(word & VALUE) * side >> 12 != first_row + row:
+                    break  # a frame that is left out follows
+    return too_large
