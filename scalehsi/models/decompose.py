@@ -39,6 +39,7 @@ _NO_EFFECT: Final = ("print_info", "return_info", "copy", "svd_solver")
 
 def decompose(
     signal: Any,
+    normalize_poissonian_noise: bool | None = None,  # noqa: FBT001 (the order is HyperSpy's)
     algorithm: str = "NMF",
     output_dimension: int | None = None,
     *,
@@ -47,15 +48,18 @@ def decompose(
     reproject: str | None = None,
     random_state: int | None = 0,
     beta_loss: str | int | None = None,
-    normalize_poissonian_noise: bool | None = None,
     **settings: Any,
 ) -> xr.Dataset:
     """Unmix a HyperSpy signal and fill its ``learning_results``, as ``signal.decomposition`` does.
+
+    The arguments have the names and the order of those of ``signal.decomposition``.
 
     Parameters
     ----------
     signal : hyperspy.signals.BaseSignal
         With at least one navigation axis. A lazy signal is read block by block and never computed whole.
+    normalize_poissonian_noise : bool, optional
+        True: least squares weighted by the noise of counts; False: plain least squares. Default: the data decide.
     algorithm : str, default "NMF"
         A method of scalehsi whose model is maps times spectra: "NMF", "PSNMF", "VCA", "NFINDR", "SSS", "BLU",
         "BackgroundNMF", "DAEU" and others. What each costs is in its own docstring.
@@ -73,8 +77,6 @@ def decompose(
         The seed of the fit.
     beta_loss : {"frobenius", "kullback-leibler"}, optional
         The loss of NMF; "kullback-leibler" is ``loss="poisson"``. Default: the data decide.
-    normalize_poissonian_noise : bool, optional
-        True: least squares weighted by the noise of counts; False: plain least squares. Default: the data decide.
     **settings
         Settings of the method (``max_iter``, ``tol``, ...), and of `fit` (``progress``, ``checkpoint``, ``device``).
 
@@ -194,6 +196,8 @@ def to_hyperspy(data: xr.DataArray | xr.Dataset) -> Any:
 
 def _model(algorithm: Any, output_dimension: Any, beta_loss: Any, normalise: Any, settings: dict[str, Any]) -> Any:
     """The model of HyperSpy's words; ``settings`` are those of the method, and words without an effect on it."""
+    wrong = f"normalize_poissonian_noise={normalise!r} is no boolean; type algorithm=... for the method"
+    require(normalise in (None, True, False), wrong)
     require(isinstance(algorithm, str), f"algorithm is a name such as 'NMF', got {algorithm!r}")
     instead = _INSTEAD.get(algorithm.lower())
     if instead:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 from pathlib import Path
 from typing import Any
 
@@ -57,7 +58,7 @@ def fitted(cube: xr.DataArray, **options: Any) -> xr.Dataset:
 @pytest.mark.parametrize("lazy", [False, True])
 def test_the_components_are_those_of_fit(cube: xr.DataArray, *, lazy: bool) -> None:
     s = signal_of(cube, lazy=lazy)
-    result = hsi.decompose(s, "NMF", **WORDS)
+    result = hsi.decompose(s, algorithm="NMF", **WORDS)
     wanted, found = fitted(cube), s.learning_results
     assert type(found.factors) is type(found.loadings) is np.ndarray
     assert found.factors.dtype == found.loadings.dtype == np.float64
@@ -226,6 +227,31 @@ def test_words_of_hyperspy(cube: xr.DataArray, words: dict[str, Any], settings: 
         assert found[name] == value, name
 
 
+def test_the_order_of_the_arguments_is_that_of_hyperspy(cube: xr.DataArray) -> None:
+    ours = list(inspect.signature(hsi.decompose).parameters)[1:4]
+    theirs = list(inspect.signature(hs.signals.Signal1D.decomposition).parameters)[1:4]
+    assert ours == theirs
+    result = hsi.decompose(signal_of(cube), True, algorithm="NMF", output_dimension=K, max_iter=2)
+    assert result.attrs["weighting"] == "poisson"
+
+
+def test_masks_of_a_line_scan_of_four_axes_and_of_diffraction_patterns() -> None:
+    counts = np.random.default_rng(0).poisson(9.0, (3, 4, 5, 16))
+    for shape, place in (((20,), (3,)), ((3, 4, 5), (1, 2, 3))):
+        mask = np.zeros(shape, bool)
+        mask[place] = True
+        s = hs.signals.Signal1D(np.resize(counts, (*shape, 16)))
+        for given in (mask, mask.T, hs.signals.BaseSignal(mask).T):
+            result = hsi.decompose(s, output_dimension=2, max_iter=2, navigation_mask=given)
+            assert_array_equal(np.argwhere(np.isnan(s.get_decomposition_loadings().data[0])), [place])
+        assert_array_equal(hsi.to_hyperspy(result).learning_results.navigation_mask, mask)
+    s = hs.signals.Signal2D(counts)
+    mask = np.zeros((5, 16), bool)
+    mask[1, 2] = True
+    hsi.decompose(s, output_dimension=2, max_iter=2, signal_mask=mask)
+    assert_array_equal(np.isnan(s.get_decomposition_factors().data[0]), mask)
+
+
 def refusals() -> list[tuple[dict[str, Any], str]]:
     square = np.zeros((6, 6), bool)
     return [
@@ -233,6 +259,7 @@ def refusals() -> list[tuple[dict[str, Any], str]]:
         ({"algorithm": "PCA"}, r"type signal\.decomposition\(\)"),
         ({"algorithm": "nfm"}, r"there is no model 'nfm'; did you mean 'nmf'"),
         ({"algorithm": True}, r"algorithm is a name such as 'NMF', got True"),
+        ({"normalize_poissonian_noise": "NMF"}, r"normalize_poissonian_noise='NMF' is no boolean; type algorithm="),
         ({"output_dimension": None}, r"output_dimension is missing"),
         ({"beta_loss": "itakura-saito"}, r"beta_loss='itakura-saito' is not known"),
         ({"reproject": "signal"}, r"reproject='signal' is not known"),
