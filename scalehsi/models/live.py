@@ -250,7 +250,8 @@ class Watch:
         place = ", ".join(f"{d} {part.start}:{part.stop}" for d, part in zip(self._dims, window, strict=True))
         return (
             f"the residual is {ratio:.2g} times the counts in {BLOCKS_RUNNING} blocks running (at most {bound:.2g} is "
-            f"expected), the last at pixels {place}: the model lacks a spectrum, or the axis has drifted"
+            f"expected), the last at pixels {place}: the model lacks a spectrum, or the axis has drifted; "
+            "fit what came so far with start=result (--start RESULT)"
         )
 
     @property

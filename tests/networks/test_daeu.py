@@ -133,7 +133,7 @@ def test_a_loss_that_is_nan_keeps_the_last_good_weights(
 
 
 def test_a_result_is_refined(scene: tuple[xr.DataArray, xr.Dataset], result: xr.Dataset) -> None:
-    again = hsi.fit(scene[0], hsi.DAEU(3, start=result, pretrain=0, epochs=2))
+    again = hsi.fit(scene[0], hsi.DAEU(3, pretrain=0, epochs=2), start=result)
     assert again["objective"].values[0] < 1.1 * result["objective"].values[-1]
     assert json.loads(again.attrs["settings"])["start"] == "given"
     with pytest.raises(InputError, match="DAEU with the same n_components, settings and weighting is expected"):

@@ -74,14 +74,13 @@ def run(
                 kept.note(live, every=every)
         kept.write()
     except KeyboardInterrupt as stop:
-        with uninterrupted():
-            kept.write()
+        kept.write()
         stop.add_note(kept.words())
         raise
-    except InputError as error:
+    except InputError:
         kept.write()
         if kept.written:
-            error.add_note(kept.words())
+            session.console.warn(kept.words())
         raise
     session.console.say(kept.words())
     last = kept.last
@@ -118,10 +117,11 @@ class _Maps:
         """Write the newest maps, in one step each, unless they are written."""
         if self.last is None or self.last is self.written or not self.last.blocks:
             return
-        hsi.save(self.last.result, self.target, overwrite=self.overwrite or self.written is not None)
-        if self.figure is not None:
-            write_file(self.figure, to_png(draw_maps(digest(self.last.result))), overwrite=True)
-        self.written = self.last
+        with uninterrupted():  # so that it is known what is on disk
+            hsi.save(self.last.result, self.target, overwrite=self.overwrite or self.written is not None)
+            self.written = self.last
+            if self.figure is not None:
+                write_file(self.figure, to_png(draw_maps(digest(self.last.result))), overwrite=True)
 
     def words(self) -> str:
         """What is on disk."""

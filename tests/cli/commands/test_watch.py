@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import shutil
+import signal
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from types import SimpleNamespace
@@ -62,6 +64,35 @@ def test_ctrl_c_keeps_the_maps(run: Any, scene: Path, tmp_path: Path, acquisitio
     assert "interrupted; the maps of 2 of 4 blocks are in" in err
     maps = hsi.open_result(tmp_path / "scan_maps.zarr")
     assert np.isfinite(maps["residual"].values).sum() == 2 * 64
+
+
+def test_a_signal_while_maps_are_written_waits(
+    run: Any, scene: Path, tmp_path: Path, acquisition: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    save = hsi.save
+
+    def signalled(*given: Any, **options: Any) -> Path:
+        signal.raise_signal(signal.SIGINT)
+        return save(*given, **options)
+
+    monkeypatch.setattr(hsi, "save", signalled)
+    acquisition(3)
+    status, _, err = run("watch", tmp_path / "scan.zarr", "--model", scene / "result.zarr")
+    assert status == 130
+    assert "interrupted; the maps of 1 of 4 blocks are in" in err
+    assert np.isfinite(hsi.open_result(tmp_path / "scan_maps.zarr")["residual"].values).sum() == 64
+
+
+def test_another_energy_axis_later_keeps_the_maps(run: Any, scene: Path, tmp_path: Path, acquisition: Any) -> None:
+    def replace() -> None:
+        shutil.rmtree(tmp_path / "scan.zarr")
+        next(hsi.simulate.acquire(hsi.open_cube(scene / "map.zarr")[..., :50], tmp_path / "scan.zarr", block=8))
+
+    acquisition(2, replace)
+    status, _, err = run("watch", tmp_path / "scan.zarr", "--model", scene / "result.zarr", "--every", "1000")
+    assert status == 2
+    assert "the maps of 2 of 4 blocks are in" in err
+    assert "the result has 64 channels, the cube 50" in err
 
 
 def test_idle_ends_the_watch(run: Any, scene: Path, tmp_path: Path, acquisition: Any) -> None:
