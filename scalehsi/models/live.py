@@ -88,10 +88,10 @@ def watch(
     interval : float, default 0.2
         Seconds between two looks at the files.
     until_idle : float, optional
-        Stop when nothing new came for so many seconds. By default only the mark that `scalehsi.save` and
+        Stop after this time in s without anything new. By default only the mark that `scalehsi.save` and
         `scalehsi.simulate.acquire` leave in a complete store ends it.
     waiting : callable, optional
-        Is told why there is no cube yet, when the reason changes.
+        Called with the reason why there is no cube yet, when it changes.
 
     Returns
     -------
