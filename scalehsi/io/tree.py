@@ -80,6 +80,10 @@ def open_tree(path: PathLike) -> xr.DataTree:
 
 def contents_of(path: Path) -> tuple[list[Entry], dict[int, xr.DataArray]]:
     """What a file of another program holds, and its images by number; see `read_contents`. Events are not read."""
+    if path.suffix.lower() == ".pts":  # a map and nothing else
+        cube = open_cube(path)
+        title, signal = (str(cube.attrs.get(name, "")) for name in ("title", "signal"))
+        return [Entry(0, title, "cube", signal, cube.shape, str(cube.dtype))], {}
     if path.suffix.lower() != ".emd":
         return read_contents(path)
     with without_events(path) as light:

@@ -17,7 +17,7 @@ from scalehsi.cli import main
 from scalehsi.io.rosettasciio import read_contents, read_image
 from scalehsi.schema import InputError
 from tests.helpers import raise_if_dask_computes
-from tests.io.event_files import END, write_velox
+from tests.io.event_files import END, jeol_words, write_jeol, write_velox
 from tests.io.hspy_files import COUNTS, EDS, EELS, file_of
 from tests.paths import DATA
 
@@ -108,6 +108,7 @@ VENDOR = {
     "velox/fei_SI_SuperX-HAADF_10frames_10x50.emd": ["haadf", "eds"],
     "jeol/rawdata.ASW": ["img1", "c_k", "o_k", "s_k", "fe_k", "cu_k", "eds"],
     "jeol/Sample/00_View000/View000_0000001.map": ["c_k"],
+    "jeol/Sample/00_View000/View000_0000006.pts": ["eds"],
     "gatan/EELS_SI.dm4": ["eels"],
 }
 
@@ -145,3 +146,15 @@ def test_the_events_of_a_velox_file_are_not_read(tmp_path: Path, monkeypatch: py
     xr.testing.assert_identical(hsi.open_image(path), wanted.compute())
     path.unlink()  # nothing holds it open
     assert int(tree["haadf"]["image"].sum()) == 12
+
+
+def test_a_jeol_map_is_listed_without_its_events(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def read(_: Path) -> Any:
+        raise AssertionError("RosettaSciIO would read all events")
+
+    monkeypatch.setattr("scalehsi.io.tree.read_contents", read)
+    counts = np.zeros((1, 4, 4, 4096), "u2")
+    counts[0, 1, 2, 300] = 5
+    tree = hsi.open_tree(write_jeol(tmp_path / "map.pts", (4, 4), jeol_words(counts)))
+    assert list(tree.children) == ["eds"]
+    np.testing.assert_array_equal(tree["eds"]["counts"].values, counts[0])
