@@ -149,10 +149,14 @@ class Console:
             self._out.file.write(f"{line.rstrip()}\n")
 
     @contextlib.contextmanager
-    def bar(self, words: str) -> Iterator[Listener]:
-        """Show the progress of a computation; yields a callable that takes the parts done and their total."""
+    def bar(self, words: str, *, unit: str = "") -> Iterator[Listener]:
+        """Show the progress of a computation; yields a callable that takes the parts done and their total.
+
+        With a ``unit`` the parts are counted in millions of it, and the time left is estimated in the second half,
+        which is the longer one: an event stream is indexed first.
+        """
         if not self.drawing:
-            yield _Remarks(self, words).parts
+            yield _Remarks(self, words, unit).parts
             return
         bar = Progress(
             TextColumn("{task.description}", markup=False),
@@ -163,14 +167,13 @@ class Console:
             console=self._err,
             transient=True,
         )
-        begin = time.monotonic()
+        clock_of = _TimeLeft(unit)
         with bar:
             task = bar.add_task(harmless(words), total=None, left="")
 
             def update(done: int, total: int) -> None:
                 # Not rich's own estimate: it takes long to settle where parts are few.
-                left = f"about {clock((time.monotonic() - begin) / done * (total - done))} left" if done else ""
-                bar.update(task, completed=done, total=total, left=left)
+                bar.update(task, completed=done, total=total, left=clock_of(done, total))
 
             yield update
 
@@ -197,12 +200,28 @@ class Console:
         return True if self.drawing else _Remarks(self, "fitting").fit
 
 
+class _TimeLeft:
+    """The parts done, where they have a unit, and the time left, as a text."""
+
+    def __init__(self, unit: str = "") -> None:
+        self._unit, self._begin, self._first = unit, time.monotonic(), 0
+
+    def __call__(self, done: int, total: int) -> str:
+        now = time.monotonic()
+        if self._unit and 2 * done <= total:
+            self._begin, self._first = now, done
+        counted = f"{done / 1e6:,.1f} of {total / 1e6:,.1f} million {self._unit}" if self._unit else ""
+        through = done - self._first
+        left = f"about {clock((now - self._begin) / through * (total - done))} left" if through > 0 else ""
+        return ", ".join(filter(None, (counted, left)))
+
+
 class _Remarks:
     """Writes the progress of a computation into a log file, once in a while."""
 
-    def __init__(self, console: Console, words: str) -> None:
-        self._console, self._words = console, words
-        self._begin = self._last = time.monotonic()
+    def __init__(self, console: Console, words: str, unit: str = "") -> None:
+        self._console, self._words, self._left = console, words, _TimeLeft(unit)
+        self._last = time.monotonic()
 
     def _due(self) -> bool:
         now = time.monotonic()
@@ -211,9 +230,9 @@ class _Remarks:
         return due
 
     def parts(self, done: int, total: int) -> None:
+        left = self._left(done, total)
         if done and self._due():
-            left = clock((time.monotonic() - self._begin) / done * (total - done))
-            self._console.remark(f"{self._words}: {100 * done // total} %, about {left} left")
+            self._console.remark(f"{self._words}: {100 * done // total} %, {left}")
 
     def fit(self, progress: Any) -> None:
         if progress.objective is not None and self._due():

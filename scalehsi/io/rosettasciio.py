@@ -40,6 +40,7 @@ logger = logging.getLogger("scalehsi")
 _FIRST_READERS: Final = ("HSPY", "MRC", "JEOL", "EMPAD")
 """Readers to try first where several know an extension: they are common, and refuse a wrong file quickly."""
 _HINTS: Final = {
+    ".oip": "a project of AZtec is not published; export .h5oina from AZtec 6.2 or later, or raw with rpl",
     ".npz": "type scalehsi.make_cube(numpy.load(path)['name'], energy=..., energy_units='keV')",
     ".mat": "type scalehsi.make_cube(scipy.io.loadmat(path)['name'], energy=..., energy_units='eV')",
     ".csv": "a table is no spectrum image; read it with numpy.loadtxt and wrap it with scalehsi.make_cube",

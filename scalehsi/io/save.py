@@ -20,9 +20,9 @@ COUNTS: Final = "counts"
 OTHER_FORMATS: Final = frozenset(
     # The formats of RosettaSciIO (.zspy is HyperSpy's Zarr store), then other arrays, tables and documents.
     ".ali .app5 .asw .bcf .blo .bmp .csv .de5 .dens .dib .dm3 .dm4 .eds .elid .emd .emi .ems .emsa .gif .h5 .hdf5 "
-    ".hspy .img .jpe .jpeg .jpg .lsd .map .mas .mib .mrc .mrcz .msa .msp .nc .npy .nxs .pbm .pcx .pgm .png .ppm .pro "
-    ".prz .pts .raw .rpl .sac .sbc .ser .spc .spd .spi .spx .sur .tif .tiff .tvf .tvips .unf .wdf .xbm .xml .zspy "
-    ".dat .gz .h5ad .hdf .html .json .mat .netcdf .npz .ods .parquet .pdf .pickle .pkl .svg .tar .tsv .txt "
+    ".h5oina .hspy .img .jpe .jpeg .jpg .lsd .map .mas .mib .mrc .mrcz .msa .msp .nc .npy .nxs .pbm .pcx .pgm .png "
+    ".ppm .pro .prz .pts .raw .rpl .sac .sbc .ser .spc .spd .spi .spx .sur .tif .tiff .tvf .tvips .unf .wdf .xbm "
+    ".xml .zspy .dat .gz .h5ad .hdf .html .json .mat .netcdf .npz .ods .parquet .pdf .pickle .pkl .svg .tar .tsv .txt "
     ".xls .xlsx .zip".split()
 )
 """Endings of files of other programs, which are no names of a Zarr store."""

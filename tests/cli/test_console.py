@@ -203,6 +203,17 @@ def test_names_that_are_not_utf_8_are_shown(run, tmp_path):
     assert r"m\udcff.zarr" in err
 
 
+def test_a_bar_of_words_counts_them_and_estimates_in_the_second_half(monkeypatch):
+    now = iter(range(0, 1000, 10))
+    monkeypatch.setattr(console.time, "monotonic", lambda: float(next(now)))
+    left = console._TimeLeft("words")
+    assert left(2_000_000, 8_000_000) == "2.0 of 8.0 million words"
+    assert left(4_000_000, 8_000_000) == "4.0 of 8.0 million words"
+    assert left(5_000_000, 8_000_000) == "5.0 of 8.0 million words, about 0:30 left"
+    plain = console._TimeLeft()
+    assert plain(1, 4) == "about 0:30 left"
+
+
 @pytest.mark.parametrize("shown", ["bar", "busy"])
 def test_a_bar_shows_the_name_of_a_file_as_it_is(shown):
     screen = io.StringIO()

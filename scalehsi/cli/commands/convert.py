@@ -80,7 +80,10 @@ def run(
         "detectors": "keep" if keep_detectors else detectors or "sum",
     }
     target = session.destination(destination, overwrite=overwrite, source=source)
-    with session.connected(), session.console.bar(f"converting {source.name}") as listener:
+    drawn = session.console.drawing and not options
+    events = event_file(session.path(source), dataset=dataset_of(dataset)) if drawn else None
+    unit = "" if events is None else "words"
+    with session.connected(), session.console.bar(f"converting {source.name}", unit=unit) as listener:
         how |= {"dataset": dataset_of(dataset), "reader_options": options, "progress": listener}
         how |= {"axes": axes, "pixel": pixel, "mask": mask}
         hsi.convert(session.path(source), target, chunk_mb=chunk_mb, overwrite=overwrite, **how)

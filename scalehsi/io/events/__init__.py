@@ -9,12 +9,14 @@ from typing import Final
 from scalehsi.io.events.bruker import open_bruker
 from scalehsi.io.events.file import EventFile
 from scalehsi.io.events.jeol import open_jeol
+from scalehsi.io.events.oxford import open_oxford
 from scalehsi.io.events.velox import open_velox
 
 _READERS: Final[dict[str, Callable[..., EventFile | None]]] = {
     ".emd": open_velox,
     ".bcf": open_bruker,
     ".pts": open_jeol,
+    ".h5oina": open_oxford,
 }
 
 

@@ -116,7 +116,8 @@ def _described(events: EventFile, signal: str | None, repairs: Repairs) -> xr.Da
     if roles is None or roles.leading or len(roles.spectral) != 1:
         raise InputError(f"{events.path.name!r} is damaged: its axes are not those of a map; copy it again")
     size = " x ".join(map(str, (events.rows, events.columns, events.channels)))
-    parts = [f"{events.kind} event stream", f"{events.frames} frames of {size}" if events.has_frames else size]
+    what = "file" if events.kind == "Oxford" else "event stream"
+    parts = [f"{events.kind} {what}", f"{events.frames} frames of {size}" if events.has_frames else size]
     if events.detectors > 1:
         parts.append(f"{events.detectors} detectors")
     attrs: dict[str, Any] = {
