@@ -69,6 +69,22 @@ def test_it_opens_lazily_with_the_counts_and_axes_of_the_file(tmp_path: Path, co
     h5py.File(path, "a").close()  # nothing keeps it open
 
 
+TAKEN = [
+    (3,),
+    (slice(None), 2),
+    (slice(5, 0, -2), slice(None, None, 3), slice(10, 50, 7)),
+    ([4, 0, 5], slice(1, 4)),
+    (slice(None), slice(None), 7),
+    (slice(2, 2),),
+]
+
+
+@pytest.mark.parametrize("taken", TAKEN, ids=str)
+def test_any_part_can_be_taken(tmp_path: Path, counts: np.ndarray[Any, Any], taken: tuple[Any, ...]) -> None:
+    cube = hsi.open_cube(written(tmp_path / "a.emd", counts))
+    np.testing.assert_array_equal(cube[taken].values, counts.sum(axis=(0, 1))[taken])
+
+
 def test_the_oracle_agrees(tmp_path: Path, counts: np.ndarray[Any, Any]) -> None:
     path = written(tmp_path / "a.emd", counts)
     np.testing.assert_array_equal(hsi.open_cube(path).values, oracle(path))

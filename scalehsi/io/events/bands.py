@@ -116,23 +116,45 @@ class LazyBands:
         self.shape, self.dtype, self.ndim = plan.cube.shape, np.dtype(LAZY_DTYPE), plan.cube.ndim
 
     def __getitem__(self, key: Any) -> np.ndarray[Any, Any]:
-        full = [slice(*k.indices(n)) for k, n in zip(key, self.shape, strict=True)]
+        """A part of the cube; Dask hands on what the user takes of a block: ranges with any step, numbers, lists."""
         plan = self.plan
-        *lead, rows, columns, channels = full
+        chosen = [_indices(k, n) for k, n in zip(key, self.shape, strict=True)]
+        *lead, rows = (_bounds(c) for c in chosen[:-2])
         detectors = lead.pop(0) if plan.keep_detectors else slice(0, 1)
         frames = lead.pop(0) if plan.keep_frames else slice(0, 1)
-        parts = []
-        for detector in range(detectors.start, detectors.stop):
-            shape = (frames.stop - frames.start, rows.stop - rows.start, *self.shape[-2:])
-            out = np.zeros(shape, self.dtype)
-            if make_band(self.events, plan, (slice(detector, detector + 1), frames, rows), out, lambda _: None):
+        shape = (frames.stop - frames.start, rows.stop - rows.start, *self.shape[-2:])
+        made = np.zeros((detectors.stop - detectors.start, *shape), self.dtype)
+        for number, out in enumerate(made):
+            detector = slice(detectors.start + number, detectors.start + number + 1)
+            if make_band(self.events, plan, (detector, frames, rows), out, lambda _: None):
                 raise InputError(
                     f"{self.events.path.name!r} has more than 65535 counts in a channel of a pixel; "
                     "scalehsi.convert stores them as larger integers"
                 )
-            parts.append(out[..., columns, channels])
-        made = np.stack(parts)
-        return made.reshape(tuple(s.stop - s.start for s in full))
+        read = made.reshape(tuple(_bounds(c).stop - _bounds(c).start for c in chosen[:-2]) + self.shape[-2:])
+        starts = [_bounds(c).start for c in chosen[:-2]] + [0, 0]
+        for axis in reversed(range(self.ndim)):  # a number removes its axis, so the last one comes first
+            read = read[(slice(None),) * axis + (_as_slice(chosen[axis] - starts[axis]),)]
+        return np.ascontiguousarray(read)
+
+
+def _indices(key: Any, size: int) -> np.ndarray[Any, Any]:
+    """The places that a key of one axis takes: an array, of no dims for a number."""
+    return np.arange(size)[key]
+
+
+def _as_slice(indices: np.ndarray[Any, Any]) -> Any:
+    """A slice where the places follow each other, which takes no copy; the places themselves otherwise."""
+    if indices.ndim and indices.size:
+        first = int(indices[0])
+        if np.array_equal(indices, np.arange(first, first + indices.size)):
+            return slice(first, first + indices.size)
+    return indices
+
+
+def _bounds(indices: np.ndarray[Any, Any]) -> slice:
+    """The smallest range with these places."""
+    return slice(int(indices.min()), int(indices.max()) + 1) if indices.size else slice(0, 0)
 
 
 def lazy_cube(events: EventFile, plan: Plan) -> xr.DataArray:
