@@ -195,6 +195,8 @@ def connect(
     InputError
         When the kind or an option is unknown, the workers do not fit on this machine, the scheduler does not answer
         within 10 s, the queue refuses the job, or a package is missing.
+    WorkersLost
+        When local workers do not start, or end before they are connected.
     TimeoutError
         When ``wait`` is a number and fewer workers are connected after this time.
 

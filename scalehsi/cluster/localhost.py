@@ -24,7 +24,7 @@ from dask.utils import format_bytes, parse_bytes
 
 from scalehsi.cluster import certificate
 from scalehsi.cluster.private_folder import private_folder
-from scalehsi.schema import InputError, suggest
+from scalehsi.schema import InputError, WorkersLost, suggest
 
 LOOPBACK: Final = "127.0.0.1"
 DASHBOARD_PORT: Final = 8787
@@ -32,9 +32,10 @@ PAGES: Final = "scalehsi.cluster.pages"
 MIN_WORKER_BYTES: Final = 2**30
 """Least memory of a worker unless the user sets it: Python and its libraries alone take a quarter of this."""
 
-NEVER_PAUSED: Final = {"distributed.worker.memory.pause": False}
+FILLED_WORKERS: Final = {"distributed.worker.memory.pause": False, "distributed.worker.memory.spill": 0.9}
 """A plan fills workers up to the limit at which they are killed. Dask would pause them at 80 %, and a worker whose
-memory is not of tasks (Python, compiled kernels) would stay paused without an end."""
+memory is not of tasks (Python, compiled kernels) would stay paused without an end. At 70 % it would move results to
+the disk, for which it makes a copy of them in memory: 30 MiB more than planned in a worker of 450 MiB."""
 
 THREAD_VARIABLES: Final = (
     "OMP_NUM_THREADS",
@@ -77,7 +78,9 @@ def start(
     Raises
     ------
     InputError
-        When the workers do not fit in the machine's memory or do not start.
+        When the workers do not fit in the machine's memory.
+    WorkersLost
+        When they do not start, or end before they are connected.
     """
     from distributed import LocalCluster
     from distributed.system import MEMORY_LIMIT
@@ -101,7 +104,7 @@ def start(
             os.environ.update(limits)
             try:
                 # The scheduler also makes a folder in the temporary directory.
-                settings = {**page_settings(dashboard), **NEVER_PAUSED, "temporary-directory": str(folder)}
+                settings = {**page_settings(dashboard), **FILLED_WORKERS, "temporary-directory": str(folder)}
                 with _interrupts_blocked(), dask.config.set(settings):
                     cluster = LocalCluster(
                         n_workers=workers,
@@ -119,7 +122,7 @@ def start(
                         env=limits,
                     )
             except RuntimeError as problem:
-                raise InputError(
+                raise WorkersLost(
                     f"the local workers did not start ({problem}); in a script, put the call of connect under "
                     'if __name__ == "__main__":, and look at the messages above'
                 ) from problem

@@ -146,7 +146,7 @@ def fits_without_zeros(view: Blocks, density: float) -> bool:
 
 def room_without_zeros(view: Blocks, memory: int) -> int:
     """Bytes that counts without zeros may fill. memory: of all workers."""
-    return memory * 3 // 4 - int(view.cube.nbytes) if view.resident else memory // 2
+    return memory * 3 // 4 - int(view.cube.nbytes) if view.resident else memory * 2 // 5
 
 
 def binned(view: Blocks, rows: int, columns: int | None = None, *, whole: bool = False) -> Blocks:

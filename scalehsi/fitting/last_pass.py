@@ -18,6 +18,8 @@ from scalehsi.schema import ABUNDANCES, COMPONENT, ENDMEMBERS, ENERGY, RESIDUAL,
 
 CLIENT_MAP_BYTES: Final = 64 * 2**20
 """Maps up to this size are computed when the fit ends; larger ones stay lazy and are computed where they are used."""
+MAPS_SHARE: Final = 1 / 8
+"""Of the workers' memory, that maps may fill until they are on the client."""
 GRAPH_ARRAY_BYTES: Final = 8 * 2**20
 """Arrays above this are not embedded in graphs that are sent to other processes."""
 
@@ -33,7 +35,7 @@ def add_maps(view: Blocks, model: Model, state: State, variables: Variables, *, 
     more = model.further_maps(variables) if residual else {}
     wanted = [ABUNDANCES, *([RESIDUAL] if residual else []), *more]
     further = sum(n if each else 1 for each in more.values())
-    in_memory = _map_bytes(view, n + residual + further) <= CLIENT_MAP_BYTES
+    in_memory = computed_at_once(_map_bytes(view, n + residual + further), capacity().memory)
     name = f"{model.name.lower()}-maps"
     # Blocks with a halo are read again: kept beside the cube's own blocks they would be a second copy.
     target = view
@@ -113,6 +115,11 @@ def _basis(view: Blocks, state: State, variables: Variables, s: Any) -> dict[str
     offset = variables["offset"].values if "offset" in variables else np.zeros(rows.shape[1])
     grid = Grid(tuple(view.shape), view.n_energies)
     return {"s": rows, "offset": np.asarray(offset, dtype=np.float64), "mean": mean, "grid": grid}
+
+
+def computed_at_once(map_bytes: int, memory: int) -> bool:
+    """Whether the maps are computed when the fit ends. map_bytes: of all maps. memory: of all workers."""
+    return map_bytes <= min(CLIENT_MAP_BYTES, int(MAPS_SHARE * memory))
 
 
 def _map_bytes(view: Blocks, columns: int) -> int:

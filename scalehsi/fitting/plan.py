@@ -19,6 +19,7 @@ from scalehsi.blocks.stored_chunks import Reading, reading
 from scalehsi.blocks.stored_files import StoredFiles
 from scalehsi.chunks import MiB, storage_layout
 from scalehsi.fitting.binning import BYTES_PER_VALUE, DENSE_SHARE, room_without_zeros
+from scalehsi.fitting.last_pass import computed_at_once
 from scalehsi.fitting.model import Inputs, Model
 from scalehsi.fitting.sources import select_inputs
 from scalehsi.fitting.survey import sample_bytes
@@ -29,13 +30,15 @@ BASE_BYTES: Final = 8 * MiB
 """What a worker fills in any fit beside its process: freed memory that is not returned yet, messages, graphs."""
 BLOCKS_PER_THREAD: Final = 3
 """A thread holds the aligned rows of a block, their form for the kernel, and those of the next block."""
-SAMPLE_COPIES: Final = 2.5
-"""Of the sample of the survey, while it is collected and sent to the client (measured)."""
+SAMPLE_COPIES: Final = 2.2
+"""Of the sample of the survey, while it is collected and sent to the client (at most 2.2 were measured)."""
 COUNTS_TO_STORED: Final = 4
 LEAST_COUNTS_TO_STORED: Final = 2
 """Bytes of counts without zeros for each byte of a compressed store, at most and at least."""
-JUDGED_COPIES: Final = 2
-"""Of the sums of the last pass, while they are collected and sent to the client (measured)."""
+JUDGED_COPIES: Final = 1
+"""Of the sums of the last pass, while they are collected and sent to the client (0.2 to 1.3 were measured)."""
+MAP_COPIES: Final = 2
+"""Of the maps in the workers' memory until they are on the client: rows of blocks, and the maps made of them."""
 
 
 @dataclass(frozen=True)
@@ -180,9 +183,13 @@ class _Needs:
         aligned_bytes = math.ceil(view.block_bytes * aligned / cube_bytes)
         read = self._reading(view, chunk_bytes)
         # The survey ends before a model keeps anything of its own.
-        survey = math.ceil(SAMPLE_COPIES * sample_bytes(tuple(cube.shape), itemsize))
+        samples = (sample_bytes(tuple(each.shape), each.dtype.itemsize) for each in view.cuts.cubes)
+        survey = math.ceil(SAMPLE_COPIES * max(samples))
+        maps_bytes = 4 * cost.columns * pixels
+        maps = MAP_COPIES * maps_bytes if computed_at_once(maps_bytes, here.memory) else 0
         judged = JUDGED_COPIES * Grid(tuple(cube.shape[:-1]), cube.shape[-1]).sampled_bytes
-        work = max(judged, cost.work_bytes + 2 * cost.sums_bytes)
+        maps = math.ceil(maps / here.workers)
+        work = cost.work_bytes + 2 * cost.sums_bytes
         # A model keeps its own numbers per pixel only where they fill at most half of the memory.
         own = cost.kept_bytes * pixels
         counts = self._kept_counts(view, here.memory, cost.keeps_counts) if cost.keeps_counts else 0
@@ -193,12 +200,19 @@ class _Needs:
         kept = blocks + (counts if view.resident else max(own if own <= here.memory // 2 else 0, counts))
         # One block is worked on while the next one is read; where blocks are kept, the one that is read is one of them.
         block = read.block + (0 if view.resident else view.block_bytes) + BLOCKS_PER_THREAD * aligned_bytes
+        # Counts that turn out to fill more than `_kept_counts` allows are not kept.
+        halo = self._surrounded(view, here, self._counts_bytes(view))
+        halo_beside = self._surrounded(view, here, counts)
+        parts = [_Needs(Inputs(each), part).plan(here) for each, part in model.submodels(self.inputs.others)]
+        # Fits of other cubes run one after another, before the passes of this one; their blocks may stay.
+        inner = max((part.worker_bytes - BASE_BYTES for part in parts), default=0)
+        stay = sum(part.cube_bytes for part in parts if part.resident)
         passing = max(
             math.ceil(blocks / here.workers) + read.shared + threads * (block + survey),
-            math.ceil(kept / here.workers) + max(read.shared + threads * (block + work), self._surrounded(view, here)),
-        )
-        parts = [_Needs(Inputs(each), part) for each, part in model.submodels(self.inputs.others)]
-        others = sum(part.plan(here).worker_bytes for part in parts)
+            math.ceil(kept / here.workers)
+            + max(read.shared + threads * (block + max(work, judged + maps / threads)), halo_beside + maps, inner),
+            math.ceil((kept - counts) / here.workers) + halo + maps,
+        ) + math.ceil(stay / here.workers)
         return Plan(
             model=model.name,
             cube_bytes=cube_bytes,
@@ -207,23 +221,26 @@ class _Needs:
             resident=view.resident,
             workers=here.workers,
             threads=here.threads,
-            worker_bytes=BASE_BYTES + passing + others,
+            worker_bytes=BASE_BYTES + math.ceil(passing),
             reading_bytes=read.shared + threads * read.block,
             memory=here.memory // here.workers,
             passes=cost.passes,
             reads=1 if view.resident else cost.passes,
             reduced_bytes=cost.sums_bytes * len(view),
-            maps_bytes=4 * cost.columns * pixels,
+            maps_bytes=maps_bytes,
         )
 
-    def _surrounded(self, view: Blocks, here: Capacity) -> int:
-        """Memory of a worker in the pass for the maps, where its blocks have a halo; the arguments as for `_plan`."""
+    def _surrounded(self, view: Blocks, here: Capacity, counts: int) -> int:
+        """Memory of a worker in the pass for the maps, where its blocks have a halo.
+
+        view, here: as for `_plan`. counts: bytes of all counts without their zeros.
+        """
         model = self.model
         # `ParallelGP` has a setting of this name, in lengths, and cuts its tiles itself.
         if not isinstance(model.halo, int) or not model.halo:
             return 0
         large = open_surrounded(view.cube, packed=model.takes_sparse_counts, here=here)
-        share = self._counts_bytes(view) / view.cube.nbytes if model.takes_sparse_counts else 1.0
+        share = counts / view.cube.nbytes if model.takes_sparse_counts else 1.0
         sides = [max(sizes) for sizes in large.grid]
         outer = [min(n, side + 2 * model.halo) for n, side in zip(large.shape[-2:], sides[-2:], strict=True)]
         surrounded = large.block_bytes * math.prod(outer) / math.prod(sides[-2:])

@@ -13,6 +13,7 @@ from scalehsi.blocks import Blocks, Tile, map_fold
 from scalehsi.cube import check_finite
 from scalehsi.kernels.pixel_rows.sparse_counts import Counts
 from scalehsi.kernels.statistics.fingerprint import fingerprint
+from scalehsi.kernels.statistics.survey import SAMPLE_ITEM_BYTES
 from scalehsi.kernels.statistics.survey import survey as survey_block
 from scalehsi.kernels.statistics.variance_index import variance_index_of_sums
 from scalehsi.schema import InputError
@@ -93,7 +94,7 @@ def survey(
         values whose squares are too large or too small.
     """
     wanted = max(least, _sample_pixels(view.n_energies))
-    stride = max(1, math.prod(view.shape) // wanted)
+    stride = _stride(math.prod(view.shape), wanted)
     sums = _read(view, stride=stride, seed=seed, entropy=counts if entropy is None else entropy)
     if sums["bad"] and not missing:
         check_finite(view.cube)
@@ -159,8 +160,23 @@ def _sample_pixels(channels: int) -> int:
 
 
 def sample_bytes(shape: tuple[int, ...], itemsize: int) -> int:
-    """Largest sample of a cube of that shape (..., E) and bytes per value."""
-    return min(math.prod(shape[:-1]), _sample_pixels(shape[-1])) * shape[-1] * itemsize
+    """Bytes of the sample of a cube of that shape (..., E) and bytes per value.
+
+    One pixel of a whole number of them is drawn, so the sample of a small cube has up to twice the wanted pixels.
+
+    Examples
+    --------
+    >>> [sample_bytes((side, side, 1024), 2) // 2**20 for side in (100, 128, 1000)]
+    [19, 16, 12]
+    """
+    pixels = math.prod(shape[:-1])
+    stride = _stride(pixels, _sample_pixels(shape[-1]))
+    return math.ceil(pixels / stride) * shape[-1] * min(itemsize, SAMPLE_ITEM_BYTES)
+
+
+def _stride(pixels: int, wanted: int) -> int:
+    """One pixel of this many joins the sample. pixels: of the cube. wanted: of the sample."""
+    return max(1, pixels // wanted)
 
 
 def _read(view: Blocks, *, stride: int, seed: int, entropy: bool) -> dict[str, Any]:

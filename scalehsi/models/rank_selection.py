@@ -199,7 +199,7 @@ def _first(x: Any, *, tile: Tile, width: int, stride: int) -> tuple[dict[str, An
     index = tile.index[tile.core]
     chosen = np.flatnonzero((index % stride == 0) & ((index + 1) % width != 0))
     chosen = chosen[index[np.minimum(chosen + 1, len(index) - 1)] == index[chosen] + 1]
-    squares, _ = pair_sums(rows[chosen], rows[chosen + 1])
+    squares, _ = pair_sums(rows, chosen, chosen + 1)
     data = rows.astype(np.float32, copy=False)
     finite = np.isfinite(data)
     clean = data if finite.all() else np.where(finite, data, 0)

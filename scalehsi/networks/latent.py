@@ -325,9 +325,9 @@ class LatentAE(IterativeModel):
         return label_maps, {**shared, "s": np.asarray(result[ENDMEMBERS].values, dtype=np.float64)}
 
     def cost(self, shape: tuple[int, ...], itemsize: int) -> Cost:
-        sample = 4 * shape[-1] * min(self.n_samples, int(np.prod(shape[:-1])))
+        sample = itemsize * shape[-1] * min(self.n_samples, int(np.prod(shape[:-1])))
         sums = 16 * self.n_components * shape[-1]
-        return Cost(5, max(sample, sums), 2**20 + 3 * sample, self.n_components + 1)
+        return Cost(5, max(sample, sums), 2**20, self.n_components + 1)
 
 
 def principal_axes(z: Float) -> Float:

@@ -285,5 +285,6 @@ class Network(IterativeModel):
 
     def cost(self, shape: tuple[int, ...], itemsize: int) -> Cost:
         channels = shape[-1]
-        sample = 4 * channels * min(self.wanted_samples, int(np.prod(shape[:-1])))
-        return Cost(6, sample, 2**20 + 3 * sample, self.n_components + 1)
+        # The client trains on the sample; a worker only collects it.
+        sample = itemsize * channels * min(self.wanted_samples, int(np.prod(shape[:-1])))
+        return Cost(6, sample, 2**20, self.n_components + 1)

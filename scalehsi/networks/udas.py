@@ -211,8 +211,8 @@ class UDAS(IterativeModel):
         return stored_projector(self.network, result, halo=0)
 
     def cost(self, shape: tuple[int, ...], itemsize: int) -> Cost:
-        sample = 8 * shape[-1] * min(self.n_samples, int(np.prod(shape[:-1])))
-        return Cost(5, sample, 2**20 + 3 * sample, self.n_components + 1)
+        sample = itemsize * shape[-1] * min(self.n_samples, int(np.prod(shape[:-1])))
+        return Cost(5, sample, 2**20, self.n_components + 1)
 
 
 def simplex_rows(z: Float, decoder: Float) -> Float:

@@ -238,7 +238,7 @@ class Run:
         if self._before_our_first_line(status, err):
             return
         allowed = {0} if self.target == "worker" else {0, -signal.SIGKILL if self.sent == "SIGKILL" else 130}
-        if self.target == "worker" and status == 2 and "the local workers did not start" in err:
+        if self.target == "worker" and status == 1 and "the local workers did not start" in err:
             return  # killed before it was connected
         if status not in allowed:
             self.wrong.append(f"exit status {status}: {err[-500:]}")

@@ -19,8 +19,9 @@ import numpy as np
 import psutil
 import pytest
 
+from scalehsi.cli.runner import explain
 from scalehsi.cluster import Cluster, connect, localhost
-from scalehsi.schema import InputError
+from scalehsi.schema import InputError, WorkersLost
 from tests.cluster.waiting import until
 
 MEMORY = "600MiB"
@@ -106,6 +107,16 @@ def test_an_address_without_a_listener_is_refused_before_dask_retries(monkeypatc
         port = free.getsockname()[1]
     with pytest.raises(InputError, match=f"no scheduler answers at .*dask scheduler --host 127.0.0.1 --port {port}"):
         connect(f"tcp://127.0.0.1:{port}")
+
+
+def test_workers_that_end_before_they_are_connected_are_lost_and_no_wrong_input(monkeypatch):
+    def ended(**options):
+        raise RuntimeError("Nanny failed to start.")
+
+    monkeypatch.setattr("distributed.LocalCluster", ended)
+    with pytest.raises(WorkersLost, match=r"the local workers did not start \(Nanny failed to start\.\)") as caught:
+        connect("local", workers=1, memory=MEMORY)
+    assert explain(caught.value, [])[0] == 1
 
 
 # Where the dashboard goes, and the environment of workers.

@@ -57,7 +57,8 @@ def test_a_fit_in_a_subspace_keeps_its_numbers_and_says_so(monkeypatch: pytest.M
     use(monkeypatch, memory=2**33)
     small, full = (hsi.plan(cube, hsi.NMF(3, loss="frobenius", compress=flag)) for flag in ("auto", False))
     assert not small.resident
-    assert small.worker_bytes - full.worker_bytes == 4 * 17 * 4000 * 4000
+    # The survey, which ends before these numbers are kept, is the larger part of the other plan.
+    assert 0 <= 4 * 17 * 4000 * 4000 - (small.worker_bytes - full.worker_bytes) < 8 * MiB
 
 
 def test_bins_of_counts_are_surveyed_too() -> None:
@@ -176,7 +177,7 @@ def test_on_a_cluster_the_plan_counts_its_workers(name: str, client: Any) -> Non
 TIGHT: dict[str, tuple[xr.DataArray, Model, dict[str, Any]]] = {
     "sums of many channels": (large(500, 2048, chunk=50), hsi.PCA(3), {"memory": 64 * MiB}),
     "many threads": (large(2000, 1024, chunk=64), hsi.PCA(3), {"memory": 256 * MiB, "threads": 16}),
-    "large chunks": (large(4000, 1024, chunk=160), hsi.NMF(3, loss="frobenius"), {"memory": 140 * MiB}),
+    "large chunks": (large(4000, 1024, chunk=160), hsi.NMF(3, loss="frobenius"), {"memory": 125 * MiB}),
     "large chunks, many threads": (large(4000, 1024, chunk=120), hsi.NMF(3), {"memory": 300 * MiB, "threads": 4}),
     "a cluster": (large(500, 2048, chunk=50), hsi.PCA(3), {"memory": 64 * MiB, "workers": 4, "remote": True}),
     "resident with more": (large(172, 2048, chunk=43), hsi.PCA(3), {"memory": 64 * MiB}),
@@ -192,6 +193,36 @@ def test_a_cube_that_leaves_no_room_for_the_passes_is_read_again_each_pass(monke
     assert not plan.resident
     assert plan.reads == plan.passes
     assert plan.worker_bytes <= plan.memory
+
+
+def test_a_sample_of_64_bit_numbers_is_as_large_as_one_of_float32(monkeypatch: pytest.MonkeyPatch) -> None:
+    use(monkeypatch, memory=2**30)
+    plans = {dtype: hsi.plan(large(2000, 1024, chunk=16, dtype=dtype), MODELS["frobenius"]) for dtype in ("i8", "f4")}
+    wider = plans["i8"].block_bytes - plans["f4"].block_bytes + plans["i8"].reading_bytes - plans["f4"].reading_bytes
+    assert plans["i8"].worker_bytes - plans["f4"].worker_bytes == wider
+
+
+def test_maps_wait_in_the_workers_where_they_are_small_enough(monkeypatch: pytest.MonkeyPatch) -> None:
+    cube = large(1600, 64, chunk=400)
+    for memory, copies in ((2**30, 2), (2**28, 0)):
+        use(monkeypatch, memory=memory)
+        plan = hsi.plan(cube, MODELS["frobenius"])
+        with monkeypatch.context() as patch:
+            patch.setattr("scalehsi.fitting.plan.MAP_COPIES", 0)
+            without = hsi.plan(cube, MODELS["frobenius"])
+        assert plan.maps_bytes == 4 * 4 * 1600**2
+        # Without maps the survey is the larger part, by a little.
+        assert 0 <= copies * plan.maps_bytes - (plan.worker_bytes - without.worker_bytes) < 2 * MiB
+
+
+def test_fits_of_other_cubes_run_one_after_another_and_are_not_added_up(monkeypatch: pytest.MonkeyPatch) -> None:
+    use(monkeypatch, memory=2**30, remote=True)
+    spatial = large(2000, 1024, chunk=32)
+    spectral = counts_cube((60, 60, 1024))
+    alone = hsi.plan(spectral, hsi.NMF(3))
+    plan = hsi.plan({"spatial": spatial, "spectral": spectral}, hsi.PanSharpen(3))
+    outer = hsi.plan(spatial, hsi.NMF(3))
+    assert alone.worker_bytes <= plan.worker_bytes < alone.worker_bytes + outer.worker_bytes
 
 
 def stored(path: Path, chunks: tuple[int, int, int], *, side: int = 96, channels: int = 256) -> xr.DataArray:

@@ -16,6 +16,8 @@ from scalehsi.kernels.statistics.variance_index import pair_sums
 
 TABLE_COUNTS: Final = 256
 """Logarithms of counts below this value are tabulated."""
+SAMPLE_ITEM_BYTES: Final = 4
+"""Largest size of a value of the sample: 64-bit numbers become float32, as in all passes."""
 
 
 @np.errstate(over="ignore", invalid="ignore")  # the caller detects squares that are Inf in ``norm``
@@ -75,12 +77,13 @@ def survey(
     chosen = in_sample(index, stride=stride, seed=seed)
     rows = np.flatnonzero(chosen)
     sample = arrays.to_host(xp.take(x, xp.asarray(rows, device=array_api_compat.device(x)), axis=0))
+    if sample.dtype.itemsize > SAMPLE_ITEM_BYTES:
+        sample = sample.astype(np.float32)
     sums["sample"] = [sample] if rows.size else []
     sums["sample_index"] = [index[rows]] if rows.size else []
     if width:
-        next_to = np.flatnonzero(_has_next(index, rows, width))
-        pairs = xp.asarray(rows[next_to] + 1, device=array_api_compat.device(x))
-        squares, means = pair_sums(sample[next_to], arrays.to_host(xp.take(x, pairs, axis=0)))
+        paired = rows[_has_next(index, rows, width)]
+        squares, means = pair_sums(x, paired, paired + 1)
         sums |= {"pair_squares": squares, "pair_means": means}
     return {}, sums
 

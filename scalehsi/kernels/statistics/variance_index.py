@@ -4,12 +4,16 @@ from __future__ import annotations
 
 from typing import Any, Final
 
+import array_api_compat
 import numpy as np
 
-from scalehsi.arrays import Float
+from scalehsi import arrays
+from scalehsi.arrays import Float, Int
 
 LEAST_SHARE_OF_MEAN: Final = 0.05
 """Channels below this share of the mean channel are left out: a constant offset or electronic noise decides them."""
+ROWS_AT_ONCE: Final = 64
+"""Pairs that are converted to float64 together."""
 
 
 def variance_index(first: np.ndarray[Any, Any], second: np.ndarray[Any, Any]) -> float:
@@ -34,15 +38,29 @@ def variance_index(first: np.ndarray[Any, Any], second: np.ndarray[Any, Any]) ->
     >>> round(variance_index(*counts), 1), round(variance_index(*(3.0 * counts)), 1)
     (1.0, 3.0)
     """
-    return variance_index_of_sums(*pair_sums(first, second))
+    number = np.arange(len(first))
+    return variance_index_of_sums(*pair_sums(np.concatenate([first, second]), number, number + len(first)))
 
 
-def pair_sums(first: np.ndarray[Any, Any], second: np.ndarray[Any, Any]) -> tuple[Float, Float]:
-    """The sums of `variance_index_of_sums` over the rows of two arrays (n, E); NaN in one leaves a voxel out."""
-    a, b = np.asarray(first, dtype=np.float64), np.asarray(second, dtype=np.float64)
-    both = np.isfinite(a) & np.isfinite(b)
-    a, b = np.where(both, a, 0.0), np.where(both, b, 0.0)
-    return 0.5 * ((a - b) ** 2).sum(axis=0), 0.5 * (a + b).sum(axis=0)
+def pair_sums(x: arrays.Array, first: Int, second: Int) -> tuple[Float, Float]:
+    """The sums of `variance_index_of_sums` over pairs of rows of one array.
+
+    x (P, E): spectra; NaN in one of a pair leaves a voxel out. first, second (n,): numbers of the rows.
+    """
+    squares, means = np.zeros(x.shape[1]), np.zeros(x.shape[1])
+    for start in range(0, len(first), ROWS_AT_ONCE):
+        a, b = (_float64_rows(x, rows[start : start + ROWS_AT_ONCE]) for rows in (first, second))
+        both = np.isfinite(a) & np.isfinite(b)
+        a, b = np.where(both, a, 0.0), np.where(both, b, 0.0)
+        squares += 0.5 * ((a - b) ** 2).sum(axis=0)
+        means += 0.5 * (a + b).sum(axis=0)
+    return squares, means
+
+
+def _float64_rows(x: arrays.Array, rows: Int) -> Float:
+    """Some rows of an array (P, E), on the host."""
+    where = arrays.array_namespace(x).asarray(rows, device=array_api_compat.device(x))
+    return np.asarray(arrays.to_host(arrays.array_namespace(x).take(x, where, axis=0)), dtype=np.float64)
 
 
 def variance_index_of_sums(squares: Float, means: Float) -> float:
