@@ -18,7 +18,7 @@ from scalehsi.schema import ABUNDANCES, COMPONENT, ENDMEMBERS, ENERGY, RESIDUAL,
 
 CLIENT_MAP_BYTES: Final = 64 * 2**20
 """Maps up to this size are computed when the fit ends; larger ones stay lazy and are computed where they are used."""
-MAPS_SHARE: Final = 1 / 8
+MAPS_SHARE: Final = 1 / 16
 """Of the workers' memory, that maps may fill until they are on the client."""
 GRAPH_ARRAY_BYTES: Final = 8 * 2**20
 """Arrays above this are not embedded in graphs that are sent to other processes."""
