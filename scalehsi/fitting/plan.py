@@ -208,9 +208,9 @@ class _Needs:
         inner = max((part.worker_bytes - BASE_BYTES for part in parts), default=0)
         stay = sum(part.cube_bytes for part in parts if part.resident)
         passing = max(
-            math.ceil(blocks / here.workers) + read.shared + threads * (block + survey),
+            math.ceil(blocks / here.workers) + read.shared + threads * block + survey,
             math.ceil(kept / here.workers)
-            + max(read.shared + threads * (block + max(work, judged + maps / threads)), halo_beside + maps, inner),
+            + max(read.shared + threads * block + max(threads * work, judged + maps), halo_beside + maps, inner),
             math.ceil((kept - counts) / here.workers) + halo + maps,
         ) + math.ceil(stay / here.workers)
         return Plan(
@@ -221,7 +221,7 @@ class _Needs:
             resident=view.resident,
             workers=here.workers,
             threads=here.threads,
-            worker_bytes=BASE_BYTES + math.ceil(passing),
+            worker_bytes=BASE_BYTES + passing,
             reading_bytes=read.shared + threads * read.block,
             memory=here.memory // here.workers,
             passes=cost.passes,

@@ -215,6 +215,17 @@ def test_maps_wait_in_the_workers_where_they_are_small_enough(monkeypatch: pytes
         assert 0 <= copies * plan.maps_bytes - (plan.worker_bytes - without.worker_bytes) < 2 * MiB
 
 
+def test_threads_share_one_sample_and_one_judgement(monkeypatch: pytest.MonkeyPatch) -> None:
+    cube = large(2000, 1024, chunk=45)
+    plans = []
+    for threads in (1, 2):
+        use(monkeypatch, memory=2**30, threads=threads)
+        plans.append(hsi.plan(cube, MODELS["frobenius"]))
+    one, two = plans
+    assert one.block_bytes == two.block_bytes
+    assert two.worker_bytes - one.worker_bytes == two.reading_bytes - one.reading_bytes + one.block_bytes
+
+
 def test_fits_of_other_cubes_run_one_after_another_and_are_not_added_up(monkeypatch: pytest.MonkeyPatch) -> None:
     use(monkeypatch, memory=2**30, remote=True)
     spatial = large(2000, 1024, chunk=32)
