@@ -132,7 +132,7 @@ def ended(body: str, *numbers: int, folder: Path) -> tuple[int, str]:
 
 @pytest.mark.parametrize("number", SIGNALS)
 def test_a_command_that_starts_ends_at_once(number: int, tmp_path: Path) -> None:
-    status, err = ended("time.sleep(60)", number, folder=tmp_path)
+    status, err = ended("[time.sleep(0.05) for _ in range(1000)]", number, folder=tmp_path)
     assert (status, err) == (130, f"stopped by {signal.Signals(number).name}\n")
 
 
@@ -141,10 +141,10 @@ def test_a_second_signal_ends_a_command_at_once(tmp_path: Path) -> None:
 with stoppable(KeyboardInterrupt):
     try:
         print("running", flush=True)
-        time.sleep(60)
+        [time.sleep(0.05) for _ in range(1000)]
     finally:
         print("cleaning up", flush=True)
-        time.sleep(60)
+        [time.sleep(0.05) for _ in range(1000)]
 """
     status, err = ended(body, 0, signal.SIGINT, signal.SIGTERM, folder=tmp_path)
     first, second = err.splitlines()
@@ -155,10 +155,12 @@ with stoppable(KeyboardInterrupt):
 
 @pytest.mark.parametrize("number", SIGNALS)
 def test_a_signal_while_the_interpreter_shuts_down_changes_nothing(number: int, tmp_path: Path) -> None:
-    late = "threading._register_atexit(lambda: (print('ending', flush=True), time.sleep(60)))"
+    # Short sleeps: a signal that arrives just before a sleep is answered after it.
+    ending = "lambda: (print('ending', flush=True), [time.sleep(0.05) for _ in range(1000)])"
+    late = f"threading._register_atexit({ending})"
     status, err = ended(f"end_with(0); {late}", 0, number, folder=tmp_path)
     assert (status, err) == (0, "")
-    body = "import atexit; atexit.register(lambda: (print('ending', flush=True), time.sleep(60))); end_with(2)"
+    body = f"import atexit; atexit.register({ending}); end_with(2)"
     assert ended(body, 0, number, folder=tmp_path) == (2, "")
 
 

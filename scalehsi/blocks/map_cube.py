@@ -2,16 +2,25 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+import itertools
+import math
+from collections.abc import Callable, Mapping, Sequence
 from functools import partial
-from typing import Any
+from typing import Any, Final
 
 import dask.array as da
 import numpy as np
 import xarray as xr
+from dask.base import tokenize
 
+from scalehsi.blocks import graph
+from scalehsi.blocks.reading import window_readers
+from scalehsi.chunks import MiB, work_chunks
 from scalehsi.cube import navigation_dims
 from scalehsi.schema import ENERGY
+
+HALO_BLOCK_BYTES: Final = 8 * MiB
+"""Blocks of chunks that are smaller are joined to this size where neighbours are read with a block."""
 
 
 def map_cube(
@@ -32,9 +41,10 @@ def map_cube(
     cube : xarray.DataArray
         Its energy axis becomes one chunk.
     *maps : array or DataArray, shape (..., y, x)
-        Values of each pixel, numpy or dask.
+        Values of each pixel, numpy or dask; with a halo they are computed at the call.
     halo : mapping of str to int, optional
-        Neighbours that ``fn`` needs, by pixel dim.
+        Neighbours that ``fn`` needs, by pixel dim. Each block reads them again, so that no block waits for another in
+        memory: small chunks are joined to 8 MiB, and chunks at the borders of a block are read for each block.
     dtype : dtype, optional
         Of the result; by default that of the cube.
     shared : mapping, optional
@@ -58,45 +68,74 @@ def map_cube(
     given = [m.data if isinstance(m, xr.DataArray) else m for m in maps]
     if not isinstance(cube.data, da.Array):
         return cube.copy(data=call(cube.values, *(np.asarray(m)[..., None] for m in given)))
-    depth = {i: int((halo or {}).get(dim, 0)) for i, dim in enumerate(navigation_dims(cube))}
-    data = cube.data.rechunk({cube.get_axis_num(ENERGY): -1})
-    if any(depth.values()):
-        # Chunks smaller than the halo are joined, so that a block needs its direct neighbours alone.
-        data = data.rechunk({i: _at_least(data.chunks[i], n) for i, n in depth.items()})
+    data = graph.rechunked(cube.data, {cube.get_axis_num(ENERGY): -1})
+    reach = [int((halo or {}).get(dim, 0)) for dim in navigation_dims(cube)]
+    if any(reach) and (made := _with_neighbours(call, data, given, reach=reach, dtype=dtype)) is not None:
+        return cube.copy(data=made)
     columns = []
     for m in given:
-        array = m if isinstance(m, da.Array) else da.from_array(np.asarray(m), chunks=-1)
-        columns.append(array.rechunk(data.chunks[:-1])[..., None])
+        # Maps are cut here: a whole one would travel with every task.
+        lazy = m if isinstance(m, da.Array) else da.from_array(np.asarray(m), chunks=data.chunks[:-1])
+        columns.append(lazy.rechunk(data.chunks[:-1])[..., None])
     meta = np.empty((0,) * data.ndim, dtype=dtype)
-    if not any(depth.values()):
-        made = da.map_blocks(call, data, *columns, dtype=dtype, meta=meta, chunks=data.chunks)
-    else:
-        made = da.map_overlap(
-            call, data, *columns, depth=depth, boundary="none", dtype=dtype, meta=meta, align_arrays=False
-        )
+    if not any(reach):
+        return cube.copy(data=da.map_blocks(call, data, *columns, dtype=dtype, meta=meta, chunks=data.chunks))
+    depth = dict(enumerate([*reach, 0]))
+    made = da.map_overlap(
+        call, data, *columns, depth=depth, boundary="none", dtype=dtype, meta=meta, align_arrays=False
+    )
     return cube.copy(data=made)
+
+
+def _with_neighbours(
+    call: Callable[..., Any], data: da.Array, maps: Sequence[Any], *, reach: Sequence[int], dtype: np.dtype[Any]
+) -> da.Array | None:
+    """Apply `_apply` to blocks that each read their halo themselves; None where ``data`` is in workers' memory.
+
+    call: with the function. data (..., y, x, E): one chunk along the energy. maps (..., y, x): numpy or dask; those of
+    dask are computed. reach: pixels of the halo along each navigation dim. dtype: of the result.
+    """
+    # Small chunks are joined, because the borders of a block are read twice; no chunk is divided.
+    stored = data.chunks[:-1]
+    spectrum = data.shape[-1] * data.dtype.itemsize
+    size = max(HALO_BLOCK_BYTES, spectrum * math.prod(map(max, stored)))
+    grid = work_chunks(data.shape, data.dtype.itemsize, storage=stored, block_bytes=size, compact=True)
+    edges = [[0, *itertools.accumulate(sizes)] for sizes in grid]
+    cells = list(itertools.product(*(range(len(sizes)) for sizes in grid)))
+    cores = [tuple(slice(e[i], e[i + 1]) for e, i in zip(edges, cell, strict=True)) for cell in cells]
+    windows = [
+        tuple(
+            slice(max(0, s.start - n), min(size, s.stop + n))
+            for s, n, size in zip(core, reach, data.shape[:-1], strict=True)
+        )
+        for core in cores
+    ]
+    token = tokenize(call, data.name, *maps, reach, dtype)
+    readers = window_readers(f"around-{token}", data, windows)
+    if readers is None:
+        return None
+    arrays = [np.asarray(m) for m in maps]
+    name = f"neighbours-{token}"
+    calls: dict[Any, graph.Call] = {}
+    for cell, core, window, reader in zip(cells, cores, windows, readers, strict=True):
+        inside = tuple(slice(c.start - w.start, c.stop - w.start) for c, w in zip(core, window, strict=True))
+        columns = [m[window][..., None].copy() for m in arrays]
+        calls[(name, *cell, 0)] = (
+            partial(_read_and_apply, call, columns, inside, reader.read),
+            reader.takes,
+        )
+    meta = np.empty((0,) * data.ndim, dtype=dtype)
+    return da.Array(graph.layer_of_tasks(name, calls), name, chunks=(*grid, data.chunks[-1]), meta=meta)
+
+
+def _read_and_apply(
+    call: Callable[..., Any], columns: Sequence[Any], inside: tuple[slice, ...], read: Callable[..., Any], *given: Any
+) -> Any:
+    """Apply ``call`` to a block that ``read`` reads with its halo, and return the part ``inside`` of it."""
+    out: Any = call(read(*given), *columns)
+    return np.ascontiguousarray(out[inside])
 
 
 def _apply(fn: Callable[..., Any], shared: Mapping[str, Any], x: Any, *columns: Any) -> Any:
     """Call ``fn`` with the maps of a block, which came with an energy axis of length one."""
     return fn(x, *(column[..., 0] for column in columns), **shared)
-
-
-def _at_least(chunks: tuple[int, ...], least: int) -> tuple[int, ...]:
-    """Join chunks until each has ``least`` pixels.
-
-    Examples
-    --------
-    >>> _at_least((1, 1, 1, 5, 1), 2)
-    (2, 7)
-    """
-    made: list[int] = []
-    pending = 0
-    for n in chunks:
-        pending += n
-        if pending >= least:
-            made.append(pending)
-            pending = 0
-    if pending:
-        made[-1:] = [made[-1] + pending] if made else [pending]
-    return tuple(made)

@@ -7,15 +7,20 @@ taken out of the graph, and the task that works on the block runs them when its 
 
 from __future__ import annotations
 
-from collections import Counter
+import itertools
+from collections import ChainMap, Counter
 from collections.abc import Callable, Hashable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
+from functools import partial
 from typing import Any, NamedTuple, TypeVar
 
+import dask.array as da
 from dask.delayed import Delayed
 from dask.highlevelgraph import HighLevelGraph
-from dask.task_spec import GraphNode
+from dask.task_spec import GraphNode, Task, TaskRef
+
+from scalehsi.blocks import tile as tiles
 
 T = TypeVar("T")
 
@@ -72,6 +77,45 @@ def separate_readers(name: str, parts: Sequence[Delayed]) -> list[Reader] | None
         return None
     whole = HighLevelGraph.from_collections(name, {key: graph[key] for key in common})
     return [_reader(graph, order, common, whole, name) for order in orders]
+
+
+def window_readers(name: str, data: da.Array, windows: Sequence[tuple[slice, ...]]) -> list[Reader] | None:
+    """Return a reader of each window of an array, which may overlap: each runs again what another one also needs.
+
+    A graph in which windows share tasks keeps whatever waits for a neighbour, and grows with the width of the array.
+    Here a window needs the memory of itself and of one chunk. The answer is None where values are on workers already.
+
+    ``name`` is that of the graph of what all windows need; ``windows`` are slices of all dims but the last, which is
+    one chunk.
+    """
+    parts = data.to_delayed()
+    graph = dict(parts.flat[0].dask)
+    orders = {part.key: _needed_keys(graph, part.key) for part in parts.flat}
+    users: Counter[Any] = Counter()
+    for order in orders.values():
+        if order is None:
+            return None
+        users.update(order)
+    common = {key for key, n in users.items() if n == len(orders) and (n > 1 or not graph[key].dependencies)}
+    whole = HighLevelGraph.from_collections(name, {key: graph[key] for key in common})
+    edges = [[0, *itertools.accumulate(sizes)] for sizes in data.chunks[:-1]]
+    readers = []
+    for window in windows:
+        spans = [tiles.overlaps(edge, part.start, part.stop) for edge, part in zip(edges, window, strict=True)]
+        own: dict[Any, GraphNode] = {}
+        needed: dict[Any, None] = {}
+        targets = []
+        for cells in itertools.product(*spans):
+            chunk = parts[(*(cell for cell, _, _ in cells), 0)].key
+            needed.update(dict.fromkeys(orders[chunk] or ()))
+            key = f"crop-{len(own)}"
+            own[key] = Task(key, partial(tiles.crop, tuple(part for _, part, _ in cells)), TaskRef(chunk))
+            needed[key] = None
+            targets.append(tuple(target for _, _, target in cells))
+        shape = tuple(part.stop - part.start for part in window)
+        own["join"] = Task("join", partial(tiles.join, shape, targets), *(TaskRef(key) for key in own))
+        readers.append(_reader(ChainMap(own, graph), [*needed, "join"], common, whole, name))
+    return readers
 
 
 def task_readers(parts: Sequence[Delayed]) -> list[Reader]:

@@ -6,6 +6,7 @@ Only `scalehsi.cluster.connect` and `scalehsi.cluster.batch_queues` use this mod
 from __future__ import annotations
 
 import contextlib
+import copy
 import importlib.util
 import ipaddress
 import multiprocessing
@@ -120,6 +121,7 @@ def start(
                         # Data that a worker moves to the disk is code to whoever can replace it: pickles.
                         local_directory=str(stack.enter_context(private_folder(scratch)) if scratch else folder),
                         env=limits,
+                        config=copy.deepcopy(dask.config.config),  # of workers that are started again later, too
                     )
             except RuntimeError as problem:
                 raise WorkersLost(

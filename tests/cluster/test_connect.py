@@ -251,6 +251,8 @@ def test_a_killed_worker_comes_back_and_changes_no_result(local):
         return False
 
     until(back)
+    paused_at = local.client.run(lambda dask_worker: dask_worker.memory_manager.memory_pause_fraction)
+    assert set(paused_at.values()) == {False}, "a worker that comes back has the settings of the first ones"
     assert {name for _, name, _ in listening(psutil.Process())} == {"127.0.0.1"}
 
 

@@ -211,6 +211,8 @@ def test_a_fit_does_not_need_the_queue_once_its_jobs_run(nodes: Path) -> None:
         until(lambda: daemons(nodes, "slurmctld"))
     np.testing.assert_allclose(result["objective"], expected["objective"], rtol=1e-5)
     until(lambda: not slurm("squeue", "--noheader"))
+    # A controller that is started again learns late that a node is free, and jobs would wait for it.
+    until(lambda: set(slurm("sinfo", "--noheader", "--Node", "--format=%t")) == {"idle"}, seconds=180)
 
 
 def test_a_fit_whose_nodes_are_all_lost_ends_with_its_checkpoint(nodes: Path) -> None:
