@@ -35,8 +35,8 @@ MIN_WORKER_BYTES: Final = 2**30
 
 FILLED_WORKERS: Final = {"distributed.worker.memory.pause": False, "distributed.worker.memory.spill": 0.9}
 """A plan fills workers up to the limit at which they are killed. Dask would pause them at 80 %, and a worker whose
-memory is not of tasks (Python, compiled kernels) would stay paused without an end. At 70 % it would move results to
-the disk, for which it makes a copy of them in memory: 30 MiB more than planned in a worker of 450 MiB."""
+memory is not of tasks (Python, compiled kernels) would stay paused without an end. At 70 % it would write
+results to the disk that the plan has room for."""
 
 THREAD_VARIABLES: Final = (
     "OMP_NUM_THREADS",
