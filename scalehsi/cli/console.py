@@ -259,6 +259,8 @@ def remedy_words(remedy: str, translate: Callable[[str], str] = str) -> str:
     --------
     >>> remedy_words("loss='frobenius', lengthscale=(2, 20)"), remedy_words("scalehsi prepare a b --step bin:y=2")
     (" Try: --set loss=frobenius --set 'lengthscale=(2, 20)'", ' Try: scalehsi prepare a b --step bin:y=2')
+    >>> remedy_words("n_components=4")
+    ' Try: -k 4'
     """
     if not remedy:
         return ""
@@ -272,7 +274,7 @@ def remedy_words(remedy: str, translate: Callable[[str], str] = str) -> str:
         return f" Try: {translate(remedy)}"
     words = []
     for name, value in given.items():
-        option = translate(f"{name}={value!r}")
+        option = f"-k {value}" if name == "n_components" else translate(f"{name}={value!r}")
         typed = f"{name}={value if isinstance(value, str) else repr(value)}"
         words.append(option if option.startswith("-") else f"--set {shlex.quote(typed)}")
     return f" Try: {' '.join(words)}"

@@ -37,6 +37,16 @@ def test_gain_and_readout(counts: float, gain: float, readout: float, flicker: f
         assert abs(found.window_gain / (gain + readout**2 / counts) - 1) < 0.15
 
 
+@pytest.mark.parametrize("counts", [0.0005, 0.005, 0.05, 0.5])
+def test_channels_that_are_mostly_empty_have_the_noise_of_counts(counts: float) -> None:
+    energy = np.arange(2048)
+    mean = counts * (0.2 + np.exp(-(((energy - 400) / 60.0) ** 2)))
+    cube = make_cube(np.random.default_rng(0).poisson(mean, (64, 64, 2048)), energy=energy, energy_units="eV")
+    found = prepare.estimate_noise(cube)
+    assert abs(found.gain - 1) < 0.1
+    assert abs(found.window_gain - 1) < 0.15
+
+
 def test_spikes_do_not_count_and_channels_that_correlate_are_seen() -> None:
     x = np.random.default_rng(1).poisson(_mean(195)).astype(float)
     spiky = x.copy()

@@ -22,7 +22,7 @@ import scalehsi as hsi
 from scalehsi.arrays import Float
 from scalehsi.chunks import work_chunks
 from scalehsi.cli.arguments import Cube, Dataset, Elements, Overwrite, dataset_of, elements_of
-from scalehsi.cli.console import coordinate, number, plain, several
+from scalehsi.cli.console import coordinate, number, plain, remedy_words, several
 from scalehsi.cli.disk import disk_bytes
 from scalehsi.cli.runner import command
 from scalehsi.cli.session import Session
@@ -295,5 +295,5 @@ def _warning_rows(session: Session, data: xr.Dataset) -> list[tuple[str, str]]:
     """A row for each warning of a result, and one where there is none."""
     if "warnings" not in data.attrs:
         return [("Warnings", "not looked for: an earlier version wrote this result")]
-    rows = [f"{code}: {text}{f' Try: {remedy}' if remedy else ''}" for code, text, remedy in result_warnings(data)]
+    rows = [f"{code}: {text}{remedy_words(remedy, session.translate)}" for code, text, remedy in result_warnings(data)]
     return [("" if number else "Warnings", row) for number, row in enumerate(rows or ["none"])]

@@ -25,6 +25,7 @@ LEAST_OFFSET_SD: Final = 2.0
 MOST_OVER_MEDIAN: Final = 4.0
 """Triples, and sums of channels, are left out of the index when they are noisier than the median by this many standard
 deviations of a chi square."""
+LEAST_ELECTRONS: Final = 20.0
 
 
 class Noise(NamedTuple):
@@ -163,15 +164,24 @@ def _index_of_sums(d: Float, m: Float, g: float, rho2: float) -> tuple[float, ..
             near = keep & (sums**2 <= 16.0 * (index * means.astype(np.float64)) + 4.0 * g * g)
             squares, levels = sums**2 * near, means * near
             index = float(squares.sum() / max(levels.sum(), 1e-30))
-            of_sums, of_triples = (squares.sum(axis=k) / np.maximum(levels.sum(axis=k), 1e-30) for k in (0, 1))
-            keep = _quiet(of_sums, len(d)) & _quiet(of_triples, number)[:, None]
+            of_sums = _quiet(squares.sum(axis=0), levels.sum(axis=0), degrees=len(d), g=g)
+            keep = of_sums & _quiet(squares.sum(axis=1), levels.sum(axis=1), degrees=number, g=g)[:, None]
         found.append(index)
     return tuple(found)
 
 
-def _quiet(ratios: Float, degrees: int) -> Bool:
-    """Which ratios of variance to mean are not far above their median, for a chi square of this many degrees."""
-    return np.asarray(ratios <= (1.0 + MOST_OVER_MEDIAN * np.sqrt(2.0 / degrees)) * np.median(ratios))
+def _quiet(squares: Float, levels: Float, *, degrees: int, g: float) -> Bool:
+    """Which ratios of squares to levels are not far above their median, for counting noise of this many degrees.
+
+    g: data units per electron. Ratios of fewer than 20 electrons are kept: most of them are zero, so is their median.
+    """
+    electrons = levels / g
+    judged = electrons >= LEAST_ELECTRONS
+    if not judged.any():
+        return ~judged
+    ratios = squares / np.maximum(levels, 1e-30)
+    spread = np.sqrt(2.0 / degrees + 1.0 / np.maximum(electrons, 1.0))
+    return np.asarray(~judged | (ratios <= (1.0 + MOST_OVER_MEDIAN * spread) * np.median(ratios[judged])))
 
 
 def _correlations(d: Float, near: Bool) -> tuple[float, ...]:

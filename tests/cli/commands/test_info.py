@@ -126,6 +126,6 @@ def test_info_of_a_result_lists_its_warnings(run, scene, tmp_path):
     assert answer["warnings"] == [each._asdict() for each in found]
     assert "warnings" not in answer["attrs"]
     assert re.search(r"^Warnings +drift: Spectra shift by at least 0\.6 eV\. Try: prepare --step align$", err, re.M)
-    assert re.search(r"^ +below_noise: The data hold 3\. Try: n_components=3$", err, re.M)
+    assert re.search(r"^ +below_noise: The data hold 3\. Try: -k 3$", err, re.M)
     assert re.search(r"^Warnings +none$", run("info", tmp_path / "none.zarr")[1], re.M)
     assert re.search(r"^Warnings +not looked for", run("info", tmp_path / "old.zarr")[1], re.M)
