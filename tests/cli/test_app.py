@@ -56,16 +56,17 @@ OPTIONS = {
 }
 
 
-def test_help_and_version_load_nothing_heavy():
-    code = (
-        "import sys\nfrom scalehsi.cli import main\n"
-        "assert main(['--help']) == 0 and main(['--version']) == 0 and main(['inf']) == 2\n"
-        "heavy = ('xarray', 'dask', 'numpy', 'torch', 'distributed', 'matplotlib', 'zarr')\n"
-        "print(*[m for m in sys.modules if m in heavy or m.startswith('scalehsi.cli.commands.')])"
-    )
-    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
-    assert done.stdout.splitlines()[-1] == ""
-    assert f"scalehsi {hsi.__version__}" in done.stdout
+@pytest.mark.parametrize(("word", "status"), [("--help", 0), ("--version", 0), ("inf", 2)])
+def test_help_and_version_load_nothing_heavy(word: str, status: int) -> None:
+    command = [sys.executable, "-X", "importtime", "-m", "scalehsi", word]
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    assert done.returncode == status
+    loaded = {line.rpartition("|")[2].strip() for line in done.stderr.splitlines() if line.startswith("import time:")}
+    assert "scalehsi" in loaded
+    heavy = {"xarray", "dask", "numpy", "torch", "distributed", "matplotlib", "zarr"}
+    assert not {m for m in loaded if m in heavy or m.startswith("scalehsi.cli.commands.")}
+    if word == "--version":
+        assert f"scalehsi {hsi.__version__}" in done.stdout
 
 
 def test_module_and_no_words():
