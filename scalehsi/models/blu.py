@@ -80,9 +80,9 @@ class BLU(Geometric):
     The result has ``endmembers`` and ``abundances``, posterior means, ``endmembers_std`` and ``abundances_std``,
     ``noise_std`` (of weighted channels) and ``r_hat``, the largest of all endmember scores (Vehtari et al. 2021).
     The warning ``chains_differ`` follows from 1.05; with 600 sweeps it comes on the benchmark (R-hat 1.13), with
-    ``sweeps=1200, burn_in=400`` not (1.05). ``endmembers_std`` is that of the model: where the maps do not follow the
-    prior, as there, corners are off by several of it (15 to 68 % of the channels lie within 2). Random numbers are
-    counted on seed, sweep and pixel.
+    ``sweeps=1200, burn_in=400`` not (1.05). ``endmembers_std`` is too small: 15 to 68 % of the channels of the
+    benchmark lie within two of it, and 35 to 56 % where the maps follow the prior. Do not take it for an error bar.
+    Random numbers are counted on seed, sweep and pixel.
 
     References
     ----------
