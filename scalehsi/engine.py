@@ -27,17 +27,8 @@ class ScalehsiBackendEntrypoint(BackendEntrypoint):
 
     description: ClassVar[str] = "Open spectrum images of electron microscopes (.dm4, .bcf, .emd, .hspy and others)"
     open_dataset_parameters: ClassVar[tuple[str, ...]] = (
-        *(
-            "filename_or_obj",
-            "drop_variables",
-            "signal",
-            "dataset",
-            "reader_options",
-            "axes",
-            "energy",
-            "pixel",
-            "mask",
-        ),
+        *("filename_or_obj", "drop_variables", "signal", "dataset"),
+        *("reader_options", "axes", "energy", "pixel", "mask"),
     )
     supports_groups: ClassVar[bool] = True
 

@@ -98,8 +98,8 @@ def _with_neighbours(
     # Small chunks are joined, because the borders of a block are read twice; no chunk is divided.
     stored = data.chunks[:-1]
     spectrum = data.shape[-1] * data.dtype.itemsize
-    size = max(HALO_BLOCK_BYTES, spectrum * math.prod(map(max, stored)))
-    grid = work_chunks(data.shape, data.dtype.itemsize, storage=stored, block_bytes=size, compact=True)
+    block_bytes = max(HALO_BLOCK_BYTES, spectrum * math.prod(map(max, stored)))
+    grid = work_chunks(data.shape, data.dtype.itemsize, storage=stored, block_bytes=block_bytes, compact=True)
     edges = [[0, *itertools.accumulate(sizes)] for sizes in grid]
     cells = list(itertools.product(*(range(len(sizes)) for sizes in grid)))
     cores = [tuple(slice(e[i], e[i + 1]) for e, i in zip(edges, cell, strict=True)) for cell in cells]
@@ -120,10 +120,7 @@ def _with_neighbours(
     for cell, core, window, reader in zip(cells, cores, windows, readers, strict=True):
         inside = tuple(slice(c.start - w.start, c.stop - w.start) for c, w in zip(core, window, strict=True))
         columns = [m[window][..., None].copy() for m in arrays]
-        calls[(name, *cell, 0)] = (
-            partial(_read_and_apply, call, columns, inside, reader.read),
-            reader.takes,
-        )
+        calls[(name, *cell, 0)] = (partial(_read_and_apply, call, columns, inside, reader.read), reader.takes)
     meta = np.empty((0,) * data.ndim, dtype=dtype)
     return da.Array(graph.layer_of_tasks(name, calls), name, chunks=(*grid, data.chunks[-1]), meta=meta)
 

@@ -7,6 +7,7 @@ gives the place of each row in each frame (the index); a band of rows is then re
 
 from __future__ import annotations
 
+import abc
 import contextlib
 import threading
 from collections.abc import Callable, Iterator, Mapping
@@ -40,7 +41,7 @@ LIMITS: Final = {1: 2**8, 2: 2**16, 4: 2**32}
 
 
 @dataclass
-class EventFile:
+class EventFile(abc.ABC):
     """A file of events. The formats are its subclasses.
 
     Attributes
@@ -89,24 +90,24 @@ class EventFile:
     # What a format says ------------------------------------------------------------------------------------------
 
     @property
+    @abc.abstractmethod
     def words(self) -> int:
         """Words of all detectors: what reading the file once takes."""
-        raise NotImplementedError
 
+    @abc.abstractmethod
     def reading(self) -> contextlib.AbstractContextManager[Read]:
         """Open the file, and give a function that reads the words of a detector."""
-        raise NotImplementedError
 
+    @abc.abstractmethod
     def find_rows(self, read: Read, report: Report) -> None:
         """Fill `starts` and `notes`."""
-        raise NotImplementedError
 
+    @abc.abstractmethod
     def add_words(self, words: Any, offsets: Any, place: Any, tables: tuple[Any, ...], out: Any) -> bool:
         """Add a piece to ``out``; True when a count is too large for it. See `scalehsi.io.events.loops`.
 
         ``place`` is (detector, frames, rows); ``tables`` are the bins of y and x, and the table of channels.
         """
-        raise NotImplementedError
 
     # What follows ------------------------------------------------------------------------------------------------
 
@@ -124,7 +125,7 @@ class EventFile:
 
     def counts_per_frame(self) -> np.ndarray[Any, np.dtype[np.int64]]:
         """Counts of each frame, all detectors together, from the index."""
-        raise NotImplementedError
+        raise NotImplementedError(f"{self.kind} has no frames")
 
     def _start(self, detector: int, frame: int, row: int) -> int:
         starts = self.starts[detector]
